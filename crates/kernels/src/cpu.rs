@@ -1,0 +1,91 @@
+//! Where a kernel runs: an instruction set and a team of threads.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use crate::{Isa, Team};
+
+/// An instruction set and a team of threads; the first argument of every kernel.
+#[derive(Debug)]
+pub struct Cpu {
+    isa: Isa,
+    team: Team,
+}
+
+impl Cpu {
+    /// A CPU that uses `isa` on `threads` threads (at least one).
+    ///
+    /// # Panics
+    /// If this machine does not have `isa`: every `unsafe` call into a tier rests on this check.
+    pub fn new(isa: Isa, threads: usize) -> Self {
+        assert!(isa.is_supported(), "this CPU does not have {isa}");
+        Self { isa, team: Team::new(threads) }
+    }
+
+    /// The instruction set in use.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// The number of threads in use.
+    pub fn threads(&self) -> usize {
+        self.team.threads()
+    }
+
+    /// Stops the team's workers; what runs later runs on the caller's thread alone.
+    pub fn shut_down(&mut self) {
+        self.team.shut_down();
+    }
+
+    /// Runs `body(index)` for every index below `count`, shared among the team. See [`Team::run`].
+    pub fn run(&self, count: usize, body: impl Fn(usize) + Sync) {
+        self.team.run(count, body);
+    }
+
+    /// Cuts `0..len` into ranges of `block` (the last may be shorter) and runs `body` on each.
+    ///
+    /// The cut depends on `len` and `block` alone, never on the number of threads.
+    pub fn run_blocks(&self, len: usize, block: usize, body: impl Fn(Range<usize>) + Sync) {
+        self.team.run(len.div_ceil(block), |index| {
+            let start = index * block;
+            body(start..len.min(start + block));
+        });
+    }
+}
+
+/// A slice of which the threads of a loop each take their own part.
+///
+/// It carries the exclusive borrow that the parts are carved from, so that only disjointness is left to promise.
+#[derive(Clone, Copy)]
+pub struct Parts<'a, T> {
+    start: *mut T,
+    len: usize,
+    borrow: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: a `Parts` gives out `&mut [T]` only through `part`, whose caller promises that no two overlap; sending those
+// to other threads is sound for `T: Send`.
+unsafe impl<T: Send> Send for Parts<'_, T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Sync for Parts<'_, T> {}
+
+impl<'a, T> Parts<'a, T> {
+    /// Borrows `slice` for as long as parts of it are in use.
+    pub fn new(slice: &'a mut [T]) -> Self {
+        Self { start: slice.as_mut_ptr(), len: slice.len(), borrow: PhantomData }
+    }
+
+    /// The elements of `range`.
+    ///
+    /// # Safety
+    /// While the returned slice lives, no other part that overlaps `range` may be taken.
+    ///
+    /// # Panics
+    /// If `range` is not within the slice.
+    #[allow(clippy::mut_from_ref)] // the exclusive borrow is the one that `new` took
+    pub unsafe fn part(&self, range: Range<usize>) -> &'a mut [T] {
+        assert!(range.start <= range.end && range.end <= self.len, "{range:?} of {}", self.len);
+        // SAFETY: in bounds by the assertion; exclusive by the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
+    }
+}

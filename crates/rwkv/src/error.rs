@@ -1,0 +1,164 @@
+//! Everything that can go wrong, as one enum with stable codes.
+
+use std::path::PathBuf;
+
+use rwkv_kernels::IsaError;
+
+/// The result of anything fallible in this crate and in `rwkv-train`.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What went wrong, where, and what to do about it.
+///
+/// [`code`](Self::code) is stable across releases; messages are for people and may change.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was attempted, such as "open" or "write".
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's own reason.
+        source: std::io::Error,
+    },
+    /// A model file is damaged, incomplete or not a model file at all.
+    #[error("{}: {}at byte {offset}: {problem}", path.display(), tensor.as_ref().map(|name| format!("tensor {name:?} ")).unwrap_or_default())]
+    ModelFile {
+        /// The file.
+        path: PathBuf,
+        /// The tensor, if the problem is within one.
+        tensor: Option<String>,
+        /// Where in the file.
+        offset: u64,
+        /// What is wrong, and what was expected.
+        problem: String,
+    },
+    /// The file is sound but holds something that this version cannot run.
+    #[error("{}: {what}", path.display())]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// What is not supported, and what to use instead.
+        what: String,
+    },
+    /// An option has a value that makes no sense.
+    #[error("{name} is {value}; it must be {expected}")]
+    InvalidOption {
+        /// The option's name in camelCase, as in TypeScript.
+        name: &'static str,
+        /// What was given.
+        value: String,
+        /// What is allowed.
+        expected: String,
+    },
+    /// A token that the model does not have.
+    #[error("token {token} is out of range: this model's vocabulary has {n_vocab} tokens, 0 to {}", n_vocab - 1)]
+    TokenOutOfRange {
+        /// The token.
+        token: u32,
+        /// The vocabulary's size, at least one.
+        n_vocab: usize,
+    },
+    /// A state that is damaged or belongs to another model.
+    #[error("this state cannot be used: {problem}")]
+    State {
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A `tokenizer.json` that is damaged or of an unknown kind.
+    #[error("{}: {problem}", path.display())]
+    Tokenizer {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A character that the vocabulary does not have.
+    #[error(
+        "character {character:?} (U+{:04X}) at position {position} is not among the {n_vocab} characters this model was trained on",
+        u32::from(*character)
+    )]
+    UnknownCharacter {
+        /// The character.
+        character: char,
+        /// Its position, counted in characters from 0.
+        position: usize,
+        /// How many characters the vocabulary has.
+        n_vocab: usize,
+    },
+    /// A text that is not UTF-8.
+    #[error("{}: byte {offset} is not UTF-8; convert the text, or train on bytes with --tokenizer byte", path.display())]
+    InvalidUtf8 {
+        /// The file.
+        path: PathBuf,
+        /// The first byte that is not part of a character.
+        offset: usize,
+    },
+    /// Training data that cannot be trained on.
+    #[error("{}: {problem}", path.display())]
+    Data {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and what would do.
+        problem: String,
+    },
+    /// A training run's folder or checkpoint that cannot be used.
+    #[error("{}: {problem}", path.display())]
+    Run {
+        /// The folder or file.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        problem: String,
+    },
+    /// Training left the range of numbers.
+    #[error(
+        "the loss became {loss} at step {step}; lower --learning-rate, or resume from the last checkpoint with a lower one"
+    )]
+    Diverged {
+        /// The step, counted from 1.
+        step: u64,
+        /// The loss: not a number, or infinite.
+        loss: f32,
+    },
+    /// The caller asked to stop.
+    #[error("stopped on request")]
+    Aborted,
+    /// `RWKV_ISA` names a tier that is not there.
+    #[error(transparent)]
+    Isa(#[from] IsaError),
+}
+
+impl Error {
+    /// A stable name for the kind of error: `err.code` in JavaScript.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Io { .. } => "IO",
+            Self::ModelFile { .. } => "MODEL_FILE",
+            Self::Unsupported { .. } => "UNSUPPORTED",
+            Self::InvalidOption { .. } => "INVALID_OPTION",
+            Self::TokenOutOfRange { .. } => "TOKEN_OUT_OF_RANGE",
+            Self::State { .. } => "STATE",
+            Self::Tokenizer { .. } => "TOKENIZER",
+            Self::UnknownCharacter { .. } => "UNKNOWN_CHARACTER",
+            Self::InvalidUtf8 { .. } => "INVALID_UTF8",
+            Self::Data { .. } => "DATA",
+            Self::Run { .. } => "RUN",
+            Self::Diverged { .. } => "DIVERGED",
+            Self::Aborted => "ABORTED",
+            Self::Isa(_) => "ISA",
+        }
+    }
+
+    /// An [`Error::Io`] for `path`.
+    pub fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { action, path, source }
+    }
+
+    /// An [`Error::InvalidOption`].
+    pub fn option(name: &'static str, value: impl ToString, expected: impl Into<String>) -> Self {
+        Self::InvalidOption { name, value: value.to_string(), expected: expected.into() }
+    }
+}

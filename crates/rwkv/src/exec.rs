@@ -1,0 +1,79 @@
+//! The operators that models are written in.
+//!
+//! A model is a function over [`Exec`] and nothing else. Who implements the trait decides what running it means:
+//! [`Infer`](crate::Infer) computes at once and moves states forward; the training tape computes, remembers, and can
+//! then send gradients back.
+//!
+//! # Rows
+//! An activation is a tensor of `(rows, width)`: one row a token. The rows of one pass are cut into *segments*, each
+//! a stretch of consecutive tokens of one text with a state of its own. One segment of one row is the RNN; one segment
+//! of many rows is sequence mode (or prefill); many segments of one row are batched decoding; many of many are a
+//! training batch. Only [`shift`](Exec::shift) and the wkv operators look across rows, and only within a segment; all
+//! others treat each row alone. So a model cannot tell these cases apart, and need not.
+
+use crate::params::{Matrix, Vector};
+use crate::state::Slot;
+
+/// Operators over tensors of `(rows, width)` that their executor owns.
+///
+/// Shapes are the model's business: an executor may panic on tensors whose shapes do not fit an operator, because
+/// which ones are passed is fixed in the model's source and not by any input.
+pub trait Exec {
+    /// Handle of a tensor.
+    type Tensor: Copy;
+
+    /// `(rows, n_embd)`: the row of `table` (n_vocab, n_embd) for each token of this pass.
+    fn embed(&mut self, table: Matrix) -> Self::Tensor;
+
+    /// `(x − mean) / √(variance + eps) · weight + bias`, mean and variance over each row.
+    fn layer_norm(&mut self, x: Self::Tensor, weight: Vector, bias: Vector, eps: f32) -> Self::Tensor;
+
+    /// Each row's predecessor within its segment. A segment's first row gets the vector at `slot` of its state, and its
+    /// last row is left there: this is how a text goes on across chunks.
+    fn shift(&mut self, x: Self::Tensor, slot: Slot) -> Self::Tensor;
+
+    /// `x·μ + y·(1 − μ)` for each vector μ of `mix`.
+    fn lerp<const N: usize>(
+        &mut self,
+        x: Self::Tensor,
+        y: Self::Tensor,
+        mix: [Vector; N],
+    ) -> [Self::Tensor; N];
+
+    /// `x Wᵀ` for each pair: independent products, so that an executor may run them as one.
+    fn linears<const N: usize>(&mut self, products: [(Matrix, Self::Tensor); N]) -> [Self::Tensor; N];
+
+    /// `x Wᵀ`: (rows, inputs) to (rows, outputs).
+    fn linear(&mut self, weight: Matrix, x: Self::Tensor) -> Self::Tensor {
+        let [y] = self.linears([(weight, x)]);
+        y
+    }
+
+    /// `x + y`.
+    fn add(&mut self, x: Self::Tensor, y: Self::Tensor) -> Self::Tensor;
+
+    /// `σ(r) ⊙ x`.
+    fn sigmoid_mul(&mut self, r: Self::Tensor, x: Self::Tensor) -> Self::Tensor;
+
+    /// `max(x, 0)²`.
+    fn relu_squared(&mut self, x: Self::Tensor) -> Self::Tensor;
+
+    /// RWKV-4's attention: for each channel, the average of the values `v` so far, weighted by `exp(k)` and decaying
+    /// by `exp(w)` a step, where w = −exp(`decay`); the present one weighs `exp(first + k)`. `slot` holds
+    /// (aa, bb, pp), n_embd values each.
+    fn wkv4(
+        &mut self,
+        decay: Vector,
+        first: Vector,
+        k: Self::Tensor,
+        v: Self::Tensor,
+        slot: Slot,
+    ) -> Self::Tensor;
+
+    /// The rows whose logits were asked for, in order.
+    fn outputs(&mut self, x: Self::Tensor) -> Self::Tensor;
+
+    /// Ends a block: of all tensors made so far only `live` are used from here on. Infer frees the others, so that
+    /// memory does not grow with the number of layers; a tape may recompute from here.
+    fn keep<const N: usize>(&mut self, live: [Self::Tensor; N]) -> [Self::Tensor; N];
+}

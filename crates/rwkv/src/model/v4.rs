@@ -1,0 +1,159 @@
+//! RWKV-4 "Dove", as in section 3 and appendix D of <https://arxiv.org/abs/2305.13048>.
+//!
+//! Shapes: T rows (tokens), D = n_embd, F = n_ffn = 4D, V = n_vocab. ⊙ multiplies element by element; μ, w and u are
+//! learned for each channel.
+
+use crate::config::ModelConfig;
+use crate::exec::Exec;
+use crate::params::{Layout, Matrix, Stored, Vector};
+use crate::state::{Slot, StateLayout};
+
+const EPS: f32 = 1e-5;
+
+/// A whole model's parameters.
+#[derive(Clone, Debug)]
+pub struct Rwkv4 {
+    emb: Matrix, // (V, D)
+    ln0: LayerNorm,
+    blocks: Vec<Block>,
+    ln_out: LayerNorm,
+    head: Matrix, // (V, D)
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Block {
+    ln1: LayerNorm,
+    att: TimeMix,
+    ln2: LayerNorm,
+    ffn: ChannelMix,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct LayerNorm {
+    weight: Vector, // (D)
+    bias: Vector,   // (D)
+}
+
+#[derive(Clone, Copy, Debug)]
+struct TimeMix {
+    time_mix_k: Vector, // μ_k (D)
+    time_mix_v: Vector, // μ_v (D)
+    time_mix_r: Vector, // μ_r (D)
+    time_decay: Vector, // w = −exp(time_decay) (D)
+    time_first: Vector, // u (D)
+    key: Matrix,        // W_k (D, D)
+    value: Matrix,      // W_v (D, D)
+    receptance: Matrix, // W_r (D, D)
+    output: Matrix,     // W_o (D, D)
+    xx: Slot,           // the token before, as this mix saw it (D)
+    wkv: Slot,          // aa, bb, pp (3D)
+}
+
+#[derive(Clone, Copy, Debug)]
+struct ChannelMix {
+    time_mix_k: Vector, // μ_k (D)
+    time_mix_r: Vector, // μ_r (D)
+    key: Matrix,        // W_k (F, D)
+    receptance: Matrix, // W_r (D, D)
+    value: Matrix,      // W_v (D, F)
+    xx: Slot,           // the token before, as this mix saw it (D)
+}
+
+/// Logits (outputs, V) of the rows asked for.
+pub(super) fn forward<E: Exec>(e: &mut E, m: &Rwkv4) -> E::Tensor {
+    let emb = e.embed(m.emb); // (T, D)
+    let mut x = layer_norm(e, &m.ln0, emb);
+    for block in &m.blocks {
+        let att = layer_norm(e, &block.ln1, x);
+        let att = time_mix(e, &block.att, att);
+        x = e.add(x, att);
+        let ffn = layer_norm(e, &block.ln2, x);
+        let ffn = channel_mix(e, &block.ffn, ffn);
+        x = e.add(x, ffn);
+        [x] = e.keep([x]);
+    }
+    let x = e.outputs(x); // (outputs, D)
+    let x = layer_norm(e, &m.ln_out, x);
+    e.linear(m.head, x)
+}
+
+/// `W_o (σ(W_r x_r) ⊙ wkv(W_k x_k, W_v x_v))`, where `x_k = μ_k ⊙ x_t + (1 − μ_k) ⊙ x_{t−1}`, likewise v and r.
+fn time_mix<E: Exec>(e: &mut E, p: &TimeMix, x: E::Tensor) -> E::Tensor {
+    let xx = e.shift(x, p.xx);
+    let [xk, xv, xr] = e.lerp(x, xx, [p.time_mix_k, p.time_mix_v, p.time_mix_r]);
+    let [k, v, r] = e.linears([(p.key, xk), (p.value, xv), (p.receptance, xr)]);
+    let wkv = e.wkv4(p.time_decay, p.time_first, k, v, p.wkv);
+    let rwkv = e.sigmoid_mul(r, wkv);
+    e.linear(p.output, rwkv)
+}
+
+/// `σ(W_r x_r) ⊙ (W_v max(W_k x_k, 0)²)`.
+fn channel_mix<E: Exec>(e: &mut E, p: &ChannelMix, x: E::Tensor) -> E::Tensor {
+    let xx = e.shift(x, p.xx);
+    let [xk, xr] = e.lerp(x, xx, [p.time_mix_k, p.time_mix_r]);
+    let [k, r] = e.linears([(p.key, xk), (p.receptance, xr)]); // (T, F), (T, D)
+    let k = e.relu_squared(k);
+    let kv = e.linear(p.value, k); // (T, D)
+    e.sigmoid_mul(r, kv)
+}
+
+fn layer_norm<E: Exec>(e: &mut E, p: &LayerNorm, x: E::Tensor) -> E::Tensor {
+    e.layer_norm(x, p.weight, p.bias, EPS)
+}
+
+impl Rwkv4 {
+    /// Declares the parameters in the order of published checkpoints, and the state in rwkv.cpp's: for each layer
+    /// `ffn_xx`, `att_xx`, aa, bb, pp.
+    pub(super) fn new(config: &ModelConfig, params: &mut Layout, state: &mut StateLayout) -> Self {
+        let &ModelConfig { n_vocab, n_embd, n_layer, .. } = config;
+        let emb = params.matrix("emb.weight", n_vocab, n_embd);
+        // Files list ln0 as part of block 0, before its other norms.
+        let ln0 = LayerNorm::new("blocks.0.ln0", n_embd, params);
+        let blocks = (0..n_layer).map(|layer| Block::new(layer, config, params, state)).collect();
+        let ln_out = LayerNorm::new("ln_out", n_embd, params);
+        let head = params.matrix("head.weight", n_vocab, n_embd);
+        Self { emb, ln0, blocks, ln_out, head }
+    }
+}
+
+impl Block {
+    fn new(layer: usize, config: &ModelConfig, params: &mut Layout, state: &mut StateLayout) -> Self {
+        let (d, f) = (config.n_embd, config.n_ffn);
+        let (ffn_xx, att_xx) = (state.zeros(d), state.zeros(d));
+        let wkv = state.wkv4(d);
+        let block = |name: &str| format!("blocks.{layer}.{name}");
+        let ln1 = LayerNorm::new(&block("ln1"), d, params);
+        let ln2 = LayerNorm::new(&block("ln2"), d, params);
+        let att = TimeMix {
+            time_decay: params.stored_vector(block("att.time_decay"), d, Stored::NegExp),
+            time_first: params.vector(block("att.time_first"), d),
+            time_mix_k: params.vector(block("att.time_mix_k"), d),
+            time_mix_v: params.vector(block("att.time_mix_v"), d),
+            time_mix_r: params.vector(block("att.time_mix_r"), d),
+            key: params.matrix(block("att.key.weight"), d, d),
+            value: params.matrix(block("att.value.weight"), d, d),
+            receptance: params.matrix(block("att.receptance.weight"), d, d),
+            output: params.matrix(block("att.output.weight"), d, d),
+            xx: att_xx,
+            wkv,
+        };
+        let ffn = ChannelMix {
+            time_mix_k: params.vector(block("ffn.time_mix_k"), d),
+            time_mix_r: params.vector(block("ffn.time_mix_r"), d),
+            key: params.matrix(block("ffn.key.weight"), f, d),
+            receptance: params.matrix(block("ffn.receptance.weight"), d, d),
+            value: params.matrix(block("ffn.value.weight"), d, f),
+            xx: ffn_xx,
+        };
+        Self { ln1, att, ln2, ffn }
+    }
+}
+
+impl LayerNorm {
+    fn new(name: &str, n_embd: usize, params: &mut Layout) -> Self {
+        Self {
+            weight: params.vector(format!("{name}.weight"), n_embd),
+            bias: params.vector(format!("{name}.bias"), n_embd),
+        }
+    }
+}
