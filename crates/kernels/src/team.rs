@@ -130,9 +130,9 @@ impl Team {
         while state & MEMBERS != 0 {
             spins += 1;
             if spins < SPINS {
-                std::hint::spin_loop()
+                std::hint::spin_loop();
             } else {
-                std::thread::yield_now()
+                std::thread::yield_now();
             }
             state = self.shared.state.load(Ordering::Acquire);
         }

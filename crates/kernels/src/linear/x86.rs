@@ -1,0 +1,140 @@
+//! Register tiles for AVX2 (6 × 16) and AVX-512 (14 × 32).
+//!
+//! A tile holds HEIGHT × 2 sums in registers, which leaves two for a row of the panel and one for the broadcast
+//! element: 15 of AVX2's 16 registers, 31 of AVX-512's 32. Every step of the shared index is two loads, HEIGHT
+//! broadcasts and 2·HEIGHT fused multiply-adds, so the multiply-add units are what limits it.
+//!
+//! A tile that adds starts from what C holds, so that C's element is one sum in the order of the shared index however
+//! many blocks that is cut into.
+
+use std::arch::x86_64::{
+    __m256, __m256i, __m512, __mmask16, _mm256_cmpgt_epi32, _mm256_fmadd_ps, _mm256_loadu_ps,
+    _mm256_maskload_ps, _mm256_maskstore_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setr_epi32,
+    _mm256_setzero_ps, _mm256_storeu_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_storeu_ps,
+    _mm512_maskz_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
+};
+
+use super::blocked::{Output, Strided, Tile};
+use crate::Store;
+
+pub(super) struct Avx2;
+pub(super) struct Avx512;
+
+/// Calls `$f::<ROWS>` with the constant that equals the number of rows: the sums stay in registers only if their number
+/// is known when the code is compiled.
+macro_rules! with_rows {
+    ($rows:expr, [$($n:literal)*], $f:ident $args:tt) => {
+        match $rows {
+            $($n => $f::<$n> $args,)*
+            rows => unreachable!("a tile of {rows} rows"),
+        }
+    };
+}
+
+impl Tile for Avx2 {
+    const HEIGHT: usize = 6;
+    const WIDTH: usize = 16;
+
+    unsafe fn tile(k: usize, a: Strided, panel: *const f32, c: Output, store: Store) {
+        // SAFETY: the caller's promises are passed on.
+        unsafe { with_rows!(c.rows, [1 2 3 4 5 6], avx2(k, a, panel, c, store)) }
+    }
+}
+
+impl Tile for Avx512 {
+    const HEIGHT: usize = 14;
+    const WIDTH: usize = 32;
+
+    unsafe fn tile(k: usize, a: Strided, panel: *const f32, c: Output, store: Store) {
+        // SAFETY: the caller's promises are passed on.
+        unsafe { with_rows!(c.rows, [1 2 3 4 5 6 7 8 9 10 11 12 13 14], avx512(k, a, panel, c, store)) }
+    }
+}
+
+/// One tile's function for one instruction set; they differ in names only.
+macro_rules! tile {
+    ($name:ident, $features:literal, $vector:ty, $lanes:literal, $zero:ident, $set1:ident, $fmadd:ident,
+     load: $load:ident, $load_part:ident, store: $store:ident, $store_part:ident, mask: $mask:ident) => {
+        /// # Safety
+        /// As [`Tile::tile`], with `c.rows == ROWS`.
+        #[target_feature(enable = $features)]
+        unsafe fn $name<const ROWS: usize>(k: usize, a: Strided, panel: *const f32, c: Output, store: Store) {
+            let full = c.cols == 2 * $lanes;
+            let masks = [$mask(c.cols), $mask(c.cols.saturating_sub($lanes))];
+            let mut sums: [[$vector; 2]; ROWS] = [[$zero(); 2]; ROWS];
+            if store == Store::Add {
+                for i in 0..ROWS {
+                    // SAFETY: by the caller, C has `cols` elements in each of its rows; the masks pick those. A pointer
+                    // past them is made but not used.
+                    sums[i] = unsafe {
+                        let row = c.data.wrapping_add(i * c.row);
+                        let next = row.wrapping_add($lanes);
+                        if full {
+                            [$load(row), $load(next)]
+                        } else {
+                            [$load_part(row, masks[0]), $load_part(next, masks[1])]
+                        }
+                    };
+                }
+            }
+            let (mut a_p, mut b_p) = (a.data, panel);
+            for _ in 0..k {
+                // SAFETY: by the caller, the panel has k rows of two vectors, and A has these elements.
+                unsafe {
+                    let b = [$load(b_p), $load(b_p.add($lanes))];
+                    for i in 0..ROWS {
+                        let a_ip = $set1(*a_p.add(i * a.row));
+                        sums[i][0] = $fmadd(a_ip, b[0], sums[i][0]);
+                        sums[i][1] = $fmadd(a_ip, b[1], sums[i][1]);
+                    }
+                    a_p = a_p.wrapping_add(a.col);
+                    b_p = b_p.add(2 * $lanes);
+                }
+            }
+            for i in 0..ROWS {
+                // SAFETY: as for the loads.
+                unsafe {
+                    let row = c.data.wrapping_add(i * c.row);
+                    let next = row.wrapping_add($lanes);
+                    if full {
+                        $store(row, sums[i][0]);
+                        $store(next, sums[i][1]);
+                    } else {
+                        $store_part(row, masks[0], sums[i][0]);
+                        $store_part(next, masks[1], sums[i][1]);
+                    }
+                }
+            }
+        }
+    };
+}
+
+tile!(
+    avx2, "avx2,fma", __m256, 8, _mm256_setzero_ps, _mm256_set1_ps, _mm256_fmadd_ps,
+    load: _mm256_loadu_ps, _mm256_maskload_ps, store: _mm256_storeu_ps, _mm256_maskstore_ps, mask: mask8
+);
+tile!(
+    avx512, "avx512f", __m512, 16, _mm512_setzero_ps, _mm512_set1_ps, _mm512_fmadd_ps,
+    load: _mm512_loadu_ps, load_part16, store: _mm512_storeu_ps, _mm512_mask_storeu_ps, mask: mask16
+);
+
+/// The lanes below `count`.
+#[target_feature(enable = "avx2")]
+fn mask8(count: usize) -> __m256i {
+    let count = _mm256_set1_epi32(i32::try_from(count).unwrap_or(i32::MAX));
+    _mm256_cmpgt_epi32(count, _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))
+}
+
+/// The lanes below `count`.
+#[target_feature(enable = "avx512f")]
+fn mask16(count: usize) -> __mmask16 {
+    if count >= 16 { !0 } else { (1 << count) - 1 }
+}
+
+/// # Safety
+/// The lanes of `mask` can be read.
+#[target_feature(enable = "avx512f")]
+unsafe fn load_part16(data: *const f32, mask: __mmask16) -> __m512 {
+    // SAFETY: the caller's promise.
+    unsafe { _mm512_maskz_loadu_ps(mask, data) }
+}
