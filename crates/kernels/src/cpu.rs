@@ -83,9 +83,25 @@ impl<'a, T> Parts<'a, T> {
     /// # Panics
     /// If `range` is not within the slice.
     #[allow(clippy::mut_from_ref)] // the exclusive borrow is the one that `new` took
+    #[inline]
     pub unsafe fn part(&self, range: Range<usize>) -> &'a mut [T] {
         assert!(range.start <= range.end && range.end <= self.len, "{range:?} of {}", self.len);
         // SAFETY: in bounds by the assertion; exclusive by the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
+    }
+
+    /// The element at `index`.
+    ///
+    /// # Safety
+    /// While the returned reference lives, no part that holds `index` may be taken.
+    ///
+    /// # Panics
+    /// If `index` is not within the slice.
+    #[allow(clippy::mut_from_ref)] // as above
+    #[inline]
+    pub unsafe fn item(&self, index: usize) -> &'a mut T {
+        assert!(index < self.len, "{index} of {}", self.len);
+        // SAFETY: in bounds by the assertion; exclusive by the caller's promise.
+        unsafe { &mut *self.start.add(index) }
     }
 }

@@ -1,0 +1,69 @@
+//! Sums of two arrays: the residual stream, and gradients that meet.
+
+use crate::block::BLOCK;
+use crate::simd::{Operation, dispatch};
+use crate::{Cpu, Parts};
+
+/// `out = x + y`, element by element.
+///
+/// Its gradient is the identity: [`accumulate`] adds `d out` to both.
+///
+/// # Panics
+/// If the lengths disagree.
+pub fn add(cpu: &Cpu, x: &[f32], y: &[f32], out: &mut [f32]) {
+    assert_eq!(x.len(), out.len());
+    assert_eq!(y.len(), out.len());
+    let len = out.len();
+    let out = Parts::new(out);
+    cpu.run_blocks(len, BLOCK, |range| {
+        // SAFETY: blocks do not overlap.
+        let out = unsafe { out.part(range.clone()) };
+        dispatch(cpu.isa(), Add { x: &x[range.clone()], y: &y[range], out });
+    });
+}
+
+/// `into += x`, element by element.
+///
+/// # Panics
+/// If the lengths disagree.
+pub fn accumulate(cpu: &Cpu, x: &[f32], into: &mut [f32]) {
+    assert_eq!(x.len(), into.len());
+    let len = into.len();
+    let into = Parts::new(into);
+    cpu.run_blocks(len, BLOCK, |range| {
+        // SAFETY: blocks do not overlap.
+        let into = unsafe { into.part(range.clone()) };
+        dispatch(cpu.isa(), Accumulate { x: &x[range], into });
+    });
+}
+
+struct Add<'a> {
+    x: &'a [f32],
+    y: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl Operation for Add<'_> {
+    type Output = ();
+
+    fn scalar(self) {
+        for i in 0..self.out.len() {
+            self.out[i] = self.x[i] + self.y[i];
+        }
+    }
+}
+
+pub(crate) struct Accumulate<'a> {
+    pub(crate) x: &'a [f32],
+    pub(crate) into: &'a mut [f32],
+}
+
+impl Operation for Accumulate<'_> {
+    type Output = ();
+
+    fn scalar(self) {
+        for i in 0..self.into.len() {
+            self.into[i] += self.x[i];
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Token shift: each row gets the one before it.
+//!
+//! `y_t = x_{t−1}` within a segment. A segment's first row gets the vector that its state holds, zeros at the start of
+//! a text, and its last row is left there: so a text goes on across chunks. (Peng et al.,
+//! <https://arxiv.org/abs/2305.13048>, section 3.1.1.)
+
+use std::ops::Range;
+
+use crate::block::{BLOCK, check_segments, elements, rows, rows_per_block};
+use crate::simd::{Operation, dispatch};
+use crate::{Cpu, Parts, Store};
+
+/// `y (rows, width) = x` one row later, within each of the `segments` (ranges of rows).
+///
+/// `states[i][at..at + width]` is what the first row of segment `i` gets, and where its last row of `x` is left. With
+/// no states at all, every segment starts from zeros and nothing is left. Rows in no segment are unspecified.
+///
+/// # Panics
+/// If the lengths disagree.
+pub fn shift(
+    cpu: &Cpu,
+    segments: &[Range<usize>],
+    states: &mut [&mut [f32]],
+    at: usize,
+    width: usize,
+    x: &[f32],
+    y: &mut [f32],
+) {
+    check_segments(segments, rows(x.len(), width));
+    assert_eq!(y.len(), x.len());
+    assert!(states.is_empty() || states.len() == segments.len(), "a state for each segment, or none");
+
+    // All rows but the first come from the row before, whatever the segments: one copy. The borders are put right below.
+    if let Some(later) = y.get_mut(width..) {
+        let later = Parts::new(later);
+        cpu.run_blocks(x.len().saturating_sub(width), BLOCK, |range| {
+            // SAFETY: blocks do not overlap.
+            unsafe { later.part(range.clone()) }.copy_from_slice(&x[range]);
+        });
+    }
+    for (i, segment) in segments.iter().enumerate() {
+        if segment.is_empty() {
+            continue;
+        }
+        let first = &mut y[segment.start * width..][..width];
+        if let Some(state) = states.get_mut(i) {
+            let state = &mut state[at..at + width];
+            first.copy_from_slice(state);
+            state.copy_from_slice(&x[(segment.end - 1) * width..][..width]);
+        } else {
+            first.fill(0.0);
+        }
+    }
+}
+
+/// The gradient of [`shift`]: `dx_t = dy_{t+1}` (set or added) within each segment, 0 for its last row.
+///
+/// The state is taken as a constant: gradients end at the segment's start. Rows in no segment are left alone.
+///
+/// # Panics
+/// If the lengths disagree.
+pub fn shift_backward(
+    cpu: &Cpu,
+    segments: &[Range<usize>],
+    width: usize,
+    dy: &[f32],
+    dx: &mut [f32],
+    store: Store,
+) {
+    let rows = rows(dy.len(), width);
+    check_segments(segments, rows);
+    assert_eq!(dx.len(), dy.len());
+    let dx = Parts::new(dx);
+    cpu.run_blocks(rows, rows_per_block(width), |block| {
+        for segment in segments.iter().filter(|segment| !segment.is_empty()) {
+            // The block's rows that have a successor in the segment, and the segment's last row if it is here.
+            let start = segment.start.max(block.start);
+            let end = (segment.end - 1).min(block.end);
+            if start < end {
+                // SAFETY: blocks of rows do not overlap, nor do segments.
+                let dx = unsafe { dx.part(elements(&(start..end), width)) };
+                let dy = &dy[elements(&(start + 1..end + 1), width)];
+                dispatch(cpu.isa(), Put { from: dy, into: dx, store });
+            }
+            if store == Store::Set && block.contains(&(segment.end - 1)) {
+                // SAFETY: as above.
+                unsafe { dx.part(elements(&(segment.end - 1..segment.end), width)) }.fill(0.0);
+            }
+        }
+    });
+}
+
+/// Sets or adds a whole array.
+struct Put<'a> {
+    from: &'a [f32],
+    into: &'a mut [f32],
+    store: Store,
+}
+
+impl Operation for Put<'_> {
+    type Output = ();
+
+    fn scalar(self) {
+        match self.store {
+            Store::Set => self.into.copy_from_slice(self.from),
+            Store::Add => self.into.iter_mut().zip(self.from).for_each(|(into, from)| *into += from),
+        }
+    }
+}
