@@ -1,0 +1,132 @@
+//! A file's directory against the model that its header describes.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use super::{HEADER, Header, TensorInfo, fault, unsupported};
+use crate::config::{ModelConfig, Version};
+use crate::error::{Error, Result};
+use crate::model::Network;
+use crate::params::Layout;
+
+/// The model's shape and parameters, and where in `tensors` each parameter is.
+pub(super) fn against_layout(
+    path: &Path,
+    file_len: usize,
+    header: &Header,
+    tensors: &[TensorInfo],
+) -> Result<(ModelConfig, Layout, Vec<usize>)> {
+    let file = Directory::new(path, file_len, tensors)?;
+    let config = file.config(header)?;
+    let (_, layout, _) = Network::new(&config);
+    let positions = layout
+        .specs()
+        .iter()
+        .map(|spec| {
+            let (position, tensor) = file.expect(&spec.name)?;
+            file.expect_dims(tensor, &spec.file_dims(), header)?;
+            if tensor.data_type.is_quantized() && !spec.is_matrix {
+                let problem = format!("a vector stored as {}; expected FP32 or FP16", tensor.data_type);
+                return Err(fault(path, Some(&tensor.name), tensor.offset, problem));
+            }
+            Ok(position)
+        })
+        .collect::<Result<Vec<_>>>()?;
+    if let Some(extra) = tensors.iter().find(|tensor| layout.find(&tensor.name).is_none()) {
+        let problem = format!("RWKV-{} with {} layers has no such tensor", config.version, config.n_layer);
+        return Err(fault(path, Some(&extra.name), extra.offset, problem));
+    }
+    if let Some(tensor) = tensors.iter().find(|tensor| tensor.data_type.is_quantized()) {
+        let what = format!(
+            "{:?} is stored as {}, and quantized weights cannot be run yet; use the FP16 or FP32 file of this model",
+            tensor.name, tensor.data_type
+        );
+        return Err(unsupported(path, what));
+    }
+    Ok((config, layout, positions))
+}
+
+/// The tensors of a file by name.
+struct Directory<'a> {
+    path: &'a Path,
+    file_len: usize,
+    tensors: HashMap<&'a str, (usize, &'a TensorInfo)>,
+}
+
+impl<'a> Directory<'a> {
+    fn new(path: &'a Path, file_len: usize, tensors: &'a [TensorInfo]) -> Result<Self> {
+        let mut by_name = HashMap::with_capacity(tensors.len());
+        for (position, tensor) in tensors.iter().enumerate() {
+            if let Some((_, first)) = by_name.insert(tensor.name.as_str(), (position, tensor)) {
+                let problem = format!("a second tensor of this name; the first is at byte {}", first.offset);
+                return Err(fault(path, Some(&tensor.name), tensor.offset, problem));
+            }
+        }
+        Ok(Self { path, file_len, tensors: by_name })
+    }
+
+    /// The shape, once it is certain that the file is large enough for it.
+    ///
+    /// A [`Layout`] and a state are allocated from the shape, so each number is first checked against tensors that are
+    /// there: what they hold is at least a tenth of what will be allocated.
+    fn config(&self, header: &Header) -> Result<ModelConfig> {
+        let Header { n_vocab, n_embd, n_layer, .. } = *header;
+        let (n_vocab, n_embd, n_layer) = (n_vocab as usize, n_embd as usize, n_layer as usize);
+        let (_, emb) = self.expect("emb.weight")?;
+        self.expect_dims(emb, &[n_embd, n_vocab], header)?;
+        let version = self.version()?;
+        if n_layer > self.tensors.len() {
+            let problem =
+                format!("n_layer is {n_layer}, but the file has {} tensors in all", self.tensors.len());
+            return Err(fault(self.path, None, HEADER - 8, problem));
+        }
+        for layer in 0..n_layer {
+            let (_, norm) = self.expect(&format!("blocks.{layer}.ln1.weight"))?;
+            self.expect_dims(norm, &[n_embd], header)?;
+        }
+        // Four times n_embd in published models, but small ones differ, and nothing in the header says so.
+        let (_, key) = self.expect("blocks.0.ffn.key.weight")?;
+        let n_ffn = key.dims.get(1).copied().unwrap_or(1);
+        self.expect_dims(key, &[n_embd, n_ffn], header)?;
+        Ok(ModelConfig { version, n_vocab, n_embd, n_layer, n_ffn })
+    }
+
+    /// Which RWKV this is. The header does not say; block 0's tensors do.
+    fn version(&self) -> Result<Version> {
+        let has = |name: &str| self.tensors.contains_key(format!("blocks.0.{name}").as_str());
+        let found = if has("att.r_k") {
+            "v7"
+        } else if has("att.time_maa_x") {
+            "v6"
+        } else if has("att.ln_x.weight") {
+            if has("att.gate.weight") { "v5.2" } else { "v5.1" }
+        } else {
+            return Ok(Version::V4);
+        };
+        Err(unsupported(self.path, format!("this is an RWKV {found} model; only RWKV v4 can be run yet")))
+    }
+
+    fn expect(&self, name: &str) -> Result<(usize, &'a TensorInfo)> {
+        self.tensors
+            .get(name)
+            .copied()
+            .ok_or_else(|| fault(self.path, Some(name), self.file_len, "the file ended without this tensor"))
+    }
+
+    fn expect_dims(&self, tensor: &TensorInfo, dims: &[usize], header: &Header) -> Result<()> {
+        if tensor.dims == dims {
+            return Ok(());
+        }
+        Err(self.wrong_dims(tensor, dims, header))
+    }
+
+    fn wrong_dims(&self, tensor: &TensorInfo, dims: &[usize], header: &Header) -> Error {
+        let Header { n_vocab, n_embd, n_layer, .. } = header;
+        let problem = format!(
+            "dimensions {:?}; a model with n_vocab {n_vocab}, n_embd {n_embd}, n_layer {n_layer} has {dims:?} here \
+             (row length first)",
+            tensor.dims
+        );
+        fault(self.path, Some(&tensor.name), tensor.offset, problem)
+    }
+}

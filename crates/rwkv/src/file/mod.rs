@@ -1,0 +1,188 @@
+//! rwkv.cpp's model files (`.bin`): mapped, checked, read and written.
+//!
+//! # The format
+//! Little-endian, nothing aligned, read until the end of the file.
+//!
+//! ```text
+//! u32 magic "ggmf"   u32 version 100 or 101   u32 n_vocab   u32 n_embd   u32 n_layer   u32 data_type
+//! then for each tensor
+//! u32 dim_count 1–3  u32 name_length  u32 data_type  u32 × dim_count dims, row length first  name  data
+//! ```
+//!
+//! # Trust
+//! None. Everything that a header says is checked against the file's length and against the model's [`Layout`] before
+//! anything of that size is allocated or read; what is wrong is an [`Error::ModelFile`](crate::Error::ModelFile) that
+//! names the file, the tensor, the byte and what was expected.
+
+mod check;
+mod read;
+mod write;
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+
+use crate::atomic::write_atomically;
+use crate::config::ModelConfig;
+use crate::data_type::DataType;
+use crate::error::{Error, Result};
+use crate::params::Layout;
+
+pub use write::write_model;
+
+#[cfg(target_endian = "big")]
+compile_error!("model files are used in place where they are mapped, and they are little-endian");
+
+/// "ggmf", read as a little-endian number.
+const MAGIC: u32 = 0x6767_6d66;
+
+/// What the first 24 bytes of a file say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Header {
+    version: u32,
+    n_vocab: u32,
+    n_embd: u32,
+    n_layer: u32,
+    data_type: DataType,
+}
+
+/// Bytes of a [`Header`], with the magic number.
+const HEADER: usize = 24;
+
+/// One tensor of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// Its name, such as `blocks.0.att.key.weight`.
+    pub name: String,
+    /// How its values are stored.
+    pub data_type: DataType,
+    /// Its dimensions, row length first; each at least 1.
+    pub dims: Vec<usize>,
+    /// Where in the file it begins (its header, not its data).
+    pub offset: usize,
+    data: Range<usize>,
+}
+
+/// A model file, mapped into memory and found sound.
+///
+/// The map is of the file as it is: whoever changes the file in place changes the weights of a running model. Programs
+/// that replace files by renaming, as this crate does, leave a map intact.
+#[derive(Debug)]
+pub struct ModelFile {
+    path: PathBuf,
+    map: Mmap,
+    header: Header,
+    config: ModelConfig,
+    layout: Layout,
+    /// In the file's own order.
+    tensors: Vec<TensorInfo>,
+    /// Position in `tensors` of each parameter of `layout`.
+    positions: Vec<usize>,
+}
+
+impl ModelFile {
+    /// Maps the file at `path` and checks all of it but the weights' values.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if there is no such file or it cannot be read; [`Error::ModelFile`] if it is damaged;
+    /// [`Error::Unsupported`] if it holds another version of RWKV, or quantized weights.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let map = map(path).map_err(Error::io("open", path))?;
+        let (header, tensors) = read::directory(path, &map)?;
+        let (config, layout, positions) = check::against_layout(path, map.len(), &header, &tensors)?;
+        Ok(Self { path: path.to_owned(), map, header, config, layout, tensors, positions })
+    }
+
+    /// Where the file was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The model's shape.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The model's parameters; [`tensor`](Self::tensor) counts in this order.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The format that the header announces for the matrices.
+    pub fn data_type(&self) -> DataType {
+        self.header.data_type
+    }
+
+    /// The version of the file format, 100 or 101.
+    pub fn format_version(&self) -> u32 {
+        self.header.version
+    }
+
+    /// All tensors in the file's own order.
+    pub fn tensors(&self) -> &[TensorInfo] {
+        &self.tensors
+    }
+
+    /// The parameter at `index` of the [`layout`](Self::layout): what the file says of it, and its data.
+    ///
+    /// # Panics
+    /// If the layout has no such parameter.
+    pub fn tensor(&self, index: usize) -> (&TensorInfo, &[u8]) {
+        let tensor = &self.tensors[self.positions[index]];
+        (tensor, &self.map[tensor.data.clone()])
+    }
+
+    /// The values of the parameter at `index` of the [`layout`](Self::layout), as stored (see
+    /// [`Stored`](crate::params::Stored)), row by row.
+    ///
+    /// # Panics
+    /// If the layout has no such parameter.
+    pub fn read(&self, index: usize) -> Vec<f32> {
+        let (tensor, bytes) = self.tensor(index);
+        let mut values = Vec::with_capacity(self.layout.specs()[index].len());
+        tensor.data_type.decode(bytes, &mut values);
+        values
+    }
+
+    /// Writes the model again, in the file's own order: the same bytes.
+    pub fn write_to(&self, path: impl AsRef<Path>) -> Result<()> {
+        write_atomically(path.as_ref(), |w| {
+            write::header(w, &self.header)?;
+            self.tensors.iter().try_for_each(|tensor| {
+                write::tensor_header(w, &tensor.name, &tensor.dims, tensor.data_type)?;
+                w.write_all(&self.map[tensor.data.clone()])
+            })
+        })
+    }
+}
+
+fn map(path: &Path) -> io::Result<Mmap> {
+    // Asked before opening: opening a pipe would wait for its other end.
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    let file = File::open(path)?;
+    // SAFETY: the map is read-only and nothing in this process writes to a model file in place: `write_atomically`
+    // renames a new one over it, which leaves the mapped one as it was. That other programs do the same is the
+    // documented condition of `ModelFile`.
+    unsafe { Mmap::map(&file) }
+}
+
+/// An [`Error::ModelFile`].
+fn fault(path: &Path, tensor: Option<&str>, offset: usize, problem: impl Into<String>) -> Error {
+    Error::ModelFile {
+        path: path.to_owned(),
+        tensor: tensor.map(str::to_owned),
+        offset: offset as u64,
+        problem: problem.into(),
+    }
+}
+
+/// An [`Error::Unsupported`].
+fn unsupported(path: &Path, what: impl Into<String>) -> Error {
+    Error::Unsupported { path: path.to_owned(), what: what.into() }
+}
