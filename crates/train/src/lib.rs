@@ -1,1 +1,3 @@
 //! Training RWKV.
+mod ops;
+pub mod tape;

@@ -1,0 +1,74 @@
+//! `loss = −1/T Σ_t ln softmax(x_t)[target_t]` over T rows; `dx = (softmax(x) − onehot(target)) / T`.
+
+use rwkv_kernels::{cross_entropy, cross_entropy_backward};
+
+use crate::tape::{Backward, Tape, Tensor};
+
+/// Remembers the logits x; the softmax is computed again. The targets stay in the batch.
+#[derive(Debug)]
+pub(crate) struct CrossEntropy {
+    logits: Tensor,
+}
+
+impl CrossEntropy {
+    pub(crate) fn forward(tape: &mut Tape, logits: Tensor, targets: &[u32]) -> f32 {
+        tape.batch.targets.clear();
+        tape.batch.targets.extend_from_slice(targets);
+        let n_vocab = tape.values.width(logits);
+        let sum = cross_entropy(&tape.cpu, tape.values.get(logits), n_vocab, targets);
+        tape.record(Self { logits });
+        (sum / targets.len() as f64) as f32
+    }
+
+    pub(crate) fn backward(&self, t: &mut Backward<'_>) {
+        let x = t.values.get(self.logits);
+        let targets = &t.batch.targets;
+        // The loss is the last operator: nothing else has contributed to the logits' gradient.
+        let mut dx = t.gradients.open(self.logits, x.len());
+        let scale = 1.0 / targets.len() as f32;
+        cross_entropy_backward(t.cpu, x, t.values.width(self.logits), targets, scale, dx.values());
+        t.gradients.close(dx);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rwkv::params::Layout;
+    use rwkv_kernels::{Cpu, Isa};
+
+    use super::*;
+    use crate::ops::check::{compare, differences, numbers};
+
+    #[test]
+    fn gradient() {
+        let (targets, n_vocab) = ([2, 0, 6], 7);
+        let logits = numbers(1, targets.len() * n_vocab);
+        for isa in Isa::available() {
+            let cpu = Arc::new(Cpu::new(isa, 2));
+            let run = |logits: &[f32]| {
+                let mut tape = Tape::new(Arc::clone(&cpu), &Layout::default(), Vec::new());
+                let x = tape.leaf(targets.len(), n_vocab, logits);
+                let loss = CrossEntropy::forward(&mut tape, x, &targets);
+                (tape, x, loss)
+            };
+            let (mut tape, x, _) = run(&logits);
+            tape.backward();
+            let numeric = differences(logits.len(), |i, h| {
+                let mut logits = logits.clone();
+                logits[i] += h;
+                f64::from(run(&logits).2)
+            });
+            compare(isa.name(), &tape.gradient(x), &numeric);
+        }
+    }
+
+    #[test]
+    fn equal_logits_cost_the_logarithm_of_the_vocabulary() {
+        let mut tape = Tape::new(Arc::new(Cpu::new(Isa::Scalar, 1)), &Layout::default(), Vec::new());
+        let x = tape.leaf(2, 65, &[3.0; 130]);
+        let loss = CrossEntropy::forward(&mut tape, x, &[0, 64]);
+        assert!((loss - 65_f32.ln()).abs() < 1e-6, "{loss}");
+    }
+}

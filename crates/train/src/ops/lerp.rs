@@ -1,0 +1,104 @@
+//! `z_i = x ⊙ μ_i + y ⊙ (1 − μ_i)` for N vectors μ_i at once.
+//!
+//! `dx += Σ_i dz_i ⊙ μ_i`, `dy += Σ_i dz_i ⊙ (1 − μ_i)`, `dμ_i += Σ_rows dz_i ⊙ (x − y)`.
+
+use std::array::from_fn;
+
+use rwkv::params::Vector;
+use rwkv_kernels::{lerp, lerp_backward};
+
+use crate::tape::{Backward, Tape, Tensor};
+
+/// Remembers x and y. One value of this type fits every N, so that all operators fit one list.
+#[derive(Debug)]
+pub(crate) struct Lerp {
+    x: Tensor,
+    y: Tensor,
+    n: usize,
+    mix: [Vector; Self::MAX],
+    out: [Tensor; Self::MAX],
+}
+
+impl Lerp {
+    /// Six: v7 mixes r, w, k, v, a and g.
+    const MAX: usize = 6;
+
+    pub(crate) fn forward<const N: usize>(
+        tape: &mut Tape,
+        x: Tensor,
+        y: Tensor,
+        mix: [Vector; N],
+    ) -> [Tensor; N] {
+        const { assert!(1 <= N && N <= Self::MAX) };
+        let (rows, width) = (tape.values.rows(x), tape.values.width(x));
+        let out = tape.compute_many(rows, width, |t, out| {
+            lerp::<N>(&t.cpu, t.values.get(x), t.values.get(y), mix.map(|mix| &t.params[mix]), out);
+        });
+        // What is beyond N repeats the first, and is never looked at.
+        let (mix, out_n) = (from_fn(|i| mix[if i < N { i } else { 0 }]), from_fn(|i| out[if i < N { i } else { 0 }]));
+        tape.record(Self { x, y, n: N, mix, out: out_n });
+        out
+    }
+
+    pub(crate) fn backward(&self, t: &mut Backward<'_>) {
+        match self.n {
+            1 => self.backward_n::<1>(t),
+            2 => self.backward_n::<2>(t),
+            3 => self.backward_n::<3>(t),
+            4 => self.backward_n::<4>(t),
+            5 => self.backward_n::<5>(t),
+            _ => self.backward_n::<{ Self::MAX }>(t),
+        }
+    }
+
+    fn backward_n<const N: usize>(&self, t: &mut Backward<'_>) {
+        let vectors: [Vector; N] = from_fn(|i| self.mix[i]);
+        let (x, y) = (t.values.get(self.x), t.values.get(self.y));
+        let dout: [_; N] = from_fn(|i| t.gradients.take(self.out[i]));
+        let mut dx = t.gradients.open(self.x, x.len());
+        let mut dy = t.gradients.open(self.y, y.len());
+        let (dx_store, dy_store) = (dx.store, dy.store);
+        lerp_backward::<N>(
+            t.cpu,
+            x,
+            y,
+            vectors.map(|mix| &t.params[mix]),
+            from_fn(|i| dout[i].as_slice()),
+            dx.values(),
+            dx_store,
+            dy.values(),
+            dy_store,
+            t.param_gradients.vectors(vectors),
+        );
+        t.gradients.close(dx);
+        t.gradients.close(dy);
+        for gradient in dout {
+            t.gradients.release(gradient);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rwkv::params::Layout;
+
+    use super::*;
+    use crate::ops::check::Case;
+
+    fn gradient_of<const N: usize>() {
+        let mut layout = Layout::default();
+        let mix: [_; N] = from_fn(|i| layout.vector(format!("mix_{i}"), 5));
+        let case = Case::new(layout, &[(4, 5), (4, 5)], 4);
+        case.check(|tape, x| Lerp::forward(tape, x[0], x[1], mix).to_vec());
+    }
+
+    #[test]
+    fn gradient() {
+        gradient_of::<1>();
+        gradient_of::<2>();
+        gradient_of::<3>();
+        gradient_of::<4>();
+        gradient_of::<5>();
+        gradient_of::<6>();
+    }
+}

@@ -1,0 +1,61 @@
+//! The operators of [`rwkv::Exec`], each with its forward, what it remembers, its backward and the test of its
+//! gradient in one file.
+//!
+//! In the formulas a `d` before a name is the gradient of the loss by it: `dy` is given, `dx` is wanted. A gradient
+//! of an activation is written by its first contribution and added to by later ones; that of a parameter is always
+//! added to. The numbers themselves are computed in `rwkv-kernels`.
+
+mod add;
+mod cross_entropy;
+mod embed;
+mod layer_norm;
+mod lerp;
+mod linear;
+mod relu_squared;
+mod shift;
+mod sigmoid_mul;
+mod wkv4;
+
+#[cfg(test)]
+mod check;
+
+pub(crate) use add::Add;
+pub(crate) use cross_entropy::CrossEntropy;
+pub(crate) use embed::Embed;
+pub(crate) use layer_norm::LayerNorm;
+pub(crate) use lerp::Lerp;
+pub(crate) use linear::Linear;
+pub(crate) use relu_squared::ReluSquared;
+pub(crate) use shift::Shift;
+pub(crate) use sigmoid_mul::SigmoidMul;
+pub(crate) use wkv4::Wkv4;
+
+use crate::tape::Backward;
+
+/// Declares [`Op`] over the operators' own types, each of which has a `backward(&self, &mut Backward)`.
+macro_rules! ops {
+    ($($name:ident),*) => {
+        /// One operator of a pass: what it read and made.
+        #[derive(Debug)]
+        pub(crate) enum Op {
+            $($name($name)),*
+        }
+
+        impl Op {
+            /// Sends the gradient of the operator's outputs on to its inputs and parameters.
+            pub(crate) fn backward(&self, tape: &mut Backward<'_>) {
+                match self {
+                    $(Self::$name(op) => op.backward(tape)),*
+                }
+            }
+        }
+
+        $(impl From<$name> for Op {
+            fn from(op: $name) -> Self {
+                Self::$name(op)
+            }
+        })*
+    };
+}
+
+ops!(Add, CrossEntropy, Embed, LayerNorm, Lerp, Linear, ReluSquared, Shift, SigmoidMul, Wkv4);
