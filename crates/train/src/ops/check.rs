@@ -37,7 +37,8 @@ impl Case {
         let rows = inputs.first().map_or(0, |&(rows, _)| rows);
         let params = layout.specs().iter().zip(1..).map(|(spec, seed)| numbers(seed, spec.len())).collect();
         let inputs = inputs.iter().zip(100..);
-        let inputs = inputs.map(|(&(rows, width), seed)| (rows, width, numbers(seed, rows * width))).collect();
+        let inputs =
+            inputs.map(|(&(rows, width), seed)| (rows, width, numbers(seed, rows * width))).collect();
         Self { layout, params, inputs, tokens: vec![0; rows], ctx_len }
     }
 

@@ -35,7 +35,8 @@ impl Lerp {
             lerp::<N>(&t.cpu, t.values.get(x), t.values.get(y), mix.map(|mix| &t.params[mix]), out);
         });
         // What is beyond N repeats the first, and is never looked at.
-        let (mix, out_n) = (from_fn(|i| mix[if i < N { i } else { 0 }]), from_fn(|i| out[if i < N { i } else { 0 }]));
+        let (mix, out_n) =
+            (from_fn(|i| mix[if i < N { i } else { 0 }]), from_fn(|i| out[if i < N { i } else { 0 }]));
         tape.record(Self { x, y, n: N, mix, out: out_n });
         out
     }

@@ -42,13 +42,29 @@ impl Wkv4 {
         let u = &t.params[self.first];
         let gradients = &mut *t.gradients;
         let dy = gradients.take(self.y);
-        let [mut dw, mut dk, mut dv] = [(self.w, w), (self.k, k), (self.v, v)].map(|(x, value)| gradients.open(x, value.len()));
+        let [mut dw, mut dk, mut dv] =
+            [(self.w, w), (self.k, k), (self.v, v)].map(|(x, value)| gradients.open(x, value.len()));
         let (dk_store, dv_store) = (dk.store, dv.store);
         debug_assert_eq!(dw.store, Store::Set);
         dw.values().fill(0.0);
         let [ddecay, du] = t.param_gradients.vectors([self.decay, self.first]);
         let segments = &t.batch.segments;
-        wkv4_backward(t.cpu, segments, w, u, k, v, y, &dy, dw.values(), du, dk.values(), dk_store, dv.values(), dv_store);
+        wkv4_backward(
+            t.cpu,
+            segments,
+            w,
+            u,
+            k,
+            v,
+            y,
+            &dy,
+            dw.values(),
+            du,
+            dk.values(),
+            dk_store,
+            dv.values(),
+            dv_store,
+        );
         for ((ddecay, &dw), &w) in ddecay.iter_mut().zip(&*dw.values()).zip(w) {
             *ddecay += dw * w;
         }

@@ -63,7 +63,10 @@ impl Tape {
     /// If `params` does not have the shapes of `layout`.
     pub fn new(cpu: Arc<Cpu>, layout: &Layout, params: Vec<Vec<f32>>) -> Self {
         let lengths = layout.specs().iter().map(rwkv::params::ParamSpec::len);
-        assert!(lengths.eq(params.iter().map(Vec::len)), "the parameters' lengths are not those of the layout");
+        assert!(
+            lengths.eq(params.iter().map(Vec::len)),
+            "the parameters' lengths are not those of the layout"
+        );
         let param_gradients = ParamGradients::new(&params);
         Self {
             cpu,
@@ -140,7 +143,12 @@ impl Tape {
     }
 
     /// A new tensor of `(rows, width)`, filled by `compute`.
-    pub(crate) fn compute(&mut self, rows: usize, width: usize, compute: impl FnOnce(&Self, &mut [f32])) -> Tensor {
+    pub(crate) fn compute(
+        &mut self,
+        rows: usize,
+        width: usize,
+        compute: impl FnOnce(&Self, &mut [f32]),
+    ) -> Tensor {
         let [tensor] = self.compute_many(rows, width, |tape, [out]| compute(tape, out));
         tensor
     }

@@ -1,0 +1,228 @@
+//! RWKV-4's initialisation (BlinkDL, RWKV-LM, `RWKV-v4/src/model.py`).
+//!
+//! Layer l of L, channel i of D; ratio01 = l/(L−1) (0 if L = 1), ratio10 = 1 − l/L:
+//!
+//! | parameter | value |
+//! |---|---|
+//! | `time_decay` | −5 + 8 (i/(D−1))^(0.7 + 1.3 ratio01): from long memories to short ones |
+//! | `time_first` | ln 0.3 + ((i + 1) mod 3 − 1)/2: neighbouring channels differ |
+//! | att. `time_mix_k`, `_v`, `_r` | (i/D)^ratio10, that + 0.3 ratio01, (i/D)^(ratio10/2) |
+//! | ffn. `time_mix_k`, `_r` | (i/D)^ratio10 |
+//! | att.value, ffn.key, head | orthogonal, × √(rows/cols) if rows > cols; the head × ½ |
+//! | att.key, att.receptance, att.output, ffn.receptance, ffn.value | 0: every block starts as the identity |
+//! | embedding | uniform in ±1e−4; ln0 makes it a unit vector |
+//! | layer norms | weight 1, bias 0 |
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rwkv::config::ModelConfig;
+use rwkv::params::{Layout, ParamSpec};
+use rwkv_kernels::{Cpu, Parts};
+
+/// Raw parameters of a new model, in the order of `layout`: the same for the same seed, whatever the machine's
+/// number of threads.
+pub fn initialize(cpu: &Cpu, config: &ModelConfig, layout: &Layout, seed: u64) -> Vec<Vec<f32>> {
+    let specs = layout.specs();
+    let mut params = vec![Vec::new(); specs.len()];
+    let parts = Parts::new(&mut params);
+    // Each parameter draws from a stream of its own, so that they can be made side by side.
+    cpu.run(specs.len(), |index| {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        rng.set_stream(index as u64);
+        // SAFETY: each index is a parameter of its own.
+        let [param] = (unsafe { parts.part(index..index + 1) }) else { unreachable!("one parameter") };
+        *param = initial(config, &specs[index], &mut rng);
+    });
+    params
+}
+
+fn initial(config: &ModelConfig, spec: &ParamSpec, rng: &mut ChaCha8Rng) -> Vec<f32> {
+    let (layer, name) = split(&spec.name);
+    let (l, n_layer, d) = (layer as f64, config.n_layer as f64, spec.cols as f64);
+    let ratio01 = if config.n_layer > 1 { l / (n_layer - 1.0) } else { 0.0 };
+    let ratio10 = 1.0 - l / n_layer;
+    let channels = |value: &dyn Fn(f64) -> f64| (0..spec.cols).map(|i| value(i as f64) as f32).collect();
+    match name {
+        "att.time_decay" => channels(&|i| -5.0 + 8.0 * (i / (d - 1.0).max(1.0)).powf(0.7 + 1.3 * ratio01)),
+        "att.time_first" => channels(&|i| 0.3_f64.ln() + 0.5 * ((i + 1.0) % 3.0 - 1.0)),
+        "att.time_mix_k" | "ffn.time_mix_k" | "ffn.time_mix_r" => channels(&|i| (i / d).powf(ratio10)),
+        "att.time_mix_v" => channels(&|i| (i / d).powf(ratio10) + 0.3 * ratio01),
+        "att.time_mix_r" => channels(&|i| (i / d).powf(0.5 * ratio10)),
+        "emb.weight" => (0..spec.len()).map(|_| rng.random_range(-1e-4..=1e-4)).collect(),
+        "att.value.weight" | "ffn.key.weight" => orthogonal(spec.rows, spec.cols, 1.0, rng),
+        "head.weight" => orthogonal(spec.rows, spec.cols, 0.5, rng),
+        _ if spec.is_matrix => vec![0.0; spec.len()],
+        _ if name.ends_with("weight") => vec![1.0; spec.len()],
+        _ => vec![0.0; spec.len()],
+    }
+}
+
+/// Layer and name within the layer: `blocks.3.att.key.weight` is (3, `att.key.weight`).
+fn split(name: &str) -> (usize, &str) {
+    let within = name.strip_prefix("blocks.").and_then(|rest| rest.split_once('.'));
+    within.and_then(|(layer, name)| Some((layer.parse().ok()?, name))).unwrap_or((0, name))
+}
+
+/// A `(rows, cols)` matrix whose columns (or rows, if those are fewer) are orthogonal and of length
+/// `gain · max(1, √(rows/cols))`: a uniformly random one, from the QR decomposition of a Gaussian matrix (Saxe et al.,
+/// <https://arxiv.org/abs/1312.6120>).
+fn orthogonal(rows: usize, cols: usize, gain: f64, rng: &mut ChaCha8Rng) -> Vec<f32> {
+    let (len, count) = (rows.max(cols), rows.min(cols));
+    let mut vectors: Vec<f64> = gaussians(rng).take(len * count).collect(); // (count, len)
+    orthonormalize(&mut vectors, len);
+    let scale = gain * (rows as f64 / cols as f64).sqrt().max(1.0);
+    let at = |row: usize, col: usize| {
+        if rows > cols { vectors[col * len + row] } else { vectors[row * len + col] }
+    };
+    (0..rows * cols).map(|i| (at(i / cols, i % cols) * scale) as f32).collect()
+}
+
+/// Makes the rows of `vectors` (count, len) orthonormal, in f64 by the Gram–Schmidt process. Each vector is projected twice,
+/// which makes it orthogonal to the last bits ("twice is enough": Giraud, Langou, Rozložník 2005).
+fn orthonormalize(vectors: &mut [f64], len: usize) {
+    for index in 0..vectors.len() / len {
+        let (before, rest) = vectors.split_at_mut(index * len);
+        let vector = &mut rest[..len];
+        for _ in 0..2 {
+            for other in before.chunks_exact(len) {
+                let projection = dot(other, vector);
+                vector.iter_mut().zip(other).for_each(|(x, &o)| *x -= projection * o);
+            }
+            let norm = dot(vector, vector).sqrt();
+            vector.iter_mut().for_each(|x| *x /= norm);
+        }
+    }
+}
+
+/// In eight sums side by side, which the compiler turns into vectors.
+fn dot(x: &[f64], y: &[f64]) -> f64 {
+    let (x, x_rest) = x.as_chunks::<8>();
+    let (y, y_rest) = y.as_chunks::<8>();
+    let mut sums = [0.0; 8];
+    for (x, y) in x.iter().zip(y) {
+        for (sum, (x, y)) in sums.iter_mut().zip(x.iter().zip(y)) {
+            *sum += x * y;
+        }
+    }
+    sums.iter().sum::<f64>() + x_rest.iter().zip(y_rest).map(|(x, y)| x * y).sum::<f64>()
+}
+
+/// Standard normal numbers (Box and Muller 1958).
+fn gaussians(rng: &mut ChaCha8Rng) -> impl Iterator<Item = f64> {
+    std::iter::repeat_with(|| {
+        let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt();
+        let angle = std::f64::consts::TAU * rng.random::<f64>();
+        [radius * angle.cos(), radius * angle.sin()]
+    })
+    .flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use rwkv::model::Network;
+    use rwkv_kernels::Isa;
+
+    use super::*;
+
+    const CONFIG: ModelConfig =
+        ModelConfig { version: rwkv::Version::V4, n_vocab: 65, n_embd: 32, n_layer: 3, n_ffn: 128 };
+
+    fn model(seed: u64, threads: usize) -> (Layout, Vec<Vec<f32>>) {
+        let (_, layout, _) = Network::new(&CONFIG);
+        let params = initialize(&Cpu::new(Isa::Scalar, threads), &CONFIG, &layout, seed);
+        (layout, params)
+    }
+
+    fn param<'a>((layout, params): &'a (Layout, Vec<Vec<f32>>), name: &str) -> &'a [f32] {
+        &params[layout.find(name).expect("declared")]
+    }
+
+    fn assert_near(actual: f32, expected: f64) {
+        assert!((f64::from(actual) - expected).abs() < 1e-6, "{actual}, not {expected}");
+    }
+
+    #[test]
+    fn matrices_are_orthogonal_with_their_gains() {
+        struct Case {
+            name: &'static str,
+            rows: usize,
+            cols: usize,
+            length: f64,
+        }
+        let cases = [
+            Case { name: "blocks.0.att.value.weight", rows: 32, cols: 32, length: 1.0 },
+            Case { name: "blocks.2.ffn.key.weight", rows: 128, cols: 32, length: 2.0 },
+            Case { name: "head.weight", rows: 65, cols: 32, length: 0.5 * (65.0_f64 / 32.0).sqrt() },
+        ];
+        let model = model(1, 2);
+        for Case { name, rows, cols, length } in cases {
+            let w = param(&model, name);
+            for a in 0..cols {
+                for b in 0..cols {
+                    let dot: f64 =
+                        (0..rows).map(|r| f64::from(w[r * cols + a]) * f64::from(w[r * cols + b])).sum();
+                    let expected = if a == b { length * length } else { 0.0 };
+                    assert!((dot - expected).abs() < 1e-6, "{name}: columns {a} and {b}: {dot}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_wide_matrix_has_orthonormal_rows() {
+        let w = orthogonal(5, 9, 1.0, &mut ChaCha8Rng::seed_from_u64(3));
+        for a in 0..5 {
+            for b in 0..5 {
+                let dot: f64 = (0..9).map(|c| f64::from(w[a * 9 + c]) * f64::from(w[b * 9 + c])).sum();
+                assert!((dot - f64::from(u8::from(a == b))).abs() < 1e-6);
+            }
+        }
+    }
+
+    #[test]
+    fn vectors_follow_the_formulas_at_their_ends() {
+        let model = model(1, 1);
+        let ends = |name: &str| {
+            let values = param(&model, name);
+            (values[0], values[1], values[values.len() - 1])
+        };
+        for layer in 0..3 {
+            let (first, _, last) = ends(&format!("blocks.{layer}.att.time_decay"));
+            assert_near(first, -5.0);
+            assert_near(last, 3.0);
+            let (first, second, last) = ends(&format!("blocks.{layer}.att.time_first"));
+            assert_near(first, 0.3_f64.ln());
+            assert_near(second, 0.3_f64.ln() + 0.5);
+            assert_near(last, 0.3_f64.ln() + 0.5 * (32.0 % 3.0 - 1.0));
+        }
+        let (first, second, last) = ends("blocks.0.att.time_mix_k");
+        assert_near(first, 0.0);
+        assert_near(second, 1.0 / 32.0);
+        assert_near(last, 31.0 / 32.0);
+        assert_near(ends("blocks.2.att.time_mix_k").1, (1.0_f64 / 32.0).powf(1.0 / 3.0));
+        assert_near(ends("blocks.2.att.time_mix_v").2, (31.0_f64 / 32.0).powf(1.0 / 3.0) + 0.3);
+        assert_near(ends("blocks.0.att.time_mix_r").1, (1.0_f64 / 32.0).sqrt());
+        assert_near(ends("blocks.1.att.time_decay").1, -5.0 + 8.0 * (1.0_f64 / 31.0).powf(1.35));
+        assert_near(ends("blocks.1.ffn.time_mix_r").1, (1.0_f64 / 32.0).powf(2.0 / 3.0));
+    }
+
+    #[test]
+    fn the_rest_is_zero_one_or_tiny() {
+        let model = model(1, 1);
+        for name in ["att.key", "att.receptance", "att.output", "ffn.receptance", "ffn.value"] {
+            assert!(param(&model, &format!("blocks.1.{name}.weight")).iter().all(|&x| x == 0.0), "{name}");
+        }
+        for name in ["blocks.0.ln0", "blocks.2.ln1", "blocks.2.ln2", "ln_out"] {
+            assert!(param(&model, &format!("{name}.weight")).iter().all(|&x| x == 1.0));
+            assert!(param(&model, &format!("{name}.bias")).iter().all(|&x| x == 0.0));
+        }
+        let emb = param(&model, "emb.weight");
+        assert!(emb.iter().all(|x| x.abs() <= 1e-4) && emb.iter().any(|x| x.abs() > 9e-5));
+    }
+
+    #[test]
+    fn the_seed_alone_decides() {
+        assert!(model(7, 1).1 == model(7, 3).1);
+        assert!(model(7, 1).1 != model(8, 1).1);
+    }
+}

@@ -1,0 +1,161 @@
+//! AdamW with RWKV's parameter groups, and clipping by the global norm.
+//!
+//! `time_decay` learns at twice the rate and `time_first` at three times (BlinkDL's recipe: a channel's memory should
+//! find its length early); weight decay pulls on matrices only. The arithmetic of one element stands in
+//! `rwkv_kernels::adamw`.
+
+use rwkv::params::{Layout, ParamSpec};
+use rwkv_kernels::{AdamWStep, Cpu, adamw, sum_of_squares};
+
+/// What AdamW does alike for all parameters.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamWSettings {
+    /// How much of the gradients' mean is kept.
+    pub beta1: f64,
+    /// How much of their squares' mean is kept.
+    pub beta2: f64,
+    /// Added to the root of the squares' mean.
+    pub eps: f64,
+    /// Decay of matrices, multiplied by the learning rate.
+    pub weight_decay: f64,
+    /// The largest norm of all gradients together; longer ones are scaled down to it. 0: no limit.
+    pub grad_clip: f64,
+}
+
+/// The optimizer's state: a mean of the gradients and one of their squares for each parameter.
+#[derive(Debug)]
+pub struct AdamW {
+    settings: AdamWSettings,
+    groups: Vec<Group>,
+    means: Vec<Vec<f32>>,
+    squares: Vec<Vec<f32>>,
+}
+
+/// What differs between parameters.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Group {
+    rate: f64,
+    decay: bool,
+}
+
+impl Group {
+    fn of(spec: &ParamSpec) -> Self {
+        let rate = match spec.name.rsplit('.').next() {
+            Some("time_decay") => 2.0,
+            Some("time_first") => 3.0,
+            _ => 1.0,
+        };
+        Self { rate, decay: spec.is_matrix }
+    }
+}
+
+impl AdamW {
+    /// An optimizer that has taken no step yet.
+    pub fn new(layout: &Layout, settings: AdamWSettings) -> Self {
+        let zeros: Vec<_> = layout.specs().iter().map(|spec| vec![0.0; spec.len()]).collect();
+        let groups = layout.specs().iter().map(Group::of).collect();
+        Self { settings, groups, means: zeros.clone(), squares: zeros }
+    }
+
+    /// Goes on with moments that [`moments`](Self::moments) gave.
+    ///
+    /// # Panics
+    /// If they do not have the layout's lengths.
+    pub fn with_moments(mut self, means: Vec<Vec<f32>>, squares: Vec<Vec<f32>>) -> Self {
+        for moments in [&means, &squares] {
+            assert!(
+                moments.iter().map(Vec::len).eq(self.means.iter().map(Vec::len)),
+                "moments of another model"
+            );
+        }
+        (self.means, self.squares) = (means, squares);
+        self
+    }
+
+    /// The mean of the gradients and that of their squares, in the order of the layout.
+    pub fn moments(&self) -> (&[Vec<f32>], &[Vec<f32>]) {
+        (&self.means, &self.squares)
+    }
+
+    /// Changes `params` by one step; `step` counts from 1 and `norm` is [`global_norm`] of `gradients`.
+    pub fn step(
+        &mut self,
+        cpu: &Cpu,
+        step: u64,
+        learning_rate: f64,
+        norm: f64,
+        params: &mut [Vec<f32>],
+        gradients: &[Vec<f32>],
+    ) {
+        let AdamWSettings { beta1, beta2, eps, weight_decay, grad_clip } = self.settings;
+        let clip = if grad_clip > 0.0 && norm > grad_clip { grad_clip / norm } else { 1.0 };
+        let exponent = step as f64;
+        let moments = self.means.iter_mut().zip(&mut self.squares);
+        for (((param, gradient), (m, v)), group) in
+            params.iter_mut().zip(gradients).zip(moments).zip(&self.groups)
+        {
+            let numbers = AdamWStep {
+                learning_rate: (learning_rate * group.rate) as f32,
+                beta1: beta1 as f32,
+                beta2: beta2 as f32,
+                eps: eps as f32,
+                weight_decay: if group.decay { weight_decay as f32 } else { 0.0 },
+                bias_correction1: (1.0 - beta1.powf(exponent)) as f32,
+                bias_correction2: (1.0 - beta2.powf(exponent)) as f32,
+                grad_scale: clip as f32,
+            };
+            adamw(cpu, &numbers, param, gradient, m, v);
+        }
+    }
+}
+
+/// The length of all gradients taken as one vector; not finite if any of them is not.
+pub fn global_norm(cpu: &Cpu, gradients: &[Vec<f32>]) -> f64 {
+    gradients.iter().map(|gradient| sum_of_squares(cpu, gradient)).sum::<f64>().sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use rwkv::ModelConfig;
+    use rwkv::model::Network;
+    use rwkv_kernels::Isa;
+
+    use super::*;
+
+    const SETTINGS: AdamWSettings =
+        AdamWSettings { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1, grad_clip: 1.0 };
+
+    /// After one step m̂/√v̂ is the gradient's sign, so what a parameter moved by is its group's rate.
+    #[test]
+    fn groups_have_their_own_rates_and_only_matrices_decay() {
+        let (_, layout, _) = Network::new(&ModelConfig::v4(5, 4, 2));
+        let cpu = Cpu::new(Isa::Scalar, 1);
+        let ones: Vec<_> = layout.specs().iter().map(|spec| vec![1.0_f32; spec.len()]).collect();
+        let mut params = ones.clone();
+        let norm = global_norm(&cpu, &ones);
+        assert!((norm - (layout.n_params() as f64).sqrt()).abs() < 1e-9);
+        AdamW::new(&layout, SETTINGS).step(&cpu, 1, 0.01, norm, &mut params, &ones);
+        for (spec, param) in layout.specs().iter().zip(&params) {
+            let expected = match spec.name.as_str() {
+                name if name.ends_with("time_decay") => 1.0 - 0.02,
+                name if name.ends_with("time_first") => 1.0 - 0.03,
+                _ if spec.is_matrix => 1.0 - 0.01 * 0.1 - 0.01,
+                _ => 1.0 - 0.01,
+            };
+            assert!(param.iter().all(|&p| (p - expected).abs() < 1e-5), "{}: {}", spec.name, param[0]);
+        }
+    }
+
+    #[test]
+    fn a_long_gradient_is_scaled_down_and_a_short_one_is_not() {
+        let mut layout = Layout::default();
+        layout.vector("x", 4);
+        let cpu = Cpu::new(Isa::Scalar, 1);
+        for (gradient, mean) in [(3.0, 0.05), (0.25, 0.025)] {
+            let gradients = [vec![gradient; 4]];
+            let mut adamw = AdamW::new(&layout, SETTINGS);
+            adamw.step(&cpu, 1, 0.1, global_norm(&cpu, &gradients), &mut [vec![0.0; 4]], &gradients);
+            assert!((adamw.moments().0[0][0] - mean).abs() < 1e-6);
+        }
+    }
+}
