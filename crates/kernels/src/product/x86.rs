@@ -35,8 +35,9 @@ trait Vector: Copy {
     unsafe fn load_half(data: *const u16) -> Self;
     /// `self + a · b`.
     unsafe fn add_product(self, a: Self, b: Self) -> Self;
-    /// The sum of the lanes, halves first: (0 + n/2), …, then quarters, ….
-    unsafe fn sum(self) -> f32;
+    /// # Safety
+    /// LANES floats can be written, at any alignment.
+    unsafe fn store(self, data: *mut f32);
 }
 
 // SAFETY (all methods): the callers have the instruction set, by the trait's contract.
@@ -69,11 +70,9 @@ impl Vector for __m512 {
     }
 
     #[inline(always)]
-    unsafe fn sum(self) -> f32 {
-        let mut lanes = [0.0; 16];
-        // SAFETY: sixteen floats.
-        unsafe { _mm512_storeu_ps(lanes.as_mut_ptr(), self) };
-        tree(&mut lanes)
+    unsafe fn store(self, data: *mut f32) {
+        // SAFETY: writable by the caller's promise.
+        unsafe { _mm512_storeu_ps(data, self) }
     }
 }
 
@@ -106,17 +105,15 @@ impl Vector for __m256 {
     }
 
     #[inline(always)]
-    unsafe fn sum(self) -> f32 {
-        let mut lanes = [0.0; 8];
-        // SAFETY: eight floats.
-        unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), self) };
-        tree(&mut lanes)
+    unsafe fn store(self, data: *mut f32) {
+        // SAFETY: writable by the caller's promise.
+        unsafe { _mm256_storeu_ps(data, self) }
     }
 }
 
-/// The sum of a power of two of lanes, folded in halves.
+/// The sum of a power of two of lanes: each half is added to the other, again and again.
 #[inline(always)]
-fn tree(lanes: &mut [f32]) -> f32 {
+fn sum(lanes: &mut [f32]) -> f32 {
     let mut len = lanes.len();
     while len > 1 {
         len /= 2;
@@ -280,10 +277,18 @@ unsafe fn tile<V: Vector, R: Row, const HEIGHT: usize, const TOKENS: usize>(
                 }
             }
         }
-        for (j, token) in (token..token + TOKENS).enumerate() {
-            let out = y.part(token * w.rows + row..token * w.rows + row + HEIGHT);
-            for i in 0..HEIGHT {
-                out[i] = sums[i][j].sum();
+        // All registers are stored before any lane is summed: the sums stay in registers in the loop above only if no
+        // later loop is too long to be unrolled.
+        let mut lanes = [[[0.0; 16]; TOKENS]; HEIGHT];
+        for i in 0..HEIGHT {
+            for j in 0..TOKENS {
+                sums[i][j].store(lanes[i][j].as_mut_ptr());
+            }
+        }
+        for j in 0..TOKENS {
+            let first = (token + j) * w.rows + row;
+            for (out, lanes) in y.part(first..first + HEIGHT).iter_mut().zip(&mut lanes) {
+                *out = sum(&mut lanes[j][..V::LANES]);
             }
         }
     }
