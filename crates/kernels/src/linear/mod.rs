@@ -16,6 +16,7 @@
 //! threads, nor on the number of rows.
 
 mod blocked;
+mod pack;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 

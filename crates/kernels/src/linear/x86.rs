@@ -34,20 +34,22 @@ macro_rules! with_rows {
 impl Tile for Avx2 {
     const HEIGHT: usize = 6;
     const WIDTH: usize = 16;
+    type Element = f32;
 
-    unsafe fn tile(k: usize, a: Strided, panel: *const f32, c: Output, store: Store) {
+    unsafe fn tile(steps: usize, a: Strided<f32>, panel: *const f32, c: Output, store: Store) {
         // SAFETY: the caller's promises are passed on.
-        unsafe { with_rows!(c.rows, [1 2 3 4 5 6], avx2(k, a, panel, c, store)) }
+        unsafe { with_rows!(c.rows, [1 2 3 4 5 6], avx2(steps, a, panel, c, store)) }
     }
 }
 
 impl Tile for Avx512 {
     const HEIGHT: usize = 14;
     const WIDTH: usize = 32;
+    type Element = f32;
 
-    unsafe fn tile(k: usize, a: Strided, panel: *const f32, c: Output, store: Store) {
+    unsafe fn tile(steps: usize, a: Strided<f32>, panel: *const f32, c: Output, store: Store) {
         // SAFETY: the caller's promises are passed on.
-        unsafe { with_rows!(c.rows, [1 2 3 4 5 6 7 8 9 10 11 12 13 14], avx512(k, a, panel, c, store)) }
+        unsafe { with_rows!(c.rows, [1 2 3 4 5 6 7 8 9 10 11 12 13 14], avx512(steps, a, panel, c, store)) }
     }
 }
 
@@ -58,7 +60,13 @@ macro_rules! tile {
         /// # Safety
         /// As [`Tile::tile`], with `c.rows == ROWS`.
         #[target_feature(enable = $features)]
-        unsafe fn $name<const ROWS: usize>(k: usize, a: Strided, panel: *const f32, c: Output, store: Store) {
+        unsafe fn $name<const ROWS: usize>(
+            steps: usize,
+            a: Strided<f32>,
+            panel: *const f32,
+            c: Output,
+            store: Store,
+        ) {
             let full = c.cols == 2 * $lanes;
             let masks = [$mask(c.cols), $mask(c.cols.saturating_sub($lanes))];
             let mut sums: [[$vector; 2]; ROWS] = [[$zero(); 2]; ROWS];
@@ -78,8 +86,8 @@ macro_rules! tile {
                 }
             }
             let (mut a_p, mut b_p) = (a.data, panel);
-            for _ in 0..k {
-                // SAFETY: by the caller, the panel has k rows of two vectors, and A has these elements.
+            for _ in 0..steps {
+                // SAFETY: by the caller, the panel has `steps` rows of two vectors, and A has these elements.
                 unsafe {
                     let b = [$load(b_p), $load(b_p.add($lanes))];
                     for i in 0..ROWS {
