@@ -9,7 +9,33 @@ use crate::{Isa, Team};
 #[derive(Debug)]
 pub struct Cpu {
     isa: Isa,
+    precision: Precision,
     team: Team,
+}
+
+/// What the matrix products of training multiply; they sum in f32 either way, and everything else is f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// Activations, weights and gradients as they are.
+    #[default]
+    F32,
+    /// Rounded to bf16: f32's range and eight bits of precision, at twice the speed where the CPU multiplies it.
+    Bf16,
+}
+
+impl Precision {
+    /// Whether this CPU multiplies such numbers, in the tier `isa`.
+    pub fn is_supported(self, isa: Isa) -> bool {
+        match self {
+            Self::F32 => isa.is_supported(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Bf16 => {
+                isa == Isa::Avx512 && isa.is_supported() && std::is_x86_feature_detected!("avx512bf16")
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Bf16 => false,
+        }
+    }
 }
 
 impl Cpu {
@@ -19,12 +45,27 @@ impl Cpu {
     /// If this machine does not have `isa`: every `unsafe` call into a tier rests on this check.
     pub fn new(isa: Isa, threads: usize) -> Self {
         assert!(isa.is_supported(), "this CPU does not have {isa}");
-        Self { isa, team: Team::new(threads) }
+        Self { isa, precision: Precision::F32, team: Team::new(threads) }
+    }
+
+    /// The same CPU with training's products in `precision`.
+    ///
+    /// # Panics
+    /// If the tier does not have it; see [`Precision::is_supported`].
+    #[must_use]
+    pub fn with_precision(self, precision: Precision) -> Self {
+        assert!(precision.is_supported(self.isa), "{} on this CPU does not multiply {precision:?}", self.isa);
+        Self { precision, ..self }
     }
 
     /// The instruction set in use.
     pub fn isa(&self) -> Isa {
         self.isa
+    }
+
+    /// What training's products multiply.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// The number of threads in use.

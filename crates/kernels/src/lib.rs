@@ -20,7 +20,7 @@ mod wkv4;
 
 pub use adamw::{AdamWStep, adamw, sum_of_squares};
 pub use add::{accumulate, add};
-pub use cpu::{Cpu, Parts};
+pub use cpu::{Cpu, Parts, Precision};
 pub use cross_entropy::{cross_entropy, cross_entropy_backward};
 pub use embed::{embed, embed_backward};
 pub use isa::{Isa, IsaError};

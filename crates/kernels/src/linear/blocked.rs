@@ -1,7 +1,7 @@
 //! The blocked product: A and B packed, C computed in tiles of registers.
 //!
 //! ```text
-//! for each block of the shared index (DEPTH long)
+//! for each block of the shared index (DEPTH elements)
 //!     pack B: panels of WIDTH columns, one element of each column after the other     (shared by all threads)
 //!     for each group of tile rows                                                     (one task of the team's loop)
 //!         pack the group's rows of A                                                  (stays in the first cache)
@@ -21,7 +21,7 @@ use super::View;
 use super::pack::{self, Element};
 use crate::{Cpu, Parts, Store};
 
-/// Length of a block of the shared index: a panel of it (DEPTH × WIDTH floats) fits the second cache with room, and
+/// Elements of a block of the shared index: a panel of it (DEPTH × WIDTH elements) fits the second cache with room, and
 /// HEIGHT rows of A of that length the first.
 const DEPTH: usize = 384;
 
@@ -89,11 +89,11 @@ pub(super) fn product<T: Tile>(
         return;
     }
     let panels = n.div_ceil(T::WIDTH);
-    with_scratch(&PACKED_B, DEPTH.min(k).div_ceil(T::Element::TERMS) * panels * T::WIDTH, |packed| {
-        for start in (0..k).step_by(DEPTH) {
-            let depth = DEPTH.min(k - start);
-            let steps = depth.div_ceil(T::Element::TERMS);
-            let packed = &mut packed[..steps * panels * T::WIDTH];
+    let block = k.min(DEPTH * T::Element::TERMS);
+    with_scratch(&PACKED_B, block.div_ceil(T::Element::TERMS) * panels * T::WIDTH, |packed| {
+        for start in (0..k).step_by(block) {
+            let depth = block.min(k - start);
+            let packed = &mut packed[..depth.div_ceil(T::Element::TERMS) * panels * T::WIDTH];
             pack_panels::<T>(cpu, depth, n, View { data: &b.data[start * b.row..], ..b }, packed);
             let a = View { data: &a.data[start * a.col..], ..a };
             let store = if start == 0 { store } else { Store::Add };

@@ -12,15 +12,19 @@
 //! with different strides, computed in the way of BLIS (Van Zee and van de Geijn, "BLIS: A framework for rapidly
 //! instantiating BLAS functionality", ACM TOMS 2015), see [`blocked`].
 //!
+//! With [`Precision::Bf16`] the operands are rounded to bf16 on their way into the product; sums stay f32.
+//!
 //! An element of C is summed in the order of the shared index by one thread, so results do not depend on the number of
 //! threads, nor on the number of rows.
 
+#[cfg(target_arch = "x86_64")]
+mod bf16;
 mod blocked;
 mod pack;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-use crate::{Cpu, Isa, Store};
+use crate::{Cpu, Isa, Precision, Store};
 
 /// `y = x wᵀ`, with `x` (T, `k`), `w` (N, `k`) and `y` (T, N).
 ///
@@ -83,14 +87,17 @@ struct View<'a> {
 
 /// `C (m, n) (+)= A (m, k) · B (k, n)`; `c` is row-major.
 fn product(cpu: &Cpu, [m, n, k]: [usize; 3], a: View<'_>, b: View<'_>, c: &mut [f32], store: Store) {
-    match cpu.isa() {
-        Isa::Scalar => scalar([m, n, k], a, b, c, store),
+    match (cpu.isa(), cpu.precision()) {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => blocked::product::<x86::Avx2>(cpu, [m, n, k], a, b, c, store),
+        (Isa::Avx512, Precision::Bf16) => {
+            blocked::product::<bf16::Avx512Bf16>(cpu, [m, n, k], a, b, c, store)
+        }
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => blocked::product::<x86::Avx512>(cpu, [m, n, k], a, b, c, store),
-        #[cfg(not(target_arch = "x86_64"))]
-        Isa::Avx2 | Isa::Avx512 => unreachable!("Cpu::new refuses tiers that this machine lacks"),
+        (Isa::Avx512, Precision::F32) => blocked::product::<x86::Avx512>(cpu, [m, n, k], a, b, c, store),
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx2, Precision::F32) => blocked::product::<x86::Avx2>(cpu, [m, n, k], a, b, c, store),
+        (Isa::Scalar, Precision::F32) => scalar([m, n, k], a, b, c, store),
+        (isa, precision) => unreachable!("Cpu refuses {precision:?} with {isa} on this machine"),
     }
 }
 
@@ -195,6 +202,46 @@ mod tests {
                 check(&name("dx add"), &dx, &dx_want, 2.0);
                 linear_dw(&cpu, &dy, &x, k, &mut dw);
                 check(&name("dw"), &dw, &dw_want, 0.5);
+            }
+        }
+    }
+
+    /// To bf16 and back, to nearest, ties to even; the specification of what `Precision::Bf16` does to an operand.
+    fn rounded(values: &[f32]) -> Vec<f32> {
+        values.iter().map(|&value| half::bf16::from_f32(value).to_f32()).collect()
+    }
+
+    #[test]
+    fn bf16_is_the_product_of_rounded_operands() {
+        for isa in Isa::available().into_iter().filter(|&isa| Precision::Bf16.is_supported(isa)) {
+            let cpu = Cpu::new(isa, 2).with_precision(Precision::Bf16);
+            for &Case { t, k, n } in CASES {
+                let [x, w, dy] = [(t * k, 1), (n * k, 2), (t * n, 3)].map(|(len, seed)| values(len, seed));
+                let (x16, w16, dy16) = (rounded(&x), rounded(&w), rounded(&dy));
+                let at = |s: &[f32], i: usize| f64::from(s[i]);
+                let name = |what: &str| format!("bf16 {what} t={t} k={k} n={n}");
+                let (mut y, mut dx, mut dw) = (vec![f32::NAN; t * n], vec![0.25; t * k], vec![0.5; n * k]);
+                linear(&cpu, &x, &w, k, &mut y);
+                check(
+                    &name("y"),
+                    &y,
+                    &exact(t, n, k, |i, j, p| at(&x16, i * k + p) * at(&w16, j * k + p)),
+                    0.0,
+                );
+                linear_dx(&cpu, &dy, &w, k, &mut dx, Store::Add);
+                check(
+                    &name("dx"),
+                    &dx,
+                    &exact(t, k, n, |i, j, p| at(&dy16, i * n + p) * at(&w16, p * k + j)),
+                    0.25,
+                );
+                linear_dw(&cpu, &dy, &x, k, &mut dw);
+                check(
+                    &name("dw"),
+                    &dw,
+                    &exact(n, k, t, |i, j, p| at(&dy16, p * n + i) * at(&x16, p * k + j)),
+                    0.5,
+                );
             }
         }
     }

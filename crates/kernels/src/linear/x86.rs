@@ -31,6 +31,8 @@ macro_rules! with_rows {
     };
 }
 
+pub(super) use with_rows;
+
 impl Tile for Avx2 {
     const HEIGHT: usize = 6;
     const WIDTH: usize = 16;
@@ -55,15 +57,16 @@ impl Tile for Avx512 {
 
 /// One tile's function for one instruction set; they differ in names only.
 macro_rules! tile {
-    ($name:ident, $features:literal, $vector:ty, $lanes:literal, $zero:ident, $set1:ident, $fmadd:ident,
+    ($name:ident, $features:literal, $vector:ty, $lanes:literal, $zero:ident,
+     element: $element:ty, $set1:ident, $load_b:ident, $fmadd:ident,
      load: $load:ident, $load_part:ident, store: $store:ident, $store_part:ident, mask: $mask:ident) => {
         /// # Safety
         /// As [`Tile::tile`], with `c.rows == ROWS`.
         #[target_feature(enable = $features)]
         unsafe fn $name<const ROWS: usize>(
             steps: usize,
-            a: Strided<f32>,
-            panel: *const f32,
+            a: Strided<$element>,
+            panel: *const $element,
             c: Output,
             store: Store,
         ) {
@@ -89,7 +92,7 @@ macro_rules! tile {
             for _ in 0..steps {
                 // SAFETY: by the caller, the panel has `steps` rows of two vectors, and A has these elements.
                 unsafe {
-                    let b = [$load(b_p), $load(b_p.add($lanes))];
+                    let b = [$load_b(b_p), $load_b(b_p.add($lanes))];
                     for i in 0..ROWS {
                         let a_ip = $set1(*a_p.add(i * a.row));
                         sums[i][0] = $fmadd(a_ip, b[0], sums[i][0]);
@@ -117,12 +120,16 @@ macro_rules! tile {
     };
 }
 
+pub(super) use tile;
+
 tile!(
-    avx2, "avx2,fma", __m256, 8, _mm256_setzero_ps, _mm256_set1_ps, _mm256_fmadd_ps,
+    avx2, "avx2,fma", __m256, 8, _mm256_setzero_ps,
+    element: f32, _mm256_set1_ps, _mm256_loadu_ps, _mm256_fmadd_ps,
     load: _mm256_loadu_ps, _mm256_maskload_ps, store: _mm256_storeu_ps, _mm256_maskstore_ps, mask: mask8
 );
 tile!(
-    avx512, "avx512f", __m512, 16, _mm512_setzero_ps, _mm512_set1_ps, _mm512_fmadd_ps,
+    avx512, "avx512f", __m512, 16, _mm512_setzero_ps,
+    element: f32, _mm512_set1_ps, _mm512_loadu_ps, _mm512_fmadd_ps,
     load: _mm512_loadu_ps, load_part16, store: _mm512_storeu_ps, _mm512_mask_storeu_ps, mask: mask16
 );
 
@@ -135,14 +142,14 @@ fn mask8(count: usize) -> __m256i {
 
 /// The lanes below `count`.
 #[target_feature(enable = "avx512f")]
-fn mask16(count: usize) -> __mmask16 {
+pub(super) fn mask16(count: usize) -> __mmask16 {
     if count >= 16 { !0 } else { (1 << count) - 1 }
 }
 
 /// # Safety
 /// The lanes of `mask` can be read.
 #[target_feature(enable = "avx512f")]
-unsafe fn load_part16(data: *const f32, mask: __mmask16) -> __m512 {
+pub(super) unsafe fn load_part16(data: *const f32, mask: __mmask16) -> __m512 {
     // SAFETY: the caller's promise.
     unsafe { _mm512_maskz_loadu_ps(mask, data) }
 }

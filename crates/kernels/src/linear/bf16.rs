@@ -1,0 +1,110 @@
+//! The register tile for bf16 products with AVX-512's `vdpbf16ps`: 14 × 32, two terms of the shared index at a time.
+//!
+//! bf16 is the upper half of an f32: its range, and eight bits of precision. Activations, weights and gradients are
+//! rounded to it (to nearest, ties to even; denormals become zero) while they are packed; products are exact in f32 and
+//! summed in f32. Twice the multiply-adds of f32 come out of the same units.
+
+use std::arch::x86_64::{
+    __m256bh, __m512, __m512bh, __m512i, _mm512_cvtepu16_epi32, _mm512_cvtneps_pbh, _mm512_dpbf16_ps,
+    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_storeu_epi32, _mm512_mask_storeu_ps, _mm512_or_si512,
+    _mm512_set1_epi32, _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_ps,
+};
+use std::mem::transmute;
+
+use super::blocked::{Output, Strided, Tile};
+use super::pack::Element;
+use super::x86::{load_part16, mask16, tile, with_rows};
+use crate::Store;
+
+/// Marks code for CPUs with AVX-512 BF16; [`Precision`](crate::Precision) is what checks for them.
+pub(super) struct Avx512Bf16;
+
+/// Two terms, each an f32 rounded to bf16, the first in the lower half.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(super) struct Pair(u32);
+
+impl Tile for Avx512Bf16 {
+    const HEIGHT: usize = 14;
+    const WIDTH: usize = 32;
+    type Element = Pair;
+
+    unsafe fn tile(steps: usize, a: Strided<Pair>, panel: *const Pair, c: Output, store: Store) {
+        // SAFETY: the caller's promises are passed on.
+        unsafe { with_rows!(c.rows, [1 2 3 4 5 6 7 8 9 10 11 12 13 14], bf16(steps, a, panel, c, store)) }
+    }
+}
+
+tile!(
+    bf16, "avx512f,avx512bw,avx512bf16", __m512, 16, _mm512_setzero_ps,
+    element: Pair, broadcast, load_pairs, add_dot,
+    load: _mm512_loadu_ps, load_part16, store: _mm512_storeu_ps, _mm512_mask_storeu_ps, mask: mask16
+);
+
+// SAFETY: a transparent u32, any of whose halves are a number.
+unsafe impl Element for Pair {
+    const TERMS: usize = 2;
+    const ZERO: Self = Self(0);
+
+    fn pack_along(data: &[f32], out: &mut [Self]) {
+        // SAFETY: elements of this type are packed only for this tile, which `Precision` has checked.
+        unsafe { pack_along(data, out) }
+    }
+
+    fn pack_across<'a>(row: impl Fn(usize) -> Option<&'a [f32]>, out: &mut [Self]) {
+        // SAFETY: as above.
+        unsafe { pack_across(row(0).unwrap_or_default(), row(1).unwrap_or_default(), out) }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+fn pack_along(data: &[f32], out: &mut [Pair]) {
+    assert_eq!(out.len(), data.len().div_ceil(2));
+    for (data, out) in data.chunks(16).zip(out.chunks_mut(8)) {
+        // SAFETY: both are eight words of four bytes.
+        let pairs = unsafe { transmute::<__m256bh, [Pair; 8]>(round(data)) };
+        out.copy_from_slice(&pairs[..out.len()]);
+    }
+}
+
+/// Either row may be shorter than `out`: zeros stand for what it lacks.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+fn pack_across(first: &[f32], second: &[f32], out: &mut [Pair]) {
+    for (start, out) in (0..out.len()).step_by(16).zip(out.chunks_mut(16)) {
+        let [low, high] = [first, second].map(|row| {
+            let row = row.get(start..).unwrap_or_default();
+            // SAFETY: both are sixteen words of two bytes.
+            _mm512_cvtepu16_epi32(unsafe { transmute(round(&row[..row.len().min(16)])) })
+        });
+        let pairs = _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
+        // SAFETY: the mask picks the elements of `out`.
+        unsafe { _mm512_mask_storeu_epi32(out.as_mut_ptr().cast(), mask16(out.len()), pairs) };
+    }
+}
+
+/// At most sixteen numbers, rounded; zeros beyond them.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+fn round(data: &[f32]) -> __m256bh {
+    // SAFETY: the mask picks the elements of `data`.
+    _mm512_cvtneps_pbh(unsafe { load_part16(data.as_ptr(), mask16(data.len())) })
+}
+
+#[target_feature(enable = "avx512f")]
+fn broadcast(pair: Pair) -> __m512bh {
+    // SAFETY: both are 64 bytes of which any bits are valid.
+    unsafe { transmute::<__m512i, __m512bh>(_mm512_set1_epi32(pair.0.cast_signed())) }
+}
+
+/// # Safety
+/// Sixteen pairs can be read.
+#[target_feature(enable = "avx512f")]
+unsafe fn load_pairs(data: *const Pair) -> __m512bh {
+    // SAFETY: readable by the caller's promise; both are 64 bytes of which any bits are valid.
+    unsafe { transmute::<__m512i, __m512bh>(_mm512_loadu_si512(data.cast())) }
+}
+
+/// `sum + a₀b₀ + a₁b₁` in each lane.
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn add_dot(a: __m512bh, b: __m512bh, sum: __m512) -> __m512 {
+    _mm512_dpbf16_ps(sum, a, b)
+}
