@@ -158,6 +158,7 @@ impl Error {
     }
 
     /// An [`Error::InvalidOption`].
+    #[allow(clippy::needless_pass_by_value)] // callers pass numbers and names, at no cost
     pub fn option(name: &'static str, value: impl ToString, expected: impl Into<String>) -> Self {
         Self::InvalidOption { name, value: value.to_string(), expected: expected.into() }
     }

@@ -103,6 +103,7 @@ impl Sampler {
     }
 
     /// Candidates are all tokens, weighing `exp(logit − max)`.
+    #[allow(clippy::float_cmp)] // is it that very logit?
     fn load(&mut self, logits: &[f32]) {
         let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max); // passes over NaN
         self.candidates.clear();

@@ -1,0 +1,148 @@
+//! The memory of a pass: one array that every pass uses again.
+
+/// Handle of a tensor in an [`Arena`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tensor {
+    at: usize,
+    rows: usize,
+    width: usize,
+}
+
+impl Tensor {
+    /// Number of rows: tokens of the pass, or outputs.
+    pub fn rows(self) -> usize {
+        self.rows
+    }
+
+    /// Values in a row.
+    pub fn width(self) -> usize {
+        self.width
+    }
+
+    fn len(self) -> usize {
+        self.rows * self.width
+    }
+
+    fn end(self) -> usize {
+        self.at + self.len()
+    }
+}
+
+/// A stack of tensors. It grows to what the largest pass needs and is then never allocated again.
+///
+/// A tensor is made after those that it is computed from, so it lies behind them: cutting the array in front of it gives
+/// the inputs to read and the output to write, with no copy and nothing unsafe.
+#[derive(Debug, Default)]
+pub(super) struct Arena {
+    values: Vec<f32>,
+    used: usize,
+}
+
+/// Tensors begin at multiples of a cache line's sixteen floats.
+const ALIGN: usize = 16;
+
+impl Arena {
+    /// Forgets all tensors.
+    pub(super) fn clear(&mut self) {
+        self.used = 0;
+    }
+
+    /// `N` new tensors, all that was there before them to read, and their own values (left over from earlier tensors)
+    /// to write.
+    pub(super) fn push<const N: usize>(
+        &mut self,
+        rows: usize,
+        width: usize,
+    ) -> ([Tensor; N], Before<'_>, [&mut [f32]; N]) {
+        let len = rows * width;
+        let stride = len.next_multiple_of(ALIGN).max(ALIGN);
+        let start = self.used;
+        self.used += N * stride;
+        if self.used > self.values.len() {
+            self.values.resize(self.used, 0.0);
+        }
+        let (before, new) = self.values.split_at_mut(start);
+        let mut places = new.chunks_exact_mut(stride);
+        let tensors = std::array::from_fn(|i| Tensor { at: start + i * stride, rows, width });
+        let values = tensors.map(|_| &mut places.next().expect("N strides were reserved")[..len]);
+        (tensors, Before(before), values)
+    }
+
+    /// The values of `tensor`, row by row.
+    pub(super) fn get(&self, tensor: Tensor) -> &[f32] {
+        &self.values[tensor.at..tensor.end()]
+    }
+
+    /// Frees all tensors but `live`, which move to the front.
+    pub(super) fn keep<const N: usize>(&mut self, live: [Tensor; N]) -> [Tensor; N] {
+        let mut order: [usize; N] = std::array::from_fn(|i| i);
+        order.sort_unstable_by_key(|&i| live[i].at);
+        let mut moved = live;
+        self.clear();
+        for (position, &i) in order.iter().enumerate() {
+            // The same tensor may be kept twice.
+            if let Some(&twin) = order[..position].iter().find(|&&twin| live[twin] == live[i]) {
+                moved[i] = moved[twin];
+                continue;
+            }
+            // In order of place, every tensor moves towards the front and none over one that is still to move.
+            self.values.copy_within(live[i].at..live[i].end(), self.used);
+            moved[i].at = self.used;
+            self.used = moved[i].end().next_multiple_of(ALIGN);
+        }
+        moved
+    }
+}
+
+/// The part of an arena that lies before the tensor being computed.
+#[derive(Clone, Copy)]
+pub(super) struct Before<'a>(&'a [f32]);
+
+impl<'a> Before<'a> {
+    pub(super) fn get(self, tensor: Tensor) -> &'a [f32] {
+        &self.0[tensor.at..tensor.end()]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filled(arena: &mut Arena, rows: usize, width: usize, value: f32) -> Tensor {
+        let ([tensor], _, [values]) = arena.push(rows, width);
+        values.fill(value);
+        tensor
+    }
+
+    #[test]
+    fn new_tensors_do_not_overlap_and_see_the_old_ones() {
+        let mut arena = Arena::default();
+        let old = filled(&mut arena, 2, 3, 1.0);
+        let ([a, b], before, [x, y]) = arena.push(1, 17);
+        assert_eq!(before.get(old), [1.0; 6]);
+        x.fill(2.0);
+        y.fill(3.0);
+        assert_eq!(
+            (arena.get(old), arena.get(a), arena.get(b)),
+            (&[1.0; 6][..], &[2.0; 17][..], &[3.0; 17][..])
+        );
+        // No rows are no harm: a pass may want no outputs.
+        let ([none], _, [values]) = arena.push(0, 5);
+        assert_eq!((none.rows(), values.len()), (0, 0));
+    }
+
+    #[test]
+    fn kept_tensors_keep_their_values_and_others_give_their_room() {
+        let mut arena = Arena::default();
+        let [_a, b, _c, d] = [1.0, 2.0, 3.0, 4.0].map(|value| filled(&mut arena, 3, 7, value));
+        let [kept_d, kept_b, again] = arena.keep([d, b, d]);
+        assert_eq!(arena.get(kept_b), [2.0; 21]);
+        assert_eq!(arena.get(kept_d), [4.0; 21]);
+        assert_eq!((kept_b.at, kept_d.at), (0, 32));
+        assert_eq!(again, kept_d);
+        let grown = arena.values.len();
+        let e = filled(&mut arena, 3, 7, 5.0);
+        assert_eq!((e.at, arena.get(kept_d)), (64, &[4.0; 21][..]));
+        assert_eq!(arena.values.len(), grown);
+    }
+}

@@ -1,0 +1,129 @@
+//! [`Infer`]: the executor that computes at once.
+
+use std::ops::Range;
+
+use rwkv_kernels::{self as kernels, Cpu};
+
+use super::arena::{Arena, Tensor};
+use super::parameters::Parameters;
+use crate::exec::Exec;
+use crate::params::{Matrix, Vector};
+use crate::state::Slot;
+
+/// One pass of a model over some tokens: computes each operator when it is called, and moves the states forward.
+///
+/// Weights are used where they are, mapped and in their own format. Activations live in an arena that passes share;
+/// each block frees what it no longer needs, so memory is that of one block, not of the model. Nothing here depends
+/// on how tokens are cut into passes or segments, and the kernels compute each row alike wherever it stands: so serial,
+/// chunked and batched evaluation give the same bits.
+pub struct Infer<'a, 's> {
+    pub(super) parameters: &'a Parameters,
+    pub(super) cpu: &'a Cpu,
+    pub(super) arena: &'a mut Arena,
+    /// One a row.
+    pub(super) tokens: &'a [u32],
+    /// Ranges of rows.
+    pub(super) segments: &'a [Range<usize>],
+    /// One a segment.
+    pub(super) states: &'a mut [&'s mut [f32]],
+    /// The rows whose logits are wanted, ascending.
+    pub(super) outputs: &'a [usize],
+}
+
+impl Exec for Infer<'_, '_> {
+    type Tensor = Tensor;
+
+    fn embed(&mut self, table: Matrix) -> Tensor {
+        let table = self.parameters.matrix(table);
+        let ([y], _, [out]) = self.arena.push(self.tokens.len(), table.cols());
+        for (row, &token) in out.chunks_exact_mut(table.cols()).zip(self.tokens) {
+            table.read_row(token as usize, row);
+        }
+        y
+    }
+
+    fn layer_norm(&mut self, x: Tensor, weight: Vector, bias: Vector, eps: f32) -> Tensor {
+        let (weight, bias) = (self.parameters.vector(weight), self.parameters.vector(bias));
+        self.map(x, x.width(), |cpu, x, y| kernels::layer_norm(cpu, x, weight, bias, eps, y))
+    }
+
+    fn shift(&mut self, x: Tensor, slot: Slot) -> Tensor {
+        let width = x.width();
+        let ([y], before, [out]) = self.arena.push(x.rows(), width);
+        kernels::shift(self.cpu, self.segments, self.states, slot.at, width, before.get(x), out);
+        y
+    }
+
+    fn lerp<const N: usize>(&mut self, x: Tensor, y: Tensor, mix: [Vector; N]) -> [Tensor; N] {
+        let mix = mix.map(|mix| self.parameters.vector(mix));
+        let (z, before, out) = self.arena.push(x.rows(), x.width());
+        kernels::lerp(self.cpu, before.get(x), before.get(y), mix, out);
+        z
+    }
+
+    fn linears<const N: usize>(&mut self, products: [(Matrix, Tensor); N]) -> [Tensor; N] {
+        products.map(|(matrix, x)| {
+            let weights = self.parameters.matrix(matrix);
+            self.map(x, weights.rows(), |cpu, x, y| kernels::product(cpu, weights, x, y))
+        })
+    }
+
+    fn add(&mut self, x: Tensor, y: Tensor) -> Tensor {
+        self.zip(x, y, kernels::add)
+    }
+
+    fn sigmoid_mul(&mut self, r: Tensor, x: Tensor) -> Tensor {
+        self.zip(r, x, kernels::sigmoid_mul)
+    }
+
+    fn relu_squared(&mut self, x: Tensor) -> Tensor {
+        self.map(x, x.width(), kernels::relu_squared)
+    }
+
+    fn wkv4(&mut self, decay: Vector, first: Vector, k: Tensor, v: Tensor, slot: Slot) -> Tensor {
+        // Files hold −exp(time_decay), which is w itself.
+        let (w, u) = (self.parameters.vector(decay), self.parameters.vector(first));
+        let ([y], before, [out]) = self.arena.push(k.rows(), k.width());
+        let (k, v) = (before.get(k), before.get(v));
+        kernels::wkv4(self.cpu, self.segments, self.states, slot.at, w, u, k, v, out);
+        y
+    }
+
+    fn outputs(&mut self, x: Tensor) -> Tensor {
+        if self.outputs.len() == x.rows() {
+            return x;
+        }
+        let width = x.width();
+        let ([y], before, [out]) = self.arena.push(self.outputs.len(), width);
+        let x = before.get(x);
+        for (out, &row) in out.chunks_exact_mut(width).zip(self.outputs) {
+            out.copy_from_slice(&x[row * width..][..width]);
+        }
+        y
+    }
+
+    fn keep<const N: usize>(&mut self, live: [Tensor; N]) -> [Tensor; N] {
+        self.arena.keep(live)
+    }
+}
+
+impl Infer<'_, '_> {
+    /// A tensor (rows of x, width) computed from `x`.
+    fn map(&mut self, x: Tensor, width: usize, compute: impl FnOnce(&Cpu, &[f32], &mut [f32])) -> Tensor {
+        let ([y], before, [out]) = self.arena.push(x.rows(), width);
+        compute(self.cpu, before.get(x), out);
+        y
+    }
+
+    /// A tensor of the shape of `x`, computed from `x` and `y`.
+    fn zip(
+        &mut self,
+        x: Tensor,
+        y: Tensor,
+        compute: impl FnOnce(&Cpu, &[f32], &[f32], &mut [f32]),
+    ) -> Tensor {
+        let ([z], before, [out]) = self.arena.push(x.rows(), x.width());
+        compute(self.cpu, before.get(x), before.get(y), out);
+        z
+    }
+}

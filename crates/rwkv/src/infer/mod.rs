@@ -1,0 +1,16 @@
+//! Running a model: load it, evaluate tokens, keep states.
+
+mod arena;
+mod batch;
+mod cpu;
+mod evaluate;
+mod exec;
+mod model;
+mod parameters;
+
+pub use arena::Tensor;
+pub use batch::{Outputs, Segment};
+pub use cpu::{LoadOptions, MAX_THREADS};
+pub use evaluate::Evaluation;
+pub use exec::Infer;
+pub use model::Model;

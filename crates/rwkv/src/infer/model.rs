@@ -1,0 +1,178 @@
+//! A loaded model.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use rwkv_kernels::Cpu;
+
+use super::batch::{Outputs, Scratch, Segment};
+use super::cpu::LoadOptions;
+use super::parameters::Parameters;
+use crate::config::ModelConfig;
+use crate::data_type::DataType;
+use crate::error::Result;
+use crate::file::ModelFile;
+use crate::fingerprint::Fingerprint;
+use crate::model::Network;
+use crate::state::{State, StateLayout};
+
+/// A model that is ready to run. Clones share it; threads may use it at the same time.
+///
+/// It holds no text: what has been read so far is a [`State`], and every state of one model may go its own way.
+#[derive(Clone)]
+pub struct Model(pub(super) Arc<Inner>);
+
+pub(super) struct Inner {
+    pub(super) config: ModelConfig,
+    pub(super) network: Network,
+    pub(super) parameters: Parameters,
+    pub(super) state_layout: StateLayout,
+    pub(super) fingerprint: Fingerprint,
+    pub(super) cpu: Arc<Cpu>,
+    /// Memory of finished passes, for the next ones: as many as ever ran at the same time.
+    pub(super) scratch: Mutex<Vec<Scratch>>,
+}
+
+impl Model {
+    /// Loads a `.bin` file, or the `model.bin` of a training run's folder.
+    ///
+    /// The file is mapped, not read: weights come from the disk when they are first used, and processes that load the
+    /// same file share them.
+    ///
+    /// # Errors
+    /// As [`ModelFile::open`] and [`LoadOptions::start_cpu`].
+    pub fn load(path: impl AsRef<Path>, options: &LoadOptions) -> Result<Self> {
+        Self::load_on(path, options.start_cpu()?)
+    }
+
+    /// As [`load`](Self::load), with threads that others may use too.
+    pub fn load_on(path: impl AsRef<Path>, cpu: Arc<Cpu>) -> Result<Self> {
+        let path = path.as_ref();
+        let file =
+            if path.is_dir() { ModelFile::open(path.join("model.bin"))? } else { ModelFile::open(path)? };
+        let config = *file.config();
+        let (network, _, state_layout) = Network::new(&config);
+        Ok(Self::new(config, network, Parameters::of_file(file), state_layout, cpu))
+    }
+
+    /// A model of these values, one vector for each parameter of the model's [`Layout`](crate::params::Layout), as files
+    /// store them (see [`Stored`](crate::params::Stored)).
+    ///
+    /// It gives the logits, and accepts the states, that the FP32 file with the same values does.
+    ///
+    /// # Panics
+    /// If the values do not have the model's shapes.
+    pub fn from_parameters(config: ModelConfig, values: Vec<Vec<f32>>, cpu: Arc<Cpu>) -> Self {
+        let (network, layout, state_layout) = Network::new(&config);
+        Self::new(config, network, Parameters::of_values(layout, values), state_layout, cpu)
+    }
+
+    fn new(
+        config: ModelConfig,
+        network: Network,
+        parameters: Parameters,
+        state_layout: StateLayout,
+        cpu: Arc<Cpu>,
+    ) -> Self {
+        let tensors = (0..parameters.layout().specs().len()).map(|index| parameters.bytes(index));
+        let fingerprint = Fingerprint::new(config, tensors);
+        let scratch = Mutex::default();
+        Self(Arc::new(Inner { config, network, parameters, state_layout, fingerprint, cpu, scratch }))
+    }
+
+    /// The model's shape.
+    pub fn config(&self) -> &ModelConfig {
+        &self.0.config
+    }
+
+    /// Number of weights.
+    pub fn n_params(&self) -> usize {
+        self.0.parameters.layout().n_params()
+    }
+
+    /// The format that matrices are stored in.
+    pub fn data_type(&self) -> DataType {
+        self.0.parameters.data_type()
+    }
+
+    /// The instructions and threads in use.
+    pub fn cpu(&self) -> &Arc<Cpu> {
+        &self.0.cpu
+    }
+
+    /// What its states are recognised by.
+    pub fn fingerprint(&self) -> &Fingerprint {
+        &self.0.fingerprint
+    }
+
+    /// The state before the first token.
+    pub fn new_state(&self) -> State {
+        State::new(self.0.fingerprint, &self.0.state_layout)
+    }
+
+    /// The state that [`State::to_bytes`] made these bytes of.
+    ///
+    /// # Errors
+    /// [`Error::State`](crate::Error::State) if they are damaged or were made by another model.
+    pub fn state_from_bytes(&self, bytes: &[u8]) -> Result<State> {
+        let state = State::from_bytes(bytes)?;
+        state.check(&self.0.fingerprint, &self.0.state_layout)?;
+        Ok(state)
+    }
+
+    /// Reads `tokens` from `state` on: the logits (n_vocab) of what comes after the last one.
+    ///
+    /// # Errors
+    /// [`Error::TokenOutOfRange`](crate::Error::TokenOutOfRange), [`Error::State`](crate::Error::State) for a state of
+    /// another model, [`Error::InvalidOption`](crate::Error::InvalidOption) for no tokens at all. The state is then as
+    /// it was. The same holds for the methods below.
+    pub fn eval(&self, tokens: &[u32], state: &mut State) -> Result<Vec<f32>> {
+        let mut logits = self.eval_batch(&mut [Segment { tokens, state }], Outputs::Last)?;
+        Ok(logits.swap_remove(0))
+    }
+
+    /// Reads `tokens` from `state` on: the logits (tokens, n_vocab) of what comes after each of them.
+    pub fn eval_all(&self, tokens: &[u32], state: &mut State) -> Result<Vec<f32>> {
+        let mut logits = self.eval_batch(&mut [Segment { tokens, state }], Outputs::All)?;
+        Ok(logits.swap_remove(0))
+    }
+
+    /// Reads several texts at once, each from its own state on; weights are read once for all of them.
+    ///
+    /// Returns for each segment the logits asked for: none, (n_vocab) or (tokens, n_vocab). They are, to the last bit,
+    /// those of evaluating each segment alone.
+    pub fn eval_batch(&self, segments: &mut [Segment<'_>], outputs: Outputs) -> Result<Vec<Vec<f32>>> {
+        let n_vocab = self.0.config.n_vocab;
+        let mut logits: Vec<_> = segments
+            .iter()
+            .map(|segment| Vec::with_capacity(outputs.count(segment.tokens.len()) * n_vocab))
+            .collect();
+        self.run(segments, outputs, |segment, _, rows| {
+            logits[segment].extend_from_slice(rows);
+            Ok(())
+        })?;
+        Ok(logits)
+    }
+}
+
+impl fmt::Debug for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Model")
+            .field("config", &self.0.config)
+            .field("data_type", &self.data_type())
+            .field("cpu", &self.0.cpu)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn models_are_shared_between_threads() {
+        fn check<T: Send + Sync + Clone>() {}
+        check::<Model>();
+    }
+}

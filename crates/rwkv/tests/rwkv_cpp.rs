@@ -1,0 +1,137 @@
+//! The same files give the same logits and states as in rwkv.cpp, which recorded these.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs;
+
+use common::{every_cpu, largest_difference, shared};
+use rwkv::{DataType, Model, ModelFile};
+
+fn floats(bytes: &[u8]) -> Vec<f32> {
+    bytes.as_chunks().0.iter().map(|&value| f32::from_le_bytes(value)).collect()
+}
+
+/// What `../shared/vectors/rwkv-cpp.jsonl` says of one model.
+struct Recorded {
+    prompt: Vec<u32>,
+    logits: Vec<f32>,
+    state: Vec<f32>,
+}
+
+fn recorded(model: &str) -> Option<Recorded> {
+    let text = fs::read_to_string(shared("vectors/rwkv-cpp.jsonl")?).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let line = lines.into_iter().find(|line| line["model"] == model).expect("a line for each model");
+    let text = |key: &str| line[key].as_str().unwrap().to_owned();
+    Some(Recorded {
+        prompt: text("prompt").bytes().map(u32::from).collect(),
+        logits: floats(&base64(&text("logits_f32_b64"))),
+        state: floats(&base64(&text("state_f32_b64"))),
+    })
+}
+
+fn base64(text: &str) -> Vec<u8> {
+    let sextet = |byte: u8| match byte {
+        b'A'..=b'Z' => u32::from(byte - b'A'),
+        b'a'..=b'z' => u32::from(byte - b'a') + 26,
+        b'0'..=b'9' => u32::from(byte - b'0') + 52,
+        b'+' => 62,
+        b'/' => 63,
+        _ => panic!("{byte} in base64"),
+    };
+    let digits = text.trim_end_matches('=').as_bytes();
+    let words = digits.chunks(4).flat_map(|digits| {
+        let word = digits.iter().fold(0, |word, &digit| word << 6 | sextet(digit));
+        let word = word << (6 * (4 - digits.len()));
+        word.to_be_bytes().into_iter().skip(1).take(digits.len() - 1)
+    });
+    words.collect()
+}
+
+struct Case {
+    data_type: DataType,
+    /// rwkv.cpp rounds activations to half precision before it multiplies them with half-precision weights, at every
+    /// product of four layers. We do not, so there the two differ by what that rounding does.
+    tolerance: f32,
+}
+
+const CASES: [Case; 2] =
+    [Case { data_type: DataType::F32, tolerance: 1e-4 }, Case { data_type: DataType::F16, tolerance: 5e-3 }];
+
+#[test]
+fn logits_and_state_after_a_long_prompt() {
+    for Case { data_type, tolerance } in CASES {
+        let name = format!("tiny-rwkv-4v0-660K-{data_type}.bin");
+        let (Some(path), Some(expected)) = (shared(&format!("models/{name}")), recorded(&name)) else {
+            return;
+        };
+        for cpu in every_cpu() {
+            let model = Model::load_on(&path, cpu).unwrap();
+            let mut state = model.new_state();
+            let logits = model.eval(&expected.prompt, &mut state).unwrap();
+            let (logits, state) = (
+                largest_difference(&logits, &expected.logits),
+                largest_difference(state.as_slice(), &expected.state),
+            );
+            println!(
+                "{name}, {} × {}: logits {logits:e}, state {state:e}",
+                model.cpu().isa(),
+                model.cpu().threads()
+            );
+            assert!(logits <= tolerance && state <= tolerance);
+        }
+    }
+}
+
+#[test]
+fn logits_that_rwkv_cpp_ships_for_its_own_test() {
+    let Some(expected) = shared("models/expected-logits-4v0-660K.bin") else { return };
+    let expected = floats(&fs::read(expected).unwrap());
+    for Case { data_type, tolerance } in CASES {
+        let Some(path) = shared(&format!("models/tiny-rwkv-4v0-660K-{data_type}.bin")) else { return };
+        for cpu in every_cpu() {
+            let model = Model::load_on(&path, cpu).unwrap();
+            let prompt = b"\"in".map(u32::from);
+            let logits = model.eval(&prompt, &mut model.new_state()).unwrap();
+            let difference = largest_difference(&logits, &expected);
+            println!("{data_type}, {} × {}: {difference:e}", model.cpu().isa(), model.cpu().threads());
+            assert!(difference <= tolerance);
+        }
+    }
+}
+
+#[test]
+fn its_files_are_written_again_byte_for_byte() {
+    let folder = tempfile::tempdir().unwrap();
+    let again = folder.path().join("again.bin");
+    for data_type in [DataType::F32, DataType::F16] {
+        let Some(path) = shared(&format!("models/tiny-rwkv-4v0-660K-{data_type}.bin")) else { return };
+        let file = ModelFile::open(&path).unwrap();
+        assert_eq!(file.data_type(), data_type);
+        file.write_to(&again).unwrap();
+        assert!(fs::read(&path).unwrap() == fs::read(&again).unwrap(), "{} differs", path.display());
+    }
+}
+
+#[test]
+fn what_cannot_be_run_yet_is_named() {
+    struct Case {
+        name: &'static str,
+        says: &'static str,
+    }
+    let cases = [
+        Case { name: "tiny-rwkv-4v0-660K-Q5_0.bin", says: "Q5_0" },
+        Case { name: "tiny-rwkv-4v0-660K-Q5_1.bin", says: "Q5_1" },
+        Case { name: "tiny-rwkv-5v2-730K-FP32.bin", says: "v5.2" },
+        Case { name: "tiny-rwkv-5v2-730K-Q5_0.bin", says: "v5.2" },
+        Case { name: "tiny-rwkv-7v0-834K-FP16.bin", says: "v7" },
+    ];
+    for Case { name, says } in cases {
+        let Some(path) = shared(&format!("models/{name}")) else { return };
+        let error = ModelFile::open(&path).unwrap_err();
+        assert_eq!(error.code(), "UNSUPPORTED", "{error}");
+        assert!(error.to_string().contains(says), "{error}");
+    }
+}
