@@ -1,8 +1,8 @@
 //! Sums of two arrays: the residual stream, and gradients that meet.
 
 use crate::block::BLOCK;
-use crate::simd::{Operation, dispatch};
-use crate::{Cpu, Parts};
+use crate::simd::{Operation, Simd, dispatch};
+use crate::{Cpu, Parts, Store};
 
 /// `out = x + y`, element by element.
 ///
@@ -51,6 +51,14 @@ impl Operation for Add<'_> {
             self.out[i] = self.x[i] + self.y[i];
         }
     }
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for i in (0..self.out.len()).step_by(S::LANES) {
+            let sum = s.add(s.load(&self.x[i..]), s.load(&self.y[i..]));
+            s.store(&mut self.out[i..], sum);
+        }
+    }
 }
 
 pub(crate) struct Accumulate<'a> {
@@ -64,6 +72,35 @@ impl Operation for Accumulate<'_> {
     fn scalar(self) {
         for i in 0..self.into.len() {
             self.into[i] += self.x[i];
+        }
+    }
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for i in (0..self.into.len()).step_by(S::LANES) {
+            s.put(Store::Add, &mut self.into[i..], s.load(&self.x[i..]));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{every_tier, shapes, values};
+
+    #[test]
+    fn sums_are_exact_on_every_tier() {
+        for (rows, width) in shapes() {
+            let (x, y) = (values(1, rows * width, 1.0), values(2, rows * width, 1.0));
+            let want: Vec<_> = x.iter().zip(&y).map(|(x, y)| x + y).collect();
+            every_tier("add", 0.0, |cpu| {
+                let (mut out, mut into) = (vec![f32::NAN; x.len()], y.clone());
+                add(cpu, &x, &y, &mut out);
+                accumulate(cpu, &x, &mut into);
+                assert_eq!(out, want);
+                assert_eq!(into, want);
+                vec![out, into]
+            });
         }
     }
 }

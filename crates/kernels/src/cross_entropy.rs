@@ -3,7 +3,8 @@
 //! `softmax(x)_i = exp(x_i − m)/Σ_j exp(x_j − m)` with `m = max x`, so no exponential overflows.
 
 use crate::block::{elements, rows, rows_per_block};
-use crate::simd::{Operation, dispatch};
+use crate::exp::exp_nonpositive;
+use crate::simd::{Operation, Simd, dispatch};
 use crate::{Cpu, Parts};
 
 /// The sum over the rows of `−ln softmax(logits)[target]`, in nats; logits (rows, n_vocab), one target a row.
@@ -68,8 +69,22 @@ impl Operation for Forward<'_> {
         let mut loss = 0.0;
         for (x, &target) in self.logits.chunks_exact(self.n_vocab).zip(self.targets) {
             let max = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            let sum: f32 = x.iter().map(|x| (x - max).exp()).sum();
-            loss += f64::from(sum).ln() - f64::from(x[target as usize] - max);
+            let sum: f64 = x.iter().map(|x| f64::from((x - max).exp())).sum();
+            loss += sum.ln() - f64::from(x[target as usize] - max);
+        }
+        loss
+    }
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> f64 {
+        let mut loss = 0.0;
+        for (x, &target) in self.logits.chunks_exact(self.n_vocab).zip(self.targets) {
+            let max = greatest(s, x);
+            let mut sum = s.zero();
+            for i in (0..x.len()).step_by(S::LANES) {
+                sum = s.add(sum, exp_nonpositive(s, s.sub(load(s, &x[i..]), s.splat(max))));
+            }
+            loss += f64::from(s.sum(sum)).ln() - f64::from(x[target as usize] - max);
         }
         loss
     }
@@ -90,11 +105,124 @@ impl Operation for Backward<'_> {
         let rows = self.logits.chunks_exact(self.n_vocab).zip(self.dlogits.chunks_exact_mut(self.n_vocab));
         for ((x, dx), &target) in rows.zip(self.targets) {
             let max = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            let sum: f32 = x.iter().map(|x| (x - max).exp()).sum();
+            let sum: f64 = x.iter().map(|x| f64::from((x - max).exp())).sum();
+            let factor = self.scale / sum as f32;
             for (x, dx) in x.iter().zip(&mut *dx) {
-                *dx = (x - max).exp() / sum * self.scale;
+                *dx = (x - max).exp() * factor;
             }
             dx[target as usize] -= self.scale;
         }
+    }
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let rows = self.logits.chunks_exact(self.n_vocab).zip(self.dlogits.chunks_exact_mut(self.n_vocab));
+        for ((x, dx), &target) in rows.zip(self.targets) {
+            let max = s.splat(greatest(s, x));
+            let mut sum = s.zero();
+            for i in (0..x.len()).step_by(S::LANES) {
+                let e = exp_nonpositive(s, s.sub(load(s, &x[i..]), max));
+                sum = s.add(sum, e);
+                s.store(&mut dx[i..], e);
+            }
+            let factor = s.splat(self.scale / s.sum(sum));
+            for i in (0..dx.len()).step_by(S::LANES) {
+                let e = s.load(&dx[i..]);
+                s.store(&mut dx[i..], s.mul(e, factor));
+            }
+            dx[target as usize] -= self.scale;
+        }
+    }
+}
+
+/// Logits, and −∞ for lanes beyond the vocabulary: they are never the greatest, and their exponential is 0.
+#[inline(always)]
+fn load<S: Simd>(s: S, x: &[f32]) -> S::V {
+    s.load_or(x, s.splat(f32::NEG_INFINITY))
+}
+
+#[inline(always)]
+fn greatest<S: Simd>(s: S, x: &[f32]) -> f32 {
+    let mut max = s.splat(f32::NEG_INFINITY);
+    for i in (0..x.len()).step_by(S::LANES) {
+        max = s.max(load(s, &x[i..]), max);
+    }
+    s.max_lane(max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Isa;
+    use crate::testing::{assert_gradient, every_tier, f64s, shapes, values};
+
+    /// The formula, in f64.
+    fn exact(logits: &[f64], n_vocab: usize, targets: &[u32]) -> f64 {
+        let mut loss = 0.0;
+        for (x, &target) in logits.chunks_exact(n_vocab).zip(targets) {
+            let max = x.iter().fold(f64::NEG_INFINITY, |max, &x| max.max(x));
+            loss += x.iter().map(|x| (x - max).exp()).sum::<f64>().ln() + max - x[target as usize];
+        }
+        loss
+    }
+
+    fn targets(rows: usize, n_vocab: usize) -> Vec<u32> {
+        (0..rows).map(|row| ((row * 31 + 7) % n_vocab) as u32).collect()
+    }
+
+    #[test]
+    fn every_tier_and_thread_count_agrees() {
+        for (rows, n_vocab) in shapes() {
+            let (logits, targets) = (values(1, rows * n_vocab, 8.0), targets(rows, n_vocab));
+            let want = exact(&f64s(&logits), n_vocab, &targets);
+            let bits = Isa::available().into_iter().map(|isa| {
+                let loss = cross_entropy(&Cpu::new(isa, 1), &logits, n_vocab, &targets);
+                for threads in [2, 3] {
+                    let shared = cross_entropy(&Cpu::new(isa, threads), &logits, n_vocab, &targets);
+                    assert_eq!(shared.to_bits(), loss.to_bits(), "{isa}, {threads} threads");
+                }
+                loss
+            });
+            for loss in bits {
+                assert!((loss - want).abs() <= 1e-6 * want + 1e-6 * rows as f64, "{loss}, not {want}");
+            }
+            every_tier("cross_entropy_backward", 2e-6, |cpu| {
+                let mut dlogits = vec![f32::NAN; logits.len()];
+                cross_entropy_backward(cpu, &logits, n_vocab, &targets, 0.125, &mut dlogits);
+                vec![dlogits]
+            });
+        }
+    }
+
+    #[test]
+    fn the_backward_is_the_derivative() {
+        for (rows, n_vocab) in [(1, 2), (3, 17), (2, 33)] {
+            let (logits, targets) = (values(1, rows * n_vocab, 3.0), targets(rows, n_vocab));
+            let got = every_tier("cross_entropy_backward", 2e-6, |cpu| {
+                let mut dlogits = vec![f32::NAN; logits.len()];
+                cross_entropy_backward(cpu, &logits, n_vocab, &targets, 0.125, &mut dlogits);
+                vec![dlogits]
+            });
+            assert_gradient("dlogits", &logits, &got[0], |x| 0.125 * exact(x, n_vocab, &targets));
+        }
+    }
+
+    #[test]
+    fn huge_logits_stay_finite() {
+        let logits = [3e4, -3e4, 0.0, -3e38, 3e4, 2.0];
+        every_tier("cross_entropy", 1e-6, |cpu| {
+            let loss = cross_entropy(cpu, &logits, 3, &[1, 1]);
+            assert!((loss - 6e4).abs() < 1.0, "{loss}");
+            let mut dlogits = vec![f32::NAN; 6];
+            cross_entropy_backward(cpu, &logits, 3, &[1, 1], 1.0, &mut dlogits);
+            assert_eq!(dlogits, [1.0, -1.0, 0.0, 0.0, 0.0, 0.0]);
+            vec![dlogits]
+        });
+    }
+
+    #[test]
+    #[should_panic(expected = "target 3 of 3")]
+    fn a_target_out_of_range_is_refused() {
+        cross_entropy(&Cpu::new(Isa::Scalar, 1), &[0.0; 3], 3, &[3]);
     }
 }

@@ -53,3 +53,40 @@ fn check(n_vocab: usize, tokens: &[u32]) {
         assert!((token as usize) < n_vocab, "token {token} of {n_vocab}");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Isa;
+    use crate::testing::{every_tier, shapes, values};
+
+    #[test]
+    fn rows_of_the_table_are_copied_and_gradients_are_added_in_order() {
+        for (rows, width) in shapes() {
+            let (n_vocab, table, dy) = (5, values(1, 5 * width, 1.0), values(2, rows * width, 1.0));
+            let tokens: Vec<_> = (0..rows).map(|row| (row * row % n_vocab) as u32).collect();
+            let mut want = vec![0.5; table.len()];
+            for (row, &token) in tokens.iter().enumerate() {
+                for c in 0..width {
+                    want[token as usize * width + c] += dy[row * width + c];
+                }
+            }
+            every_tier("embed", 0.0, |cpu| {
+                let (mut y, mut dtable) = (vec![f32::NAN; dy.len()], vec![0.5; table.len()]);
+                embed(cpu, &table, width, &tokens, &mut y);
+                for (row, &token) in tokens.iter().enumerate() {
+                    assert_eq!(y[row * width..][..width], table[token as usize * width..][..width]);
+                }
+                embed_backward(cpu, width, &tokens, &dy, &mut dtable);
+                assert_eq!(dtable, want);
+                vec![y, dtable]
+            });
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "token 2 of 2")]
+    fn a_token_out_of_range_is_refused() {
+        embed(&Cpu::new(Isa::Scalar, 1), &[0.0; 6], 3, &[2], &mut [0.0; 3]);
+    }
+}

@@ -7,7 +7,7 @@
 //! division a step does not vectorize.
 
 use crate::block::{elements, rows, rows_per_block, sum_rows};
-use crate::simd::{Operation, dispatch};
+use crate::simd::{Operation, Simd, dispatch};
 use crate::{Cpu, Parts, Store};
 
 /// `y (rows, width) = (x − mean)/√(variance + eps) ⊙ weight + bias`; x (rows, width), weight and bias (width).
@@ -80,6 +80,19 @@ impl Operation for Forward<'_> {
             }
         }
     }
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let width = self.weight.len();
+        for (x, y) in self.x.chunks_exact(width).zip(self.y.chunks_exact_mut(width)) {
+            let (mean, r) = vector_moments(s, x, self.eps);
+            for i in (0..width).step_by(S::LANES) {
+                let h = s.mul(s.sub(s.load(&x[i..]), mean), r);
+                let y_i = s.mul_add(h, s.load(&self.weight[i..]), s.load(&self.bias[i..]));
+                s.store(&mut y[i..], y_i);
+            }
+        }
+    }
 }
 
 struct Backward<'a> {
@@ -117,6 +130,68 @@ impl Operation for Backward<'_> {
             }
         }
     }
+
+    #[inline(always)]
+    fn run<S: Simd>(mut self, s: S) {
+        let rows = self.x.len() / self.weight.len();
+        for row in (0..rows - rows % GROUP).step_by(GROUP) {
+            self.group::<S, GROUP>(s, row);
+        }
+        for row in rows - rows % GROUP..rows {
+            self.group::<S, 1>(s, row);
+        }
+    }
+}
+
+/// Rows of the backward that go through the channels together, so that `dweight` and `dbias` are loaded and stored once
+/// for all of them. Each sum is still over the rows in order.
+const GROUP: usize = 4;
+
+impl Backward<'_> {
+    #[inline(always)]
+    fn group<S: Simd, const R: usize>(&mut self, s: S, row: usize) {
+        let width = self.weight.len();
+        let range = row * width..(row + R) * width;
+        let (x, dy) = (&self.x[range.clone()], &self.dy[range.clone()]);
+        let dx = &mut self.dx[range];
+
+        let mut moments = [(s.zero(), s.zero()); R];
+        for (moments, x) in moments.iter_mut().zip(x.chunks_exact(width)) {
+            *moments = vector_moments(s, x, self.eps);
+        }
+        let (mut sum_g, mut sum_gh) = ([s.zero(); R], [s.zero(); R]);
+        for i in (0..width).step_by(S::LANES) {
+            let weight = s.load(&self.weight[i..]);
+            let (mut dweight, mut dbias) = (s.load(&self.dweight[i..]), s.load(&self.dbias[i..]));
+            for j in 0..R {
+                let (mean, r) = moments[j];
+                let (x, dy) = (&x[j * width..(j + 1) * width], &dy[j * width..(j + 1) * width]);
+                // Lanes beyond the width hold the mean in x and 0 in dy, and add nothing.
+                let h = s.mul(s.sub(s.load_or(&x[i..], mean), mean), r);
+                let dy = s.load(&dy[i..]);
+                let g = s.mul(dy, weight);
+                sum_g[j] = s.add(sum_g[j], g);
+                sum_gh[j] = s.mul_add(g, h, sum_gh[j]);
+                dweight = s.mul_add(dy, h, dweight);
+                dbias = s.add(dbias, dy);
+            }
+            s.store(&mut self.dweight[i..], dweight);
+            s.store(&mut self.dbias[i..], dbias);
+        }
+        for j in 0..R {
+            let (mean, r) = moments[j];
+            let mean_g = s.splat(s.sum(sum_g[j]) / width as f32);
+            let mean_gh = s.splat(s.sum(sum_gh[j]) / width as f32);
+            let (x, dy) = (&x[j * width..(j + 1) * width], &dy[j * width..(j + 1) * width]);
+            let dx = &mut dx[j * width..(j + 1) * width];
+            for i in (0..width).step_by(S::LANES) {
+                let h = s.mul(s.sub(s.load(&x[i..]), mean), r);
+                let g = s.mul(s.load(&dy[i..]), s.load(&self.weight[i..]));
+                let centred = s.neg_mul_add(h, mean_gh, s.sub(g, mean_g));
+                s.put(self.store, &mut dx[i..], s.mul(r, centred));
+            }
+        }
+    }
 }
 
 /// A row's mean and 1/√(variance + eps).
@@ -125,4 +200,117 @@ fn moments(x: &[f32], eps: f32) -> (f32, f32) {
     let mean = x.iter().sum::<f32>() / n;
     let variance = x.iter().map(|x| (x - mean) * (x - mean)).sum::<f32>() / n;
     (mean, 1.0 / (variance + eps).sqrt())
+}
+
+/// [`moments`], each in all lanes.
+#[inline(always)]
+fn vector_moments<S: Simd>(s: S, x: &[f32], eps: f32) -> (S::V, S::V) {
+    let n = x.len() as f32;
+    let mut sum = s.zero();
+    for i in (0..x.len()).step_by(S::LANES) {
+        sum = s.add(sum, s.load(&x[i..]));
+    }
+    let mean = s.splat(s.sum(sum) / n);
+    let mut squares = s.zero();
+    for i in (0..x.len()).step_by(S::LANES) {
+        let d = s.sub(s.load_or(&x[i..], mean), mean);
+        squares = s.mul_add(d, d, squares);
+    }
+    let variance = s.sum(squares) / n;
+    (mean, s.splat(1.0 / (variance + eps).sqrt()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{assert_close, assert_gradient, dot, every_tier, f64s, set_and_add, shapes, values};
+
+    const EPS: f32 = 1e-5;
+
+    /// The formula, in f64.
+    fn exact(x: &[f64], weight: &[f64], bias: &[f64]) -> Vec<f64> {
+        let n = weight.len() as f64;
+        let mut y = Vec::new();
+        for row in x.chunks_exact(weight.len()) {
+            let mean = row.iter().sum::<f64>() / n;
+            let variance = row.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n;
+            let h = row.iter().map(|x| (x - mean) / (variance + f64::from(EPS)).sqrt());
+            y.extend(h.zip(weight.iter().zip(bias)).map(|(h, (weight, bias))| h * weight + bias));
+        }
+        y
+    }
+
+    #[test]
+    fn every_tier_and_thread_count_agrees() {
+        for (rows, width) in shapes() {
+            let (x, dy) = (values(1, rows * width, 2.0), values(2, rows * width, 1.0));
+            let (weight, bias) = (values(3, width, 1.0), values(4, width, 1.0));
+            let what = format!("layer_norm ({rows}, {width})");
+            // Sums over the row and, for dweight, over thousands of rows, in another order.
+            let got = every_tier(&what, 3e-5, |cpu| {
+                let mut y = vec![f32::NAN; x.len()];
+                layer_norm(cpu, &x, &weight, &bias, EPS, &mut y);
+                let (mut dweight, mut dbias) = (vec![0.25; width], vec![0.25; width]);
+                let mut dx = vec![f32::NAN; x.len()];
+                layer_norm_backward(
+                    cpu,
+                    &x,
+                    &weight,
+                    EPS,
+                    &dy,
+                    &mut dx,
+                    Store::Set,
+                    &mut dweight,
+                    &mut dbias,
+                );
+                vec![y, dx, dweight, dbias]
+            });
+            assert_close(&what, 1e-4, &got[0], &exact(&f64s(&x), &f64s(&weight), &f64s(&bias)));
+        }
+    }
+
+    #[test]
+    fn the_backward_is_the_derivative() {
+        for (rows, width) in [(1, 3), (3, 5), (2, 17), (6, 9)] {
+            let (x, dy) = (values(1, rows * width, 2.0), values(2, rows * width, 1.0));
+            let (weight, bias) = (values(3, width, 1.0), values(4, width, 1.0));
+            let loss = |x: &[f64], weight: &[f64], bias: &[f64]| dot(&exact(x, weight, bias), &dy);
+            let got = every_tier("layer_norm_backward", 1e-5, |cpu| {
+                let (mut dweight, mut dbias) = (vec![0.0; width], vec![0.0; width]);
+                let mut dx = vec![f32::NAN; x.len()];
+                layer_norm_backward(
+                    cpu,
+                    &x,
+                    &weight,
+                    EPS,
+                    &dy,
+                    &mut dx,
+                    Store::Set,
+                    &mut dweight,
+                    &mut dbias,
+                );
+                let again = set_and_add(x.len(), |dx, store| {
+                    let (dweight, dbias) = (&mut vec![0.0; width], &mut vec![0.0; width]);
+                    layer_norm_backward(cpu, &x, &weight, EPS, &dy, dx, store, dweight, dbias);
+                });
+                assert_eq!(dx, again);
+                vec![dx, dweight, dbias]
+            });
+            let (x64, weight64, bias64) = (f64s(&x), f64s(&weight), f64s(&bias));
+            assert_gradient("dx", &x, &got[0], |x| loss(x, &weight64, &bias64));
+            assert_gradient("dweight", &weight, &got[1], |weight| loss(&x64, weight, &bias64));
+            assert_gradient("dbias", &bias, &got[2], |bias| loss(&x64, &weight64, bias));
+        }
+    }
+
+    #[test]
+    fn a_large_mean_does_not_cancel_the_variance() {
+        let x: Vec<f32> = (0..20).map(|i| 4096.0 + (i % 4) as f32).collect();
+        every_tier("layer_norm of a large mean", 1e-6, |cpu| {
+            let mut y = vec![0.0; 20];
+            layer_norm(cpu, &x, &[1.0; 20], &[0.0; 20], EPS, &mut y);
+            assert!((y[3] - 1.5 / (1.25 + EPS).sqrt()).abs() < 1e-6, "{y:?}");
+            vec![y]
+        });
+    }
 }

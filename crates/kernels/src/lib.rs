@@ -1,10 +1,15 @@
 //! The numbers behind `rwkv`.
+
+// Vectors must not cross a call: see `simd`.
+#![allow(clippy::inline_always)]
+
 mod adamw;
 mod add;
 mod block;
 mod cpu;
 mod cross_entropy;
 mod embed;
+mod exp;
 mod isa;
 mod layer_norm;
 mod lerp;
@@ -16,6 +21,8 @@ mod sigmoid_mul;
 mod simd;
 mod store;
 mod team;
+#[cfg(test)]
+mod testing;
 mod wkv4;
 
 pub use adamw::{AdamWStep, adamw, sum_of_squares};

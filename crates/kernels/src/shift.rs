@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use crate::block::{BLOCK, check_segments, elements, rows, rows_per_block};
-use crate::simd::{Operation, dispatch};
+use crate::simd::{Operation, Simd, dispatch};
 use crate::{Cpu, Parts, Store};
 
 /// `y (rows, width) = x` one row later, within each of the `segments` (ranges of rows).
@@ -104,6 +104,55 @@ impl Operation for Put<'_> {
         match self.store {
             Store::Set => self.into.copy_from_slice(self.from),
             Store::Add => self.into.iter_mut().zip(self.from).for_each(|(into, from)| *into += from),
+        }
+    }
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for i in (0..self.into.len()).step_by(S::LANES) {
+            s.put(self.store, &mut self.into[i..], s.load(&self.from[i..]));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{dot, every_tier, f64s, set_and_add, shapes, values};
+
+    #[test]
+    fn a_text_goes_on_where_its_state_left_it() {
+        let x = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0];
+        every_tier("shift", 0.0, |cpu| {
+            let (mut a, mut b, mut c) = ([0.0, -1.0, -2.0], [0.0, -3.0, -4.0], [0.0, -5.0, -6.0]);
+            let mut y = vec![f32::NAN; 10];
+            // Rows of two: a segment of three, one without rows, one of two.
+            let segments = [0..3, 3..3, 3..5];
+            shift(cpu, &segments, &mut [&mut a, &mut b, &mut c], 1, 2, &x, &mut y);
+            assert_eq!(y, vec![-1.0, -2.0, 1.0, 2.0, 3.0, 4.0, -5.0, -6.0, 7.0, 8.0]);
+            assert_eq!((a, b, c), ([0.0, 5.0, 6.0], [0.0, -3.0, -4.0], [0.0, 9.0, 10.0]));
+            shift(cpu, &segments, &mut [], 1, 2, &x, &mut y);
+            assert_eq!(y, vec![0.0, 0.0, 1.0, 2.0, 3.0, 4.0, 0.0, 0.0, 7.0, 8.0]);
+            vec![y]
+        });
+    }
+
+    /// `Σ shift(x)·dy = Σ x·shift_backward(dy)` for all x and dy is what a transpose is.
+    #[test]
+    fn the_backward_is_the_transpose() {
+        for (rows, width) in shapes() {
+            let segments = [0..rows / 3, rows / 3..rows / 3, rows / 3..rows];
+            let (x, dy) = (values(1, rows * width, 1.0), values(2, rows * width, 1.0));
+            let got = every_tier("shift_backward", 0.0, |cpu| {
+                let mut y = vec![f32::NAN; x.len()];
+                shift(cpu, &segments, &mut [], 0, width, &x, &mut y);
+                let dx = set_and_add(x.len(), |dx, store| {
+                    shift_backward(cpu, &segments, width, &dy, dx, store);
+                });
+                vec![y, dx]
+            });
+            let (forward, backward) = (dot(&f64s(&got[0]), &dy), dot(&f64s(&got[1]), &x));
+            assert!((forward - backward).abs() <= 1e-9, "({rows}, {width}): {forward}, {backward}");
         }
     }
 }

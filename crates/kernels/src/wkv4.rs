@@ -24,7 +24,8 @@ use std::ops::Range;
 pub use backward::wkv4_backward;
 
 use crate::block::{check_segments, rows};
-use crate::simd::{Operation, dispatch};
+use crate::exp::exp_nonpositive;
+use crate::simd::{Operation, Simd, dispatch};
 use crate::{Cpu, Parts};
 
 /// Channels that one index of a parallel loop takes, over the rows of one segment.
@@ -135,6 +136,189 @@ impl Operation for Forward<'_> {
                     (*state.item(c), *state.item(width + c), *state.item(2 * width + c)) = (aa, bb, pp);
                 }
             }
+        }
+    }
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Range { mut start, end } = self.channels;
+        while start + S::LANES <= end {
+            self.lanes(s, start, S::LANES);
+            start += S::LANES;
+        }
+        if start < end {
+            self.lanes(s, start, end - start);
+        }
+    }
+}
+
+impl Forward<'_> {
+    /// The `n` channels from `c` on.
+    #[inline(always)]
+    fn lanes<S: Simd>(&self, s: S, c: usize, n: usize) {
+        let width = self.w.len();
+        let (w, u) = (s.load(&self.w[c..c + n]), s.load(&self.u[c..c + n]));
+        let mut moving = [s.zero(), s.zero(), s.splat(EMPTY)];
+        if let Some(state) = &self.state {
+            for (i, x) in moving.iter_mut().enumerate() {
+                // SAFETY: these channels of this segment are ours alone; likewise below.
+                *x = s.load(unsafe { state.part(i * width + c..i * width + c + n) });
+            }
+        }
+        let [mut aa, mut bb, mut pp] = moving;
+        for row in self.rows.clone() {
+            let i = row * width + c;
+            let (k, v) = (s.load(&self.k[i..i + n]), s.load(&self.v[i..i + n]));
+            let (e1, e2, _) = weigh(s, pp, s.add(u, k));
+            let y = s.div(s.mul_add(e1, aa, s.mul(e2, v)), s.mul_add(e1, bb, e2));
+            // SAFETY: as above.
+            s.store(unsafe { self.y.part(i..i + n) }, y);
+            let (e1, e2, q) = weigh(s, s.add(pp, w), k);
+            aa = s.mul_add(e1, aa, s.mul(e2, v));
+            bb = s.mul_add(e1, bb, e2);
+            pp = q;
+        }
+        if let Some(state) = &self.state {
+            for (i, x) in [aa, bb, pp].into_iter().enumerate() {
+                // SAFETY: as above.
+                s.store(unsafe { state.part(i * width + c..i * width + c + n) }, x);
+            }
+        }
+    }
+}
+
+/// `(exp(a − q), exp(b − q), q)` with `q = max(a, b)`.
+#[inline(always)]
+fn weigh<S: Simd>(s: S, a: S::V, b: S::V) -> (S::V, S::V, S::V) {
+    let one = s.splat(1.0);
+    let e = exp_nonpositive(s, s.neg_abs(s.sub(a, b)));
+    let first = s.ge(a, b);
+    (s.select(first, one, e), s.select(first, e, one), s.max(a, b))
+}
+
+#[cfg(test)]
+#[allow(clippy::single_range_in_vec_init)] // one segment of many rows
+mod tests {
+    use super::*;
+    use crate::Isa;
+    use crate::testing::{assert_close, every_tier, f64s, values};
+
+    /// The sums at the head of this file as they stand, in f64: an independent O(T²). One segment from nothing.
+    pub(super) fn exact(w: &[f64], u: &[f64], k: &[f64], v: &[f64]) -> Vec<f64> {
+        let width = w.len();
+        let mut y = Vec::new();
+        for i in 0..k.len() {
+            let (t, c) = (i / width, i % width);
+            let now = (u[c] + k[i]).exp();
+            let (mut a, mut b) = (now * v[i], now);
+            for s in 0..t {
+                let weight = ((t - 1 - s) as f64 * w[c] + k[s * width + c]).exp();
+                a += weight * v[s * width + c];
+                b += weight;
+            }
+            y.push(a / b);
+        }
+        y
+    }
+
+    /// w in (−4, 0), u in (−2, 2), k in (−scale, scale), v in (−1, 1).
+    pub(super) fn inputs(rows: usize, width: usize, scale: f32) -> [Vec<f32>; 4] {
+        let w = values(1, width, 2.0).iter().map(|x| x - 2.0).collect();
+        [w, values(2, width, 2.0), values(3, rows * width, scale), values(4, rows * width, 1.0)]
+    }
+
+    /// Rows and width as for the other kernels, but fewer: the scalar code is slow.
+    pub(super) fn shapes() -> Vec<(usize, usize)> {
+        let widths = [1, 3, 15, 16, 17, 31, 33, 128, 200];
+        widths.into_iter().flat_map(|width| [0, 1, 2, 40].map(|rows| (rows, width))).collect()
+    }
+
+    /// Cuts `rows` into three segments, one of them empty.
+    pub(super) fn segments(rows: usize) -> [Range<usize>; 3] {
+        [0..rows / 3, rows / 3..rows / 3, rows / 3..rows]
+    }
+
+    /// y and the states after it, from the initial states.
+    fn run(cpu: &Cpu, rows: usize, [w, u, k, v]: &[Vec<f32>; 4]) -> Vec<Vec<f32>> {
+        let width = w.len();
+        let mut y = vec![f32::NAN; rows * width];
+        // Three values before and one behind, which must stay.
+        let initial = [vec![7.0; 3], vec![0.0; 2 * width], vec![EMPTY; width], vec![7.0]].concat();
+        let mut states = [initial.clone(), initial.clone(), initial];
+        let mut slices = states.each_mut().map(Vec::as_mut_slice);
+        wkv4(cpu, &segments(rows), &mut slices, 3, w, u, k, v, &mut y);
+        for state in &states {
+            assert_eq!((&state[..3], &state[3 + 3 * width..]), (&[7.0; 3][..], &[7.0][..]));
+        }
+        let mut again = vec![f32::NAN; rows * width];
+        wkv4(cpu, &segments(rows), &mut [], 0, w, u, k, v, &mut again);
+        assert_eq!(y, again, "without states");
+        let [a, b, c] = states;
+        vec![y, a, b, c]
+    }
+
+    #[test]
+    fn every_tier_and_thread_count_agrees() {
+        for (rows, width) in shapes() {
+            let inputs = inputs(rows, width, 6.0);
+            // Each exponential is good to a unit or two in the last place, and every step adds a rounding.
+            let got = every_tier("wkv4", 1e-5, |cpu| run(cpu, rows, &inputs));
+            let [w, u, k, v] = inputs.each_ref().map(|x| f64s(x));
+            let want: Vec<_> = segments(rows)
+                .into_iter()
+                .flat_map(|rows| {
+                    let range = rows.start * width..rows.end * width;
+                    exact(&w, &u, &k[range.clone()], &v[range])
+                })
+                .collect();
+            assert_close("wkv4", 1e-5, &got[0], &want);
+        }
+    }
+
+    #[test]
+    fn keys_of_eighty_either_way_are_no_trouble() {
+        let (rows, width) = (9, 21);
+        let mut inputs = inputs(rows, width, 1.0);
+        inputs[2].iter_mut().for_each(|k| *k = 80.0_f32.copysign(*k));
+        every_tier("wkv4", 1e-5, |cpu| {
+            let mut y = vec![f32::NAN; rows * width];
+            let [w, u, k, v] = &inputs;
+            wkv4(cpu, &[0..rows], &mut [], 0, w, u, k, v, &mut y);
+            let [w, u, k, v] = inputs.each_ref().map(|x| f64s(x));
+            assert_close("wkv4", 1e-5, &y, &exact(&w, &u, &k, &v));
+            vec![y]
+        });
+    }
+
+    /// However a text is cut, and whether its segments come one by one or side by side.
+    #[test]
+    fn chunks_with_a_carried_state_equal_the_whole_to_the_last_bit() {
+        let (rows, width) = (48, 37);
+        let [w, u, k, v] = &inputs(rows, width, 6.0);
+        let initial = [vec![0.0; 2 * width], vec![EMPTY; width]].concat();
+        for isa in Isa::available() {
+            let cpu = Cpu::new(isa, 2);
+            let mut whole = (vec![f32::NAN; rows * width], initial.clone());
+            wkv4(&cpu, &[0..rows], &mut [&mut whole.1], 0, w, u, k, v, &mut whole.0);
+            for chunk in [1, 7, 16, 47] {
+                let mut chunked = (vec![f32::NAN; rows * width], initial.clone());
+                let (y, state) = (&mut chunked.0, &mut chunked.1);
+                let chunks = k.chunks(chunk * width).zip(v.chunks(chunk * width));
+                for ((k, v), y) in chunks.zip(y.chunks_mut(chunk * width)) {
+                    wkv4(&cpu, &[0..k.len() / width], &mut [state], 0, w, u, k, v, y);
+                }
+                assert_eq!(chunked, whole, "{isa}, chunks of {chunk}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_nan_in_a_key_shows() {
+        for isa in Isa::available() {
+            let mut y = [0.0; 3];
+            let v = [1.0, 2.0, 3.0];
+            wkv4(&Cpu::new(isa, 1), &[0..3], &mut [], 0, &[-1.0], &[0.0], &[0.0, f32::NAN, 0.0], &v, &mut y);
+            assert!((y[0] - 1.0).abs() < 1e-6 && y[1].is_nan(), "{isa}: {y:?}");
         }
     }
 }

@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 
-use super::{EMPTY, for_each_tile};
+use super::{EMPTY, for_each_tile, weigh};
 use crate::block::{check_segments, rows};
-use crate::simd::{Operation, dispatch};
+use crate::exp::exp_nonpositive;
+use crate::simd::{Operation, Simd, dispatch};
 use crate::{Cpu, Parts, Store};
 
 /// The gradients of [`wkv4`](super::wkv4) from the initial state: `dk` and `dv` (rows, width) are set or added to, `dw`
@@ -138,5 +139,144 @@ impl Operation for Backward<'_> {
                 p = next;
             }
         }
+    }
+
+    #[inline(always)]
+    fn run<S: Simd>(mut self, s: S) {
+        // Of each step q, p and e2, in the order of the steps: a few KB that stay in the first-level cache.
+        let mut steps = vec![0.0; self.rows.len() * 3 * S::LANES];
+        let Range { mut start, end } = self.channels.clone();
+        while start + S::LANES <= end {
+            self.lanes(s, start, S::LANES, &mut steps);
+            start += S::LANES;
+        }
+        if start < end {
+            self.lanes(s, start, end - start, &mut steps);
+        }
+    }
+}
+
+impl Backward<'_> {
+    /// The `n` channels from `c` on.
+    #[inline(always)]
+    fn lanes<S: Simd>(&mut self, s: S, c: usize, n: usize, steps: &mut [f32]) {
+        let width = self.w.len();
+        let (w, u) = (s.load(&self.w[c..c + n]), s.load(&self.u[c..c + n]));
+
+        let (mut dw, mut du) = (s.zero(), s.zero());
+        let (mut aa, mut bb, mut pp) = (s.zero(), s.zero(), s.splat(EMPTY));
+        let (mut ga, mut gb) = (s.zero(), s.zero());
+        for (row, step) in self.rows.clone().zip(steps.chunks_exact_mut(3 * S::LANES)) {
+            let i = row * width + c;
+            let (k, v) = (s.load(&self.k[i..i + n]), s.load(&self.v[i..i + n]));
+            let (y, dy) = (s.load(&self.y[i..i + n]), s.load(&self.dy[i..i + n]));
+            let (e1, e2, p) = weigh(s, pp, s.add(u, k));
+            let q = s.div(dy, s.mul_add(e1, bb, e2));
+            s.store(step, q);
+            s.store(&mut step[S::LANES..], p);
+            s.store(&mut step[2 * S::LANES..], e2);
+            dw = s.mul_add(s.neg_mul_add(gb, y, ga), s.mul(e1, q), dw);
+            du = s.mul_add(s.sub(v, y), s.mul(e2, q), du);
+
+            let (e1, e2, p) = weigh(s, s.add(pp, w), k);
+            ga = s.mul(e1, s.add(aa, ga));
+            gb = s.mul(e1, s.add(bb, gb));
+            aa = s.mul_add(e1, aa, s.mul(e2, v));
+            bb = s.mul_add(e1, bb, e2);
+            pp = p;
+        }
+        let at = c - self.channels.start;
+        s.put(Store::Add, &mut self.dw[at..at + n], dw);
+        s.put(Store::Add, &mut self.du[at..at + n], du);
+
+        let (mut a, mut b, mut p) = (s.zero(), s.zero(), s.splat(EMPTY));
+        for (row, step) in self.rows.clone().zip(steps.chunks_exact(3 * S::LANES)).rev() {
+            let i = row * width + c;
+            let (k, v, y) = (s.load(&self.k[i..i + n]), s.load(&self.v[i..i + n]), s.load(&self.y[i..i + n]));
+            let (q, at, e2) = (s.load(step), s.load(&step[S::LANES..]), s.load(&step[2 * S::LANES..]));
+            let now = s.mul(q, e2);
+            // The order of the arguments lets a NaN through.
+            let later = exp_nonpositive(s, s.min(s.zero(), s.add(k, p)));
+            let dk = s.mul_add(now, s.sub(v, y), s.mul(later, s.mul_add(a, v, b)));
+            let dv = s.mul_add(later, a, now);
+            // SAFETY: these channels of this segment are ours alone.
+            let (dk_out, dv_out) = unsafe { (self.dk.part(i..i + n), self.dv.part(i..i + n)) };
+            s.put(self.dk_store, dk_out, dk);
+            s.put(self.dv_store, dv_out, dv);
+
+            let (e1, e2, next) = weigh(s, s.add(w, p), s.sub(s.zero(), at));
+            let e2 = s.mul(q, e2);
+            a = s.mul_add(e1, a, e2);
+            b = s.neg_mul_add(e2, y, s.mul(e1, b));
+            p = next;
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::single_range_in_vec_init)] // one segment of many rows
+mod tests {
+    use super::super::tests::{exact, inputs, segments, shapes};
+    use super::super::wkv4;
+    use super::*;
+    use crate::testing::{assert_gradient, dot, every_tier, f64s, set_and_add, values};
+
+    /// dw, du, dk, dv.
+    fn run(cpu: &Cpu, segments: &[Range<usize>], [w, u, k, v]: &[Vec<f32>; 4], dy: &[f32]) -> Vec<Vec<f32>> {
+        let len = k.len();
+        let mut y = vec![f32::NAN; len];
+        wkv4(cpu, segments, &mut [], 0, w, u, k, v, &mut y);
+        let backward = |dk: &mut [f32], dk_store, dv: &mut [f32], dv_store| {
+            let (mut dw, mut du) = (vec![0.5; w.len()], vec![0.5; w.len()]);
+            wkv4_backward(cpu, segments, w, u, k, v, &y, dy, &mut dw, &mut du, dk, dk_store, dv, dv_store);
+            [dw, du]
+        };
+        let dk = set_and_add(len, |dk, store| {
+            backward(dk, store, &mut vec![0.0; len], Store::Set);
+        });
+        let dv = set_and_add(len, |dv, store| {
+            backward(&mut vec![0.0; len], Store::Add, dv, store);
+        });
+        let mut sums = backward(&mut vec![0.0; len], Store::Set, &mut vec![0.0; len], Store::Set);
+        // Parameters' gradients are added.
+        sums.iter_mut().flatten().for_each(|sum| *sum -= 0.5);
+        let [dw, du] = sums;
+        vec![dw, du, dk, dv]
+    }
+
+    #[test]
+    fn every_tier_and_thread_count_agrees() {
+        for (rows, width) in shapes() {
+            let (inputs, dy) = (inputs(rows, width, 6.0), values(5, rows * width, 1.0));
+            // (v − y) cancels where one term outweighs the others, hence more than the forward's.
+            every_tier("wkv4_backward", 5e-5, |cpu| run(cpu, &segments(rows), &inputs, &dy));
+        }
+    }
+
+    fn check(rows: usize, width: usize, inputs: &[Vec<f32>; 4]) {
+        let dy = values(5, rows * width, 1.0);
+        let got = every_tier("wkv4_backward", 5e-5, |cpu| run(cpu, &[0..rows], inputs, &dy));
+        let inputs64 = inputs.each_ref().map(|x| f64s(x));
+        for (n, name) in ["dw", "du", "dk", "dv"].into_iter().enumerate() {
+            assert_gradient(name, &inputs[n], &got[n], |x| {
+                let [w, u, k, v] = std::array::from_fn(|i| if i == n { x } else { &inputs64[i][..] });
+                dot(&exact(w, u, k, v), &dy)
+            });
+        }
+    }
+
+    #[test]
+    fn the_backward_is_the_derivative() {
+        for (rows, width) in [(1, 1), (2, 3), (12, 5), (5, 18)] {
+            check(rows, width, &inputs(rows, width, 3.0));
+        }
+    }
+
+    #[test]
+    fn keys_of_eighty_either_way_are_no_trouble() {
+        let (rows, width) = (8, 19);
+        let mut inputs = inputs(rows, width, 1.0);
+        inputs[2].iter_mut().for_each(|k| *k = 80.0_f32.copysign(*k));
+        check(rows, width, &inputs);
     }
 }
