@@ -5,9 +5,9 @@
 //! summed in f32. Twice the multiply-adds of f32 come out of the same units.
 
 use std::arch::x86_64::{
-    __m256bh, __m512, __m512bh, __m512i, _mm512_cvtepu16_epi32, _mm512_cvtneps_pbh, _mm512_dpbf16_ps,
-    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_storeu_epi32, _mm512_mask_storeu_ps, _mm512_or_si512,
-    _mm512_set1_epi32, _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_ps,
+    __m256bh, __m256i, __m512, __m512bh, __m512i, _mm512_cvtepu16_epi32, _mm512_cvtneps_pbh,
+    _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_storeu_epi32, _mm512_mask_storeu_ps,
+    _mm512_or_si512, _mm512_set1_epi32, _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_ps,
 };
 use std::mem::transmute;
 
@@ -74,7 +74,7 @@ fn pack_across(first: &[f32], second: &[f32], out: &mut [Pair]) {
         let [low, high] = [first, second].map(|row| {
             let row = row.get(start..).unwrap_or_default();
             // SAFETY: both are sixteen words of two bytes.
-            _mm512_cvtepu16_epi32(unsafe { transmute(round(&row[..row.len().min(16)])) })
+            _mm512_cvtepu16_epi32(unsafe { transmute::<__m256bh, __m256i>(round(&row[..row.len().min(16)])) })
         });
         let pairs = _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
         // SAFETY: the mask picks the elements of `out`.

@@ -90,7 +90,7 @@ fn product(cpu: &Cpu, [m, n, k]: [usize; 3], a: View<'_>, b: View<'_>, c: &mut [
     match (cpu.isa(), cpu.precision()) {
         #[cfg(target_arch = "x86_64")]
         (Isa::Avx512, Precision::Bf16) => {
-            blocked::product::<bf16::Avx512Bf16>(cpu, [m, n, k], a, b, c, store)
+            blocked::product::<bf16::Avx512Bf16>(cpu, [m, n, k], a, b, c, store);
         }
         #[cfg(target_arch = "x86_64")]
         (Isa::Avx512, Precision::F32) => blocked::product::<x86::Avx512>(cpu, [m, n, k], a, b, c, store),

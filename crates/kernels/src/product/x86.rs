@@ -193,7 +193,7 @@ unsafe fn block<V: Vector, R: Row>(w: Weights<'_>, x: &[f32], rows: Range<usize>
     let tokens = x.len() / w.cols;
     let mut token = 0;
     while token < tokens {
-        // SAFETY (this and the following): the rows are within w, the tokens within x; the rest is the caller's promise.
+        // SAFETY: the rows are within w, the tokens within x; the rest is the caller's promise.
         unsafe {
             if V::TOKENS == 6 && tokens - token >= 6 {
                 strip::<V, R, ROWS, 6>(w, x, rows.clone(), token, y);
