@@ -1,0 +1,38 @@
+//! Trains with default options and prints how fast: `train TEXT OUT [STEPS] [SEED]`.
+
+use std::sync::atomic::AtomicBool;
+
+use rwkv_train::{TrainOptions, Trainer};
+
+fn main() -> rwkv::Result<()> {
+    let args: Vec<_> = std::env::args().collect();
+    let (Some(data), Some(out)) = (args.get(1), args.get(2)) else {
+        eprintln!("usage: train TEXT OUT [STEPS] [SEED]");
+        return Ok(());
+    };
+    let mut options = TrainOptions::new(data, out);
+    options.max_steps = args.get(3).and_then(|steps| steps.parse().ok()).unwrap_or(options.max_steps);
+    options.seed = args.get(4).and_then(|seed| seed.parse().ok()).unwrap_or(options.seed);
+    let mut trainer = Trainer::create(&options)?;
+    println!("{} parameters, {} threads", trainer.n_params(), trainer.threads());
+    let mut tokens = 0;
+    while !trainer.done() {
+        let report = trainer.step()?;
+        tokens += report.tokens;
+        if report.step % 50 == 0 {
+            let speed = tokens as f64 / trainer.seconds();
+            println!(
+                "{:5}  loss {:.3}  |g| {:.2}  {speed:.0} tokens/s",
+                report.step, report.loss, report.grad_norm
+            );
+        }
+    }
+    println!("validation {:.4}", trainer.validate(&AtomicBool::new(false), |_| ())?);
+    trainer.save_checkpoint()?;
+    trainer.save_model()?;
+    println!(
+        "{}",
+        trainer.sample("\n", 300, rwkv::SamplerOptions { temperature: 0.8, ..Default::default() })?
+    );
+    Ok(())
+}

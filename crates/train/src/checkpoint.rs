@@ -1,0 +1,230 @@
+//! A training run at one step, on disk: parameters, moments, and where it stands.
+//!
+//! A folder of three files of little-endian f32 in the layout's order, and `checkpoint.json`, which names the step
+//! and holds every file's CRC-32. The order of the training texts follows from seed and step, so there is no other random
+//! state to keep. The folder is written under another name and renamed when it is whole.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use rwkv::params::{Layout, ParamSpec};
+use rwkv::{Error, ModelConfig, Result, write_atomically};
+use serde::{Deserialize, Serialize};
+
+use crate::options::TrainOptions;
+use crate::run::{fault, write_json};
+
+const _: () =
+    assert!(cfg!(target_endian = "little"), "files hold little-endian floats, written as they are in memory");
+
+const FORMAT: u32 = 1;
+const FILES: [&str; 3] = ["parameters.f32", "means.f32", "squares.f32"];
+
+/// What a checkpoint says of itself: `checkpoint.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Manifest {
+    pub(crate) format: u32,
+    /// Steps done.
+    pub(crate) step: u64,
+    pub(crate) model: ModelConfig,
+    pub(crate) options: TrainOptions,
+    pub(crate) data_crc32: u32,
+    /// Time spent in steps.
+    pub(crate) seconds: f64,
+    /// CRC-32 of each of `FILES`.
+    files_crc32: [u32; 3],
+    /// CRC-32 of all of the above, as compact JSON with this field 0.
+    crc32: u32,
+}
+
+/// A checkpoint's content, read.
+pub(crate) struct Checkpoint {
+    pub(crate) manifest: Manifest,
+    pub(crate) params: Vec<Vec<f32>>,
+    pub(crate) means: Vec<Vec<f32>>,
+    pub(crate) squares: Vec<Vec<f32>>,
+}
+
+impl Manifest {
+    pub(crate) fn new(
+        step: u64,
+        model: ModelConfig,
+        options: TrainOptions,
+        data_crc32: u32,
+        seconds: f64,
+    ) -> Self {
+        Self { format: FORMAT, step, model, options, data_crc32, seconds, files_crc32: [0; 3], crc32: 0 }
+    }
+
+    fn checksum(&self) -> u32 {
+        let bytes = serde_json::to_vec(&Self { crc32: 0, ..self.clone() });
+        crc32fast::hash(&bytes.expect("a manifest's fields all have a JSON form"))
+    }
+}
+
+/// Writes `run/checkpoint-<step>`: there afterwards whole, or not at all.
+///
+/// `tensors` are the parameters, the means and the squares.
+pub(crate) fn write(run: &Path, mut manifest: Manifest, tensors: [&[Vec<f32>]; 3]) -> Result<()> {
+    let path = run.join(format!("checkpoint-{}", manifest.step));
+    let beside = run.join(format!(".checkpoint-{}.tmp", manifest.step));
+    remove(&beside)?;
+    let written = fs::create_dir(&beside).map_err(Error::io("create", &beside)).and_then(|()| {
+        for ((name, crc32), values) in FILES.iter().zip(&mut manifest.files_crc32).zip(tensors) {
+            *crc32 = write_floats(&beside.join(name), values)?;
+        }
+        manifest.crc32 = manifest.checksum();
+        write_json(&beside.join("checkpoint.json"), &manifest)?;
+        // An equal one may be there, when a run was stopped at a step that it had just saved.
+        remove(&path)?;
+        fs::rename(&beside, &path).map_err(Error::io("write", &path))
+    });
+    if written.is_err() {
+        // The error that is reported is the first one.
+        let _ = remove(&beside);
+    }
+    written
+}
+
+/// Reads a checkpoint of the model that `layout` describes.
+///
+/// # Errors
+/// [`Error::Run`] if anything is missing or damaged.
+pub(crate) fn read(path: &Path, layout: &Layout) -> Result<Checkpoint> {
+    let file = path.join("checkpoint.json");
+    let bytes = fs::read(&file).map_err(|error| damaged(&file, format!("cannot be read ({error})")))?;
+    let manifest: Manifest = serde_json::from_slice(&bytes)
+        .map_err(|error| damaged(&file, format!("not a checkpoint ({error})")))?;
+    if manifest.format != FORMAT {
+        return Err(fault(
+            &file,
+            format!("format {}, and this version reads format {FORMAT}", manifest.format),
+        ));
+    }
+    if manifest.crc32 != manifest.checksum() {
+        return Err(damaged(&file, "its checksum is wrong".to_owned()));
+    }
+    let [params, means, squares] = std::array::from_fn(|index| {
+        read_floats(&path.join(FILES[index]), manifest.files_crc32[index], layout)
+    });
+    Ok(Checkpoint { params: params?, means: means?, squares: squares?, manifest })
+}
+
+fn write_floats(path: &Path, values: &[Vec<f32>]) -> Result<u32> {
+    let mut crc32 = crc32fast::Hasher::new();
+    write_atomically(path, |w| {
+        values.iter().try_for_each(|values| {
+            let bytes: &[u8] = bytemuck::cast_slice(values);
+            crc32.update(bytes);
+            w.write_all(bytes)
+        })
+    })?;
+    Ok(crc32.finalize())
+}
+
+fn read_floats(path: &Path, crc32: u32, layout: &Layout) -> Result<Vec<Vec<f32>>> {
+    let problem = |error: io::Error| damaged(path, format!("cannot be read ({error})"));
+    let (len, expected) = (fs::metadata(path).map_err(problem)?.len(), layout.n_params() as u64 * 4);
+    if len != expected {
+        return Err(damaged(path, format!("it has {len} bytes and should have {expected}")));
+    }
+    let bytes = fs::read(path).map_err(problem)?;
+    if crc32fast::hash(&bytes) != crc32 {
+        return Err(damaged(path, "its checksum is wrong".to_owned()));
+    }
+    let mut floats = bytes.as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes));
+    Ok(layout.specs().iter().map(ParamSpec::len).map(|len| floats.by_ref().take(len).collect()).collect())
+}
+
+/// Says what is wrong with a file of a checkpoint, and how to go on without it.
+fn damaged(path: &Path, problem: String) -> Error {
+    let advice = "this checkpoint is damaged; remove its folder to go on from the one before";
+    fault(path, format!("{problem}; {advice}"))
+}
+
+fn remove(folder: &Path) -> Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", folder)(error)),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout() -> Layout {
+        let mut layout = Layout::default();
+        layout.matrix("m", 2, 3);
+        layout.vector("v", 4);
+        layout
+    }
+
+    fn tensors(at: f32) -> Vec<Vec<f32>> {
+        vec![vec![at; 6], vec![-at; 4]]
+    }
+
+    fn write_one(run: &Path, step: u64) {
+        let options = TrainOptions::new("book.txt", "").resolved();
+        let manifest = Manifest::new(step, options.model(65), options, 9, 1.25);
+        write(run, manifest, [&tensors(1.0), &tensors(2.0), &tensors(3.0)]).expect("a checkpoint");
+    }
+
+    #[test]
+    fn what_is_read_is_what_was_written() {
+        let run = tempfile::tempdir().expect("a folder");
+        // Twice: the second replaces the first.
+        write_one(run.path(), 12);
+        write_one(run.path(), 12);
+        let checkpoint = read(&run.path().join("checkpoint-12"), &layout()).expect("a checkpoint");
+        assert_eq!((checkpoint.manifest.step, checkpoint.manifest.seconds), (12, 1.25));
+        assert_eq!(checkpoint.params, tensors(1.0));
+        assert_eq!((checkpoint.means, checkpoint.squares), (tensors(2.0), tensors(3.0)));
+        assert_eq!(fs::read_dir(run.path()).expect("the run").count(), 1);
+    }
+
+    #[test]
+    fn any_damage_is_noticed_and_says_where() {
+        let run = tempfile::tempdir().expect("a folder");
+        for name in FILES.iter().chain(&["checkpoint.json"]) {
+            for damage in [
+                |bytes: &mut Vec<u8>| bytes.truncate(bytes.len() - 1),
+                |bytes: &mut Vec<u8>| {
+                    let middle = bytes.len() / 2;
+                    bytes[middle] ^= 1;
+                },
+            ] {
+                write_one(run.path(), 1);
+                let path = run.path().join("checkpoint-1");
+                let mut bytes = fs::read(path.join(name)).expect("a file");
+                if name.ends_with("json") {
+                    // Indentation may change; that a digit did must be seen.
+                    let text = String::from_utf8(bytes).expect("JSON").replace("1.25", "1.26");
+                    bytes = text.into_bytes();
+                } else {
+                    damage(&mut bytes);
+                }
+                fs::write(path.join(name), bytes).expect("a damaged file");
+                let error = read(&path, &layout()).err().expect(name);
+                assert!(error.code() == "RUN" && error.to_string().contains(name), "{error}");
+                assert!(error.to_string().contains("remove its folder"), "{error}");
+                fs::remove_file(path.join(name)).expect("a missing file");
+                assert_eq!(read(&path, &layout()).err().expect(name).code(), "RUN");
+            }
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_that_cannot_be_written_leaves_the_last_one() {
+        let run = tempfile::tempdir().expect("a folder");
+        write_one(run.path(), 1);
+        let missing = run.path().join("missing");
+        let options = TrainOptions::new("book.txt", "").resolved();
+        let manifest = Manifest::new(2, options.model(65), options, 9, 1.25);
+        let error = write(&missing, manifest, [&tensors(1.0); 3].map(Vec::as_slice)).expect_err("no folder");
+        assert!(error.code() == "IO" && error.to_string().contains("missing"), "{error}");
+        read(&run.path().join("checkpoint-1"), &layout()).expect("the last good one");
+    }
+}

@@ -1,0 +1,284 @@
+//! Whole training runs: learning, stopping, going on, saving.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+
+use rwkv::infer::LoadOptions;
+use rwkv::{Error, Model, ModelFile, SamplerOptions};
+use rwkv_train::run::read_log;
+use rwkv_train::tape::Tape;
+use rwkv_train::{ResumeOptions, StepReport, TokenizerKind, TrainOptions, Trainer};
+use tempfile::TempDir;
+
+/// A folder with a text in it.
+struct Place(TempDir);
+
+impl Place {
+    fn new(text: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::write(folder.path().join("book.txt"), text).expect("a text");
+        Self(folder)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// A model small enough for a test of debug code.
+    fn options(&self, out: &str) -> TrainOptions {
+        TrainOptions {
+            n_layer: 2,
+            n_embd: 16,
+            ctx_len: 12,
+            batch_size: 3,
+            max_steps: 20,
+            threads: Some(1),
+            ..TrainOptions::new(self.path("book.txt"), self.path(out))
+        }
+    }
+}
+
+/// Some sentences, none like the other.
+fn prose() -> String {
+    (0..120).map(|i| format!("Line {i}: {} whales and {} ships.\n", i * i % 97, i * 7 % 13)).collect()
+}
+
+fn run(trainer: &mut Trainer, steps: usize) -> Vec<StepReport> {
+    (0..steps).map(|_| trainer.step().expect("a step")).collect()
+}
+
+fn bits(trainer: &Trainer) -> Vec<u32> {
+    trainer.params().iter().flatten().map(|value| value.to_bits()).collect()
+}
+
+fn validate(trainer: &mut Trainer) -> f32 {
+    trainer.validate(&AtomicBool::new(false), |_| ()).expect("a validation")
+}
+
+#[test]
+fn a_periodic_text_is_learned_by_heart() {
+    let place = Place::new(&"abcdefgh".repeat(60));
+    let options = TrainOptions { max_steps: 150, learning_rate: Some(1e-2), ..place.options("run") };
+    let mut trainer = Trainer::create(&options).expect("a run");
+    let before = validate(&mut trainer);
+    let reports = run(&mut trainer, 150);
+    let after = validate(&mut trainer);
+    assert!((before - 8_f32.ln()).abs() < 0.1, "an untrained model guesses: {before}");
+    // The first token of a window cannot be known: one in 12 costs up to ln 8 until its place is learned.
+    assert!(after < 0.2, "{before} to {after}");
+    assert!(trainer.done() && reports[149].checkpoint_due && reports[149].validation_due);
+    let greedy = SamplerOptions { temperature: 0.0, ..SamplerOptions::default() };
+    assert_eq!(trainer.sample("abcd", 12, greedy).expect("a sample"), "efghabcdefgh");
+}
+
+#[test]
+fn a_run_that_stops_and_goes_on_is_the_same_to_the_last_bit() {
+    let place = Place::new(&prose());
+    let mut whole = Trainer::create(&place.options("whole")).expect("a run");
+    let expected = run(&mut whole, 20);
+
+    let mut first = Trainer::create(&place.options("halves")).expect("a run");
+    let mut reports = run(&mut first, 10);
+    validate(&mut first);
+    first.save_checkpoint().expect("a checkpoint");
+    run(&mut first, 3); // lost
+    drop(first);
+    // Two threads: the result does not depend on them.
+    let changes = ResumeOptions { threads: Some(2), ..ResumeOptions::default() };
+    let mut second = Trainer::resume(place.path("halves"), &changes).expect("the run");
+    assert_eq!((second.steps(), second.threads()), (10, 2));
+    reports.extend(run(&mut second, 10));
+
+    assert!(bits(&whole) == bits(&second), "parameters differ");
+    for (a, b) in expected.iter().zip(&reports) {
+        assert_eq!((a.step, a.loss.to_bits(), a.grad_norm), (b.step, b.loss.to_bits(), b.grad_norm));
+    }
+    let log = read_log(&place.path("halves")).expect("a log");
+    let steps: Vec<_> = log.iter().filter(|line| line.loss.is_some()).map(|line| line.step).collect();
+    assert_eq!(steps, (1..=20).collect::<Vec<_>>());
+    assert_eq!(log.iter().filter(|line| line.val_loss.is_some()).count(), 1);
+}
+
+#[test]
+fn the_number_of_threads_changes_no_bit() {
+    let place = Place::new(&prose());
+    let train = |threads| {
+        let options =
+            TrainOptions { threads: Some(threads), n_embd: 40, ..place.options(&format!("run-{threads}")) };
+        let mut trainer = Trainer::create(&options).expect("a run");
+        run(&mut trainer, 8);
+        let val_loss = validate(&mut trainer);
+        (bits(&trainer), val_loss.to_bits())
+    };
+    let one = train(1);
+    assert!([2, 3].into_iter().all(|threads| train(threads) == one));
+}
+
+#[test]
+fn a_run_can_be_made_longer_and_needs_its_own_text() {
+    let place = Place::new(&prose());
+    let mut trainer = Trainer::create(&TrainOptions { max_steps: 3, ..place.options("run") }).expect("a run");
+    run(&mut trainer, 3);
+    trainer.save_checkpoint().expect("a checkpoint");
+    drop(trainer);
+    let longer = ResumeOptions { max_steps: Some(5), ..ResumeOptions::default() };
+    let mut trainer = Trainer::resume(place.path("run"), &longer).expect("the run");
+    assert!(!trainer.done());
+    run(&mut trainer, 2);
+    assert!(trainer.done());
+    drop(trainer);
+
+    fs::write(place.path("book.txt"), prose().replacen("whales", "wheals", 1)).expect("another text");
+    let error = Trainer::resume(place.path("run"), &ResumeOptions::default()).expect_err("another text");
+    assert!(error.code() == "RUN" && error.to_string().contains("not the text"), "{error}");
+    fs::write(place.path("moved.txt"), prose()).expect("the text");
+    let moved = ResumeOptions { data: Some(place.path("moved.txt")), ..ResumeOptions::default() };
+    assert_eq!(Trainer::resume(place.path("run"), &moved).expect("the text, moved").steps(), 3);
+}
+
+#[test]
+fn the_saved_model_has_the_trainers_logits_and_rewrites_to_the_same_bytes() {
+    let place = Place::new(&prose());
+    let mut trainer = Trainer::create(&place.options("run")).expect("a run");
+    run(&mut trainer, 20);
+    trainer.save_model().expect("a model");
+
+    let tokens = trainer.data().train()[..48].to_vec();
+    let (network, layout, _) = rwkv::model::Network::new(trainer.config());
+    let model = Model::load(place.path("run"), &LoadOptions::default()).expect("the model");
+    let mut tape = Tape::new(model.cpu().clone(), &layout, trainer.params().to_vec());
+    tape.begin(&tokens, tokens.len());
+    let logits = network.forward(&mut tape);
+    let loaded = model.eval_all(&tokens, &mut model.new_state()).expect("logits");
+    let largest = largest_difference(tape.value(logits), &loaded);
+    println!("largest difference between the trainer's logits and the loaded model's: {largest:e}");
+    assert!(largest < 2e-5, "{largest}");
+    let live = trainer.model();
+    let live = live.eval_all(&tokens, &mut live.new_state()).expect("logits");
+    assert!(live == loaded, "the model of the trainer and that of its file differ");
+
+    let copy = place.path("copy.bin");
+    ModelFile::open(place.path("run/model.bin")).expect("the file").write_to(&copy).expect("a copy");
+    assert!(fs::read(place.path("run/model.bin")).expect("bytes") == fs::read(copy).expect("bytes"));
+}
+
+fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).fold(0.0, |largest, (a, b)| largest.max((a - b).abs()))
+}
+
+#[test]
+fn only_the_newest_two_checkpoints_are_kept_and_a_damaged_one_is_refused() {
+    let place = Place::new(&prose());
+    let mut trainer = Trainer::create(&place.options("run")).expect("a run");
+    for _ in 0..3 {
+        run(&mut trainer, 1);
+        trainer.save_checkpoint().expect("a checkpoint");
+    }
+    drop(trainer);
+    let exists = |step: u64| place.path(&format!("run/checkpoint-{step}")).exists();
+    assert_eq!([1, 2, 3].map(exists), [false, true, true]);
+
+    let file = place.path("run/checkpoint-3/means.f32");
+    let mut bytes = fs::read(&file).expect("moments");
+    bytes[100] ^= 4;
+    fs::write(&file, bytes).expect("damaged moments");
+    let error = Trainer::resume(place.path("run"), &ResumeOptions::default()).expect_err("damaged");
+    assert!(error.code() == "RUN" && error.to_string().contains("means.f32"), "{error}");
+    fs::remove_dir_all(place.path("run/checkpoint-3")).expect("as the message says");
+    assert_eq!(
+        Trainer::resume(place.path("run"), &ResumeOptions::default()).expect("the one before").steps(),
+        2
+    );
+}
+
+#[test]
+fn a_folder_with_a_run_is_not_trained_over() {
+    let place = Place::new(&prose());
+    drop(Trainer::create(&place.options("run")).expect("a run"));
+    let config = fs::read(place.path("run/config.json")).expect("config.json");
+    let error =
+        Trainer::create(&TrainOptions { n_layer: 1, ..place.options("run") }).expect_err("a run is there");
+    assert!(error.code() == "RUN" && error.to_string().contains("--resume"), "{error}");
+    assert_eq!(fs::read(place.path("run/config.json")).expect("config.json"), config);
+    // It has no checkpoint yet: it goes on from its beginning.
+    let mut again = Trainer::resume(place.path("run"), &ResumeOptions::default()).expect("the run");
+    assert_eq!(run(&mut again, 1)[0].step, 1);
+}
+
+#[test]
+fn a_place_that_cannot_be_written_is_named_and_stays_empty() {
+    let place = Place::new(&prose());
+    fs::write(place.path("file"), "x").expect("a file");
+    for out in ["file", "file/run"] {
+        let error = Trainer::create(&place.options(out)).expect_err("not a folder");
+        assert!(matches!(&error, Error::Io { path, .. } if path.starts_with(place.path("file"))), "{error}");
+    }
+    assert_eq!(fs::read(place.path("file")).expect("the file"), b"x");
+    // What is wrong with options or text is found before anything is written.
+    assert!(Trainer::create(&TrainOptions { ctx_len: 100_000, ..place.options("run") }).is_err());
+    assert!(Trainer::create(&TrainOptions { n_layer: 0, ..place.options("run") }).is_err());
+    assert!(!place.path("run").exists());
+}
+
+#[test]
+fn a_run_that_diverges_stops_and_saves_nothing_more() {
+    let place = Place::new(&prose());
+    // Every step multiplies the matrices by 1 - 100.
+    let absurd = TrainOptions {
+        learning_rate: Some(1.0),
+        weight_decay: 100.0,
+        max_steps: 100,
+        ..place.options("run")
+    };
+    let mut trainer = Trainer::create(&absurd).expect("a run");
+    run(&mut trainer, 1);
+    trainer.save_checkpoint().expect("a checkpoint");
+    let parameters = place.path("run/checkpoint-1/parameters.f32");
+    let good = fs::read(&parameters).expect("parameters");
+    let error = (0..100).find_map(|_| trainer.step().err()).expect("an overflow");
+    assert!(matches!(error, Error::Diverged { step, .. } if step == trainer.steps() + 1), "{error}");
+    for error in
+        [trainer.save_checkpoint().expect_err("diverged"), trainer.save_model().expect_err("diverged")]
+    {
+        assert_eq!(error.code(), "DIVERGED");
+    }
+    assert!(!place.path("run/model.bin").exists());
+    assert_eq!(fs::read(parameters).expect("parameters"), good);
+    drop(trainer);
+    let milder =
+        ResumeOptions { learning_rate: Some(1e-3), weight_decay: Some(0.1), ..ResumeOptions::default() };
+    let mut trainer = Trainer::resume(place.path("run"), &milder).expect("the last good checkpoint");
+    assert!(run(&mut trainer, 1)[0].loss.is_finite());
+}
+
+#[test]
+fn validation_is_cancelled_at_once() {
+    let place = Place::new(&prose());
+    let mut trainer = Trainer::create(&place.options("run")).expect("a run");
+    let error = trainer.validate(&AtomicBool::new(true), |_| ()).expect_err("cancelled");
+    assert_eq!(error.code(), "ABORTED");
+    let mut heard = Vec::new();
+    trainer.validate(&AtomicBool::new(false), |done| heard.push(done)).expect("a validation");
+    assert!(heard.is_sorted() && heard.last() == Some(&1.0));
+}
+
+#[test]
+fn bytes_that_are_no_text_can_be_learned_as_bytes() {
+    let place = Place::new("");
+    let bytes: Vec<u8> = (0..2000_u32).map(|i| (i * i % 251) as u8).collect();
+    fs::write(place.path("book.txt"), bytes).expect("bytes");
+    assert_eq!(Trainer::create(&place.options("run")).expect_err("not UTF-8").code(), "INVALID_UTF8");
+    let mut trainer =
+        Trainer::create(&TrainOptions { tokenizer: TokenizerKind::Byte, ..place.options("run") })
+            .expect("a run");
+    assert_eq!(trainer.config().n_vocab, 256);
+    assert!(run(&mut trainer, 1)[0].loss > 0.0);
+}
+
+#[test]
+fn a_trainer_can_move_to_another_thread() {
+    fn check<T: Send>() {}
+    check::<Trainer>();
+}
