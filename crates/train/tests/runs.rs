@@ -64,7 +64,7 @@ fn a_periodic_text_is_learned_by_heart() {
     let before = validate(&mut trainer);
     let reports = run(&mut trainer, 150);
     let after = validate(&mut trainer);
-    assert!((before - 8_f32.ln()).abs() < 0.1, "an untrained model guesses: {before}");
+    assert!((before - 8_f32.ln()).abs() < 0.3, "an untrained model guesses: {before}");
     // The first token of a window cannot be known: one in 12 costs up to ln 8 until its place is learned.
     assert!(after < 0.2, "{before} to {after}");
     assert!(trainer.done() && reports[149].checkpoint_due && reports[149].validation_due);

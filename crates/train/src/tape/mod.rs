@@ -1,6 +1,6 @@
 //! A model's training executor: it computes as [`rwkv::Infer`] does, remembers, and sends gradients back.
 //!
-//! A pass records one [`Op`] for each operator that the model's equations call. [`Tape::backward`] walks that list
+//! A pass records one entry for each operator that the model's equations call. [`Tape::backward`] walks that list
 //! from its end; each operator reads the gradient of its output and adds to those of its inputs and parameters.
 //! Since a model calls the same operators with the same shapes at every step, the n-th tensor of a pass takes the
 //! n-th buffer of the pass before: once warm, a step allocates nothing.
