@@ -82,14 +82,34 @@ impl Operation for Forward<'_> {
     }
 
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
+    fn run<S: Simd>(mut self, s: S) {
+        let rows = self.x.len() / self.weight.len();
+        for row in (0..rows - rows % GROUP).step_by(GROUP) {
+            self.group::<S, GROUP>(s, row);
+        }
+        for row in rows - rows % GROUP..rows {
+            self.group::<S, 1>(s, row);
+        }
+    }
+}
+
+/// Rows that go through the channels together: the processor works on one row's sums while another's wait, and what is
+/// the same for all rows is loaded (`dweight` and `dbias` stored) once. A row's arithmetic does not depend on it.
+const GROUP: usize = 4;
+
+impl Forward<'_> {
+    #[inline(always)]
+    fn group<S: Simd, const R: usize>(&mut self, s: S, row: usize) {
         let width = self.weight.len();
-        for (x, y) in self.x.chunks_exact(width).zip(self.y.chunks_exact_mut(width)) {
-            let (mean, r) = vector_moments(s, x, self.eps);
-            for i in (0..width).step_by(S::LANES) {
-                let h = s.mul(s.sub(s.load(&x[i..]), mean), r);
-                let y_i = s.mul_add(h, s.load(&self.weight[i..]), s.load(&self.bias[i..]));
-                s.store(&mut y[i..], y_i);
+        let range = row * width..(row + R) * width;
+        let (x, y) = (&self.x[range.clone()], &mut self.y[range]);
+        let moments = vector_moments::<S, R>(s, x, self.eps);
+        for i in (0..width).step_by(S::LANES) {
+            let (weight, bias) = (s.load(&self.weight[i..]), s.load(&self.bias[i..]));
+            for (j, (mean, r)) in moments.into_iter().enumerate() {
+                let here = j * width + i..(j + 1) * width;
+                let h = s.mul(s.sub(s.load(&x[here.clone()]), mean), r);
+                s.store(&mut y[here], s.mul_add(h, weight, bias));
             }
         }
     }
@@ -143,10 +163,6 @@ impl Operation for Backward<'_> {
     }
 }
 
-/// Rows of the backward that go through the channels together, so that `dweight` and `dbias` are loaded and stored once
-/// for all of them. Each sum is still over the rows in order.
-const GROUP: usize = 4;
-
 impl Backward<'_> {
     #[inline(always)]
     fn group<S: Simd, const R: usize>(&mut self, s: S, row: usize) {
@@ -155,20 +171,17 @@ impl Backward<'_> {
         let (x, dy) = (&self.x[range.clone()], &self.dy[range.clone()]);
         let dx = &mut self.dx[range];
 
-        let mut moments = [(s.zero(), s.zero()); R];
-        for (moments, x) in moments.iter_mut().zip(x.chunks_exact(width)) {
-            *moments = vector_moments(s, x, self.eps);
-        }
+        let moments = vector_moments::<S, R>(s, x, self.eps);
         let (mut sum_g, mut sum_gh) = ([s.zero(); R], [s.zero(); R]);
         for i in (0..width).step_by(S::LANES) {
             let weight = s.load(&self.weight[i..]);
             let (mut dweight, mut dbias) = (s.load(&self.dweight[i..]), s.load(&self.dbias[i..]));
             for j in 0..R {
                 let (mean, r) = moments[j];
-                let (x, dy) = (&x[j * width..(j + 1) * width], &dy[j * width..(j + 1) * width]);
+                let here = j * width + i..(j + 1) * width;
                 // Lanes beyond the width hold the mean in x and 0 in dy, and add nothing.
-                let h = s.mul(s.sub(s.load_or(&x[i..], mean), mean), r);
-                let dy = s.load(&dy[i..]);
+                let h = s.mul(s.sub(s.load_or(&x[here.clone()], mean), mean), r);
+                let dy = s.load(&dy[here]);
                 let g = s.mul(dy, weight);
                 sum_g[j] = s.add(sum_g[j], g);
                 sum_gh[j] = s.mul_add(g, h, sum_gh[j]);
@@ -182,13 +195,12 @@ impl Backward<'_> {
             let (mean, r) = moments[j];
             let mean_g = s.splat(s.sum(sum_g[j]) / width as f32);
             let mean_gh = s.splat(s.sum(sum_gh[j]) / width as f32);
-            let (x, dy) = (&x[j * width..(j + 1) * width], &dy[j * width..(j + 1) * width]);
-            let dx = &mut dx[j * width..(j + 1) * width];
             for i in (0..width).step_by(S::LANES) {
-                let h = s.mul(s.sub(s.load(&x[i..]), mean), r);
-                let g = s.mul(s.load(&dy[i..]), s.load(&self.weight[i..]));
+                let here = j * width + i..(j + 1) * width;
+                let h = s.mul(s.sub(s.load(&x[here.clone()]), mean), r);
+                let g = s.mul(s.load(&dy[here.clone()]), s.load(&self.weight[i..]));
                 let centred = s.neg_mul_add(h, mean_gh, s.sub(g, mean_g));
-                s.put(self.store, &mut dx[i..], s.mul(r, centred));
+                s.put(self.store, &mut dx[here], s.mul(r, centred));
             }
         }
     }
@@ -202,22 +214,32 @@ fn moments(x: &[f32], eps: f32) -> (f32, f32) {
     (mean, 1.0 / (variance + eps).sqrt())
 }
 
-/// [`moments`], each in all lanes.
+/// [`moments`] of each of R rows, in all lanes.
 #[inline(always)]
-fn vector_moments<S: Simd>(s: S, x: &[f32], eps: f32) -> (S::V, S::V) {
-    let n = x.len() as f32;
-    let mut sum = s.zero();
-    for i in (0..x.len()).step_by(S::LANES) {
-        sum = s.add(sum, s.load(&x[i..]));
+fn vector_moments<S: Simd, const R: usize>(s: S, x: &[f32], eps: f32) -> [(S::V, S::V); R] {
+    let width = x.len() / R;
+    let n = width as f32;
+    let (mut mean, mut squares) = ([s.zero(); R], [s.zero(); R]);
+    for i in (0..width).step_by(S::LANES) {
+        for j in 0..R {
+            mean[j] = s.add(mean[j], s.load(&x[j * width + i..(j + 1) * width]));
+        }
     }
-    let mean = s.splat(s.sum(sum) / n);
-    let mut squares = s.zero();
-    for i in (0..x.len()).step_by(S::LANES) {
-        let d = s.sub(s.load_or(&x[i..], mean), mean);
-        squares = s.mul_add(d, d, squares);
+    for mean in &mut mean {
+        *mean = s.splat(s.sum(*mean) / n);
     }
-    let variance = s.sum(squares) / n;
-    (mean, s.splat(1.0 / (variance + eps).sqrt()))
+    for i in (0..width).step_by(S::LANES) {
+        for j in 0..R {
+            let d = s.sub(s.load_or(&x[j * width + i..(j + 1) * width], mean[j]), mean[j]);
+            squares[j] = s.mul_add(d, d, squares[j]);
+        }
+    }
+    let mut moments = [(s.zero(), s.zero()); R];
+    for j in 0..R {
+        let variance = s.sum(squares[j]) / n;
+        moments[j] = (mean[j], s.splat(1.0 / (variance + eps).sqrt()));
+    }
+    moments
 }
 
 #[cfg(test)]
@@ -300,6 +322,23 @@ mod tests {
             assert_gradient("dx", &x, &got[0], |x| loss(x, &weight64, &bias64));
             assert_gradient("dweight", &weight, &got[1], |weight| loss(&x64, weight, &bias64));
             assert_gradient("dbias", &bias, &got[2], |bias| loss(&x64, &weight64, bias));
+        }
+    }
+
+    /// One token at a time, a chunk, a batch: a row has the same bits.
+    #[test]
+    fn a_row_does_not_depend_on_its_neighbours() {
+        for width in [1, 17, 128] {
+            let (x, weight, bias) = (values(1, 7 * width, 2.0), values(2, width, 1.0), values(3, width, 1.0));
+            for isa in crate::Isa::available() {
+                let cpu = Cpu::new(isa, 1);
+                let (mut together, mut alone) = (vec![0.0; 7 * width], vec![1.0; 7 * width]);
+                layer_norm(&cpu, &x, &weight, &bias, EPS, &mut together);
+                for (x, y) in x.chunks(width).zip(alone.chunks_mut(width)) {
+                    layer_norm(&cpu, x, &weight, &bias, EPS, y);
+                }
+                assert_eq!(together, alone, "{isa}");
+            }
         }
     }
 

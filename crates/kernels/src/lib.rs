@@ -1,6 +1,73 @@
-//! The numbers behind `rwkv`.
+//! The numbers behind `rwkv`: what a model's equations become on a CPU.
+//!
+//! This crate computes on slices of numbers. It knows no model, no file and no gradient tape; each function is one
+//! operator with its formula, its shapes and its source in its documentation, and its backward beside it.
+//!
+//! ```
+//! use rwkv_kernels::{Cpu, Isa, Store, layer_norm, layer_norm_backward};
+//!
+//! let cpu = Cpu::new(Isa::detect(), 2);
+//! let x = [1.0, 2.0, 3.0, 4.0, 40.0, 30.0, 20.0, 10.0]; // (2, 4)
+//! let (weight, bias, eps) = ([1.0; 4], [0.5; 4], 1e-5); // (4)
+//!
+//! let mut y = [0.0; 8];
+//! layer_norm(&cpu, &x, &weight, &bias, eps, &mut y);
+//! // Each row has mean 0.5, its bias; the second row is the first in reverse, ten times as large.
+//! assert!((y[0] + y[1] + y[2] + y[3] - 4.0 * 0.5).abs() < 1e-5);
+//! assert!((y[0] - y[7]).abs() < 1e-4);
+//!
+//! let (dy, mut dx) = ([1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0], [0.0; 8]);
+//! let (mut dweight, mut dbias) = ([0.0; 4], [0.0; 4]);
+//! layer_norm_backward(&cpu, &x, &weight, eps, &dy, &mut dx, Store::Set, &mut dweight, &mut dbias);
+//! // Moving a whole row changes nothing: its gradients cancel.
+//! assert!((dx[0] + dx[1] + dx[2] + dx[3]).abs() < 1e-6);
+//! assert_eq!(dbias, [1.0, 0.0, 0.0, 0.0]);
+//! ```
+//!
+//! # What it aims at
+//!
+//! 1. **To be checkable.** Scalar code, plain loops that read like the formula, is the specification of every kernel.
+//!    It is tested against the formula in f64, the backwards against central differences; every faster tier is tested
+//!    against it, on every machine, for every tier that the machine has.
+//! 2. **The same bits each time.** Results do not depend on the number of threads, and a row's result does not depend on
+//!    which rows it is computed with: one token at a time, in chunks, or side by side with other texts. (The sums of
+//!    [`linear`], for training, promise the first; [`product`], for inference, promises both.) Tiers do differ from one
+//!    another in the last places: they add in another order and round a multiply-add once.
+//! 3. **The hardware's limit**, on one to some dozens of cores, for models from a hundred thousand parameters up.
+//!
+//! # Tiers
+//!
+//! [`Isa`] names the sets of instructions: scalar, AVX2, AVX-512. A [`Cpu`] holds one that the machine has, and a
+//! [`Team`] of threads, and is the first argument of every kernel. The elementwise kernels, norms, [`wkv4`] and losses
+//! are written once over a small trait of vectors (`simd.rs`, which a tier implements in some 150 lines of one
+//! intrinsic each) and compiled once for each tier; the matrix products have an inner tile for each. A value in a
+//! partly filled vector goes through the same arithmetic as in a full one, so no result depends on where it lies.
+//!
+//! # The unit of work
+//!
+//! A loop is cut into blocks (rows, channels, or tiles of a product) by the sizes of its arrays alone, never by the number of
+//! threads, and the team takes the blocks as it gets to them. A block is some thousands of elements, a few microseconds:
+//! ten times what handing it out costs. What fits in one block never leaves the caller's thread, so a decoded token of a
+//! small model wakes nobody up. Sums over rows (a gradient of a weight, a loss) are taken by block and then
+//! over the blocks in order.
+//!
+//! # Conventions
+//!
+//! - Arrays are row-major f32; a tensor of shape (rows, width) has one row a token. Only [`shift`] and [`wkv4`] look across
+//!   rows, within *segments*: ranges of rows that are consecutive tokens of one text.
+//! - `f_backward` takes the forward's inputs and the gradient `dy` of its result. Gradients by activations are set or
+//!   added, as [`Store`] says; gradients by parameters are always added.
+//! - Lengths that disagree are a mistake of the program, not of its input, and panic. Nothing else does.
+//!
+//! # What differs from a BLAS or a tensor library
+//!
+//! There are no strides, broadcasts, views or graphs: an operator is a loop over slices, fused as far as RWKV wants it (all
+//! token-shift mixes of a layer in one pass, the gate with its sigmoid), with a backward that recomputes what is
+//! cheaper to compute than to load. A BLAS has none of the recurrences, and its sums depend on the
+//! number of rows and threads; a general tensor library must hand out loops through a scheduler made for long ones,
+//! where here a step is some hundred loops of microseconds.
 
-// Vectors must not cross a call: see `simd`.
+// Vectors must not cross a call: see simd.rs.
 #![allow(clippy::inline_always)]
 
 mod adamw;
