@@ -38,7 +38,7 @@ pub struct ModelConfig {
 
 impl ModelConfig {
     /// An RWKV-4 with the usual hidden width, four times `n_embd`.
-    pub fn v4(n_vocab: usize, n_embd: usize, n_layer: usize) -> Self {
+    pub const fn v4(n_vocab: usize, n_embd: usize, n_layer: usize) -> Self {
         Self { version: Version::V4, n_vocab, n_embd, n_layer, n_ffn: 4 * n_embd }
     }
 }

@@ -1,4 +1,95 @@
-//! RWKV language models on CPUs.
+//! RWKV language models on CPUs: model files, inference, state, sampling, tokenizers.
+//!
+//! An RWKV model is trained like a transformer and run like a recurrent network, with the same parameters. Running it
+//! needs no cache of all earlier tokens: what it has read is a [`State`] of fixed size, a few KB for a small model, that
+//! can be cloned, compared, saved and taken up again.
+//!
+//! # A first run
+//!
+//! ```no_run
+//! use rwkv::{Decoder, LoadOptions, Model, Sampler, SamplerOptions, Tokenizer};
+//!
+//! # fn main() -> rwkv::Result<()> {
+//! // A training run's folder has a model.bin and a tokenizer.json.
+//! let model = Model::load("runs/moby-dick", &LoadOptions::default())?;
+//! let tokenizer = Tokenizer::load("runs/moby-dick")?;
+//!
+//! let mut state = model.new_state();
+//! let mut sampler = Sampler::new(SamplerOptions { temperature: 0.8, top_p: 0.9, ..Default::default() })?;
+//! let mut decoder = Decoder::default();
+//! let mut logits = model.eval(&tokenizer.encode("Call me")?, &mut state)?;
+//! for _ in 0..200 {
+//!     let token = sampler.sample(&logits);
+//!     print!("{}", decoder.push(&tokenizer.decode(&[token])?));
+//!     logits = model.eval(&[token], &mut state)?;
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What is where
+//! - [`Model`] evaluates tokens: one, a long prompt, or a ragged batch of many texts ([`Model::eval_batch`]), and says
+//!   how well it predicts a text ([`Model::evaluate`]).
+//! - [`ModelFile`] reads rwkv.cpp's `.bin` files, mapped and checked to the last byte; [`write_model`] writes them.
+//! - [`Sampler`] turns logits into a token, [`Tokenizer`] text into tokens, [`Decoder`] a stream of bytes into text.
+//! - [`model`] holds the architectures, each written once as equations over the trait [`Exec`]. [`Infer`] implements
+//!   it here; `rwkv-train` implements it with a tape that sends gradients back. To support a new version of RWKV is to
+//!   write its equations and the operators that are new.
+//!
+//! # Promises
+//! **The same bits, however it is asked.** A token's logits do not depend on whether the text came token by token, in
+//! chunks, whole, or beside others in a batch, nor on the number of threads. They do depend, in the last digits, on the
+//! instruction set, which can be fixed with [`LoadOptions::isa`] or `RWKV_ISA`.
+//!
+//! **No panics on bad input.** A damaged file, a token that the model does not have, a state of another model, a
+//! nonsensical option: each is an [`Error`] that says what was wrong and where, with a stable [`code`](Error::code), and
+//! leaves states and files as they were.
+//!
+//! ```
+//! use rwkv::model::Network;
+//! use rwkv::{DataType, LoadOptions, Model, ModelConfig, Sampler, SamplerOptions, write_model};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // A model over bytes that has learned nothing: any weights will do.
+//! let config = ModelConfig::v4(256, 32, 2);
+//! let (_, layout, _) = Network::new(&config);
+//! let weight = |i| -((i * 37 % 101) as f32) / 101.0;
+//! let weights: Vec<Vec<_>> = layout.specs().iter().map(|spec| (0..spec.len()).map(weight).collect()).collect();
+//! let folder = tempfile::tempdir()?;
+//! let path = folder.path().join("model.bin");
+//! write_model(&path, &config, &layout, &weights, DataType::F16)?;
+//!
+//! let model = Model::load(&path, &LoadOptions { threads: Some(2), ..Default::default() })?;
+//! let mut state = model.new_state();
+//! let logits = model.eval(&[72, 101, 108, 108, 111], &mut state)?;
+//!
+//! // One token at a time, and by way of saved bytes: the same logits.
+//! let mut again = model.new_state();
+//! for token in [72, 101, 108, 108] {
+//!     model.eval(&[token], &mut again)?;
+//! }
+//! let mut again = model.state_from_bytes(&again.to_bytes())?;
+//! assert_eq!(model.eval(&[111], &mut again)?, logits);
+//! assert_eq!(again, state);
+//!
+//! // The same seed, the same token.
+//! let sample = || Sampler::new(SamplerOptions { seed: 7, ..Default::default() }).map(|mut s| s.sample(&logits));
+//! assert_eq!(sample()?, sample()?);
+//!
+//! let error = model.eval(&[256], &mut state).unwrap_err();
+//! assert_eq!(error.code(), "TOKEN_OUT_OF_RANGE");
+//! assert_eq!(error.to_string(), "token 256 is out of range: this model's vocabulary has 256 tokens, 0 to 255");
+//! assert_eq!(again, state);
+//!
+//! std::fs::write(&path, &std::fs::read(&path)?[..1000])?;
+//! let error = Model::load(&path, &LoadOptions::default()).unwrap_err();
+//! assert!(error.to_string().ends_with(
+//!     "tensor \"emb.weight\" at byte 54: [32, 256] values of FP16 are 16384 bytes; the file has 946 left"
+//! ));
+//! # Ok(())
+//! # }
+//! ```
+
 pub mod atomic;
 pub mod config;
 pub mod data_type;

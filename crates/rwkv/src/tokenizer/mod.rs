@@ -110,14 +110,15 @@ impl Tokenizer {
         })
     }
 
-    /// Reads `tokenizer.json`.
+    /// Reads a `tokenizer.json`, or that of a training run's folder.
     ///
     /// # Errors
     /// [`Error::Io`] if it cannot be read, [`Error::Tokenizer`] if it is damaged or of an unknown kind.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
-        let fault = |problem: String| Error::Tokenizer { path: path.to_owned(), problem };
+        let path = if path.is_dir() { path.join("tokenizer.json") } else { path.to_owned() };
+        let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
+        let fault = |problem: String| Error::Tokenizer { path, problem };
         match serde_json::from_slice(&bytes) {
             Ok(Json::Byte {}) => Ok(Self::Byte),
             Ok(Json::Character { characters }) => {
@@ -146,6 +147,7 @@ mod tests {
             tokenizer.save(&path).unwrap();
             let loaded = Tokenizer::load(&path).unwrap();
             assert_eq!(loaded, tokenizer);
+            assert_eq!(Tokenizer::load(folder.path()).unwrap(), tokenizer);
             let tokens = loaded.encode(TEXT).unwrap();
             assert_eq!(tokens, tokenizer.encode_bytes(TEXT.as_bytes(), &path).unwrap());
             assert!(tokens.iter().all(|&token| (token as usize) < loaded.n_vocab()));
