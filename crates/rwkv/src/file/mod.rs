@@ -11,7 +11,7 @@
 //!
 //! # Trust
 //! None. Everything that a header says is checked against the file's length and against the model's [`Layout`] before
-//! anything of that size is allocated or read; what is wrong is an [`Error::ModelFile`](crate::Error::ModelFile) that
+//! anything of that size is allocated or read; what is wrong is an [`Error::ModelFile`] that
 //! names the file, the tensor, the byte and what was expected.
 
 mod check;

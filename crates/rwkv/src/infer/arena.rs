@@ -1,6 +1,6 @@
 //! The memory of a pass: one array that every pass uses again.
 
-/// Handle of a tensor in an [`Arena`].
+/// Handle of a tensor of the pass under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tensor {
     at: usize,
