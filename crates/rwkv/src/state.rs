@@ -177,6 +177,8 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::config::ModelConfig;
     use crate::model::Network;
@@ -220,6 +222,16 @@ mod tests {
         }
         let longer = [&bytes[..], &[0]].concat();
         assert_eq!(State::from_bytes(&longer).unwrap_err().code(), "STATE");
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(body: Vec<u8>) {
+            prop_assert!(State::from_bytes(&body).is_err());
+            // Behind a sound beginning, the length and the rest are whatever they are.
+            let head = &example().0.to_bytes()[..HEAD - 4];
+            prop_assert!(State::from_bytes(&[head, &body].concat()).is_err());
+        }
     }
 
     #[test]

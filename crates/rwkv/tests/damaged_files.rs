@@ -172,6 +172,16 @@ fn every_kind_of_damage_has_its_answer() {
             says: "with 1 layers has no such",
         },
         Case { damage: |f| f.header[4] = 3, at: In("blocks.2.ln1.weight"), says: "ended without" },
+        Case {
+            // Many layers of which there is next to nothing.
+            damage: |f| {
+                f.header[4] = 50_000;
+                let norms = (2..50_000).map(|layer| format!("blocks.{layer}.ln1.weight"));
+                f.tensors.extend(norms.map(|name| Tensor::new(&name, &[32])));
+            },
+            at: In("blocks.2.ln1.bias"),
+            says: "ended without",
+        },
         Case { damage: |f| f.header[4] = u32::MAX, at: Byte(16), says: "the file has 42 tensors" },
         // Their shapes.
         Case { damage: |f| f.header[2] = 4, at: In("emb.weight"), says: "[32, 3]; a model with n_vocab 4" },

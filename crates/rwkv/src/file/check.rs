@@ -7,7 +7,7 @@ use super::{HEADER, Header, TensorInfo, fault, unsupported};
 use crate::config::{ModelConfig, Version};
 use crate::error::{Error, Result};
 use crate::model::Network;
-use crate::params::Layout;
+use crate::params::{Layout, ParamSpec};
 
 /// The model's shape and parameters, and where in `tensors` each parameter is.
 pub(super) fn against_layout(
@@ -19,21 +19,14 @@ pub(super) fn against_layout(
     let file = Directory::new(path, file_len, tensors)?;
     let config = file.config(header)?;
     let (_, layout, _) = Network::new(&config);
-    let positions = layout
-        .specs()
-        .iter()
-        .map(|spec| {
-            let (position, tensor) = file.expect(&spec.name)?;
-            file.expect_dims(tensor, &spec.file_dims(), header)?;
-            if tensor.data_type.is_quantized() && !spec.is_matrix {
-                let problem = format!("a vector stored as {}; expected FP32 or FP16", tensor.data_type);
-                return Err(fault(path, Some(&tensor.name), tensor.offset, problem));
-            }
-            Ok(position)
-        })
-        .collect::<Result<Vec<_>>>()?;
-    if let Some(extra) = tensors.iter().find(|tensor| layout.find(&tensor.name).is_none()) {
-        let problem = format!("RWKV-{} with {} layers has no such tensor", config.version, config.n_layer);
+    let specs = layout.specs().iter();
+    let positions = specs.map(|spec| file.expect(&spec.name, spec, header)).collect::<Result<Vec<_>>>()?;
+    let mut extra = vec![true; tensors.len()];
+    for &position in &positions {
+        extra[position] = false;
+    }
+    if let Some((_, extra)) = extra.iter().zip(tensors).find(|(extra, _)| **extra) {
+        let problem = format!("RWKV {} with {} layers has no such tensor", config.version, config.n_layer);
         return Err(fault(path, Some(&extra.name), extra.offset, problem));
     }
     if let Some(tensor) = tensors.iter().find(|tensor| tensor.data_type.is_quantized()) {
@@ -65,30 +58,39 @@ impl<'a> Directory<'a> {
         Ok(Self { path, file_len, tensors: by_name })
     }
 
-    /// The shape, once it is certain that the file is large enough for it.
+    /// The shape, once it is certain that the file has all that it implies.
     ///
-    /// A [`Layout`] and a state are allocated from the shape, so each number is first checked against tensors that are
-    /// there: what they hold is at least a tenth of what will be allocated.
+    /// Layouts and states are allocated by the shape, and a few bytes of a header must not ask for gigabytes of those. So
+    /// each number is first compared with tensors that are there: the widths with two matrices, and then the number of
+    /// layers by looking for what a second layer would have in every further one.
     fn config(&self, header: &Header) -> Result<ModelConfig> {
         let Header { n_vocab, n_embd, n_layer, .. } = *header;
         let (n_vocab, n_embd, n_layer) = (n_vocab as usize, n_embd as usize, n_layer as usize);
-        let (_, emb) = self.expect("emb.weight")?;
+        let emb = self.find("emb.weight")?.1;
         self.expect_dims(emb, &[n_embd, n_vocab], header)?;
         let version = self.version()?;
+        // Four times n_embd in published models, but small ones differ, and nothing in the header says so.
+        let key = self.find("blocks.0.ffn.key.weight")?.1;
+        let n_ffn = key.dims.get(1).copied().unwrap_or(1);
+        self.expect_dims(key, &[n_embd, n_ffn], header)?;
         if n_layer > self.tensors.len() {
             let problem =
                 format!("n_layer is {n_layer}, but the file has {} tensors in all", self.tensors.len());
             return Err(fault(self.path, None, HEADER - 8, problem));
         }
-        for layer in 0..n_layer {
-            let (_, norm) = self.expect(&format!("blocks.{layer}.ln1.weight"))?;
-            self.expect_dims(norm, &[n_embd], header)?;
+        let config = ModelConfig { version, n_vocab, n_embd, n_layer, n_ffn };
+        let (_, two_layers, _) = Network::new(&ModelConfig { n_layer: 2, ..config });
+        let of_a_layer: Vec<_> = two_layers
+            .specs()
+            .iter()
+            .filter_map(|spec| Some((spec.name.strip_prefix("blocks.1.")?, spec)))
+            .collect();
+        for layer in 1..n_layer {
+            for (name, spec) in &of_a_layer {
+                self.expect(&format!("blocks.{layer}.{name}"), spec, header)?;
+            }
         }
-        // Four times n_embd in published models, but small ones differ, and nothing in the header says so.
-        let (_, key) = self.expect("blocks.0.ffn.key.weight")?;
-        let n_ffn = key.dims.get(1).copied().unwrap_or(1);
-        self.expect_dims(key, &[n_embd, n_ffn], header)?;
-        Ok(ModelConfig { version, n_vocab, n_embd, n_layer, n_ffn })
+        Ok(config)
     }
 
     /// Which RWKV this is. The header does not say; block 0's tensors do.
@@ -106,11 +108,22 @@ impl<'a> Directory<'a> {
         Err(unsupported(self.path, format!("this is an RWKV {found} model; only RWKV v4 can be run yet")))
     }
 
-    fn expect(&self, name: &str) -> Result<(usize, &'a TensorInfo)> {
+    fn find(&self, name: &str) -> Result<(usize, &'a TensorInfo)> {
         self.tensors
             .get(name)
             .copied()
             .ok_or_else(|| fault(self.path, Some(name), self.file_len, "the file ended without this tensor"))
+    }
+
+    /// Where the tensor `name` is, which is to be like `spec`.
+    fn expect(&self, name: &str, spec: &ParamSpec, header: &Header) -> Result<usize> {
+        let (position, tensor) = self.find(name)?;
+        self.expect_dims(tensor, &spec.file_dims(), header)?;
+        if tensor.data_type.is_quantized() && !spec.is_matrix {
+            let problem = format!("a vector stored as {}; expected FP32 or FP16", tensor.data_type);
+            return Err(fault(self.path, Some(name), tensor.offset, problem));
+        }
+        Ok(position)
     }
 
     fn expect_dims(&self, tensor: &TensorInfo, dims: &[usize], header: &Header) -> Result<()> {
