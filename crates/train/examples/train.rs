@@ -1,4 +1,4 @@
-//! Trains with default options and prints how fast: `train TEXT OUT [STEPS] [SEED]`.
+//! Trains with default options and prints how fast: `train TEXT OUT [STEPS] [SEED] [f32|bf16]`.
 
 use std::sync::atomic::AtomicBool;
 
@@ -7,12 +7,13 @@ use rwkv_train::{TrainOptions, Trainer};
 fn main() -> rwkv::Result<()> {
     let args: Vec<_> = std::env::args().collect();
     let (Some(data), Some(out)) = (args.get(1), args.get(2)) else {
-        eprintln!("usage: train TEXT OUT [STEPS] [SEED]");
+        eprintln!("usage: train TEXT OUT [STEPS] [SEED] [f32|bf16]");
         return Ok(());
     };
     let mut options = TrainOptions::new(data, out);
     options.max_steps = args.get(3).and_then(|steps| steps.parse().ok()).unwrap_or(options.max_steps);
     options.seed = args.get(4).and_then(|seed| seed.parse().ok()).unwrap_or(options.seed);
+    options.precision = args.get(5).map(|name| name.parse()).transpose()?;
     let mut trainer = Trainer::create(&options)?;
     println!("{} parameters, {} threads", trainer.n_params(), trainer.threads());
     let mut tokens = 0;

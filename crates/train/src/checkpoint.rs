@@ -94,9 +94,9 @@ pub(crate) fn write(run: &Path, mut manifest: Manifest, tensors: [&[Vec<f32>]; 3
 /// [`Error::Run`] if anything is missing or damaged.
 pub(crate) fn read(path: &Path, layout: &Layout) -> Result<Checkpoint> {
     let file = path.join("checkpoint.json");
-    let bytes = fs::read(&file).map_err(|error| damaged(&file, format!("cannot be read ({error})")))?;
+    let bytes = fs::read(&file).map_err(|error| damaged(&file, &format!("cannot be read ({error})")))?;
     let manifest: Manifest = serde_json::from_slice(&bytes)
-        .map_err(|error| damaged(&file, format!("not a checkpoint ({error})")))?;
+        .map_err(|error| damaged(&file, &format!("not a checkpoint ({error})")))?;
     if manifest.format != FORMAT {
         return Err(fault(
             &file,
@@ -104,7 +104,7 @@ pub(crate) fn read(path: &Path, layout: &Layout) -> Result<Checkpoint> {
         ));
     }
     if manifest.crc32 != manifest.checksum() {
-        return Err(damaged(&file, "its checksum is wrong".to_owned()));
+        return Err(damaged(&file, "its checksum is wrong"));
     }
     let [params, means, squares] = std::array::from_fn(|index| {
         read_floats(&path.join(FILES[index]), manifest.files_crc32[index], layout)
@@ -125,21 +125,21 @@ fn write_floats(path: &Path, values: &[Vec<f32>]) -> Result<u32> {
 }
 
 fn read_floats(path: &Path, crc32: u32, layout: &Layout) -> Result<Vec<Vec<f32>>> {
-    let problem = |error: io::Error| damaged(path, format!("cannot be read ({error})"));
+    let problem = |error: io::Error| damaged(path, &format!("cannot be read ({error})"));
     let (len, expected) = (fs::metadata(path).map_err(problem)?.len(), layout.n_params() as u64 * 4);
     if len != expected {
-        return Err(damaged(path, format!("it has {len} bytes and should have {expected}")));
+        return Err(damaged(path, &format!("it has {len} bytes and should have {expected}")));
     }
     let bytes = fs::read(path).map_err(problem)?;
     if crc32fast::hash(&bytes) != crc32 {
-        return Err(damaged(path, "its checksum is wrong".to_owned()));
+        return Err(damaged(path, "its checksum is wrong"));
     }
     let mut floats = bytes.as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes));
     Ok(layout.specs().iter().map(ParamSpec::len).map(|len| floats.by_ref().take(len).collect()).collect())
 }
 
 /// Says what is wrong with a file of a checkpoint, and how to go on without it.
-fn damaged(path: &Path, problem: String) -> Error {
+fn damaged(path: &Path, problem: &str) -> Error {
     let advice = "this checkpoint is damaged; remove its folder to go on from the one before";
     fault(path, format!("{problem}; {advice}"))
 }

@@ -57,7 +57,7 @@ impl Dataset {
         let n_train = tokens.len() / 10 * 9 + tokens.len() % 10 * 9 / 10; // ⌊0.9 n⌋ without a float
         let unit = match tokenizer {
             Tokenizer::Byte => "byte",
-            _ => "character",
+            Tokenizer::Character(_) => "character",
         };
         if let Some(problem) = too_short(&tokens, n_train, ctx_len, unit) {
             return Err(fault(path, problem));
@@ -129,7 +129,10 @@ pub struct Windows {
 }
 
 impl Windows {
-    /// Windows over `n_tokens` tokens, at least `ctx_len + 1`.
+    /// Windows over `n_tokens` tokens.
+    ///
+    /// # Panics
+    /// If there are not at least `ctx_len + 1`.
     pub fn new(seed: u64, n_tokens: usize, ctx_len: usize) -> Self {
         assert!(n_tokens > ctx_len, "{n_tokens} tokens have no window of {ctx_len} with a token after it");
         Self { seed, n_tokens, ctx_len, epoch: None, starts: Vec::new() }

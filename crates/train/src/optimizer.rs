@@ -61,6 +61,7 @@ impl AdamW {
     ///
     /// # Panics
     /// If they do not have the layout's lengths.
+    #[must_use]
     pub fn with_moments(mut self, means: Vec<Vec<f32>>, squares: Vec<Vec<f32>>) -> Self {
         for moments in [&means, &squares] {
             assert!(

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rwkv::ModelConfig;
 use rwkv::model::Network;
 use rwkv::params::{Layout, ParamSpec};
-use rwkv_kernels::{Cpu, Isa};
+use rwkv_kernels::{Cpu, Isa, Precision};
 use rwkv_train::tape::Tape;
 use safetensors::SafeTensors;
 
@@ -29,9 +29,9 @@ struct Recorded {
 
 impl Recorded {
     fn read() -> Self {
-        let file = SafeTensors::deserialize(RECORD).unwrap();
+        let file = SafeTensors::deserialize(RECORD).expect("the record");
         let words = |name: &str| -> Vec<u32> {
-            let data = file.tensor(name).unwrap().data();
+            let data = file.tensor(name).expect(name).data();
             data.as_chunks().0.iter().map(|&word| u32::from_le_bytes(word)).collect()
         };
         let floats = |name: &str| -> Vec<f32> { words(name).into_iter().map(f32::from_bits).collect() };
@@ -93,6 +93,23 @@ fn loss_logits_and_all_gradients_are_those_of_pytorch() {
             let (worst, name) = errors.max_by(|a, b| a.0.total_cmp(&b.0)).unwrap();
             println!("{isa}: largest relative error of a gradient {worst:.1e}, of {name}");
             assert!(worst < 1e-4, "{isa}: {name}: {worst}");
+        }
+    }
+}
+
+#[test]
+fn gradients_in_bf16_are_those_of_pytorch_up_to_its_eight_bits() {
+    let recorded = Recorded::read();
+    for isa in Isa::available().into_iter().filter(|&isa| Precision::Bf16.is_supported(isa)) {
+        let cpu = Arc::new(Cpu::new(isa, 2).with_precision(Precision::Bf16));
+        let (mut tape, loss, _) = recorded.tape(&cpu, &recorded.params);
+        tape.backward();
+        assert!((loss - recorded.loss).abs() < 2e-2, "loss {loss}, PyTorch {}", recorded.loss);
+        for ((spec, ours), theirs) in
+            recorded.layout.specs().iter().zip(tape.param_gradients()).zip(&recorded.gradients)
+        {
+            let error = error(ours, theirs);
+            assert!(error < 5e-2, "{}: {error}", spec.name);
         }
     }
 }

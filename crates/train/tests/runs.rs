@@ -41,7 +41,8 @@ impl Place {
 
 /// Some sentences, none like the other.
 fn prose() -> String {
-    (0..120).map(|i| format!("Line {i}: {} whales and {} ships.\n", i * i % 97, i * 7 % 13)).collect()
+    let line = |i: usize| format!("Line {i}: {} whales and {} ships.", i * i % 97, i * 7 % 13);
+    (0..120).map(line).collect::<Vec<_>>().join("\n")
 }
 
 fn run(trainer: &mut Trainer, steps: usize) -> Vec<StepReport> {
