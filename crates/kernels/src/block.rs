@@ -27,10 +27,16 @@ pub(crate) fn rows(len: usize, width: usize) -> usize {
     len / width
 }
 
-/// Panics unless every range lies within `rows`.
+/// Panics unless the segments lie within `rows` in ascending order, none overlapping the next: threads write the rows of
+/// different segments at the same time.
 pub(crate) fn check_segments(segments: &[Range<usize>], rows: usize) {
+    let mut end = 0;
     for segment in segments {
-        assert!(segment.start <= segment.end && segment.end <= rows, "segment {segment:?} of {rows} rows");
+        assert!(
+            end <= segment.start && segment.start <= segment.end && segment.end <= rows,
+            "segment {segment:?} after row {end}, of {rows} rows"
+        );
+        end = segment.end;
     }
 }
 

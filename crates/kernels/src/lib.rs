@@ -30,9 +30,8 @@
 //!    It is tested against the formula in f64, the backwards against central differences; every faster tier is tested
 //!    against it, on every machine, for every tier that the machine has.
 //! 2. **The same bits each time.** Results do not depend on the number of threads, and a row's result does not depend on
-//!    which rows it is computed with: one token at a time, in chunks, or side by side with other texts. (The sums of
-//!    [`linear`], for training, promise the first; [`product`], for inference, promises both.) Tiers do differ from one
-//!    another in the last places: they add in another order and round a multiply-add once.
+//!    which rows it is computed with: one token at a time, in chunks, or side by side with other texts. Tiers do differ
+//!    from one another in the last places: they add in another order and round a multiply-add once.
 //! 3. **The hardware's limit**, on one to some dozens of cores, for models from a hundred thousand parameters up.
 //!
 //! # Tiers
@@ -54,10 +53,11 @@
 //! # Conventions
 //!
 //! - Arrays are row-major f32; a tensor of shape (rows, width) has one row a token. Only [`shift`] and [`wkv4`] look across
-//!   rows, within *segments*: ranges of rows that are consecutive tokens of one text.
+//!   rows, within *segments*: ranges of rows, in ascending order, each the consecutive tokens of one text.
 //! - `f_backward` takes the forward's inputs and the gradient `dy` of its result. Gradients by activations are set or
 //!   added, as [`Store`] says; gradients by parameters are always added.
-//! - Lengths that disagree are a mistake of the program, not of its input, and panic. Nothing else does.
+//! - Lengths that disagree, and tokens that the vocabulary does not have, are mistakes of the calling program, not of
+//!   its input, and panic. Nothing else does.
 //!
 //! # What differs from a BLAS or a tensor library
 //!

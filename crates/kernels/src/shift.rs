@@ -16,7 +16,7 @@ use crate::{Cpu, Parts, Store};
 /// no states at all, every segment starts from zeros and nothing is left. Rows in no segment are unspecified.
 ///
 /// # Panics
-/// If the lengths disagree.
+/// If the lengths disagree, or the segments are not in ascending order.
 pub fn shift(
     cpu: &Cpu,
     segments: &[Range<usize>],
@@ -58,7 +58,7 @@ pub fn shift(
 /// The state is taken as a constant: gradients end at the segment's start. Rows in no segment are left alone.
 ///
 /// # Panics
-/// If the lengths disagree.
+/// If the lengths disagree, or the segments are not in ascending order.
 pub fn shift_backward(
     cpu: &Cpu,
     segments: &[Range<usize>],
@@ -77,7 +77,7 @@ pub fn shift_backward(
             let start = segment.start.max(block.start);
             let end = (segment.end - 1).min(block.end);
             if start < end {
-                // SAFETY: blocks of rows do not overlap, nor do segments.
+                // SAFETY: blocks of rows do not overlap, and a block takes one part at a time.
                 let dx = unsafe { dx.part(elements(&(start..end), width)) };
                 let dy = &dy[elements(&(start + 1..end + 1), width)];
                 dispatch(cpu.isa(), Put { from: dy, into: dx, store });

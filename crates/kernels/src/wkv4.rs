@@ -44,7 +44,7 @@ const EMPTY: f32 = -1e30;
 /// from the initial state (0, 0, −1e30) and nothing is left. Rows in no segment are left alone.
 ///
 /// # Panics
-/// If the lengths disagree.
+/// If the lengths disagree, or the segments are not in ascending order.
 pub fn wkv4(
     cpu: &Cpu,
     segments: &[Range<usize>],
@@ -310,6 +310,13 @@ mod tests {
                 assert_eq!(chunked, whole, "{isa}, chunks of {chunk}");
             }
         }
+    }
+
+    #[test]
+    #[should_panic(expected = "segment 1..3 after row 2")]
+    fn segments_that_overlap_are_refused() {
+        let (k, v) = (&[0.0; 3], &[0.0; 3]);
+        wkv4(&Cpu::new(Isa::Scalar, 1), &[0..2, 1..3], &mut [], 0, &[-1.0], &[0.0], k, v, &mut [0.0; 3]);
     }
 
     #[test]

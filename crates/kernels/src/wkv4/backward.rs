@@ -17,7 +17,7 @@ use crate::{Cpu, Parts, Store};
 /// `b·exp(p)` gather what a value and its weight do to all later outputs.
 ///
 /// # Panics
-/// If the lengths disagree.
+/// If the lengths disagree, or the segments are not in ascending order.
 pub fn wkv4_backward(
     cpu: &Cpu,
     segments: &[Range<usize>],
