@@ -3,7 +3,7 @@
 //! A pass records one entry for each operator that the model's equations call. [`Tape::backward`] walks that list
 //! from its end; each operator reads the gradient of its output and adds to those of its inputs and parameters.
 //! Since a model calls the same operators with the same shapes at every step, the n-th tensor of a pass takes the
-//! n-th buffer of the pass before: once warm, a step allocates nothing.
+//! n-th buffer of the pass before: once warm, a step allocates no activation and no gradient.
 
 mod gradients;
 mod values;
