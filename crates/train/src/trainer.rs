@@ -11,7 +11,7 @@ use rwkv::state::StateLayout;
 use rwkv::{
     DataType, Decoder, Error, Model, ModelConfig, Result, Sampler, SamplerOptions, Tokenizer, write_model,
 };
-use rwkv_kernels::Cpu;
+use rwkv_kernels::{Cpu, Isa, Precision};
 
 use crate::checkpoint::{self, Checkpoint, Manifest};
 use crate::data::{Dataset, Windows, validation_windows};
@@ -351,6 +351,16 @@ impl Trainer {
     /// Threads in use.
     pub fn threads(&self) -> usize {
         self.tape.cpu().threads()
+    }
+
+    /// The instruction set in use.
+    pub fn isa(&self) -> Isa {
+        self.tape.cpu().isa()
+    }
+
+    /// What matrix products multiply.
+    pub fn precision(&self) -> Precision {
+        self.tape.cpu().precision()
     }
 
     /// Raw parameters, in the order of the model's layout.
