@@ -5,9 +5,9 @@
 //! summed in f32. Twice the multiply-adds of f32 come out of the same units.
 
 use std::arch::x86_64::{
-    __m256bh, __m256i, __m512, __m512bh, __m512i, _mm512_cvtepu16_epi32, _mm512_cvtneps_pbh,
-    _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_storeu_epi32, _mm512_mask_storeu_ps,
-    _mm512_or_si512, _mm512_set1_epi32, _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_ps,
+    __m256bh, __m512, __m512bh, __m512i, _mm512_cvtne2ps_pbh, _mm512_cvtneps_pbh, _mm512_dpbf16_ps,
+    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_storeu_epi32, _mm512_mask_storeu_ps,
+    _mm512_permutexvar_epi16, _mm512_set1_epi32, _mm512_setzero_ps, _mm512_storeu_ps,
 };
 use std::mem::transmute;
 
@@ -46,6 +46,10 @@ unsafe impl Element for Pair {
     const TERMS: usize = 2;
     const ZERO: Self = Self(0);
 
+    fn in_place(_: &[f32]) -> Option<*const Self> {
+        None
+    }
+
     fn pack_along(data: &[f32], out: &mut [Self]) {
         // SAFETY: elements of this type are packed only for this tile, which `Precision` has checked.
         unsafe { pack_along(data, out) }
@@ -63,22 +67,33 @@ fn pack_along(data: &[f32], out: &mut [Pair]) {
     for (data, out) in data.chunks(16).zip(out.chunks_mut(8)) {
         // SAFETY: both are eight words of four bytes.
         let pairs = unsafe { transmute::<__m256bh, [Pair; 8]>(round(data)) };
-        out.copy_from_slice(&pairs[..out.len()]);
+        match <&mut [Pair; 8]>::try_from(&mut *out) {
+            Ok(out) => *out = pairs, // one store, where a slice of unknown length takes a call
+            Err(_) => out.copy_from_slice(&pairs[..out.len()]),
+        }
     }
 }
 
-/// Either row may be shorter than `out`: zeros stand for what it lacks.
+/// An empty `second` row stands for zeros.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 fn pack_across(first: &[f32], second: &[f32], out: &mut [Pair]) {
-    for (start, out) in (0..out.len()).step_by(16).zip(out.chunks_mut(16)) {
-        let [low, high] = [first, second].map(|row| {
-            let row = row.get(start..).unwrap_or_default();
-            // SAFETY: both are sixteen words of two bytes.
-            _mm512_cvtepu16_epi32(unsafe { transmute::<__m256bh, __m256i>(round(&row[..row.len().min(16)])) })
-        });
-        let pairs = _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
-        // SAFETY: the mask picks the elements of `out`.
-        unsafe { _mm512_mask_storeu_epi32(out.as_mut_ptr().cast(), mask16(out.len()), pairs) };
+    assert!(first.len() == out.len() && (second.len() == out.len() || second.is_empty()));
+    // Rounding two vectors puts the second's sixteen numbers above the first's: word 2j of the pairs is word j, word
+    // 2j + 1 is word 16 + j.
+    let interleave: [i16; 32] = std::array::from_fn(|word| (word / 2 + word % 2 * 16) as i16);
+    // SAFETY: both are 32 words of two bytes.
+    let interleave = unsafe { transmute::<[i16; 32], __m512i>(interleave) };
+    for start in (0..out.len()).step_by(16) {
+        let mask = mask16(out.len() - start);
+        // SAFETY: the masks pick what is left of each row and of `out`, an empty row's picks nothing.
+        unsafe {
+            let low = load_part16(first.as_ptr().wrapping_add(start), mask);
+            let high =
+                load_part16(second.as_ptr().wrapping_add(start), if second.is_empty() { 0 } else { mask });
+            let words = transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
+            let pairs = _mm512_permutexvar_epi16(interleave, words);
+            _mm512_mask_storeu_epi32(out.as_mut_ptr().wrapping_add(start).cast(), mask, pairs);
+        }
     }
 }
 

@@ -11,8 +11,9 @@
 //! ```
 //!
 //! Packing is where f32 becomes whatever the tile multiplies. A stays in the order that it had, along the shared index
-//! or across it: a tile broadcasts single elements of it, from rows as well as from columns. It is packed all the same,
-//! because rows a power of two apart would evict each other from the cache.
+//! or across it: a tile broadcasts single elements of it, from rows as well as from columns. Rows along the index are
+//! packed all the same, because rows a power of two apart would evict each other from the cache; columns of f32 are
+//! used where they lie.
 
 use std::cell::RefCell;
 use std::thread::LocalKey;
@@ -134,6 +135,7 @@ fn multiply<T: Tile>(
     let tiles_per_task = (TASK / (height * n * depth)).clamp(1, tiles.div_ceil(8));
     let task_rows = tiles_per_task * height;
     assert!(packed.len() == n.div_ceil(T::WIDTH) * T::WIDTH * steps && c.len() == m * n);
+    assert!(a.data.len() > (m - 1) * a.row + (depth - 1) * a.col);
     let parts = Parts::new(c);
     cpu.run(m.div_ceil(task_rows), |task| {
         let rows = task * task_rows..m.min((task + 1) * task_rows);
@@ -150,7 +152,8 @@ fn multiply<T: Tile>(
                         cols: T::WIDTH.min(n - first),
                     };
                     let a = Strided { data: a.data.wrapping_add(row * a.row), ..a };
-                    // SAFETY: `Cpu::new` has checked the tier. The tile's rows of A were packed just now, the panel
+                    // SAFETY: `Cpu::new` has checked the tier. The tile's rows of A were packed just now (or lie
+                    // within `a` by the assertion above), the panel
                     // has `steps` rows of WIDTH elements, and `out` lies within this task's rows of C.
                     unsafe { T::tile(steps, a, panel.as_ptr(), out, store) };
                 }
@@ -159,7 +162,7 @@ fn multiply<T: Tile>(
     });
 }
 
-/// Packs `rows` rows of A, in the order in which `view` has them.
+/// Packs `rows` rows of A, in the order in which `view` has them, unless they can be used where they are.
 fn pack_a<T: Tile>(
     data: &[f32],
     view: View<'_>,
@@ -173,6 +176,8 @@ fn pack_a<T: Tile>(
             T::Element::pack_along(&data[..depth], out);
         }
         Strided { data: out.as_ptr(), row: steps, col: 1 }
+    } else if let Some(data) = T::Element::in_place(data) {
+        Strided { data, row: 1, col: view.col }
     } else {
         pack::across(data, view.col, rows, depth, rows, out);
         Strided { data: out.as_ptr(), row: 1, col: rows }

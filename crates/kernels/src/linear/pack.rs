@@ -10,6 +10,9 @@ pub(super) unsafe trait Element: Copy + Send + Sync {
     /// All terms zero.
     const ZERO: Self;
 
+    /// Elements across the rows of `data`, where they lie; `None` if they have to be packed first.
+    fn in_place(data: &[f32]) -> Option<*const Self>;
+
     /// `out[p]` holds `data[p·TERMS..]`: as many elements as that takes, zeros beyond the end of `data`.
     fn pack_along(data: &[f32], out: &mut [Self]);
 
@@ -22,14 +25,22 @@ unsafe impl Element for f32 {
     const TERMS: usize = 1;
     const ZERO: Self = 0.0;
 
+    fn in_place(data: &[f32]) -> Option<*const Self> {
+        Some(data.as_ptr())
+    }
+
     fn pack_along(data: &[f32], out: &mut [Self]) {
         out.copy_from_slice(data);
     }
 
     fn pack_across<'a>(row: impl Fn(usize) -> Option<&'a [f32]>, out: &mut [Self]) {
-        if let Some(row) = row(0) {
-            out.copy_from_slice(row);
-        }
+        let row = row(0).unwrap_or_default();
+        assert_eq!(row.len(), out.len());
+        // A panel's row is a cache line or two: a call of memcpy would cost more than the copy.
+        let (lines, rest) = row.as_chunks::<16>();
+        let (out_lines, out_rest) = out.as_chunks_mut::<16>();
+        out_lines.iter_mut().zip(lines).for_each(|(out, line)| *out = *line);
+        out_rest.iter_mut().zip(rest).for_each(|(out, value)| *out = *value);
     }
 }
 
