@@ -1,1 +1,28 @@
-//! The napi-rs binding.
+//! The napi-rs binding of `rwkv`: types across the border, work on libuv's threads, error codes. No numerics.
+//!
+//! JavaScript pulls: each exported asynchronous function does one piece of work (a prompt, some tokens, an optimizer
+//! step) as one `Job`, and the TypeScript above it loops. Nothing here calls back into JavaScript.
+
+// Exported functions take values as JavaScript hands them over.
+#![allow(clippy::needless_pass_by_value)]
+
+mod control;
+mod environment;
+mod failure;
+mod job;
+mod model;
+mod session;
+mod slot;
+mod state;
+mod tokenizer;
+mod trainer;
+
+use napi::Env;
+use napi::bindgen_prelude::Object;
+use napi_derive::napi;
+
+/// Runs when an environment loads the addon.
+#[napi(module_exports)]
+pub fn load(_exports: Object<'_>, env: Env) -> napi::Result<()> {
+    environment::start(env)
+}

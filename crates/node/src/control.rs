@@ -1,0 +1,86 @@
+//! How JavaScript stops work and sees how far it is, without a callback between threads.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use napi_derive::napi;
+
+use crate::failure::Result;
+
+/// What an `AbortSignal` raises and work looks at between two pieces of itself, and what work says of its progress.
+#[napi]
+#[derive(Default)]
+pub struct Cancel(Flag);
+
+/// The work's side of a [`Cancel`].
+#[derive(Clone, Default)]
+pub(crate) struct Flag(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    raised: AtomicBool,
+    done: AtomicUsize,
+    total: AtomicUsize,
+}
+
+#[napi]
+impl Cancel {
+    /// A flag that is down.
+    #[napi(constructor)]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Asks the work to stop. There is no way back.
+    #[napi]
+    pub fn raise(&self) {
+        self.0.raise();
+    }
+
+    /// How far the work is, in units of its own.
+    #[napi(getter)]
+    pub fn done(&self) -> f64 {
+        self.0.0.done.load(Ordering::Relaxed) as f64
+    }
+
+    /// How far it will go; 0 as long as it is not known.
+    #[napi(getter)]
+    pub fn total(&self) -> f64 {
+        self.0.0.total.load(Ordering::Relaxed) as f64
+    }
+}
+
+impl Cancel {
+    /// The work's side.
+    pub(crate) fn flag(&self) -> Flag {
+        self.0.clone()
+    }
+}
+
+impl Flag {
+    /// Asks the work to stop.
+    pub(crate) fn raise(&self) {
+        self.0.raised.store(true, Ordering::Relaxed);
+    }
+
+    /// The flag as other crates know it.
+    pub(crate) fn raised(&self) -> &AtomicBool {
+        &self.0.raised
+    }
+
+    /// Whether the work is to stop.
+    pub(crate) fn is_raised(&self) -> bool {
+        self.0.raised.load(Ordering::Relaxed)
+    }
+
+    /// `Aborted` if the work is to stop.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.is_raised() { Err(rwkv::Error::Aborted.into()) } else { Ok(()) }
+    }
+
+    /// Says how far the work is.
+    pub(crate) fn progress(&self, done: usize, total: usize) {
+        self.0.done.store(done, Ordering::Relaxed);
+        self.0.total.store(total, Ordering::Relaxed);
+    }
+}

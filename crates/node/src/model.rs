@@ -1,0 +1,206 @@
+//! A loaded model.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use napi::Env;
+use napi::bindgen_prelude::{AsyncTask, ObjectFinalize};
+use napi_derive::napi;
+use rwkv::{LoadOptions, Model};
+
+use crate::control::{Cancel, Flag};
+use crate::environment::{self, Close, Held};
+use crate::failure::{Failure, Result, Thrown};
+use crate::job::Job;
+use crate::session::NativeSession;
+use crate::tokenizer::NativeTokenizer;
+
+/// What a model is and how it is run.
+#[napi(object)]
+pub struct ModelInfo {
+    /// RWKV's version: "v4".
+    pub version: String,
+    /// Tokens in the vocabulary.
+    pub n_vocab: u32,
+    /// Width of the residual stream.
+    pub n_embd: u32,
+    /// Number of blocks.
+    pub n_layer: u32,
+    /// Width of the channel mix's hidden layer.
+    pub n_ffn: u32,
+    /// Number of weights.
+    pub parameters: f64,
+    /// The format that matrices are stored in: "FP32" or "FP16".
+    pub format: String,
+    /// The file's size in bytes.
+    pub file_size: f64,
+    /// The instruction set in use.
+    pub isa: String,
+    /// The threads in use.
+    pub threads: u32,
+}
+
+/// How well a model predicts a text.
+#[napi(object)]
+pub struct TextLoss {
+    /// Number of tokens predicted.
+    pub tokens: f64,
+    /// Mean of −ln p over those.
+    pub loss: f64,
+    /// e^loss.
+    pub perplexity: f64,
+    /// The loss in bits for each byte that those tokens stand for.
+    pub bits_per_byte: f64,
+}
+
+/// A model until it is closed. Sessions share it, and ask for it anew at each call.
+pub(crate) struct Handle {
+    model: Mutex<Option<Model>>,
+    closed: AtomicBool,
+}
+
+impl Handle {
+    /// The model.
+    pub(crate) fn get(&self) -> Result<Model> {
+        let model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
+        model.clone().ok_or_else(|| Failure::closed("model"))
+    }
+
+    /// `Aborted` if `cancel` is raised, `CLOSED` if the model was closed meanwhile: work asks now and then.
+    pub(crate) fn go_on(&self, cancel: &Flag) -> Result<()> {
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(Failure::closed("model"));
+        }
+        if cancel.is_raised() {
+            return Err(rwkv::Error::Aborted.into());
+        }
+        Ok(())
+    }
+}
+
+impl Close for Handle {
+    fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+        let model = self.model.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // Dropped here, after the lock: the last owner joins the model's threads.
+        drop(model);
+    }
+}
+
+/// A loaded model.
+#[napi(custom_finalize)]
+pub struct NativeModel {
+    pub(crate) handle: Arc<Handle>,
+    info: ModelInfo,
+    held: Held,
+}
+
+#[napi]
+impl NativeModel {
+    /// Loads a `.bin` file, or the `model.bin` of a training run's folder.
+    #[napi(ts_return_type = "Promise<NativeModel>")]
+    pub fn load(path: String, threads: Option<u32>, cancel: &Cancel) -> AsyncTask<Job<NativeModel>> {
+        let cancel = cancel.flag();
+        let work = move || {
+            cancel.check()?;
+            let path = PathBuf::from(path);
+            let options = LoadOptions { threads: threads.map(|threads| threads as usize), isa: None };
+            let model = Model::load(&path, &options)?;
+            let file_size = file_size(&path)?;
+            cancel.check()?;
+            Ok((model, file_size))
+        };
+        Job::run_then(work, |(model, file_size), env| Self::new(model, file_size, env))
+    }
+
+    fn new(model: Model, file_size: u64, env: Env) -> Self {
+        let config = *model.config();
+        let info = ModelInfo {
+            version: config.version.to_string(),
+            n_vocab: config.n_vocab as u32,
+            n_embd: config.n_embd as u32,
+            n_layer: config.n_layer as u32,
+            n_ffn: config.n_ffn as u32,
+            parameters: model.n_params() as f64,
+            format: model.data_type().to_string(),
+            file_size: file_size as f64,
+            isa: model.cpu().isa().to_string(),
+            threads: model.cpu().threads() as u32,
+        };
+        let handle = Arc::new(Handle { model: Mutex::new(Some(model)), closed: AtomicBool::new(false) });
+        environment::watch(&handle);
+        Self { handle, info, held: Held::new(file_size, env) }
+    }
+
+    /// What it is and how it is run.
+    #[napi(getter)]
+    pub fn info(&self) -> ModelInfo {
+        ModelInfo {
+            version: self.info.version.clone(),
+            format: self.info.format.clone(),
+            isa: self.info.isa.clone(),
+            ..self.info
+        }
+    }
+
+    /// A session at the start of a text.
+    #[napi]
+    pub fn create_session(&self) -> std::result::Result<NativeSession, Thrown> {
+        Ok(NativeSession::new(&self.handle)?)
+    }
+
+    /// The loss on the text file `path`; with a `ctx_len`, in windows of so many tokens.
+    #[napi(ts_return_type = "Promise<TextLoss>")]
+    pub fn evaluate(
+        &self,
+        path: String,
+        tokenizer: &NativeTokenizer,
+        ctx_len: Option<u32>,
+        cancel: &Cancel,
+    ) -> AsyncTask<Job<TextLoss>> {
+        let (handle, tokenizer, cancel) = (Arc::clone(&self.handle), Arc::clone(&tokenizer.0), cancel.flag());
+        Job::run(move || {
+            let model = handle.get()?;
+            let path = Path::new(&path);
+            let bytes = std::fs::read(path).map_err(rwkv::Error::io("read", path))?;
+            let tokens = tokenizer.encode_bytes(&bytes, path)?;
+            let mut stopped = Ok(());
+            let result = model.evaluate(&tokens, ctx_len.map(|n| n as usize), |done, total| {
+                cancel.progress(done, total);
+                stopped = handle.go_on(&cancel);
+                if stopped.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            });
+            stopped?;
+            let found = result?;
+            let n_bytes = tokenizer.decode(&tokens[1..=found.n_tokens])?.len();
+            Ok(TextLoss {
+                tokens: found.n_tokens as f64,
+                loss: found.loss,
+                perplexity: found.perplexity(),
+                bits_per_byte: found.bits_per_byte(n_bytes),
+            })
+        })
+    }
+
+    /// Frees the model, when the work under way has stopped.
+    #[napi]
+    pub fn close(&self, env: Env) {
+        self.handle.close();
+        self.held.release(env);
+    }
+}
+
+impl ObjectFinalize for NativeModel {
+    fn finalize(self, env: Env) -> napi::Result<()> {
+        self.close(env);
+        Ok(())
+    }
+}
+
+/// The size of the file that [`Model::load`] takes for `path`.
+fn file_size(path: &Path) -> Result<u64> {
+    let file = if path.is_dir() { path.join("model.bin") } else { path.to_owned() };
+    Ok(std::fs::metadata(&file).map_err(rwkv::Error::io("read", &file))?.len())
+}
