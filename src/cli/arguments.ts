@@ -1,0 +1,93 @@
+import { parseArgs } from 'node:util'
+import { kebab } from './format.js'
+import { suggestion, UsageError } from './usage.js'
+
+/** One option of a verb. Its name is the TypeScript one; on the command line it is written in kebab case. */
+export interface Option {
+  readonly kind: 'text' | 'number' | 'integer' | 'flag'
+  /** What stands for the value in the help, such as `FILE`. */
+  readonly value?: string
+  readonly help: string
+  /** Shown in the help; the default itself lives where the option is used. */
+  readonly default?: string | number
+}
+
+/** The options that a verb knows, by their TypeScript names. */
+export type Options = Readonly<Record<string, Option>>
+
+/** The values that were given, by the same names; what was not given is absent. */
+export type Values<O extends Options> = { [K in keyof O]?: ValueOf<O[K]['kind']> }
+
+type ValueOf<K extends Option['kind']> = K extends 'text' ? string : K extends 'flag' ? boolean : number
+
+/**
+ * Reads what follows the verb.
+ *
+ * @param args The words after the verb.
+ * @param positionals Names of the words that are no options, such as `['MODEL']`; each must be there.
+ * @throws {UsageError} naming the option that is unknown, has no value or is not a number.
+ */
+export function readArguments<O extends Options>(
+  args: readonly string[],
+  positionals: readonly string[],
+  options: O,
+): { words: string[]; values: Values<O> } {
+  const byFlag = new Map(Object.entries(options).map(([name, option]) => [kebab(name), { name, option }]))
+  const config = Object.fromEntries(
+    [...byFlag].map(([flag, { option }]) => [
+      flag,
+      { type: option.kind === 'flag' ? 'boolean' : 'string' } as const,
+    ]),
+  )
+  const { tokens } = parseArgs({ args: attachNegatives(args), options: config, strict: false, tokens: true })
+  const words: string[] = []
+  const values: Record<string, string | number | boolean> = {}
+  for (const token of tokens) {
+    if (token.kind === 'positional') words.push(token.value)
+    if (token.kind !== 'option') continue
+    const known = token.rawName.startsWith('--') ? byFlag.get(token.name) : undefined
+    if (!known)
+      throw new UsageError(
+        `unknown option ${token.rawName}`,
+        suggestion(token.name, [...byFlag.keys()], '--'),
+      )
+    values[known.name] = readValue(token.rawName, known.option, token.value)
+  }
+  checkWords(words, positionals)
+  return { words, values: values as Values<O> }
+}
+
+function readValue(flag: string, option: Option, value: string | undefined): string | number | boolean {
+  if (option.kind === 'flag') {
+    if (value !== undefined) throw new UsageError(`${flag} takes no value, but got "${value}"`)
+    return true
+  }
+  if (value === undefined) throw new UsageError(`${flag} needs a value: ${flag} ${option.value ?? 'VALUE'}`)
+  if (option.kind === 'text') return value
+  const number = value.trim() === '' ? Number.NaN : Number(value)
+  if (!Number.isFinite(number)) throw new UsageError(`${flag} is "${value}"; it must be a number`)
+  if (option.kind === 'integer' && !Number.isSafeInteger(number)) {
+    throw new UsageError(`${flag} is ${value}; it must be a whole number`)
+  }
+  return number
+}
+
+function checkWords(words: readonly string[], positionals: readonly string[]): void {
+  const missing = positionals[words.length]
+  if (missing) throw new UsageError(`${missing} is missing`)
+  const extra = words[positionals.length]
+  if (extra !== undefined)
+    throw new UsageError(`unexpected argument "${extra}"`, 'quote a value that has spaces')
+}
+
+/** `--seed -1` → `--seed=-1`: `parseArgs` would take `-1` for an option. */
+function attachNegatives(args: readonly string[]): string[] {
+  const attached: string[] = []
+  for (const arg of args) {
+    const last = attached.at(-1)
+    if (/^-[.\d]/.test(arg) && last?.startsWith('--') && !last.includes('='))
+      attached.splice(-1, 1, `${last}=${arg}`)
+    else attached.push(arg)
+  }
+  return attached
+}

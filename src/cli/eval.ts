@@ -1,0 +1,48 @@
+import { Model } from '../model.js'
+import { clock, count } from './format.js'
+import { bar } from './live.js'
+import { style } from './output.js'
+import { UsageError } from './usage.js'
+import { common, untilInterrupted, verb } from './verb.js'
+
+/** `rwkv eval` */
+export const evaluate = verb({
+  name: 'eval',
+  summary: 'measure how well a model predicts a text',
+  positionals: ['MODEL'],
+  options: {
+    data: { kind: 'text', value: 'FILE', help: 'the text' },
+    ctxLen: {
+      kind: 'integer',
+      value: 'N',
+      help: 'cut the text into windows of N tokens, as training does',
+      default: 'one go',
+    },
+    ...common,
+  },
+  details: `
+MODEL is a training run's folder or a .bin file. With --json: {"tokens","loss","perplexity","bitsPerByte"}, the loss in
+nats a token.`,
+  async run([path = ''], { data, ctxLen, threads }, output) {
+    if (data === undefined) throw new UsageError('--data is missing', 'rwkv eval MODEL --data FILE')
+    const signal = untilInterrupted()
+    await using model = await Model.load(path, { threads, signal })
+    const startedAt = performance.now()
+    const onProgress = ({ done, total }: { done: number; total: number }) => {
+      const left = ((performance.now() - startedAt) / 1000) * (total / done - 1)
+      output.live(
+        `${style.cyan(bar(done / total, 20))} ${count(done)}/${count(total)} tokens  ${clock(left)} left`,
+      )
+    }
+    const { tokens, loss, perplexity, bitsPerByte } = await model.evaluate(data, {
+      ctxLen,
+      signal,
+      onProgress,
+    })
+    output.object({ tokens, loss, perplexity, bitsPerByte })
+    output.line(
+      `${count(tokens)} tokens: loss ${style.bold(loss.toFixed(4))}, perplexity ${perplexity.toFixed(3)}, ${bitsPerByte.toFixed(4)} bits a byte`,
+    )
+    return 0
+  },
+})

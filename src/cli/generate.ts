@@ -1,0 +1,40 @@
+import { Model } from '../model.js'
+import { common, sampling, untilInterrupted, verb } from './verb.js'
+
+/** `rwkv generate` */
+export const generate = verb({
+  name: 'generate',
+  summary: 'write on from a prompt',
+  positionals: ['MODEL'],
+  options: {
+    prompt: { kind: 'text', value: 'TEXT', help: 'what to go on from', default: 'a line break' },
+    maxTokens: { kind: 'integer', value: 'N', help: 'tokens to write at most', default: 256 },
+    stop: { kind: 'text', value: 'TEXT', help: 'end before this' },
+    ...sampling,
+    ...common,
+  },
+  details: `
+MODEL is a training run's folder or a .bin file. With --json: {"prompt","text","tokens","seconds","tokensPerSecond"}.`,
+  async run([path = ''], values, output) {
+    const { json: _, prompt = '\n', threads, ...options } = values
+    const signal = untilInterrupted()
+    await using model = await Model.load(path, { threads, signal })
+    const session = model.createSession()
+    const startedAt = performance.now()
+    let text = ''
+    try {
+      for await (const piece of session.generate(prompt, { ...options, signal })) {
+        // The prompt comes with the first piece: only now it is known to be one that the model can read.
+        if (!output.json) process.stdout.write(text === '' ? prompt.trimStart() + piece : piece)
+        text += piece
+      }
+    } catch (error) {
+      if (!signal.aborted) throw error
+    }
+    output.line()
+    const seconds = (performance.now() - startedAt) / 1000
+    const tokens = model.tokenizer.encode(text).length
+    output.object({ prompt, text, tokens, seconds, tokensPerSecond: tokens / seconds })
+    return signal.aborted ? 130 : 0
+  },
+})

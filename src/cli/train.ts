@@ -1,0 +1,260 @@
+import { basename, extname, join } from 'node:path'
+import { Smooth } from '../smooth.js'
+import { type Step, Trainer } from '../trainer.js'
+import type { Values } from './arguments.js'
+import { lossChart, type Point } from './chart.js'
+import { bytes, clock, count, kebab, short } from './format.js'
+import { bar } from './live.js'
+import { type Output, style } from './output.js'
+import { UsageError } from './usage.js'
+import { common, untilInterrupted, verb } from './verb.js'
+
+/** Options that a run keeps from its beginning to its end. */
+const fixed = {
+  tokenizer: {
+    kind: 'text',
+    value: 'KIND',
+    help: 'one token a character of the text, or a byte',
+    default: 'character',
+  },
+  nLayer: { kind: 'integer', value: 'N', help: 'blocks of the model', default: 4 },
+  nEmbd: { kind: 'integer', value: 'N', help: 'width of the model', default: 128 },
+  ctxLen: { kind: 'integer', value: 'N', help: 'tokens of a training text', default: 64 },
+  batchSize: { kind: 'integer', value: 'N', help: 'texts of a step', default: 12 },
+  warmupSteps: { kind: 'integer', value: 'N', help: 'steps in which the learning rate rises', default: 100 },
+  beta1: { kind: 'number', value: 'X', help: "how much of the gradients' mean AdamW keeps", default: 0.9 },
+  beta2: { kind: 'number', value: 'X', help: "how much of their squares' mean it keeps", default: 0.99 },
+  gradClip: { kind: 'number', value: 'X', help: 'largest norm of the gradients; 0: no limit', default: 1 },
+  seed: { kind: 'integer', value: 'N', help: 'decides the initial model and the order of texts', default: 1 },
+} as const
+
+const options = {
+  data: { kind: 'text', value: 'FILE', help: 'the text to learn; its last tenth validates' },
+  out: { kind: 'text', value: 'FOLDER', help: 'folder of the run', default: 'runs/<text>' },
+  resume: { kind: 'text', value: 'FOLDER', help: 'go on with a run from its last checkpoint' },
+  ...fixed,
+  maxSteps: { kind: 'integer', value: 'N', help: 'steps of the whole run', default: 2000 },
+  learningRate: {
+    kind: 'number',
+    value: 'X',
+    help: 'the highest learning rate',
+    default: 'min(0.003, 0.4/n-embd)',
+  },
+  finalLearningRate: {
+    kind: 'number',
+    value: 'X',
+    help: 'the one that the run ends in',
+    default: 'a thirtieth',
+  },
+  weightDecay: { kind: 'number', value: 'X', help: "AdamW's decay of matrices", default: 0.1 },
+  evalInterval: {
+    kind: 'integer',
+    value: 'N',
+    help: 'steps between validations; 0: at the end',
+    default: 250,
+  },
+  checkpointInterval: {
+    kind: 'integer',
+    value: 'N',
+    help: 'steps between checkpoints; 0: at the end',
+    default: 500,
+  },
+  ...common,
+} as const
+
+/** `rwkv train` */
+export const train = verb({
+  name: 'train',
+  summary: 'learn a text',
+  positionals: [],
+  options,
+  details: `
+Writes a folder: model.bin, tokenizer.json, config.json, checkpoints, log.jsonl and report.html (open it in a browser).
+Ctrl-C finishes the step and saves a checkpoint; --resume goes on from it. Tokens a second are those of the optimizer's
+steps alone: neither validation, sampling nor saving counts.
+
+With --json the last line is {"event":"done","steps","trainLoss","valLoss","tokensPerSecond","seconds","model"}:
+trainLoss is the mean over the last fifty steps or so, valLoss that of the whole validation split, seconds are those of
+the whole run by the clock.`,
+  async run(_, values, output) {
+    const signal = untilInterrupted()
+    await using trainer = await begin(values, signal)
+    const run = new Run(trainer, output)
+    run.start()
+    try {
+      for await (const step of trainer) await run.after(step)
+    } catch (error) {
+      if (!signal.aborted || error !== signal.reason) throw error
+      await run.interrupted()
+      return 130
+    }
+    run.end()
+    return 0
+  },
+})
+
+/** A new run, or with `--resume` an old one. */
+function begin(values: Values<typeof options>, signal: AbortSignal): Promise<Trainer> {
+  const { json: _, resume, out, ...settings } = values
+  if (resume !== undefined) {
+    const kept = Object.keys(fixed).find(name => name in settings)
+    if (kept)
+      throw new UsageError(`--${kebab(kept)} cannot change when a run goes on`, 'begin a new run for it')
+    if (out !== undefined)
+      throw new UsageError('--out and --resume exclude each other', '--resume names the folder')
+    return Trainer.resume(resume, { ...settings, signal })
+  }
+  const { data, tokenizer, ...rest } = settings
+  if (data === undefined) throw new UsageError('--data is missing', 'rwkv train --data FILE')
+  if (tokenizer !== undefined && tokenizer !== 'character' && tokenizer !== 'byte') {
+    throw new UsageError(`--tokenizer is "${tokenizer}"; it must be character or byte`)
+  }
+  const folder = out ?? join('runs', basename(data, extname(data)))
+  return Trainer.create({ ...rest, ...(tokenizer && { tokenizer }), data, out: folder, signal })
+}
+
+/** What is shown of a run, and what is counted for it. */
+class Run {
+  readonly #trainer: Trainer
+  readonly #output: Output
+  readonly #smooth = new Smooth()
+  readonly #training: Point[] = []
+  readonly #validation: Point[] = []
+  readonly #startedAt = performance.now()
+  #tokens = 0
+  #seconds = 0
+
+  constructor(trainer: Trainer, output: Output) {
+    this.#trainer = trainer
+    this.#output = output
+  }
+
+  start(): void {
+    const { options, parameters, trainTokens, valTokens, tokenizer, isa, steps } = this.#trainer
+    const { data, out, threads, nLayer, nEmbd, maxSteps } = options
+    const about = {
+      data,
+      out,
+      parameters,
+      trainTokens,
+      valTokens,
+      nVocab: tokenizer.nVocab,
+      threads,
+      isa,
+      steps,
+      maxSteps,
+    }
+    this.#output.object({ event: 'start', ...about })
+    const unit = tokenizer.kind === 'byte' ? 'bytes' : 'characters'
+    const learned = `${count(trainTokens)} ${unit} to learn, ${count(valTokens)} to validate`
+    this.#output.line(`${style.bold(data)}: ${learned}, ${tokenizer.nVocab} different ones`)
+    this.#output.line(
+      `RWKV-4 of ${nLayer} layers, ${nEmbd} wide: ${count(parameters)} parameters · ${isa}, ${threads} threads · ${out}`,
+    )
+    if (steps > 0) this.#output.line(`going on after step ${count(steps)}`)
+  }
+
+  /** Shows a step, and sometimes what the model writes by now. */
+  async after(step: Step): Promise<void> {
+    const { loss, tokens, seconds, valLoss } = step
+    const smoothed = this.#smooth.add(loss)
+    this.#tokens += tokens
+    this.#seconds += seconds
+    this.#training.push({ step: step.step, loss: smoothed })
+    this.#output.object({
+      event: 'step',
+      step: step.step,
+      loss,
+      learningRate: step.learningRate,
+      tokensPerSecond: step.tokensPerSecond,
+    })
+    this.#output.live(this.#line(step, smoothed))
+    if (valLoss === undefined) this.#plain(step, smoothed)
+    else await this.#validated(step, smoothed, valLoss)
+  }
+
+  async #validated({ step, loss }: Step, smoothed: number, valLoss: number): Promise<void> {
+    const before = this.#validation.at(-1)?.step ?? 0
+    this.#validation.push({ step, loss: valLoss })
+    this.#output.object({ event: 'validation', step, valLoss })
+    this.#output.line(
+      `step ${this.#at(step)}  loss ${loss.toFixed(3)}  smoothed ${smoothed.toFixed(3)}  ${style.yellow(`validation ${valLoss.toFixed(3)}`)}  ${this.#speed()}`,
+    )
+    // A sample for each quarter of the run.
+    const quarter = (step: number) => Math.floor((4 * step) / this.#trainer.options.maxSteps)
+    if (quarter(step) === quarter(before)) return
+    const text = await this.#trainer.sample({ maxTokens: 160, temperature: 0.8, topP: 0.95, seed: step })
+    this.#output.object({ event: 'sample', step, text })
+    this.#output.line(text.trim().replace(/^/gm, `  ${style.dim('│')} `))
+  }
+
+  /** Where there is no live line, a plain one now and then. */
+  #plain({ step, loss }: Step, smoothed: number): void {
+    const every = Math.max(1, Math.round(this.#trainer.options.maxSteps / 40))
+    if (this.#output.isLive || (step % every !== 0 && this.#training.length > 1)) return
+    this.#output.line(
+      `step ${this.#at(step)}  loss ${loss.toFixed(3)}  smoothed ${smoothed.toFixed(3)}  ${this.#speed()}`,
+    )
+  }
+
+  #line({ step, loss }: Step, smoothed: number): string {
+    const { maxSteps } = this.#trainer.options
+    const left = (this.#seconds / this.#training.length) * (maxSteps - step)
+    const parts = [
+      `loss ${loss.toFixed(3)}`,
+      `smoothed ${smoothed.toFixed(3)}`,
+      this.#speed(),
+      `${clock(left)} left`,
+    ]
+    return `${style.cyan(bar(step / maxSteps, 20))} ${this.#at(step)}  ${parts.join('  ')}`
+  }
+
+  #at(step: number): string {
+    const { maxSteps } = this.#trainer.options
+    return `${String(step).padStart(String(maxSteps).length)}/${maxSteps}`
+  }
+
+  #speed(): string {
+    return `${short(this.#tokens / this.#seconds)} tokens/s`
+  }
+
+  /** Ctrl-C: everything up to the last step is kept. */
+  async interrupted(): Promise<void> {
+    this.#output.done()
+    const { out } = this.#trainer.options
+    await this.#trainer.save()
+    this.#output.object({ event: 'interrupted', steps: this.#trainer.steps, resume: out })
+    this.#output.line(`stopped after step ${this.#trainer.steps} and saved it; to go on:`)
+    this.#output.line(`  rwkv train --resume ${quote(out)}`)
+  }
+
+  end(): void {
+    const { options, steps } = this.#trainer
+    const model = join(options.out, 'model.bin')
+    const [trainLoss, valLoss] = [this.#training.at(-1)?.loss ?? null, this.#validation.at(-1)?.loss ?? null]
+    const tokensPerSecond = this.#seconds > 0 ? this.#tokens / this.#seconds : null
+    const seconds = (performance.now() - this.#startedAt) / 1000
+    this.#output.object({ event: 'done', steps, trainLoss, valLoss, tokensPerSecond, seconds, model })
+    if (this.#training.length === 0) {
+      this.#output.line(`all ${count(steps)} steps are done: ${model}`)
+      return
+    }
+    const { columns, colour } = this.#output
+    const chart = lossChart(this.#training, this.#validation, {
+      width: Math.min(columns, 100),
+      height: 12,
+      colour,
+    })
+    if (chart !== '') this.#output.line(`\n${chart}\n`)
+    const losses = `validation loss ${style.bold(valLoss?.toFixed(3) ?? '–')}, training loss ${trainLoss?.toFixed(3)}`
+    this.#output.line(`${losses} · ${this.#speed()} in steps · ${clock(seconds)} in all`)
+    this.#output.line(
+      `${model} (${bytes(4 * this.#trainer.parameters)}) · ${join(options.out, 'report.html')}`,
+    )
+  }
+}
+
+/** A word as a shell takes it. */
+function quote(word: string): string {
+  return /^[\w@%+=:,./\\-]+$/.test(word) ? word : JSON.stringify(word)
+}

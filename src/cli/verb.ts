@@ -1,0 +1,55 @@
+import type { Option, Options, Values } from './arguments.js'
+import type { Output } from './output.js'
+
+/** A job of the command line, and what it can be told. */
+export interface Verb<O extends Options = Options> {
+  readonly name: string
+  /** One line for the list of verbs. */
+  readonly summary: string
+  /** Names of the words that are no options. */
+  readonly positionals: readonly string[]
+  readonly options: O
+  /** More for its own help: what it prints, what it writes. */
+  readonly details: string
+  /** Does the job, and returns the exit code. */
+  run(words: readonly string[], values: Values<O>, output: Output): Promise<number>
+}
+
+/** Keeps the names and kinds of a verb's options known to the compiler. */
+export function verb<O extends Options>(definition: Verb<O>): Verb<O> {
+  return definition
+}
+
+/** Options that more than one verb has. */
+export const common = {
+  threads: { kind: 'integer', value: 'N', help: 'threads to compute on', default: 'all' },
+  json: { kind: 'flag', help: 'print JSON for programs' },
+} as const satisfies Record<string, Option>
+
+/** How the next token is chosen. */
+export const sampling = {
+  temperature: {
+    kind: 'number',
+    value: 'T',
+    help: 'below 1 sharpens, above 1 flattens, 0 takes the likeliest',
+    default: 1,
+  },
+  topK: { kind: 'integer', value: 'N', help: 'choose among the N likeliest', default: 'all' },
+  topP: {
+    kind: 'number',
+    value: 'P',
+    help: 'choose among the likeliest of probability P together',
+    default: 1,
+  },
+  seed: { kind: 'integer', value: 'N', help: 'the same seed writes the same text', default: 'random' },
+} as const satisfies Record<string, Option>
+
+/** The first Ctrl-C aborts the signal, so that a verb can end well; the second ends the process at once. */
+export function untilInterrupted(): AbortSignal {
+  const controller = new AbortController()
+  process.on('SIGINT', () => {
+    if (controller.signal.aborted) process.exit(130)
+    controller.abort()
+  })
+  return controller.signal
+}

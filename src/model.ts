@@ -1,0 +1,155 @@
+import { stat } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { NativeModel } from '#native'
+import { cancellable } from './cancel.js'
+import { checkPositive, wholeNumber } from './checks.js'
+import { call, RwkvError } from './errors.js'
+import { native, Pending } from './internal.js'
+import type { EvaluateOptions, LoadOptions, ModelConfig, TextLoss } from './options.js'
+import { Session } from './session.js'
+import { Tokenizer } from './tokenizer.js'
+
+/**
+ * A model that is ready to run. It holds no text: that is what its sessions do, any number of them side by side.
+ *
+ * @example
+ * ```ts
+ * import { Model } from 'rwkv'
+ *
+ * await using model = await Model.load('runs/book', { threads: 2 })
+ * const session = model.createSession()
+ * for await (const text of session.generate('It was ', { maxTokens: 50, temperature: 0.8, seed: 1 })) {
+ *   process.stdout.write(text)
+ * }
+ * ```
+ */
+export class Model implements Disposable, AsyncDisposable {
+  readonly #native: NativeModel
+  readonly #tokenizer: Tokenizer | undefined
+  readonly #pending = new Pending()
+
+  /** What it was loaded from. */
+  readonly path: string
+  /** Its shape. */
+  readonly config: ModelConfig
+  /** Number of weights. */
+  readonly parameters: number
+  /** The format that its matrices are stored in: `FP32` or `FP16`. */
+  readonly format: string
+  /** The size of its file in bytes. */
+  readonly fileSize: number
+  /** The instruction set that it runs on: `scalar`, `avx2` or `avx512`. */
+  readonly isa: string
+  /** The threads that it runs on. */
+  readonly threads: number
+
+  private constructor(path: string, model: NativeModel, tokenizer: Tokenizer | undefined) {
+    const { version, nVocab, nEmbd, nLayer, nFfn, parameters, format, fileSize, isa, threads } = model.info
+    this.#native = model
+    this.#tokenizer = tokenizer
+    this.path = path
+    this.config = { version, nVocab, nEmbd, nLayer, nFfn }
+    this.parameters = parameters
+    this.format = format
+    this.fileSize = fileSize
+    this.isa = isa
+    this.threads = threads
+  }
+
+  /**
+   * Loads a model.
+   *
+   * The file is mapped and not read: weights come from the disk when they are first used, and programs that load the
+   * same file share them.
+   *
+   * @param path A training run's folder, or a `.bin` file of rwkv.cpp's format. A `tokenizer.json` beside the file is
+   *   the model's tokenizer; without one, a model of 256 tokens reads and writes bytes.
+   * @throws {RwkvError} `IO`, `MODEL_FILE`, `UNSUPPORTED`, `TOKENIZER`, `INVALID_OPTION` or `ISA`.
+   */
+  static async load(path: string, options: LoadOptions = {}): Promise<Model> {
+    const threads = wholeNumber('threads', options.threads)
+    const model = await cancellable(options, cancel => NativeModel.load(path, threads, cancel))
+    try {
+      const tokenizer = await findTokenizer(path, model.info.nVocab)
+      return new Model(path, model, tokenizer)
+    } catch (error) {
+      model.close()
+      throw error
+    }
+  }
+
+  /**
+   * What turns texts into this model's tokens.
+   *
+   * @throws {RwkvError} `TOKENIZER` if there is none.
+   */
+  get tokenizer(): Tokenizer {
+    if (this.#tokenizer) return this.#tokenizer
+    throw new RwkvError(
+      'TOKENIZER',
+      `${this.path}: there is no tokenizer.json beside the model; without it only tokens can be evaluated`,
+    )
+  }
+
+  /** A new text. */
+  createSession(): Session {
+    return new Session(
+      this,
+      call(() => this.#native.createSession()),
+      this.#pending,
+    )
+  }
+
+  /**
+   * How well the model predicts a text file: the mean of −ln p(token) over all its tokens.
+   *
+   * @throws {RwkvError} `IO`, `INVALID_UTF8`, `UNKNOWN_CHARACTER`, `INVALID_OPTION` or `CLOSED`.
+   */
+  async evaluate(path: string, options: EvaluateOptions = {}): Promise<TextLoss> {
+    const ctxLen = options.ctxLen === undefined ? undefined : checkPositive('ctxLen', options.ctxLen)
+    const tokenizer = this.tokenizer[native]
+    const work = cancellable(options, cancel => this.#native.evaluate(path, tokenizer, ctxLen, cancel))
+    return this.#pending.track(work)
+  }
+
+  /**
+   * Ends the use of the model and its sessions: later calls throw `CLOSED`, work under way stops soon and rejects with
+   * it, and the memory is freed after that. Closing twice is allowed.
+   */
+  close(): void {
+    this.#native.close()
+  }
+
+  /** {@link close}, for `using`. */
+  [Symbol.dispose](): void {
+    this.close()
+  }
+
+  /** {@link close}, and waits until the work under way has stopped; for `await using`. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.close()
+    await this.#pending.settled()
+  }
+
+  /** @internal */
+  get [native](): NativeModel {
+    return this.#native
+  }
+}
+
+/** The tokenizer of a model of `nVocab` tokens, if there is one. */
+async function findTokenizer(path: string, nVocab: number): Promise<Tokenizer | undefined> {
+  const folder = (await stat(path)).isDirectory() ? path : dirname(path)
+  const file = join(folder, 'tokenizer.json')
+  const isThere = await stat(file).then(
+    () => true,
+    () => false,
+  )
+  if (!isThere) return nVocab === 256 ? Tokenizer.byte() : undefined
+  const tokenizer = await Tokenizer.load(file)
+  if (tokenizer.nVocab === nVocab) return tokenizer
+  throw new RwkvError(
+    'TOKENIZER',
+    `${file}: it has ${tokenizer.nVocab} tokens, and the model beside it ${nVocab}`,
+  )
+}

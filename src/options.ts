@@ -1,0 +1,134 @@
+/** How text becomes tokens: one for each distinct character of the text, or the 256 bytes. */
+export type TokenizerKind = 'character' | 'byte'
+
+/** Options of a new training run. What is left out has the default of the Rust crate `rwkv-train`. */
+export interface TrainOptions {
+  /** The text to learn: a UTF-8 file, or any file with `tokenizer: 'byte'`. Its last tenth validates. */
+  data: string
+  /** Folder of the run; made if it is not there. */
+  out: string
+  /** How text becomes tokens. Default: `'character'`. */
+  tokenizer?: TokenizerKind
+  /** Blocks of the model. Default: 4. */
+  nLayer?: number
+  /** Width of the model. Default: 128. */
+  nEmbd?: number
+  /** Tokens of a training text; the state starts empty at its first one. Default: 64. */
+  ctxLen?: number
+  /** Texts of a step. Default: 12. */
+  batchSize?: number
+  /** Steps of the whole run; the learning rate falls until then. Default: 2000. */
+  maxSteps?: number
+  /** The highest learning rate. Default: min(0.003, 0.4 / nEmbd). */
+  learningRate?: number
+  /** The learning rate that the run ends in. Default: a thirtieth of the highest. */
+  finalLearningRate?: number
+  /** Steps in which the learning rate rises. Default: 100, or a tenth of the run if that is fewer. */
+  warmupSteps?: number
+  /** AdamW's decay of matrices, multiplied by the learning rate. Default: 0.1. */
+  weightDecay?: number
+  /** How much of the gradients' mean AdamW keeps. Default: 0.9. */
+  beta1?: number
+  /** How much of their squares' mean AdamW keeps. Default: 0.99. */
+  beta2?: number
+  /** The largest norm of all gradients together; 0 means no limit. Default: 1. */
+  gradClip?: number
+  /** Decides the initial parameters and the order of the texts. Default: 1. */
+  seed?: number
+  /** Threads to compute on; the result does not depend on it. Default: as many as the machine has. */
+  threads?: number
+  /** Steps from one validation to the next; 0 means at the end only. Default: 250. */
+  evalInterval?: number
+  /** Steps from one checkpoint to the next; 0 means at the end only. Default: 500. */
+  checkpointInterval?: number
+}
+
+/** What can change when a run goes on from its last checkpoint; what is left out stays as it was. */
+export type ResumeOptions = Pick<
+  Partial<TrainOptions>,
+  | 'data'
+  | 'maxSteps'
+  | 'learningRate'
+  | 'finalLearningRate'
+  | 'weightDecay'
+  | 'threads'
+  | 'evalInterval'
+  | 'checkpointInterval'
+>
+
+/** Options of {@link Model.load}. */
+export interface LoadOptions {
+  /** Threads to compute on; the results do not depend on it. Default: as many as the machine has. */
+  threads?: number
+  /** Stops the loading. */
+  signal?: AbortSignal
+  /** Told how far the loading is: at its start and end, and between them for a file that takes long. */
+  onProgress?: (progress: Progress) => void
+}
+
+/** How far something is, in units of its own. */
+export interface Progress {
+  readonly done: number
+  readonly total: number
+}
+
+/** How the next token is chosen. */
+export interface SamplingOptions {
+  /** Sharpens (below 1) or flattens (above 1) the distribution; 0 always takes the likeliest token. Default: 1. */
+  temperature?: number
+  /** Only the likeliest `topK` tokens are candidates. Default: all. */
+  topK?: number
+  /** Only the likeliest tokens that together have this much probability are candidates. Default: 1, which is all. */
+  topP?: number
+  /** Start of the random numbers: the same seed writes the same text. Default: a different one each time. */
+  seed?: number
+}
+
+/** Options of {@link Session.generate}. */
+export interface GenerateOptions extends SamplingOptions {
+  /** Tokens to write at most. Default: 256. */
+  maxTokens?: number
+  /** Ends the text before the first of these that would appear in it. */
+  stop?: string | readonly string[]
+  /** Stops the writing; the loop over the text then throws the signal's reason. */
+  signal?: AbortSignal
+}
+
+/** Options of {@link Model.evaluate}. */
+export interface EvaluateOptions {
+  /**
+   * Cuts the text into windows of so many tokens, each from an empty state, as training does: what does not fill a
+   * window is left out. Default: the text is read in one go, each token predicted from all before it.
+   */
+  ctxLen?: number
+  /** Stops the evaluation. */
+  signal?: AbortSignal
+  /** Told how many tokens are done. */
+  onProgress?: (progress: Progress) => void
+}
+
+/** How well a model predicts a text. */
+export interface TextLoss {
+  /** Number of tokens that were predicted. */
+  readonly tokens: number
+  /** Mean of −ln p(token) over those, in nats. */
+  readonly loss: number
+  /** e^loss: the number of equally likely tokens that would be as hard to guess among. */
+  readonly perplexity: number
+  /** The loss in bits for each byte of the text: comparable between tokenizers. */
+  readonly bitsPerByte: number
+}
+
+/** A model's shape. */
+export interface ModelConfig {
+  /** RWKV's version, such as `v4`. */
+  readonly version: string
+  /** Tokens in the vocabulary. */
+  readonly nVocab: number
+  /** Width of the residual stream. */
+  readonly nEmbd: number
+  /** Number of blocks. */
+  readonly nLayer: number
+  /** Width of the channel mix's hidden layer. */
+  readonly nFfn: number
+}

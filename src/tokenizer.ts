@@ -1,0 +1,86 @@
+import { NativeTokenizer } from '#native'
+import { call, toRwkvError } from './errors.js'
+import { native } from './internal.js'
+import type { TokenizerKind } from './options.js'
+
+/**
+ * Turns texts into tokens and back. It never changes.
+ *
+ * @example
+ * ```ts
+ * import { Tokenizer } from 'rwkv'
+ *
+ * const tokenizer = Tokenizer.charactersOf('hello')
+ * console.log(tokenizer.nVocab) // 4: e, h, l, o
+ * console.log(tokenizer.decode(tokenizer.encode('hole'))) // hole
+ * ```
+ */
+export class Tokenizer {
+  readonly #native: NativeTokenizer
+
+  /** @internal */
+  constructor(native: NativeTokenizer) {
+    this.#native = native
+  }
+
+  /** The 256 bytes as tokens: any text is accepted. */
+  static byte(): Tokenizer {
+    return new Tokenizer(NativeTokenizer.byte())
+  }
+
+  /** The distinct characters of `text` as tokens, in the order of their code points. */
+  static charactersOf(text: string): Tokenizer {
+    return new Tokenizer(call(() => NativeTokenizer.charactersOf(text)))
+  }
+
+  /** Reads a `tokenizer.json`. */
+  static async load(path: string): Promise<Tokenizer> {
+    try {
+      return new Tokenizer(await NativeTokenizer.load(path))
+    } catch (error) {
+      throw toRwkvError(error)
+    }
+  }
+
+  /** @internal */
+  get [native](): NativeTokenizer {
+    return this.#native
+  }
+
+  /** What its tokens are. */
+  get kind(): TokenizerKind {
+    return this.#native.kind as TokenizerKind
+  }
+
+  /** Number of different tokens. */
+  get nVocab(): number {
+    return this.#native.nVocab
+  }
+
+  /**
+   * The tokens of a text.
+   *
+   * @throws {RwkvError} `UNKNOWN_CHARACTER` if the vocabulary lacks one.
+   */
+  encode(text: string): Uint32Array {
+    return call(() => this.#native.encode(text))
+  }
+
+  /**
+   * The text that tokens stand for. Bytes that make no character come out as U+FFFD.
+   *
+   * @throws {RwkvError} `TOKEN_OUT_OF_RANGE`.
+   */
+  decode(tokens: ArrayLike<number>): string {
+    return call(() => this.#native.decode(Uint32Array.from(tokens)).toString('utf8'))
+  }
+
+  /** Writes a `tokenizer.json`, whole or not at all. */
+  async save(path: string): Promise<void> {
+    try {
+      await this.#native.save(path)
+    } catch (error) {
+      throw toRwkvError(error)
+    }
+  }
+}

@@ -1,0 +1,217 @@
+import { randomInt } from 'node:crypto'
+import { NativeTrainer, type RunInfo } from '#native'
+import { cancellable } from './cancel.js'
+import { checkPositive, wholeNumber } from './checks.js'
+import { Pending } from './internal.js'
+import type { Progress, ResumeOptions, SamplingOptions, TrainOptions } from './options.js'
+import { writeReport } from './report/run.js'
+import { Tokenizer } from './tokenizer.js'
+
+/** What a step did. */
+export interface Step {
+  /** The step, counted from 1. */
+  readonly step: number
+  /** Mean loss of the batch before the step, in nats a token. */
+  readonly loss: number
+  /** Mean loss over the whole validation split after the step; only where the options ask for one, and after the last. */
+  readonly valLoss?: number
+  /** The learning rate of the step. */
+  readonly learningRate: number
+  /** The norm of all gradients together, before clipping. */
+  readonly gradNorm: number
+  /** Tokens of the batch. */
+  readonly tokens: number
+  /** How long the step took. */
+  readonly seconds: number
+  /** Tokens of the batch by that time: neither validation nor saving counts. */
+  readonly tokensPerSecond: number
+}
+
+/** Options of {@link Trainer.sample}. */
+export interface SampleOptions extends SamplingOptions {
+  /** What to go on from. Default: a line break. */
+  prompt?: string
+  /** Tokens to write. Default: 200. */
+  maxTokens?: number
+}
+
+/**
+ * A model in training.
+ *
+ * A loop over it is the whole run: it learns, validates and saves when the options say so, and at its end `out` holds
+ * `model.bin` and `report.html`. To leave the loop is to pause; a second loop goes on. After a crash, {@link Trainer.resume} goes on from
+ * the last checkpoint as if nothing had happened.
+ *
+ * @example
+ * ```ts
+ * import { Trainer } from 'rwkv'
+ *
+ * await using trainer = await Trainer.create({ data: 'book.txt', out: 'runs/new', nLayer: 2, nEmbd: 32, maxSteps: 20 })
+ * for await (const { step, loss, valLoss } of trainer) {
+ *   console.log(step, loss.toFixed(3), valLoss?.toFixed(3) ?? '')
+ * }
+ * ```
+ */
+export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable {
+  readonly #native: NativeTrainer
+  readonly #signal: AbortSignal | undefined
+  readonly #pending = new Pending()
+  #steps: number
+  #seconds: number
+
+  /** The options in force, defaults included. */
+  readonly options: Readonly<Required<TrainOptions>>
+  /** Number of parameters of the model. */
+  readonly parameters: number
+  /** Tokens to learn: nine tenths of the text. */
+  readonly trainTokens: number
+  /** Tokens that validate: the last tenth. */
+  readonly valTokens: number
+  /** The instruction set that it runs on: `scalar`, `avx2` or `avx512`. */
+  readonly isa: string
+  /** How text becomes tokens. */
+  readonly tokenizer: Tokenizer
+
+  private constructor(trainer: NativeTrainer, signal: AbortSignal | undefined) {
+    const info: RunInfo = trainer.info
+    this.#native = trainer
+    this.#signal = signal
+    this.#steps = info.step
+    this.#seconds = info.seconds
+    // The native side fills in every one of them.
+    this.options = Object.freeze(info.options as Required<TrainOptions>)
+    this.parameters = info.parameters
+    this.trainTokens = info.trainTokens
+    this.valTokens = info.valTokens
+    this.isa = info.isa
+    this.tokenizer = new Tokenizer(trainer.tokenizer)
+  }
+
+  /**
+   * Begins a run in a new folder. Nothing is written before the options and the text are known to be good.
+   *
+   * @param options Besides the options of the run, a signal: it stops the loop over the trainer after the step under
+   *   way, by throwing its reason.
+   * @throws {RwkvError} `INVALID_OPTION`, `IO`, `INVALID_UTF8`, `DATA`, or `RUN` if the folder holds a run already.
+   */
+  static async create(options: TrainOptions & { signal?: AbortSignal }): Promise<Trainer> {
+    const { signal, ...settings } = options
+    return new Trainer(
+      await cancellable({ signal }, cancel => NativeTrainer.create(settings, cancel)),
+      signal,
+    )
+  }
+
+  /**
+   * Goes on with the run in the folder `out` from its newest checkpoint, bit for bit as if it had never stopped.
+   *
+   * @throws {RwkvError} `RUN` if there is no run or it is damaged, or if the text is another one; otherwise as
+   *   {@link create}.
+   */
+  static async resume(out: string, changes: ResumeOptions & { signal?: AbortSignal } = {}): Promise<Trainer> {
+    const { signal, ...settings } = changes
+    return new Trainer(
+      await cancellable({ signal }, cancel => NativeTrainer.resume(out, settings, cancel)),
+      signal,
+    )
+  }
+
+  /** Steps done, those before a resumption included. */
+  get steps(): number {
+    return this.#steps
+  }
+
+  /** Time spent in those steps: neither validation nor saving counts. */
+  get seconds(): number {
+    return this.#seconds
+  }
+
+  /** Whether all steps are done. */
+  get isDone(): boolean {
+    return this.#steps >= this.options.maxSteps
+  }
+
+  /**
+   * Learns from one batch, and does nothing else: no validation, no saving.
+   *
+   * @throws {RwkvError} `DIVERGED` if the loss is not finite: the parameters stay as they were; `IO`, `BUSY` or `CLOSED`.
+   */
+  async step(): Promise<Step> {
+    return (await this.#step(undefined)).report
+  }
+
+  /** Mean loss over the whole validation split: windows of `ctxLen` tokens, each from an empty state. */
+  async validate(
+    options: { signal?: AbortSignal; onProgress?: (progress: Progress) => void } = {},
+  ): Promise<number> {
+    return this.#pending.track(cancellable(options, cancel => this.#native.validate(cancel)))
+  }
+
+  /** What the model writes by now. */
+  async sample(options: SampleOptions = {}): Promise<string> {
+    const { prompt = '', maxTokens = 200, temperature, topK, topP, seed = randomInt(2 ** 47) } = options
+    checkPositive('maxTokens', maxTokens)
+    wholeNumber('topK', topK)
+    wholeNumber('seed', seed)
+    const sampling = { temperature, topK, topP, seed }
+    return this.#pending.track(
+      cancellable({}, cancel => this.#native.sample(prompt, maxTokens, sampling, cancel)),
+    )
+  }
+
+  /** Writes a checkpoint to resume from, the model as it is by now to `model.bin`, and `report.html`. */
+  async save(): Promise<void> {
+    await this.#pending.track(cancellable({}, cancel => this.#native.save(cancel)))
+    const { parameters, isa } = this
+    const text = await this.sample({ maxTokens: 400, temperature: 0.8, topP: 0.95, seed: 1 })
+    await writeReport(this.options.out, {
+      parameters,
+      isa,
+      threads: this.options.threads,
+      sample: { prompt: '', text },
+    })
+  }
+
+  /**
+   * The rest of the run: a step, and a validation and a checkpoint where they are due, until all steps are done.
+   *
+   * @throws The signal's reason, once it is aborted; what {@link step} throws.
+   */
+  async *[Symbol.asyncIterator](): AsyncGenerator<Step, void, undefined> {
+    while (!this.isDone) {
+      const { report, validationDue, checkpointDue } = await this.#step(this.#signal)
+      const signal = this.#signal
+      const valLoss = validationDue ? await this.validate(signal && { signal }) : undefined
+      if (checkpointDue) await this.save()
+      yield valLoss === undefined ? report : { ...report, valLoss }
+    }
+  }
+
+  /**
+   * Frees the memory and the threads; a call under way stops soon, later ones throw `CLOSED`. Nothing is saved: that is
+   * for {@link save}.
+   */
+  close(): void {
+    this.#native.close()
+  }
+
+  /** {@link close}, for `using`. */
+  [Symbol.dispose](): void {
+    this.close()
+  }
+
+  /** {@link close}, and waits until the call under way has stopped; for `await using`. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.close()
+    await this.#pending.settled()
+  }
+
+  async #step(signal: AbortSignal | undefined) {
+    const work = cancellable({ signal }, cancel => this.#native.step(cancel))
+    const { validationDue, checkpointDue, ...report } = await this.#pending.track(work)
+    this.#steps = report.step
+    this.#seconds += report.seconds
+    const tokensPerSecond = report.tokens / report.seconds
+    return { report: { ...report, tokensPerSecond } satisfies Step, validationDue, checkpointDue }
+  }
+}
