@@ -37,6 +37,11 @@ export interface TrainOptions {
   seed?: number
   /** Threads to compute on; the result does not depend on it. Default: as many as the machine has. */
   threads?: number
+  /**
+   * What matrix products multiply; they sum in f32 either way, and everything else is f32. Default: `'bf16'` where the
+   * CPU multiplies it, at twice the speed, else `'f32'`.
+   */
+  precision?: 'f32' | 'bf16'
   /** Steps from one validation to the next; 0 means at the end only. Default: 250. */
   evalInterval?: number
   /** Steps from one checkpoint to the next; 0 means at the end only. Default: 500. */
@@ -52,6 +57,7 @@ export type ResumeOptions = Pick<
   | 'finalLearningRate'
   | 'weightDecay'
   | 'threads'
+  | 'precision'
   | 'evalInterval'
   | 'checkpointInterval'
 >

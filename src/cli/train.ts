@@ -47,6 +47,12 @@ const options = {
     default: 'a thirtieth',
   },
   weightDecay: { kind: 'number', value: 'X', help: "AdamW's decay of matrices", default: 0.1 },
+  precision: {
+    kind: 'text',
+    value: 'KIND',
+    help: 'what products multiply, f32 or bf16',
+    default: 'bf16 where the CPU does',
+  },
   evalInterval: {
     kind: 'integer',
     value: 'N',
@@ -95,7 +101,9 @@ the whole run by the clock.`,
 
 /** A new run, or with `--resume` an old one. */
 function begin(values: Values<typeof options>, signal: AbortSignal): Promise<Trainer> {
-  const { json: _, resume, out, ...settings } = values
+  const { json: _, resume, out, precision: word, ...rest } = values
+  const precision = oneOf('precision', word, ['f32', 'bf16'] as const)
+  const settings = { ...rest, ...(precision && { precision }) }
   if (resume !== undefined) {
     const kept = Object.keys(fixed).find(name => name in settings)
     if (kept)
@@ -104,13 +112,18 @@ function begin(values: Values<typeof options>, signal: AbortSignal): Promise<Tra
       throw new UsageError('--out and --resume exclude each other', '--resume names the folder')
     return Trainer.resume(resume, { ...settings, signal })
   }
-  const { data, tokenizer, ...rest } = settings
+  const { data } = settings
   if (data === undefined) throw new UsageError('--data is missing', 'rwkv train --data FILE')
-  if (tokenizer !== undefined && tokenizer !== 'character' && tokenizer !== 'byte') {
-    throw new UsageError(`--tokenizer is "${tokenizer}"; it must be character or byte`)
-  }
+  const tokenizer = oneOf('tokenizer', settings.tokenizer, ['character', 'byte'] as const)
   const folder = out ?? join('runs', basename(data, extname(data)))
-  return Trainer.create({ ...rest, ...(tokenizer && { tokenizer }), data, out: folder, signal })
+  return Trainer.create({ ...settings, tokenizer, data, out: folder, signal })
+}
+
+/** A word that must be one of a few. */
+function oneOf<T extends string>(name: string, word: string | undefined, words: readonly T[]): T | undefined {
+  const found = words.find(known => known === word)
+  if (word === undefined || found) return found
+  throw new UsageError(`--${kebab(name)} is "${word}"; it must be ${words.join(' or ')}`)
 }
 
 /** What is shown of a run, and what is counted for it. */
@@ -131,7 +144,7 @@ class Run {
 
   start(): void {
     const { options, parameters, trainTokens, valTokens, tokenizer, isa, steps } = this.#trainer
-    const { data, out, threads, nLayer, nEmbd, maxSteps } = options
+    const { data, out, threads, precision, nLayer, nEmbd, maxSteps } = options
     const about = {
       data,
       out,
@@ -140,6 +153,7 @@ class Run {
       valTokens,
       nVocab: tokenizer.nVocab,
       threads,
+      precision,
       isa,
       steps,
       maxSteps,
@@ -149,7 +163,7 @@ class Run {
     const learned = `${count(trainTokens)} ${unit} to learn, ${count(valTokens)} to validate`
     this.#output.line(`${style.bold(data)}: ${learned}, ${tokenizer.nVocab} different ones`)
     this.#output.line(
-      `RWKV-4 of ${nLayer} layers, ${nEmbd} wide: ${count(parameters)} parameters · ${isa}, ${threads} threads · ${out}`,
+      `RWKV-4 of ${nLayer} layers, ${nEmbd} wide: ${count(parameters)} parameters · ${isa}, ${precision}, ${threads} threads · ${out}`,
     )
     if (steps > 0) this.#output.line(`going on after step ${count(steps)}`)
   }

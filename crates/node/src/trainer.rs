@@ -7,7 +7,8 @@ use napi::Env;
 use napi::bindgen_prelude::{AsyncTask, ObjectFinalize, ToNapiValue, TypeName};
 use napi_derive::napi;
 use rwkv::Error;
-use rwkv_train::{ResumeOptions, TrainOptions, Trainer, whole_number};
+use rwkv_kernels::Precision;
+use rwkv_train::{ResumeOptions, TrainOptions, TrainPrecision, Trainer, whole_number};
 
 use crate::control::Cancel;
 use crate::environment::{Close, Held};
@@ -38,6 +39,7 @@ pub struct TrainSettings {
     pub grad_clip: Option<f64>,
     pub seed: Option<f64>,
     pub threads: Option<f64>,
+    pub precision: Option<String>,
     pub eval_interval: Option<f64>,
     pub checkpoint_interval: Option<f64>,
 }
@@ -66,6 +68,7 @@ impl TrainSettings {
             grad_clip: self.grad_clip.unwrap_or(default.grad_clip),
             seed: whole("seed", self.seed)?.unwrap_or(default.seed),
             threads: count("threads", self.threads)?.or(default.threads),
+            precision: self.precision()?.or(default.precision),
             eval_interval: whole("evalInterval", self.eval_interval)?.unwrap_or(default.eval_interval),
             checkpoint_interval: whole("checkpointInterval", self.checkpoint_interval)?
                 .unwrap_or(default.checkpoint_interval),
@@ -82,9 +85,14 @@ impl TrainSettings {
             final_learning_rate: self.final_learning_rate,
             weight_decay: self.weight_decay,
             threads: count("threads", self.threads)?,
+            precision: self.precision()?,
             eval_interval: whole("evalInterval", self.eval_interval)?,
             checkpoint_interval: whole("checkpointInterval", self.checkpoint_interval)?,
         })
+    }
+
+    fn precision(&self) -> Result<Option<TrainPrecision>> {
+        Ok(self.precision.as_deref().map(str::parse).transpose()?)
     }
 
     /// The options in force.
@@ -108,9 +116,17 @@ impl TrainSettings {
             grad_clip: Some(options.grad_clip),
             seed: Some(options.seed as f64),
             threads: Some(trainer.threads() as f64),
+            precision: Some(precision_name(trainer.precision()).to_owned()),
             eval_interval: Some(options.eval_interval as f64),
             checkpoint_interval: Some(options.checkpoint_interval as f64),
         }
+    }
+}
+
+fn precision_name(precision: Precision) -> &'static str {
+    match precision {
+        Precision::F32 => "f32",
+        Precision::Bf16 => "bf16",
     }
 }
 
