@@ -60,6 +60,7 @@
 mod checkpoint;
 pub mod data;
 pub mod init;
+mod memory;
 mod ops;
 pub mod optimizer;
 pub mod options;

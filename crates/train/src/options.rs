@@ -2,9 +2,12 @@
 
 use std::path::PathBuf;
 
+use rwkv::infer::MAX_THREADS;
 use rwkv::{Error, ModelConfig, Result};
 use rwkv_kernels::{Cpu, Isa, Precision};
 use serde::{Deserialize, Serialize};
+
+use crate::memory::{Bytes, Memory, memory_limit};
 
 /// How text becomes tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -185,15 +188,15 @@ impl TrainOptions {
     /// [`Error::InvalidOption`] that names the option.
     pub fn validate(&self) -> Result<()> {
         let counts = [
-            ("nLayer", self.n_layer),
-            ("nEmbd", self.n_embd),
-            ("ctxLen", self.ctx_len),
-            ("batchSize", self.batch_size),
-            ("threads", self.threads.unwrap_or(1)),
+            ("nLayer", self.n_layer, MAX_COUNT),
+            ("nEmbd", self.n_embd, MAX_COUNT),
+            ("ctxLen", self.ctx_len, MAX_COUNT),
+            ("batchSize", self.batch_size, MAX_COUNT),
+            ("threads", self.threads.unwrap_or(1), MAX_THREADS),
         ];
-        for (name, value) in counts {
-            if value == 0 || value > MAX_COUNT {
-                return Err(Error::option(name, value, format!("a whole number from 1 to {MAX_COUNT}")));
+        for (name, value, most) in counts {
+            if value == 0 || value > most {
+                return Err(Error::option(name, value, format!("a whole number from 1 to {most}")));
             }
         }
         if self.max_steps == 0 || self.max_steps > MAX_STEPS {
@@ -246,7 +249,7 @@ impl TrainOptions {
             }
         };
         let all = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Ok(Cpu::new(isa, self.threads.unwrap_or_else(all)).with_precision(precision))
+        Ok(Cpu::new(isa, self.threads.unwrap_or_else(all).min(MAX_THREADS)).with_precision(precision))
     }
 
     /// The model's shape for a vocabulary.
@@ -331,48 +334,6 @@ pub fn whole_number(name: &'static str, value: f64) -> Result<u64> {
 const MAX_COUNT: usize = 1 << 24;
 const MAX_STEPS: u64 = 1 << 40;
 
-/// An estimate in bytes, as floats: nonsense values must not overflow.
-struct Memory {
-    parameters: f64,
-    activations: f64,
-}
-
-impl Memory {
-    fn of(options: &TrainOptions, n_vocab: usize) -> Self {
-        let [l, d, v] = [options.n_layer, options.n_embd, n_vocab].map(|n| n as f64);
-        let rows = options.ctx_len as f64 * options.batch_size as f64;
-        // 2VD + L(13D² + 11D) + 4D; value, gradient and two moments.
-        let n_params = 2.0 * v * d + l * (13.0 * d * d + 11.0 * d) + 4.0 * d;
-        // What the operators of a block make is 28 D wide; some 16 D for the rest and the gradients under way.
-        let activations = rows * (l * 28.0 * d + 16.0 * d + 2.0 * v);
-        Self { parameters: 16.0 * n_params, activations: 4.0 * activations }
-    }
-
-    fn total(&self) -> f64 {
-        self.parameters + self.activations
-    }
-}
-
-/// The machine's memory where the system tells it, else 64 GiB.
-fn memory_limit() -> f64 {
-    let from_system = || {
-        let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-        let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-        Some(kib * 1024.0)
-    };
-    from_system().unwrap_or(64.0 * 1024.0 * 1024.0 * 1024.0)
-}
-
-struct Bytes(f64);
-
-impl std::fmt::Display for Bytes {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self(bytes) = *self;
-        if bytes >= 1e9 { write!(f, "{:.1} GB", bytes / 1e9) } else { write!(f, "{:.1} MB", bytes / 1e6) }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -401,6 +362,7 @@ mod tests {
             ("ctxLen", TrainOptions { ctx_len: 0, ..options() }),
             ("batchSize", TrainOptions { batch_size: 0, ..options() }),
             ("threads", TrainOptions { threads: Some(0), ..options() }),
+            ("threads", TrainOptions { threads: Some(100_000), ..options() }),
             ("maxSteps", TrainOptions { max_steps: 0, ..options() }),
             ("maxSteps", TrainOptions { max_steps: u64::MAX, ..options() }),
             ("warmupSteps", TrainOptions { warmup_steps: Some(2001), ..options() }),

@@ -113,6 +113,14 @@ impl Trainer {
             }
             config.options = options.clone();
         }
+        let step = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.manifest.step);
+        if let Some(too_few) = changes.max_steps.filter(|&max_steps| max_steps < step) {
+            return Err(Error::option(
+                "maxSteps",
+                too_few,
+                format!("at least {step}, the steps that this run has done"),
+            ));
+        }
         let mut options = changes.apply(TrainOptions { out: out.to_owned(), ..config.options });
         options.validate()?;
         let data = Dataset::read_with(&options.data, &tokenizer, options.ctx_len)?;
@@ -125,7 +133,6 @@ impl Trainer {
         let cpu = Arc::new(options.start_cpu()?);
 
         config.options = TrainOptions { threads: None, ..options.clone() };
-        let step = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.manifest.step);
         let run = RunFolder::resume(out, &config, step)?;
         Ok(Self::assemble(options, network, (data, tokenizer), run, cpu, checkpoint))
     }

@@ -105,10 +105,15 @@ fn a_run_that_stops_and_goes_on_is_the_same_to_the_last_bit() {
 fn the_number_of_threads_changes_no_bit() {
     let place = Place::new(&prose());
     let train = |threads| {
-        let options =
-            TrainOptions { threads: Some(threads), n_embd: 40, ..place.options(&format!("run-{threads}")) };
+        let options = TrainOptions {
+            threads: Some(threads),
+            n_embd: 64,
+            ctx_len: 32,
+            batch_size: 4,
+            ..place.options(&format!("run-{threads}"))
+        };
         let mut trainer = Trainer::create(&options).expect("a run");
-        run(&mut trainer, 8);
+        run(&mut trainer, 4);
         let val_loss = validate(&mut trainer);
         (bits(&trainer), val_loss.to_bits())
     };
@@ -123,6 +128,9 @@ fn a_run_can_be_made_longer_and_needs_its_own_text() {
     run(&mut trainer, 3);
     trainer.save_checkpoint().expect("a checkpoint");
     drop(trainer);
+    let shorter = ResumeOptions { max_steps: Some(2), ..ResumeOptions::default() };
+    let error = Trainer::resume(place.path("run"), &shorter).expect_err("fewer steps than done");
+    assert!(error.to_string().starts_with("maxSteps is 2; it must be at least 3"), "{error}");
     let longer = ResumeOptions { max_steps: Some(5), ..ResumeOptions::default() };
     let mut trainer = Trainer::resume(place.path("run"), &longer).expect("the run");
     assert!(!trainer.done());
