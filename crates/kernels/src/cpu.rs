@@ -2,15 +2,16 @@
 
 use std::marker::PhantomData;
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::{Isa, Team};
 
-/// An instruction set and a team of threads; the first argument of every kernel.
-#[derive(Debug)]
+/// An instruction set and a team of threads; the first argument of every kernel. Clones share the team.
+#[derive(Clone, Debug)]
 pub struct Cpu {
     isa: Isa,
     precision: Precision,
-    team: Team,
+    team: Arc<Team>,
 }
 
 /// What the matrix products of training multiply; they sum in f32 either way, and everything else is f32.
@@ -45,17 +46,17 @@ impl Cpu {
     /// If this machine does not have `isa`: every `unsafe` call into a tier rests on this check.
     pub fn new(isa: Isa, threads: usize) -> Self {
         assert!(isa.is_supported(), "this CPU does not have {isa}");
-        Self { isa, precision: Precision::F32, team: Team::new(threads) }
+        Self { isa, precision: Precision::F32, team: Arc::new(Team::new(threads)) }
     }
 
-    /// The same CPU with training's products in `precision`.
+    /// The same CPU and team with training's products in `precision`.
     ///
     /// # Panics
     /// If the tier does not have it; see [`Precision::is_supported`].
     #[must_use]
-    pub fn with_precision(self, precision: Precision) -> Self {
+    pub fn with_precision(&self, precision: Precision) -> Self {
         assert!(precision.is_supported(self.isa), "{} on this CPU does not multiply {precision:?}", self.isa);
-        Self { precision, ..self }
+        Self { precision, ..self.clone() }
     }
 
     /// The instruction set in use.
@@ -71,11 +72,6 @@ impl Cpu {
     /// The number of threads in use.
     pub fn threads(&self) -> usize {
         self.team.threads()
-    }
-
-    /// Stops the team's workers; what runs later runs on the caller's thread alone.
-    pub fn shut_down(&mut self) {
-        self.team.shut_down();
     }
 
     /// Runs `body(index)` for every index below `count`, shared among the team. See [`Team::run`].

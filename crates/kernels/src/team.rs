@@ -57,7 +57,7 @@ struct Shared {
 /// A fixed set of threads (the caller is one of them) that run loops together.
 pub struct Team {
     shared: Arc<Shared>,
-    workers: Mutex<Vec<JoinHandle<()>>>,
+    workers: Vec<JoinHandle<()>>,
     /// Held for the length of a loop: two callers take turns.
     turn: Mutex<()>,
     threads: usize,
@@ -82,7 +82,7 @@ impl Team {
             })
             .collect();
         let threads = workers.len() + 1;
-        Self { shared, workers: Mutex::new(workers), turn: Mutex::new(()), threads }
+        Self { shared, workers, turn: Mutex::new(()), threads }
     }
 
     /// How many threads share a loop, the caller included.
@@ -137,27 +137,19 @@ impl Team {
             state = self.shared.state.load(Ordering::Acquire);
         }
     }
+}
 
-    /// Stops and joins the workers. Later loops run on the caller's thread alone.
-    ///
-    /// Node calls this before it unloads the library: a thread must not outlive its code.
-    pub fn shut_down(&mut self) {
+/// Joins the workers: a program that unloads this code (Node does) may do so once its teams are dropped.
+impl Drop for Team {
+    fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);
         self.shared.state.fetch_add(EPOCH, Ordering::SeqCst);
         drop(self.shared.asleep.lock().unwrap_or_else(PoisonError::into_inner));
         self.shared.wake.notify_all();
-        let workers = std::mem::take(&mut *self.workers.lock().unwrap_or_else(PoisonError::into_inner));
-        for worker in workers {
+        for worker in self.workers.drain(..) {
             // A worker catches its body's panics, so it always ends well.
             let _ = worker.join();
         }
-        self.threads = 1;
-    }
-}
-
-impl Drop for Team {
-    fn drop(&mut self) {
-        self.shut_down();
     }
 }
 

@@ -222,8 +222,7 @@ impl Trainer {
     }
 
     /// Mean loss over the whole validation split, in nats a token: in adjoining windows of `ctx_len` tokens, each from
-    /// an empty state. `progress` hears how much is done, from 0 to 1. It is computed as training computes: in bf16 the
-    /// fourth decimal differs from what inference finds in f32.
+    /// an empty state. `progress` hears how much is done, from 0 to 1. Always in f32, as inference will run the model.
     ///
     /// # Errors
     /// [`Error::Aborted`] soon after `cancel` is set. [`Error::Io`] if the log cannot be written.
@@ -231,10 +230,8 @@ impl Trainer {
         let (len, count) = validation_windows(self.data.validation().len(), self.options.ctx_len);
         let total = len * count;
         let (mut sum, mut done) = (0.0, 0);
-        while done < total {
-            if cancel.load(Ordering::Relaxed) {
-                return Err(Error::Aborted);
-            }
+        let training = self.tape.compute_on(Arc::new(self.tape.cpu().with_precision(Precision::F32)));
+        while done < total && !cancel.load(Ordering::Relaxed) {
             // Passes as large as a training step's, so that they use its buffers.
             let end = total.min(done + len * self.options.batch_size);
             let tokens = self.data.validation();
@@ -247,6 +244,10 @@ impl Trainer {
             sum += f64::from(self.tape.cross_entropy(logits, &self.targets)) * (end - done) as f64;
             done = end;
             progress(done as f64 / total as f64);
+        }
+        self.tape.compute_on(training);
+        if done < total {
+            return Err(Error::Aborted);
         }
         let val_loss = (sum / total as f64) as f32;
         let line = LogLine {

@@ -80,9 +80,9 @@ fn pack_across(first: &[f32], second: &[f32], out: &mut [Pair]) {
     assert!(first.len() == out.len() && (second.len() == out.len() || second.is_empty()));
     // Rounding two vectors puts the second's sixteen numbers above the first's: word 2j of the pairs is word j, word
     // 2j + 1 is word 16 + j.
-    let interleave: [i16; 32] = std::array::from_fn(|word| (word / 2 + word % 2 * 16) as i16);
+    let interleave: [u16; 32] = std::array::from_fn(|word| (word / 2 + word % 2 * 16) as u16);
     // SAFETY: both are 32 words of two bytes.
-    let interleave = unsafe { transmute::<[i16; 32], __m512i>(interleave) };
+    let interleave = unsafe { transmute::<[u16; 32], __m512i>(interleave) };
     for start in (0..out.len()).step_by(16) {
         let mask = mask16(out.len() - start);
         // SAFETY: the masks pick what is left of each row and of `out`, an empty row's picks nothing.

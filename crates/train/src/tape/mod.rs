@@ -137,6 +137,11 @@ impl Tape {
         (self.params.all_mut(), self.param_gradients.all())
     }
 
+    /// Computes on `cpu` from now on; returns where it computed so far.
+    pub fn compute_on(&mut self, cpu: Arc<Cpu>) -> Arc<Cpu> {
+        std::mem::replace(&mut self.cpu, cpu)
+    }
+
     /// Where the tape computes.
     pub fn cpu(&self) -> &Arc<Cpu> {
         &self.cpu
