@@ -115,8 +115,10 @@ impl RunFolder {
         Ok((config, tokenizer))
     }
 
-    /// Goes on with a run from `step`: what the log says of later steps is dropped.
+    /// Goes on with a run from `step`: what the log says of later steps is dropped, and what a killed process left
+    /// half written is removed.
     pub(crate) fn resume(path: &Path, config: &RunConfig, step: u64) -> Result<Self> {
+        sweep(path)?;
         write_config(path, config)?;
         Self::with_log(path, step)
     }
@@ -184,6 +186,20 @@ pub(crate) fn checkpoints(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
     Ok(found)
 }
 
+/// Removes files and folders that were being written when a process was killed: all are called `.<name>….tmp`.
+fn sweep(run: &Path) -> Result<()> {
+    for entry in fs::read_dir(run).map_err(Error::io("read", run))? {
+        let entry = entry.map_err(Error::io("read", run))?;
+        let path = entry.path();
+        let hidden = entry.file_name().to_str().is_some_and(|name| name.starts_with('.'));
+        if hidden && path.extension().is_some_and(|extension| extension == "tmp") {
+            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            removed.map_err(Error::io("remove", &path))?;
+        }
+    }
+    Ok(())
+}
+
 /// Writes `value` as a file of indented JSON, whole or not at all.
 pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     write_atomically(path, |w| {
@@ -233,6 +249,24 @@ mod tests {
             let error = RunFolder::read(folder.path()).expect_err(to);
             assert!(error.code() == "RUN" && error.to_string().contains("config.json"), "{error}");
         }
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_removed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        RunFolder::create(folder.path(), &config(), &Tokenizer::Byte).expect("a new run");
+        let names = || {
+            let mut names: Vec<_> =
+                fs::read_dir(folder.path()).expect("the run").flatten().map(|e| e.file_name()).collect();
+            names.sort();
+            names
+        };
+        let before = names();
+        fs::create_dir(folder.path().join(".checkpoint-5.tmp")).expect("a folder");
+        fs::write(folder.path().join(".checkpoint-5.tmp/means.f32"), "x").expect("a file");
+        fs::write(folder.path().join(".model.bin.x7Yz.tmp"), "x").expect("a file");
+        RunFolder::resume(folder.path(), &config(), 0).expect("the run");
+        assert_eq!(names(), before);
     }
 
     #[test]
