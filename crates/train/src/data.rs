@@ -46,9 +46,16 @@ impl Dataset {
         Ok((dataset, tokenizer))
     }
 
-    /// Reads a text for a tokenizer that there is already: see [`read`](Self::read).
-    pub fn read_with(path: &Path, tokenizer: &Tokenizer, ctx_len: usize) -> Result<Self> {
+    /// Reads a text that was read before, when its checksum was `crc32`.
+    ///
+    /// # Errors
+    /// [`Error::Data`] if it is another text now, and as [`read`](Self::read).
+    pub fn read_again(path: &Path, tokenizer: &Tokenizer, ctx_len: usize, crc32: u32) -> Result<Self> {
         let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+        if crc32fast::hash(&bytes) != crc32 {
+            let problem = "this is not the text that the run began with; a new text takes a new run";
+            return Err(fault(path, problem.to_owned()));
+        }
         Self::new(path, &bytes, tokenizer, ctx_len)
     }
 

@@ -332,7 +332,7 @@ pub fn whole_number(name: &'static str, value: f64) -> Result<u64> {
 
 /// Keeps every product of two counts, and every length of a file, well within 64 bits.
 const MAX_COUNT: usize = 1 << 24;
-const MAX_STEPS: u64 = 1 << 40;
+const MAX_STEPS: u64 = 1 << 32;
 
 #[cfg(test)]
 mod tests {

@@ -104,11 +104,13 @@ impl RunFolder {
             return Err(fault(&file, problem));
         }
         let tokenizer = Tokenizer::load(path.join("tokenizer.json"))?;
-        if tokenizer.n_vocab() != config.model.n_vocab {
+        // Before anything takes memory by these numbers.
+        config.options.validate().map_err(|error| fault(&file, error.to_string()))?;
+        let expected = config.options.model(tokenizer.n_vocab());
+        if config.model != expected {
             let problem = format!(
-                "the model has {} tokens and tokenizer.json has {}",
-                config.model.n_vocab,
-                tokenizer.n_vocab()
+                "its model is not the one of its options and of tokenizer.json: {:?}, not {expected:?}",
+                config.model
             );
             return Err(fault(&file, problem));
         }
@@ -242,9 +244,13 @@ mod tests {
         RunFolder::create(folder.path(), &config(), &Tokenizer::Byte).expect("a new run");
         let file = folder.path().join("config.json");
         let good = fs::read_to_string(&file).expect("config.json");
-        for (from, to) in
-            [("{", "["), ("\"format\": 1", "\"format\": 2"), ("\"nVocab\": 256", "\"nVocab\": 65")]
-        {
+        for (from, to) in [
+            ("{", "["),
+            ("\"format\": 1", "\"format\": 2"),
+            ("\"nVocab\": 256", "\"nVocab\": 65"),
+            ("\"nLayer\": 4", "\"nLayer\": 4000000000"),
+            ("\"beta1\": 0.9", "\"beta1\": 9.0"),
+        ] {
             fs::write(&file, good.replacen(from, to, 1)).expect("a damaged file");
             let error = RunFolder::read(folder.path()).expect_err(to);
             assert!(error.code() == "RUN" && error.to_string().contains("config.json"), "{error}");

@@ -97,8 +97,8 @@ impl Trainer {
     /// has none.
     ///
     /// # Errors
-    /// [`Error::Run`] if there is no run, if its checkpoint is damaged, or if the text is not the one it began with;
-    /// otherwise as [`create`](Self::create).
+    /// [`Error::Run`] if there is no run, or if its checkpoint is damaged; [`Error::Data`] if the text is not the one it
+    /// began with; otherwise as [`create`](Self::create).
     pub fn resume(out: impl AsRef<Path>, changes: &ResumeOptions) -> Result<Self> {
         let out = out.as_ref();
         let (mut config, tokenizer) = RunFolder::read(out)?;
@@ -108,7 +108,7 @@ impl Trainer {
         if let Some(Manifest { model, options, .. }) =
             checkpoint.as_ref().map(|checkpoint| &checkpoint.manifest)
         {
-            if *model != config.model {
+            if *model != config.model || options.model(model.n_vocab) != *model {
                 return Err(fault(out, "its checkpoint is of another model than its config.json"));
             }
             config.options = options.clone();
@@ -121,13 +121,9 @@ impl Trainer {
                 format!("at least {step}, the steps that this run has done"),
             ));
         }
-        let mut options = changes.apply(TrainOptions { out: out.to_owned(), ..config.options });
+        let mut options = changes.apply(TrainOptions { out: out.to_owned(), ..config.options.resolved() });
         options.validate()?;
-        let data = Dataset::read_with(&options.data, &tokenizer, options.ctx_len)?;
-        if data.crc32() != config.data_crc32 {
-            let problem = "this is not the text that the run began with; a new text takes a new run";
-            return Err(fault(&options.data, problem));
-        }
+        let data = Dataset::read_again(&options.data, &tokenizer, options.ctx_len, config.data_crc32)?;
         options.check_memory(tokenizer.n_vocab())?;
         options.data = std::path::absolute(&options.data).map_err(Error::io("find", &options.data))?;
         let cpu = Arc::new(options.start_cpu()?);
