@@ -67,6 +67,8 @@
 //! number of rows and threads; a general tensor library must hand out loops through a scheduler made for long ones,
 //! where here a step is some hundred loops of microseconds.
 
+// Without a vector tier of their own yet, other architectures run the scalar code alone.
+#![cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 // Vectors must not cross a call: see simd.rs.
 #![allow(clippy::inline_always)]
 
