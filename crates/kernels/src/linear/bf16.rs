@@ -46,10 +46,6 @@ unsafe impl Element for Pair {
     const TERMS: usize = 2;
     const ZERO: Self = Self(0);
 
-    fn in_place(_: &[f32]) -> Option<*const Self> {
-        None
-    }
-
     fn pack_along(data: &[f32], out: &mut [Self]) {
         // SAFETY: elements of this type are packed only for this tile, which `Precision` has checked.
         unsafe { pack_along(data, out) }

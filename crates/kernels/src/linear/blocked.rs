@@ -2,24 +2,24 @@
 //!
 //! ```text
 //! for each block of the shared index (DEPTH elements)
-//!     pack B: panels of WIDTH columns, one element of each column after the other     (shared by all threads)
+//!     pack B, and A if the index runs across its rows: panels of WIDTH columns,
+//!     one element of each after the other                                             (shared by all threads)
 //!     for each group of tile rows                                                     (one task of the team's loop)
-//!         pack the group's rows of A                                                  (stays in the first cache)
+//!         pack the group's rows of A, if the index runs along them                    (stays in the first cache)
 //!         for each panel of B                                                         (stays in the second cache)
 //!             for each tile of at most HEIGHT × WIDTH elements of C
 //!                 rank-1 updates in registers, then one store
 //! ```
 //!
-//! Packing is where f32 becomes whatever the tile multiplies. A stays in the order that it had, along the shared index
-//! or across it: a tile broadcasts single elements of it, from rows as well as from columns. Rows along the index are
-//! packed all the same, because rows a power of two apart would evict each other from the cache; columns of f32 are
-//! used where they lie.
+//! Packing is where f32 becomes whatever the tile multiplies. It also brings together what is used together: rows a
+//! power of two apart would evict each other from the cache. A is read one broadcast element at a time, so its rows can
+//! stay rows; only where the index runs across them do they become panels, as high as a tile.
 
 use std::cell::RefCell;
 use std::thread::LocalKey;
 
 use super::View;
-use super::pack::{self, Element};
+use super::pack::{Element, Panels};
 use crate::{Cpu, Parts, Store};
 
 /// Elements of a block of the shared index: a panel of it (DEPTH × WIDTH elements) fits the second cache with room, and
@@ -28,6 +28,9 @@ const DEPTH: usize = 384;
 
 /// Multiply-adds that make a task worth handing out: some 10 µs.
 const TASK: usize = 1 << 20;
+
+/// Elements of the shared index that a task packs: of 512 columns, a block of them stays in the first cache.
+const STEPS: usize = 8;
 
 /// Elements on one cache line.
 const LINE: usize = 16;
@@ -89,99 +92,123 @@ pub(super) fn product<T: Tile>(
         }
         return;
     }
-    let panels = n.div_ceil(T::WIDTH);
     let block = k.min(DEPTH * T::Element::TERMS);
-    with_scratch(&PACKED_B, block.div_ceil(T::Element::TERMS) * panels * T::WIDTH, |packed| {
-        for start in (0..k).step_by(block) {
-            let depth = block.min(k - start);
-            let packed = &mut packed[..depth.div_ceil(T::Element::TERMS) * panels * T::WIDTH];
-            pack_panels::<T>(cpu, depth, n, View { data: &b.data[start * b.row..], ..b }, packed);
-            let a = View { data: &a.data[start * a.col..], ..a };
-            let store = if start == 0 { store } else { Store::Add };
-            multiply::<T>(cpu, [m, n, depth], a, packed, c, store);
-        }
-    });
+    for start in (0..k).step_by(block) {
+        let sizes = Sizes::new::<T>([m, n, block.min(k - start)]);
+        let a = View { data: &a.data[start * a.col..], ..a };
+        let b = View { data: &b.data[start * b.row..], ..b };
+        let store = if start == 0 { store } else { Store::Add };
+        with_scratch(&PANELS_A, if a.row == 1 { sizes.panels_a().len() } else { 0 }, |panels_a| {
+            with_scratch(&PANELS_B, sizes.panels_b::<T>().len(), |panels_b| {
+                pack_panels::<T>(cpu, sizes, [a, b], [&mut *panels_a, &mut *panels_b]);
+                multiply::<T>(cpu, sizes, a, [panels_a, panels_b], c, store);
+            });
+        });
+    }
 }
 
-/// Packs `depth` rows of B into panels `[n / WIDTH][steps][WIDTH]`, padded with zeros.
-fn pack_panels<T: Tile>(cpu: &Cpu, depth: usize, n: usize, b: View<'_>, packed: &mut [T::Element]) {
-    let panel_len = depth.div_ceil(T::Element::TERMS) * T::WIDTH;
-    let parts = Parts::new(packed);
-    cpu.run(n.div_ceil(T::WIDTH), |index| {
-        // SAFETY: each index takes its own panel.
-        let panel = unsafe { parts.part(index * panel_len..(index + 1) * panel_len) };
-        let first = index * T::WIDTH;
-        let cols = T::WIDTH.min(n - first);
-        if b.col == 1 {
-            pack::across(&b.data[first..], b.row, cols, depth, T::WIDTH, panel);
-        } else {
-            pack::transposed(&b.data[first * b.col..], b.col, cols, depth, T::WIDTH, panel);
-        }
-    });
+/// The product of one block of the shared index.
+#[derive(Clone, Copy)]
+struct Sizes {
+    m: usize,
+    n: usize,
+    /// Terms of the block, and elements that hold them.
+    depth: usize,
+    steps: usize,
+    /// Rows of a tile.
+    height: usize,
+}
+
+impl Sizes {
+    fn new<T: Tile>([m, n, depth]: [usize; 3]) -> Self {
+        // Tiles of equal height waste less than full ones and a rest: 128 rows are ten tiles of 13, not nine of 14 and 2.
+        let height = m.div_ceil(m.div_ceil(T::HEIGHT));
+        Self { m, n, depth, steps: depth.div_ceil(T::Element::TERMS), height }
+    }
+
+    fn panels_a(&self) -> Panels {
+        Panels { cols: self.m, width: self.height, depth: self.depth, steps: self.steps }
+    }
+
+    fn panels_b<T: Tile>(&self) -> Panels {
+        Panels { cols: self.n, width: T::WIDTH, depth: self.depth, steps: self.steps }
+    }
+}
+
+/// Packs B, and A if the shared index runs across its rows.
+fn pack_panels<T: Tile>(
+    cpu: &Cpu,
+    sizes: Sizes,
+    [a, b]: [View<'_>; 2],
+    [to_a, to_b]: [&mut [T::Element]; 2],
+) {
+    let (panels_a, panels_b) = (sizes.panels_a(), sizes.panels_b::<T>());
+    let (to_a, to_b) = (Parts::new(to_a), Parts::new(to_b));
+    if b.col == 1 {
+        // By steps, not by panels: what is read lies together, and a block of it stays in the first cache.
+        cpu.run_blocks(sizes.steps, STEPS, |steps| {
+            // SAFETY: each block of steps takes its own part of every panel.
+            unsafe {
+                panels_b.across(b.data, b.row, steps.clone(), &to_b);
+                if a.row == 1 {
+                    panels_a.across(a.data, a.col, steps, &to_a);
+                }
+            }
+        });
+    } else {
+        // Only in the forward product, whose A is read along its rows.
+        cpu.run(panels_b.count(), |panel| {
+            // SAFETY: each index takes its own panel.
+            unsafe { panels_b.transposed(b.data, b.col, panel, &to_b) };
+        });
+    }
 }
 
 fn multiply<T: Tile>(
     cpu: &Cpu,
-    [m, n, depth]: [usize; 3],
+    sizes: Sizes,
     a: View<'_>,
-    packed: &[T::Element],
+    [panels_a, panels_b]: [&[T::Element]; 2],
     c: &mut [f32],
     store: Store,
 ) {
-    let steps = depth.div_ceil(T::Element::TERMS);
-    // Tiles of equal height waste less than full ones and a rest: 128 rows are ten tiles of 13, not nine of 14 and 2.
-    let height = m.div_ceil(m.div_ceil(T::HEIGHT));
-    let tiles = m.div_ceil(height);
-    let tiles_per_task = (TASK / (height * n * depth)).clamp(1, tiles.div_ceil(8));
+    let Sizes { m, n, depth, steps, height } = sizes;
+    let tiles_per_task = (TASK / (height * n * depth)).clamp(1, m.div_ceil(height).div_ceil(8));
     let task_rows = tiles_per_task * height;
-    assert!(packed.len() == n.div_ceil(T::WIDTH) * T::WIDTH * steps && c.len() == m * n);
-    assert!(a.data.len() > (m - 1) * a.row + (depth - 1) * a.col);
+    assert!(panels_b.len() == sizes.panels_b::<T>().len() && c.len() == m * n);
     let parts = Parts::new(c);
     cpu.run(m.div_ceil(task_rows), |task| {
         let rows = task * task_rows..m.min((task + 1) * task_rows);
         // SAFETY: each task takes its own rows of C.
         let c = unsafe { parts.part(rows.start * n..rows.end * n) };
-        with_scratch(&PACKED_A, rows.len() * steps, |packed_a| {
-            let a = pack_a::<T>(&a.data[rows.start * a.row..], a, rows.len(), depth, packed_a);
-            for (panel, first) in packed.chunks_exact(steps * T::WIDTH).zip((0..n).step_by(T::WIDTH)) {
-                for row in (0..rows.len()).step_by(height) {
+        let along = a.row != 1;
+        with_scratch(&ROWS_A, if along { rows.len() * steps } else { 0 }, |rows_a| {
+            if along {
+                for (row, out) in rows.clone().zip(rows_a.chunks_exact_mut(steps)) {
+                    T::Element::pack_along(&a.data[row * a.row..][..depth], out);
+                }
+            }
+            for (panel, first) in panels_b.chunks_exact(steps * T::WIDTH).zip((0..n).step_by(T::WIDTH)) {
+                for row in rows.clone().step_by(height) {
+                    let a = if along {
+                        Strided { data: rows_a[(row - rows.start) * steps..].as_ptr(), row: steps, col: 1 }
+                    } else {
+                        let panel = &panels_a[row * steps..][..height * steps];
+                        Strided { data: panel.as_ptr(), row: 1, col: height }
+                    };
                     let out = Output {
-                        data: c[row * n + first..].as_mut_ptr(),
+                        data: c[(row - rows.start) * n + first..].as_mut_ptr(),
                         row: n,
-                        rows: height.min(rows.len() - row),
+                        rows: height.min(rows.end - row),
                         cols: T::WIDTH.min(n - first),
                     };
-                    let a = Strided { data: a.data.wrapping_add(row * a.row), ..a };
-                    // SAFETY: `Cpu::new` has checked the tier. The tile's rows of A were packed just now (or lie
-                    // within `a` by the assertion above), the panel
-                    // has `steps` rows of WIDTH elements, and `out` lies within this task's rows of C.
+                    // SAFETY: `Cpu::new` has checked the tier. The tile's rows of A are packed, as rows or as a panel,
+                    // the panel of B has `steps` rows of WIDTH elements, and `out` lies within this task's rows of C.
                     unsafe { T::tile(steps, a, panel.as_ptr(), out, store) };
                 }
             }
         });
     });
-}
-
-/// Packs `rows` rows of A, in the order in which `view` has them, unless they can be used where they are.
-fn pack_a<T: Tile>(
-    data: &[f32],
-    view: View<'_>,
-    rows: usize,
-    depth: usize,
-    out: &mut [T::Element],
-) -> Strided<T::Element> {
-    let steps = out.len() / rows;
-    if view.col == 1 {
-        for (out, data) in out.chunks_exact_mut(steps).zip(data.chunks(view.row)) {
-            T::Element::pack_along(&data[..depth], out);
-        }
-        Strided { data: out.as_ptr(), row: steps, col: 1 }
-    } else if let Some(data) = T::Element::in_place(data) {
-        Strided { data, row: 1, col: view.col }
-    } else {
-        pack::across(data, view.col, rows, depth, rows, out);
-        Strided { data: out.as_ptr(), row: 1, col: rows }
-    }
 }
 
 /// Memory that a thread keeps between products, because pages fresh from the system cost more than the packing.
@@ -193,8 +220,9 @@ type Scratch = LocalKey<RefCell<Vec<Line>>>;
 struct Line([u32; LINE]);
 
 thread_local! {
-    static PACKED_A: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
-    static PACKED_B: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
+    static PANELS_A: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
+    static PANELS_B: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
+    static ROWS_A: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Calls `body` with `len` elements of `scratch`, whatever they held before.

@@ -138,7 +138,9 @@ mod tests {
     const CASES: &[Case] = &[
         Case { t: 0, k: 3, n: 5 },
         Case { t: 1, k: 1, n: 1 },
-        Case { t: 5, k: 7, n: 3 },
+        Case { t: 3, k: 7, n: 1 },
+    Case { t: 3, k: 1, n: 7 },
+    Case { t: 5, k: 7, n: 3 },
         Case { t: 13, k: 16, n: 15 },
         Case { t: 14, k: 31, n: 16 },
         Case { t: 15, k: 33, n: 17 },

@@ -1,5 +1,9 @@
 //! Packing: from f32 in rows to the elements that a tile multiplies, in the order in which it reads them.
 
+use std::ops::Range;
+
+use crate::Parts;
+
 /// One or more consecutive terms of the shared index, in the form in which a tile multiplies them.
 ///
 /// # Safety
@@ -9,9 +13,6 @@ pub(super) unsafe trait Element: Copy + Send + Sync {
     const TERMS: usize;
     /// All terms zero.
     const ZERO: Self;
-
-    /// Elements across the rows of `data`, where they lie; `None` if they have to be packed first.
-    fn in_place(data: &[f32]) -> Option<*const Self>;
 
     /// `out[p]` holds `data[p·TERMS..]`: as many elements as that takes, zeros beyond the end of `data`.
     fn pack_along(data: &[f32], out: &mut [Self]);
@@ -24,10 +25,6 @@ pub(super) unsafe trait Element: Copy + Send + Sync {
 unsafe impl Element for f32 {
     const TERMS: usize = 1;
     const ZERO: Self = 0.0;
-
-    fn in_place(data: &[f32]) -> Option<*const Self> {
-        Some(data.as_ptr())
-    }
 
     fn pack_along(data: &[f32], out: &mut [Self]) {
         out.copy_from_slice(data);
@@ -44,47 +41,95 @@ unsafe impl Element for f32 {
     }
 }
 
-/// The shared index runs down the rows of `data` (`depth`, `row` apart): `out[p, j]` holds rows `p·TERMS..` of column
-/// j, for `j < cols`; the other columns of `out`'s `width` are zeros.
-pub(super) fn across<E: Element>(
-    data: &[f32],
-    row: usize,
-    cols: usize,
-    depth: usize,
-    width: usize,
-    out: &mut [E],
-) {
-    for (step, out) in out.chunks_exact_mut(width).enumerate() {
-        let term = step * E::TERMS;
-        let (packed, rest) = out.split_at_mut(cols);
-        E::pack_across(|q| (term + q < depth).then(|| &data[(term + q) * row..][..cols]), packed);
-        rest.fill(E::ZERO);
-    }
+/// Columns of a matrix, packed: `[panel][step][column]`, `width` columns to a panel.
+///
+/// Element (step, column) holds terms `step·TERMS..` of the shared index; what is beyond the last term or the last
+/// column is zero.
+#[derive(Clone, Copy)]
+pub(super) struct Panels {
+    pub(super) cols: usize,
+    pub(super) width: usize,
+    /// Terms of the shared index, and elements that hold them.
+    pub(super) depth: usize,
+    pub(super) steps: usize,
 }
 
-/// The shared index runs along the rows of `data` (`cols` of them, `row` apart): `out[p, j]` holds elements `p·TERMS..`
-/// of row j, for `j < cols`; the other columns of `out`'s `width` are zeros.
-pub(super) fn transposed<E: Element>(
-    data: &[f32],
-    row: usize,
-    cols: usize,
-    depth: usize,
-    width: usize,
-    out: &mut [E],
-) {
-    /// Elements taken of a row at a time: a block of that many rows of `out` stays in the first cache.
-    const BLOCK: usize = 16;
-    let mut block = [E::ZERO; BLOCK];
-    for (index, out) in out.chunks_mut(BLOCK * width).enumerate() {
-        let start = index * BLOCK * E::TERMS;
-        let steps = out.len() / width;
-        let end = depth.min(start + steps * E::TERMS);
-        for j in 0..cols {
-            E::pack_along(&data[j * row + start..j * row + end], &mut block[..steps]);
-            for (out, &element) in out[j..].iter_mut().step_by(width).zip(&block[..steps]) {
-                *out = element;
+impl Panels {
+    pub(super) fn count(&self) -> usize {
+        self.cols.div_ceil(self.width)
+    }
+
+    /// Elements of all panels.
+    pub(super) fn len(&self) -> usize {
+        self.count() * self.steps * self.width
+    }
+
+    /// The elements of `steps` of a panel.
+    fn place(&self, panel: usize, steps: Range<usize>) -> Range<usize> {
+        let first = panel * self.steps;
+        (first + steps.start) * self.width..(first + steps.end) * self.width
+    }
+
+    fn panel_cols(&self, panel: usize) -> Range<usize> {
+        panel * self.width..self.cols.min((panel + 1) * self.width)
+    }
+
+    /// Packs some steps of all panels of a matrix across whose rows the shared index runs: term t of column j is
+    /// `data[t * row + j]`.
+    ///
+    /// # Safety
+    /// No one else takes these steps of `out`.
+    pub(super) unsafe fn across<E: Element>(
+        &self,
+        data: &[f32],
+        row: usize,
+        steps: Range<usize>,
+        out: &Parts<'_, E>,
+    ) {
+        for panel in 0..self.count() {
+            let cols = self.panel_cols(panel);
+            // SAFETY: the caller's promise.
+            let out = unsafe { out.part(self.place(panel, steps.clone())) };
+            for (step, out) in steps.clone().zip(out.chunks_exact_mut(self.width)) {
+                let (packed, rest) = out.split_at_mut(cols.len());
+                let term = |q: usize| {
+                    let term = step * E::TERMS + q;
+                    (term < self.depth).then(|| &data[term * row..][cols.clone()])
+                };
+                E::pack_across(term, packed);
+                rest.fill(E::ZERO);
             }
         }
-        out.chunks_exact_mut(width).for_each(|out| out[cols..].fill(E::ZERO));
+    }
+
+    /// Packs one panel of a matrix along whose rows the shared index runs: term t of column j is `data[j * row + t]`.
+    ///
+    /// # Safety
+    /// No one else takes this panel of `out`.
+    pub(super) unsafe fn transposed<E: Element>(
+        &self,
+        data: &[f32],
+        row: usize,
+        panel: usize,
+        out: &Parts<'_, E>,
+    ) {
+        /// Elements taken of a row at a time: a block of that many rows of `out` stays in the first cache.
+        const BLOCK: usize = 16;
+        let cols = self.panel_cols(panel);
+        // SAFETY: the caller's promise.
+        let out = unsafe { out.part(self.place(panel, 0..self.steps)) };
+        let mut block = [E::ZERO; BLOCK];
+        for (index, out) in out.chunks_mut(BLOCK * self.width).enumerate() {
+            let start = index * BLOCK * E::TERMS;
+            let steps = out.len() / self.width;
+            let end = self.depth.min(start + steps * E::TERMS);
+            for (j, col) in cols.clone().enumerate() {
+                E::pack_along(&data[col * row..][start..end], &mut block[..steps]);
+                for (out, &element) in out[j..].iter_mut().step_by(self.width).zip(&block[..steps]) {
+                    *out = element;
+                }
+            }
+            out.chunks_exact_mut(self.width).for_each(|out| out[cols.len()..].fill(E::ZERO));
+        }
     }
 }
