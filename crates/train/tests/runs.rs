@@ -172,6 +172,32 @@ fn the_saved_model_has_the_trainers_logits_and_rewrites_to_the_same_bytes() {
     assert!(fs::read(place.path("run/model.bin")).expect("bytes") == fs::read(copy).expect("bytes"));
 }
 
+/// By another way than the trainer's: inference, one window after the other, each from a new state.
+#[test]
+fn the_validation_loss_is_the_mean_over_all_whole_windows() {
+    let place = Place::new(&prose());
+    let options = place.options("run");
+    let mut trainer = Trainer::create(&options).expect("a run");
+    run(&mut trainer, 20);
+    let model = trainer.model();
+    let n_vocab = model.config().n_vocab;
+    let validation = trainer.data().validation();
+    let (mut sum, mut count) = (0.0, 0);
+    // A window and the token after it; its first token is the target of the window before.
+    for window in validation.windows(options.ctx_len + 1).step_by(options.ctx_len) {
+        let logits = model.eval_all(&window[..options.ctx_len], &mut model.new_state()).expect("logits");
+        for (row, &target) in logits.chunks_exact(n_vocab).zip(&window[1..]) {
+            let total: f64 = row.iter().map(|&x| f64::from(x).exp()).sum();
+            sum += total.ln() - f64::from(row[target as usize]);
+            count += 1;
+        }
+    }
+    assert!(count > 300 && count + options.ctx_len >= validation.len() - 1);
+    let expected = sum / f64::from(count as u32);
+    let found = f64::from(validate(&mut trainer));
+    assert!((found - expected).abs() < 1e-5, "{found}, by inference {expected}");
+}
+
 fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
     a.iter().zip(b).fold(0.0, |largest, (a, b)| largest.max((a - b).abs()))

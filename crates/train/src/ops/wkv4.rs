@@ -4,7 +4,7 @@
 //! The recurrence that computes it without overflow, and its gradient in two sweeps over the text, stand in
 //! `rwkv_kernels::wkv4`. It gives `dw`; `ddecay += dw · ∂w/∂decay = dw · w`.
 
-use rwkv::params::Vector;
+use rwkv::params::{Stored, Vector};
 use rwkv_kernels::{Store, wkv4, wkv4_backward};
 
 use crate::tape::{Backward, Tape, Tensor};
@@ -25,7 +25,9 @@ impl Wkv4 {
         let (rows, width) = (tape.values.rows(k), tape.values.width(k));
         let w = tape.compute(1, width, |t, w| {
             // The very numbers that a model file holds: training and inference compute the same function.
+            // The very numbers that a model file holds: training and inference compute the same function.
             let stored = t.params.stored(decay);
+            debug_assert_eq!(stored, Stored::NegExp, "backward differentiates -exp");
             w.iter_mut().zip(&t.params[decay]).for_each(|(w, &raw)| *w = stored.to_file(raw));
         });
         let y = tape.compute(rows, width, |t, y| {
@@ -78,7 +80,7 @@ impl Wkv4 {
 
 #[cfg(test)]
 mod tests {
-    use rwkv::params::{Layout, Stored};
+    use rwkv::params::Layout;
 
     use super::*;
     use crate::ops::check::Case;
