@@ -52,7 +52,12 @@ function inlineUplot() {
 function compile() {
   tool('typescript', ['-p', 'src'])
   tool('typescript', ['-p', 'src/tsconfig.cjs.json'])
-  writeFileSync('dist/cjs/package.json', '{ "type": "commonjs" }\n')
+  // A package.json of its own says that these are not ES modules; so it also has to say where '#native' is.
+  const imports = { '#native': './native.cjs', '#uplot': './uplot.cjs' }
+  writeFileSync('dist/cjs/package.json', `${JSON.stringify({ type: 'commonjs', imports }, null, 2)}\n`)
+  for (const file of Object.values(imports)) {
+    writeFileSync(`dist/cjs/${file}`, `module.exports = require('../${file.slice(2)}')\n`)
+  }
   tool('typescript', ['-p', 'examples'])
 }
 

@@ -1,3 +1,5 @@
+import { RwkvError } from './errors.js'
+
 /** The key under which a class hands its native side to its neighbours, and to nobody else. @internal */
 export const native: unique symbol = Symbol('rwkv.native')
 
@@ -18,5 +20,41 @@ export class Pending {
   /** Waits until all of them have ended, well or badly. */
   async settled(): Promise<void> {
     await Promise.allSettled(this.#calls)
+  }
+}
+
+/** Sees to it that something does one thing at a time, from a call until its promise is settled. */
+export class Turn {
+  readonly #what: string
+  readonly #isClosed: () => boolean
+  #isTaken = false
+
+  /** @param what What it is, for messages: `session`, `trainer`. */
+  constructor(what: string, isClosed: () => boolean) {
+    this.#what = what
+    this.#isClosed = isClosed
+  }
+
+  /** @throws {RwkvError} `CLOSED` or `BUSY`. */
+  check(): void {
+    const what = this.#what
+    if (this.#isClosed()) throw new RwkvError('CLOSED', `this ${what} is closed`)
+    if (this.#isTaken) {
+      throw new RwkvError(
+        'BUSY',
+        `this ${what} is still at work: wait for the earlier call, or use another ${what}`,
+      )
+    }
+  }
+
+  /** Does `work` unless something else is being done. */
+  async take<T>(work: () => Promise<T>): Promise<T> {
+    this.check()
+    this.#isTaken = true
+    try {
+      return await work()
+    } finally {
+      this.#isTaken = false
+    }
   }
 }

@@ -27,6 +27,7 @@ export class Model implements Disposable, AsyncDisposable {
   readonly #native: NativeModel
   readonly #tokenizer: Tokenizer | undefined
   readonly #pending = new Pending()
+  #isClosed = false
 
   /** What it was loaded from. */
   readonly path: string
@@ -117,7 +118,13 @@ export class Model implements Disposable, AsyncDisposable {
    * it, and the memory is freed after that. Closing twice is allowed.
    */
   close(): void {
+    this.#isClosed = true
     this.#native.close()
+  }
+
+  /** Whether it was closed. */
+  get isClosed(): boolean {
+    return this.#isClosed
   }
 
   /** {@link close}, for `using`. */

@@ -1,9 +1,9 @@
 import { randomInt } from 'node:crypto'
-import type { NativeSession, NativeWriter } from '#native'
+import type { Cancel, NativeSession, NativeWriter } from '#native'
 import { cancellable } from './cancel.js'
 import { checkPositive, wholeNumber } from './checks.js'
 import { call, RwkvError } from './errors.js'
-import { native, type Pending } from './internal.js'
+import { native, type Pending, Turn } from './internal.js'
 import type { Model } from './model.js'
 import type { GenerateOptions } from './options.js'
 import { State } from './state.js'
@@ -32,6 +32,8 @@ export class Session implements Disposable {
   readonly #model: Model
   readonly #native: NativeSession
   readonly #pending: Pending
+  readonly #turn: Turn
+  #isClosed = false
   /** Whether a loop over {@link generate} is under way; between two of its pieces no native work is. */
   #isWriting = false
 
@@ -40,6 +42,7 @@ export class Session implements Disposable {
     this.#model = model
     this.#native = session
     this.#pending = pending
+    this.#turn = new Turn('session', () => this.#isClosed || model.isClosed)
   }
 
   /**
@@ -84,6 +87,7 @@ export class Session implements Disposable {
     wholeNumber('seed', seed)
     const end = new StopText(stop)
     this.#refuseWhileWriting()
+    this.#turn.check()
     this.#isWriting = true
     try {
       const tokenizer = this.#model.tokenizer
@@ -105,16 +109,19 @@ export class Session implements Disposable {
 
   /** What the model remembers of the text so far. Setting it goes on from there; the next prompt must not be empty. */
   get state(): State {
+    this.#turn.check()
     return new State(call(() => this.#native.state))
   }
 
   set state(state: State) {
     this.#refuseWhileWriting()
+    this.#turn.check()
     call(() => this.#native.restore(state[native]))
   }
 
   /** Frees the session's memory; later calls throw `CLOSED`. Closing the model does it too. */
   close(): void {
+    this.#isClosed = true
     this.#native.close()
   }
 
@@ -125,11 +132,15 @@ export class Session implements Disposable {
 
   async #eval(tokens: ArrayLike<number>, signal: AbortSignal | undefined): Promise<Float32Array> {
     const ids = tokens instanceof Uint32Array ? tokens : toTokens(tokens)
-    return this.#pending.track(cancellable({ signal }, cancel => this.#native.eval(ids, cancel)))
+    return this.#work(signal, cancel => this.#native.eval(ids, cancel))
   }
 
   async #write(writer: NativeWriter, limit: number, signal: AbortSignal | undefined) {
-    return this.#pending.track(cancellable({ signal }, cancel => writer.write(limit, cancel)))
+    return this.#work(signal, cancel => writer.write(limit, cancel))
+  }
+
+  async #work<T>(signal: AbortSignal | undefined, work: (cancel: Cancel) => Promise<T>): Promise<T> {
+    return this.#turn.take(() => this.#pending.track(cancellable({ signal }, work)))
   }
 
   #refuseWhileWriting(): void {

@@ -1,8 +1,8 @@
 import { randomInt } from 'node:crypto'
-import { NativeTrainer, type RunInfo } from '#native'
-import { cancellable } from './cancel.js'
+import { type Cancel, NativeTrainer, type RunInfo } from '#native'
+import { type Controls, cancellable } from './cancel.js'
 import { checkPositive, wholeNumber } from './checks.js'
-import { Pending } from './internal.js'
+import { Pending, Turn } from './internal.js'
 import type { Progress, ResumeOptions, SamplingOptions, TrainOptions } from './options.js'
 import { writeReport } from './report/run.js'
 import { Tokenizer } from './tokenizer.js'
@@ -56,6 +56,8 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
   readonly #native: NativeTrainer
   readonly #signal: AbortSignal | undefined
   readonly #pending = new Pending()
+  readonly #turn = new Turn('trainer', () => this.#isClosed)
+  #isClosed = false
   #steps: number
   #seconds: number
 
@@ -144,7 +146,7 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
   async validate(
     options: { signal?: AbortSignal; onProgress?: (progress: Progress) => void } = {},
   ): Promise<number> {
-    return this.#pending.track(cancellable(options, cancel => this.#native.validate(cancel)))
+    return this.#work(options, cancel => this.#native.validate(cancel))
   }
 
   /** What the model writes by now. */
@@ -154,14 +156,12 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
     wholeNumber('topK', topK)
     wholeNumber('seed', seed)
     const sampling = { temperature, topK, topP, seed }
-    return this.#pending.track(
-      cancellable({}, cancel => this.#native.sample(prompt, maxTokens, sampling, cancel)),
-    )
+    return this.#work({}, cancel => this.#native.sample(prompt, maxTokens, sampling, cancel))
   }
 
   /** Writes a checkpoint to resume from, the model as it is by now to `model.bin`, and `report.html`. */
   async save(): Promise<void> {
-    await this.#pending.track(cancellable({}, cancel => this.#native.save(cancel)))
+    await this.#work({}, cancel => this.#native.save(cancel))
     const { parameters, isa } = this
     const text = await this.sample({ maxTokens: 400, temperature: 0.8, topP: 0.95, seed: 1 })
     await writeReport(this.options.out, {
@@ -192,6 +192,7 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
    * for {@link save}.
    */
   close(): void {
+    this.#isClosed = true
     this.#native.close()
   }
 
@@ -206,9 +207,13 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
     await this.#pending.settled()
   }
 
+  async #work<T>(controls: Controls, work: (cancel: Cancel) => Promise<T>): Promise<T> {
+    return this.#turn.take(() => this.#pending.track(cancellable(controls, work)))
+  }
+
   async #step(signal: AbortSignal | undefined) {
-    const work = cancellable({ signal }, cancel => this.#native.step(cancel))
-    const { validationDue, checkpointDue, ...report } = await this.#pending.track(work)
+    const found = await this.#work({ signal }, cancel => this.#native.step(cancel))
+    const { validationDue, checkpointDue, ...report } = found
     this.#steps = report.step
     this.#seconds += report.seconds
     const tokensPerSecond = report.tokens / report.seconds

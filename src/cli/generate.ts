@@ -22,12 +22,18 @@ MODEL is a training run's folder or a .bin file. With --json: {"prompt","text","
     const session = model.createSession()
     const startedAt = performance.now()
     let text = ''
+    let shown = ''
+    const show = (whole: string) => {
+      if (!output.json) process.stdout.write(whole.slice(shown.length))
+      shown = whole
+    }
     try {
       for await (const piece of session.generate(prompt, { ...options, signal })) {
-        // The prompt comes with the first piece: only now it is known to be one that the model can read.
-        if (!output.json) process.stdout.write(text === '' ? prompt.trimStart() + piece : piece)
         text += piece
+        // The prompt comes with the first piece: only now it is known to be one that the model can read.
+        show(prompt.trimStart() + text)
       }
+      show(prompt.trimStart() + text)
     } catch (error) {
       if (!signal.aborted) throw error
     }

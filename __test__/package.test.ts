@@ -1,0 +1,93 @@
+import { execFile } from 'node:child_process'
+import { mkdir, symlink, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import { Worker } from 'node:worker_threads'
+import { beforeAll, describe, expect, it } from 'vitest'
+import { temporaryFolder, text, trainTiny } from './tiny.js'
+
+const root = join(import.meta.dirname, '..')
+const run = promisify(execFile)
+
+describe('the package, as another one that depends on it sees it', async () => {
+  const folder = await temporaryFolder()
+  let model: string
+
+  beforeAll(async () => {
+    model = await trainTiny(folder, { maxSteps: 2 })
+    await mkdir(join(folder, 'node_modules'))
+    await symlink(root, join(folder, 'node_modules/rwkv'), 'junction')
+  })
+
+  const body = `
+    const model = await Model.load(${JSON.stringify('MODEL')})
+    let text = ''
+    for await (const piece of model.createSession().generate('the', { maxTokens: 5, temperature: 0 })) text += piece
+    const failed = await Model.load('none').catch(error => error)
+    console.log(text.length, failed instanceof RwkvError, failed.code)`
+
+  it.each([
+    ['import', 'mjs', "import { Model, RwkvError } from 'rwkv'", (body: string) => body],
+    [
+      'require',
+      'cjs',
+      "const { Model, RwkvError } = require('rwkv')",
+      (body: string) => `;(async () => {${body}})()`,
+    ],
+  ])('works with %s', async (_, extension, head, wrap) => {
+    const file = join(folder, `use.${extension}`)
+    await writeFile(file, `${head}\n${wrap(body.replace('"MODEL"', JSON.stringify(model)))}\n`)
+    const { stdout, stderr } = await run(process.execPath, [file])
+    expect(stdout).toBe('5 true IO\n')
+    expect(stderr).toBe('')
+  })
+
+  it('types both', async () => {
+    const program = `
+      const load: (path: string) => Promise<Model> = path => Model.load(path, { threads: 1 })
+      // @ts-expect-error: a model has no such thing
+      load('x').then(model => model.nothing)`
+    await writeFile(join(folder, 'esm.mts'), `import { Model } from 'rwkv'\n${program}`)
+    await writeFile(join(folder, 'cjs.cts'), `import { Model } from 'rwkv'\n${program}`)
+    const lib = [
+      '--lib',
+      'es2023,esnext.disposable',
+      '--types',
+      'node',
+      '--typeRoots',
+      join(root, 'node_modules/@types'),
+    ]
+    const options = ['--noEmit', '--strict', '--module', 'nodenext', ...lib]
+    const tsc = [join(root, 'node_modules/typescript/bin/tsc'), ...options]
+    const { stdout } = await run(process.execPath, [...tsc, 'esm.mts', 'cjs.cts'], { cwd: folder }).catch(
+      error => error,
+    )
+    expect(stdout).toBe('')
+  })
+
+  it('lets a worker thread end in the middle of its work', async () => {
+    const program = `
+      const { parentPort, workerData } = require('node:worker_threads')
+      const { Model } = require(${JSON.stringify(join(root, 'dist/cjs/index.js'))})
+      Model.load(workerData.model, { threads: 2 }).then(model => {
+        const tokens = model.tokenizer.encode(workerData.text)
+        void model.createSession().eval(tokens)
+        parentPort.postMessage('working')
+      })`
+    for (let i = 0; i < 3; i++) {
+      const worker = new Worker(program, { eval: true, workerData: { model, text: text.repeat(100) } })
+      await new Promise((resolve, reject) => worker.once('message', resolve).once('error', reject))
+      expect(await worker.terminate()).toBe(1)
+    }
+  })
+
+  it('lets a process end in the middle of its work', async () => {
+    const program = `
+      const { Model } = require(${JSON.stringify(join(root, 'dist/cjs/index.js'))})
+      Model.load(${JSON.stringify(model)}).then(model => {
+        void model.createSession().eval(model.tokenizer.encode(${JSON.stringify(text)}.repeat(100)))
+        process.exit(7)
+      })`
+    await expect(run(process.execPath, ['-e', program])).rejects.toMatchObject({ code: 7, stderr: '' })
+  })
+})

@@ -1,0 +1,201 @@
+import { chmod, mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { beforeAll, describe, expect, it } from 'vitest'
+import { Model, Trainer, type TrainOptions } from '../src/index.js'
+import { temporaryFolder, text, tiny, trainTiny, writeText } from './tiny.js'
+
+describe('Trainer', async () => {
+  const folder = await temporaryFolder()
+  let data: string
+
+  beforeAll(async () => {
+    data = await writeText(folder)
+  })
+
+  const create = (name: string, options: Partial<TrainOptions> & { signal?: AbortSignal } = {}) =>
+    Trainer.create({ ...tiny, data, out: join(folder, name), ...options })
+
+  it('goes on after a stop as if it had not stopped: the models are the same, byte for byte', async () => {
+    const straight = await trainTiny(folder, { out: join(folder, 'straight') })
+    const out = join(folder, 'paused')
+    {
+      await using trainer = await create('paused')
+      for await (const { step } of trainer) if (step === 25) break
+      await trainer.save()
+    }
+    await using trainer = await Trainer.resume(out, { threads: 1 })
+    expect(trainer.steps).toBe(25)
+    expect(trainer.options).toMatchObject({ ...tiny, threads: 1 })
+    for await (const _ of trainer);
+    expect(await readFile(join(out, 'model.bin'))).toEqual(await readFile(join(straight, 'model.bin')))
+  })
+
+  it('stops after the step under way when a signal is aborted, with its reason', async () => {
+    const controller = new AbortController()
+    await using trainer = await create('aborted', { signal: controller.signal })
+    const reason = new Error('enough')
+    let last = 0
+    const run = async () => {
+      for await (const { step } of trainer) {
+        last = step
+        if (step === 5) controller.abort(reason)
+      }
+    }
+    await expect(run()).rejects.toBe(reason)
+    expect(last).toBe(5)
+    expect(trainer.steps).toBe(5)
+    // It is paused, not broken.
+    await trainer.save()
+    expect(await readdir(join(folder, 'aborted'))).toContain('checkpoint-5')
+    await expect(create('never', { signal: AbortSignal.abort() })).rejects.toMatchObject({
+      name: 'AbortError',
+    })
+    expect(await readdir(folder)).not.toContain('never')
+  })
+
+  it('stops a validation', async () => {
+    const long = join(folder, 'long.txt')
+    await writeFile(long, text.repeat(300))
+    await using trainer = await create('validation', { data: long })
+    const controller = new AbortController()
+    const validating = trainer.validate({ signal: controller.signal, onProgress: () => {} })
+    controller.abort()
+    await expect(validating).rejects.toMatchObject({ name: 'AbortError' })
+    const progress: number[] = []
+    expect(
+      await trainer.validate({ onProgress: ({ done, total }) => progress.push(done / total) }),
+    ).toBeCloseTo(Math.log(new Set(text).size), 0)
+    expect(progress.at(-1)).toBe(1)
+  })
+
+  it('steps one by one, without validating or saving', async () => {
+    await using trainer = await create('steps', { evalInterval: 1, checkpointInterval: 1, maxSteps: 2 })
+    expect(await trainer.step()).toMatchObject({ step: 1 })
+    expect(await trainer.step()).toMatchObject({ step: 2 })
+    expect(trainer.isDone).toBe(true)
+    expect(await readdir(join(folder, 'steps'))).not.toContain('model.bin')
+    await expect(trainer.step()).rejects.toMatchObject({ code: 'INVALID_OPTION' })
+  })
+
+  it('does one thing at a time, and nothing after it was closed', async () => {
+    const trainer = await create('busy')
+    const calls = [trainer.step(), trainer.step(), trainer.validate()]
+    const [first, ...others] = await Promise.allSettled(calls)
+    expect(first).toMatchObject({ status: 'fulfilled', value: { step: 1 } })
+    for (const other of others) expect(other).toMatchObject({ status: 'rejected', reason: { code: 'BUSY' } })
+    trainer.close()
+    trainer.close()
+    for (const call of [trainer.step(), trainer.validate(), trainer.sample(), trainer.save()]) {
+      await expect(call).rejects.toMatchObject({ code: 'CLOSED' })
+    }
+  })
+
+  it('does not block the event loop', async () => {
+    await using trainer = await create('large', { nLayer: 4, nEmbd: 256, batchSize: 64, maxSteps: 2 })
+    let ticks = 0
+    const timer = setInterval(() => ticks++, 1)
+    await trainer.step()
+    clearInterval(timer)
+    expect(ticks).toBeGreaterThan(3)
+  })
+
+  it('learns bytes that are no text', async () => {
+    const bytes = join(folder, 'bytes.bin')
+    await writeFile(
+      bytes,
+      Uint8Array.from({ length: 3000 }, (_, i) => (i * i) % 251),
+    )
+    const out = await trainTiny(folder, {
+      data: bytes,
+      tokenizer: 'byte',
+      out: join(folder, 'bytes'),
+      maxSteps: 3,
+    })
+    const model = await Model.load(out)
+    expect(model.config.nVocab).toBe(256)
+    expect(model.tokenizer.kind).toBe('byte')
+    model.close()
+  })
+
+  it('refuses a folder that holds a run, and a folder that holds none to go on with', async () => {
+    await trainTiny(folder, { out: join(folder, 'there'), maxSteps: 1 })
+    await expect(create('there')).rejects.toMatchObject({
+      code: 'RUN',
+      message: expect.stringContaining('--resume'),
+    })
+    await expect(Trainer.resume(folder)).rejects.toMatchObject({ code: 'RUN' })
+    await expect(Trainer.resume(join(folder, 'nowhere'))).rejects.toMatchObject({ code: 'RUN' })
+  })
+
+  it('refuses to go on with another text', async () => {
+    const out = await trainTiny(folder, { out: join(folder, 'text'), maxSteps: 1 })
+    const other = join(folder, 'other.txt')
+    await writeFile(other, text.replaceAll('fox', 'xof'))
+    await expect(Trainer.resume(out, { data: other })).rejects.toMatchObject({ code: 'DATA' })
+  })
+
+  it('names the option that makes no sense, and writes nothing', async () => {
+    const cases: [keyof TrainOptions, unknown][] = [
+      ['nLayer', 0],
+      ['nLayer', -1],
+      ['nLayer', 1.5],
+      ['nEmbd', Number.NaN],
+      ['nEmbd', 1e9],
+      ['ctxLen', 0],
+      ['batchSize', 0],
+      ['maxSteps', 0],
+      ['maxSteps', Number.POSITIVE_INFINITY],
+      ['learningRate', -1],
+      ['learningRate', Number.NaN],
+      ['finalLearningRate', 2],
+      ['warmupSteps', 61],
+      ['weightDecay', -1],
+      ['beta1', 1],
+      ['beta2', -0.1],
+      ['gradClip', Number.POSITIVE_INFINITY],
+      ['seed', -1],
+      ['threads', 0],
+      ['threads', 1e6],
+      ['evalInterval', -1],
+      ['checkpointInterval', 0.5],
+      ['tokenizer', 'words'],
+      ['precision', 'f8'],
+    ]
+    for (const [name, value] of cases) {
+      const error = { code: 'INVALID_OPTION', message: expect.stringContaining(`${name} is `) }
+      await expect(create('nonsense', { [name]: value }), `${name} ${value}`).rejects.toMatchObject(error)
+    }
+    expect(await readdir(folder)).not.toContain('nonsense')
+  })
+
+  it('says what is wrong with a text that cannot be learned, and writes nothing', async () => {
+    const cases: [string | Uint8Array, string, string][] = [
+      ['', 'DATA', 'empty'],
+      ['x', 'DATA', 'single character'],
+      ['a short text, shorter than the context', 'DATA', 'ctxLen'],
+      [Uint8Array.of(0x61, 0x62, 0xff, 0x63), 'INVALID_UTF8', 'byte 2'],
+    ]
+    for (const [content, code, says] of cases) {
+      const path = join(folder, 'bad.txt')
+      await writeFile(path, content)
+      const message = expect.stringMatching(new RegExp(`bad\\.txt.*${says}`))
+      await expect(create('bad', { data: path, ctxLen: 64 }), says).rejects.toMatchObject({ code, message })
+    }
+    await expect(create('bad', { data: join(folder, 'none.txt') })).rejects.toMatchObject({ code: 'IO' })
+    expect(await readdir(folder)).not.toContain('bad')
+  })
+
+  it('says that the folder cannot be written', async () => {
+    const file = join(folder, 'file')
+    await writeFile(file, '')
+    await expect(create('file/run')).rejects.toMatchObject({
+      code: 'IO',
+      message: expect.stringContaining(file),
+    })
+    const locked = join(folder, 'locked')
+    await mkdir(locked)
+    await chmod(locked, 0o500)
+    // The superuser may write everywhere.
+    if (process.getuid?.() !== 0) await expect(create('locked/run')).rejects.toMatchObject({ code: 'IO' })
+  })
+})
