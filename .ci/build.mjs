@@ -26,7 +26,15 @@ function install() {
 
 /** dist/rwkv.<platform>.node, and the loader and types that src/ imports as '#native'. */
 function bindNative() {
-  const files = ['--output-dir', 'dist', '--js', 'native.cjs', '--dts', 'native.d.cts']
+  const files = [
+    '--output-dir',
+    'dist',
+    '--js',
+    'native.cjs',
+    '--dts',
+    'native.d.cts',
+    ...process.argv.slice(2),
+  ]
   tool('@napi-rs/cli', [
     'build',
     '--platform',

@@ -1,4 +1,4 @@
-import { basename, extname, join } from 'node:path'
+import { basename, extname, join, relative } from 'node:path'
 import { Smooth } from '../smooth.js'
 import { type Step, Trainer } from '../trainer.js'
 import type { Values } from './arguments.js'
@@ -161,7 +161,7 @@ class Run {
     this.#output.object({ event: 'start', ...about })
     const unit = tokenizer.kind === 'byte' ? 'bytes' : 'characters'
     const learned = `${count(trainTokens)} ${unit} to learn, ${count(valTokens)} to validate`
-    this.#output.line(`${style.bold(data)}: ${learned}, ${tokenizer.nVocab} different ones`)
+    this.#output.line(`${style.bold(near(data))}: ${learned}, ${tokenizer.nVocab} different ones`)
     this.#output.line(
       `RWKV-4 of ${nLayer} layers, ${nEmbd} wide: ${count(parameters)} parameters · ${isa}, ${precision}, ${threads} threads · ${out}`,
     )
@@ -266,6 +266,12 @@ class Run {
       `${model} (${bytes(4 * this.#trainer.parameters)}) · ${join(options.out, 'report.html')}`,
     )
   }
+}
+
+/** A path as it is shortest to read from here. */
+function near(path: string): string {
+  const short = relative('', path)
+  return short.length < path.length ? short : path
 }
 
 /** A word as a shell takes it. */

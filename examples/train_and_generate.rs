@@ -1,0 +1,52 @@
+//! Learns a text file with the Rust crates alone, and writes on from a prompt.
+//!
+//! ```sh
+//! cargo run --release --example train_and_generate -- book.txt runs/book "Once upon"
+//! ```
+
+use std::path::Path;
+
+use rwkv::{Decoder, LoadOptions, Model, Sampler, SamplerOptions, Tokenizer};
+use rwkv_train::{TrainOptions, Trainer};
+
+/// Learns the text file `book`, leaves a run in the folder `out`, and writes 200 characters after `prompt`.
+pub(crate) fn learn_and_write(book: &Path, out: &Path, prompt: &str) -> rwkv::Result<String> {
+    let options = TrainOptions { n_layer: 2, n_embd: 64, max_steps: 300, ..TrainOptions::new(book, out) };
+    let mut trainer = Trainer::create(&options)?;
+    while !trainer.done() {
+        let report = trainer.step()?;
+        if report.step % 100 == 0 {
+            println!("step {}: loss {:.3}", report.step, report.loss);
+        }
+    }
+    trainer.save_model()?;
+
+    // From here on the crate `rwkv` alone is needed, and the files in `out`.
+    let model = Model::load(out, &LoadOptions::default())?;
+    let tokenizer = Tokenizer::load(out.join("tokenizer.json"))?;
+    let mut sampler = Sampler::new(SamplerOptions { temperature: 0.8, seed: 1, ..Default::default() })?;
+    let (mut state, mut decoder) = (model.new_state(), Decoder::default());
+    let mut text = prompt.to_owned();
+    let mut logits = model.eval(&tokenizer.encode(prompt)?, &mut state)?;
+    for _ in 0..200 {
+        let token = sampler.sample(&logits);
+        text += &decoder.push(&tokenizer.decode(&[token])?);
+        logits = model.eval(&[token], &mut state)?;
+    }
+    Ok(text)
+}
+
+fn main() {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let [book, out, prompt] = &arguments[..] else {
+        eprintln!("usage: train_and_generate BOOK OUT PROMPT");
+        std::process::exit(2);
+    };
+    match learn_and_write(book.as_ref(), out.as_ref(), prompt) {
+        Ok(text) => println!("{text}"),
+        Err(error) => {
+            eprintln!("{error}");
+            std::process::exit(1);
+        }
+    }
+}
