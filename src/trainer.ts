@@ -168,7 +168,7 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
       parameters,
       isa,
       threads: this.options.threads,
-      sample: { prompt: '', text },
+      sample: { prompt: '', text: text.trim() },
     })
   }
 

@@ -59,7 +59,7 @@ ${options.map(([name, value]) => `<tr><th scope="row">${escapeHtml(name)}</th><t
 </main>
 <script>${uplotScript}</script>
 <script type="application/json" id="data">${embed(series(report))}</script>
-<script>${script}</script>
+<script type="module">${script}</script>
 </body>
 </html>
 `

@@ -3,7 +3,15 @@ export const script = `
 const data = JSON.parse(document.getElementById('data').textContent)
 const place = document.getElementById('chart')
 const scheme = matchMedia('(prefers-color-scheme: dark)')
+// The first fiftieth of a run falls so far that the rest would look flat beside it: it is cut off unless zoomed in to.
+const ceiling = data[0].length < 100 ? Infinity : data[2][Math.floor(data[0].length / 50)] ?? Infinity
+const lowest = Math.min(...data.slice(1).flat().filter(loss => loss !== null))
 let chart
+
+function lossRange(u, min, max) {
+  const isWhole = min <= lowest
+  return uPlot.rangeNum(min, isWhole ? Math.max(min + 0.1, Math.min(max, ceiling)) : max, 0.05, false)
+}
 
 function draw() {
   const css = getComputedStyle(document.documentElement)
@@ -15,7 +23,7 @@ function draw() {
   chart = new uPlot({
     width: place.clientWidth,
     height: Math.min(420, Math.max(260, place.clientWidth * 0.5)),
-    scales: { x: { time: false } },
+    scales: { x: { time: false }, y: { range: lossRange } },
     cursor: { points: { size: 7 } },
     axes: [{ ...axis }, { ...axis, size: 48 }],
     series: [

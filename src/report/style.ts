@@ -19,7 +19,7 @@ h2 { margin: 0 0 .25rem; font-size: 1.1rem }
 .kind { margin: 0; color: var(--soft); font-size: .8rem; letter-spacing: .08em; text-transform: uppercase }
 .note { margin: 0 0 1rem; color: var(--soft); font-size: .875rem }
 section { margin: 0 0 1.25rem; padding: 1.25rem; background: var(--card); border: 1px solid var(--line); border-radius: 12px }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.5rem, 1fr)); gap: 1rem 1.5rem }
+.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)); gap: 1rem 1.5rem }
 .figures span { display: block; color: var(--soft); font-size: .8rem }
 .figures strong { font-size: 1.35rem; font-weight: 600; font-variant-numeric: tabular-nums; white-space: nowrap }
 blockquote { margin: .75rem 0 0; font: 1rem/1.6 Georgia, serif; white-space: pre-wrap; overflow-wrap: anywhere }
