@@ -165,6 +165,14 @@ describe('Trainer', async () => {
       const error = { code: 'INVALID_OPTION', message: expect.stringContaining(`${name} is `) }
       await expect(create('nonsense', { [name]: value }), `${name} ${value}`).rejects.toMatchObject(error)
     }
+    for (const [name, value] of [
+      ['nLayer', '4'],
+      ['data', 7],
+      ['tokenizer', true],
+    ] as const) {
+      const error = { code: 'INVALID_OPTION', message: expect.stringContaining(name) }
+      await expect(create('nonsense', { [name]: value }), name).rejects.toMatchObject(error)
+    }
     expect(await readdir(folder)).not.toContain('nonsense')
   })
 

@@ -66,11 +66,17 @@ export function isAborted(error: unknown): boolean {
   return codeOf(error) === ABORTED
 }
 
-/** The native side's errors are plain objects with a code: here they become ours. Others pass. */
+/**
+ * The native side's errors are plain objects with a code: here they become ours. Others pass.
+ *
+ * A value of the wrong type, such as a string for a number, is found by napi itself, whose codes are in mixed case.
+ */
 export function toRwkvError(error: unknown): unknown {
   const code = codeOf(error)
   if (code === undefined || error instanceof RwkvError) return error
-  return new RwkvError(code as ErrorCode, (error as Error).message)
+  const { message } = error as Error
+  if (code === 'GenericFailure') return new RwkvError('INTERNAL', message)
+  return new RwkvError(/[a-z]/.test(code) ? 'INVALID_OPTION' : (code as ErrorCode), message)
 }
 
 /** Calls into the native side; its errors come out as {@link RwkvError}. */
