@@ -1,7 +1,7 @@
 import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { beforeAll, describe, expect, it } from 'vitest'
-import { Model, type Step, Trainer } from '../src/index.js'
+import { Model, type Progress, type Step, Trainer } from '../src/index.js'
 import { collect, temporaryFolder, text, tiny, writeText } from './tiny.js'
 
 describe('the loop closes', async () => {
@@ -45,7 +45,9 @@ describe('the loop closes', async () => {
   })
 
   it('loads what it saved: the model writes what the trainer wrote', async () => {
-    const model = await Model.load(out, { threads: 1 })
+    const progress: Progress[] = []
+    const model = await Model.load(out, { threads: 1, onProgress: now => progress.push(now) })
+    expect(progress.at(-1)).toEqual({ done: model.fileSize, total: model.fileSize })
     expect(model.config).toEqual({
       version: 'v4',
       nVocab: new Set(text).size,

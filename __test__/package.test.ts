@@ -75,7 +75,7 @@ describe('the package, as another one that depends on it sees it', async () => {
         parentPort.postMessage('working')
       })`
     for (let i = 0; i < 3; i++) {
-      const worker = new Worker(program, { eval: true, workerData: { model, text: text.repeat(100) } })
+      const worker = new Worker(program, { eval: true, workerData: { model, text: text.repeat(10) } })
       await new Promise((resolve, reject) => worker.once('message', resolve).once('error', reject))
       expect(await worker.terminate()).toBe(1)
     }

@@ -5,6 +5,12 @@ import type { Progress } from './options.js'
 /** How long a job runs between two reports of its progress, in milliseconds. */
 const REPORT_EVERY = 100
 
+/** Work under way: a process that ends waits for its threads, so at its end they are told to stop. */
+const underWay = new Set<Cancel>()
+process.once('exit', () => {
+  for (const cancel of underWay) cancel.raise()
+})
+
 /** What can be said to native work while it runs. */
 export interface Controls {
   signal?: AbortSignal | undefined
@@ -25,6 +31,7 @@ export async function cancellable<T>(controls: Controls, work: (cancel: Cancel) 
   const report = () => cancel.total > 0 && onProgress?.({ done: cancel.done, total: cancel.total })
   signal?.addEventListener('abort', raise, { once: true })
   const timer = onProgress && setInterval(report, REPORT_EVERY)
+  underWay.add(cancel)
   try {
     const result = await work(cancel)
     report()
@@ -35,6 +42,7 @@ export async function cancellable<T>(controls: Controls, work: (cancel: Cancel) 
     // Nobody else raises the flag but `close()`.
     throw new RwkvError('CLOSED', 'it was closed while at work')
   } finally {
+    underWay.delete(cancel)
     clearInterval(timer)
     signal?.removeEventListener('abort', raise)
   }

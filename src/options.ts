@@ -68,7 +68,7 @@ export interface LoadOptions {
   threads?: number
   /** Stops the loading. */
   signal?: AbortSignal
-  /** Told how far the loading is: at its start and end, and between them for a file that takes long. */
+  /** Told how many bytes of the file are ready: at the end, and before that if it takes long. */
   onProgress?: (progress: Progress) => void
 }
 

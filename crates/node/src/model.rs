@@ -107,9 +107,11 @@ impl NativeModel {
             cancel.check()?;
             let path = PathBuf::from(path);
             let options = LoadOptions { threads: threads.map(|threads| threads as usize), isa: None };
-            let model = Model::load(&path, &options)?;
             let file_size = file_size(&path)?;
+            cancel.progress(0, file_size as usize);
+            let model = Model::load(&path, &options)?;
             cancel.check()?;
+            cancel.progress(file_size as usize, file_size as usize);
             Ok((model, file_size))
         };
         Job::run_then(work, |(model, file_size), env| Self::new(model, file_size, env))

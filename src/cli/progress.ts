@@ -1,0 +1,160 @@
+import { join, relative } from 'node:path'
+import { Smooth } from '../smooth.js'
+import type { Step, Trainer } from '../trainer.js'
+import { lossChart, type Point } from './chart.js'
+import { bytes, clock, count, short } from './format.js'
+import { bar } from './live.js'
+import { type Output, style } from './output.js'
+
+/** What is shown of a run, and what is counted for it. */
+export class Progress {
+  readonly #trainer: Trainer
+  readonly #output: Output
+  readonly #smooth = new Smooth()
+  readonly #training: Point[] = []
+  readonly #validation: Point[] = []
+  readonly #startedAt = performance.now()
+  #tokens = 0
+  #seconds = 0
+
+  constructor(trainer: Trainer, output: Output) {
+    this.#trainer = trainer
+    this.#output = output
+  }
+
+  start(): void {
+    const { options, parameters, trainTokens, valTokens, tokenizer, isa, steps } = this.#trainer
+    const { data, out, threads, precision, nLayer, nEmbd, maxSteps } = options
+    const about = {
+      data,
+      out,
+      parameters,
+      trainTokens,
+      valTokens,
+      nVocab: tokenizer.nVocab,
+      threads,
+      precision,
+      isa,
+      steps,
+      maxSteps,
+    }
+    this.#output.object({ event: 'start', ...about })
+    const unit = tokenizer.kind === 'byte' ? 'bytes' : 'characters'
+    const learned = `${count(trainTokens)} ${unit} to learn, ${count(valTokens)} to validate`
+    this.#output.line(`${style.bold(near(data))}: ${learned}, ${tokenizer.nVocab} different ones`)
+    this.#output.line(
+      `RWKV-4 of ${nLayer} layers, ${nEmbd} wide: ${count(parameters)} parameters · ${isa}, ${precision}, ${threads} threads · ${out}`,
+    )
+    if (steps > 0) this.#output.line(`going on after step ${count(steps)}`)
+  }
+
+  /** Shows a step, and sometimes what the model writes by now. */
+  async after(step: Step): Promise<void> {
+    const { loss, tokens, seconds, valLoss } = step
+    const smoothed = this.#smooth.add(loss)
+    this.#tokens += tokens
+    this.#seconds += seconds
+    this.#training.push({ step: step.step, loss: smoothed })
+    this.#output.object({
+      event: 'step',
+      step: step.step,
+      loss,
+      learningRate: step.learningRate,
+      tokensPerSecond: step.tokensPerSecond,
+    })
+    this.#output.live(this.#line(step, smoothed))
+    if (valLoss === undefined) this.#plain(step, smoothed)
+    else await this.#validated(step, smoothed, valLoss)
+  }
+
+  async #validated({ step, loss }: Step, smoothed: number, valLoss: number): Promise<void> {
+    const before = this.#validation.at(-1)?.step ?? 0
+    this.#validation.push({ step, loss: valLoss })
+    this.#output.object({ event: 'validation', step, valLoss })
+    this.#output.line(
+      `step ${this.#at(step)}  loss ${loss.toFixed(3)}  smoothed ${smoothed.toFixed(3)}  ${style.yellow(`validation ${valLoss.toFixed(3)}`)}  ${this.#speed()}`,
+    )
+    // A sample for each quarter of the run.
+    const quarter = (step: number) => Math.floor((4 * step) / this.#trainer.options.maxSteps)
+    if (quarter(step) === quarter(before)) return
+    const text = await this.#trainer.sample({ maxTokens: 160, temperature: 0.8, topP: 0.95, seed: step })
+    this.#output.object({ event: 'sample', step, text })
+    this.#output.line(text.trim().replace(/^/gm, `  ${style.dim('│')} `))
+  }
+
+  /** Where there is no live line, a plain one now and then. */
+  #plain({ step, loss }: Step, smoothed: number): void {
+    const every = Math.max(1, Math.round(this.#trainer.options.maxSteps / 40))
+    if (this.#output.isLive || (step % every !== 0 && this.#training.length > 1)) return
+    this.#output.line(
+      `step ${this.#at(step)}  loss ${loss.toFixed(3)}  smoothed ${smoothed.toFixed(3)}  ${this.#speed()}`,
+    )
+  }
+
+  #line({ step, loss }: Step, smoothed: number): string {
+    const { maxSteps } = this.#trainer.options
+    const left = (this.#seconds / this.#training.length) * (maxSteps - step)
+    const parts = [
+      `loss ${loss.toFixed(3)}`,
+      `smoothed ${smoothed.toFixed(3)}`,
+      this.#speed(),
+      `${clock(left)} left`,
+    ]
+    return `${style.cyan(bar(step / maxSteps, 20))} ${this.#at(step)}  ${parts.join('  ')}`
+  }
+
+  #at(step: number): string {
+    const { maxSteps } = this.#trainer.options
+    return `${String(step).padStart(String(maxSteps).length)}/${maxSteps}`
+  }
+
+  #speed(): string {
+    return `${short(this.#tokens / this.#seconds)} tokens/s`
+  }
+
+  /** Ctrl-C: everything up to the last step is kept. */
+  async interrupted(): Promise<void> {
+    this.#output.done()
+    const { out } = this.#trainer.options
+    await this.#trainer.save()
+    this.#output.object({ event: 'interrupted', steps: this.#trainer.steps, resume: out })
+    this.#output.line(`stopped after step ${this.#trainer.steps} and saved it; to go on:`)
+    this.#output.line(`  rwkv train --resume ${quote(out)}`)
+  }
+
+  end(): void {
+    const { options, steps } = this.#trainer
+    const model = join(options.out, 'model.bin')
+    const [trainLoss, valLoss] = [this.#training.at(-1)?.loss ?? null, this.#validation.at(-1)?.loss ?? null]
+    const tokensPerSecond = this.#seconds > 0 ? this.#tokens / this.#seconds : null
+    const seconds = (performance.now() - this.#startedAt) / 1000
+    this.#output.object({ event: 'done', steps, trainLoss, valLoss, tokensPerSecond, seconds, model })
+    if (this.#training.length === 0) {
+      this.#output.line(`all ${count(steps)} steps are done: ${model}`)
+      return
+    }
+    const { columns, colour } = this.#output
+    const chart = lossChart(this.#training, this.#validation, {
+      width: Math.min(columns, 100),
+      height: 12,
+      colour,
+    })
+    if (chart !== '') this.#output.line(`\n${chart}\n`)
+    const losses = `validation loss ${style.bold(valLoss?.toFixed(3) ?? '–')}, training loss ${trainLoss?.toFixed(3)}`
+    this.#output.line(`${losses} · ${this.#speed()} in steps · ${clock(seconds)} in all`)
+    this.#output.line(
+      `${model} (${bytes(4 * this.#trainer.parameters)}) · ${join(options.out, 'report.html')}`,
+    )
+  }
+}
+
+/** A path as it is shortest to read from here. */
+function near(path: string): string {
+  const short = relative('', path)
+  return short.length < path.length ? short : path
+}
+
+/** A word as a shell takes it. */
+function quote(word: string): string {
+  return /^[\w@%+=:,./\\-]+$/.test(word) ? word : JSON.stringify(word)
+}
