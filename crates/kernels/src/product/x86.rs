@@ -6,10 +6,14 @@
 #![allow(clippy::cast_ptr_alignment)]
 
 use std::arch::x86_64::{
-    __m128i, __m256, __m256i, __m512, _mm_loadu_si128, _mm256_cvtph_ps, _mm256_fmadd_ps, _mm256_loadu_ps,
-    _mm256_loadu_si256, _mm256_setzero_ps, _mm256_storeu_ps, _mm512_cvtph_ps, _mm512_fmadd_ps,
-    _mm512_loadu_ps, _mm512_setzero_ps, _mm512_storeu_ps,
+    __m128, __m128i, __m256, __m256i, __m512, _mm_loadu_si128, _mm256_add_ps, _mm256_castps256_ps128,
+    _mm256_cvtph_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_permute2f128_ps,
+    _mm256_permutevar8x32_ps, _mm256_setr_epi32, _mm256_setzero_ps, _mm256_shuffle_ps, _mm256_storeu_ps,
+    _mm512_add_ps, _mm512_castps512_ps128, _mm512_cvtph_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
+    _mm512_permute_ps, _mm512_permutexvar_ps, _mm512_setr_epi32, _mm512_setzero_ps, _mm512_shuffle_f32x4,
+    _mm512_storeu_ps,
 };
+use std::mem::transmute;
 use std::ops::Range;
 
 use super::{Format, Weights};
@@ -38,6 +42,9 @@ trait Vector: Copy {
     /// # Safety
     /// LANES floats can be written, at any alignment.
     unsafe fn store(self, data: *mut f32);
+    /// The sums of the lanes of four vectors, in one fixed order: the lanes of each upper half are added to the lower
+    /// half's, again and again.
+    unsafe fn sum_lanes(vectors: [Self; 4]) -> [f32; 4];
 }
 
 // SAFETY (all methods): the callers have the instruction set, by the trait's contract.
@@ -74,6 +81,21 @@ impl Vector for __m512 {
         // SAFETY: writable by the caller's promise.
         unsafe { _mm512_storeu_ps(data, self) }
     }
+
+    #[inline(always)]
+    unsafe fn sum_lanes([a, b, c, d]: [Self; 4]) -> [f32; 4] {
+        // SAFETY: as above. Each letter stands for a quarter of a vector; halves are added, then quarters.
+        unsafe {
+            let ab = _mm512_add_ps(_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0xEE>(a, b)); // aabb
+            let cd = _mm512_add_ps(_mm512_shuffle_f32x4::<0x44>(c, d), _mm512_shuffle_f32x4::<0xEE>(c, d)); // ccdd
+            let abcd =
+                _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(ab, cd), _mm512_shuffle_f32x4::<0xDD>(ab, cd));
+            let twos = _mm512_add_ps(abcd, _mm512_permute_ps::<0x4E>(abcd));
+            let ones = _mm512_add_ps(twos, _mm512_permute_ps::<0xB1>(twos));
+            let first_of_each = _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+            transmute::<__m128, [f32; 4]>(_mm512_castps512_ps128(_mm512_permutexvar_ps(first_of_each, ones)))
+        }
+    }
 }
 
 impl Vector for __m256 {
@@ -109,19 +131,24 @@ impl Vector for __m256 {
         // SAFETY: writable by the caller's promise.
         unsafe { _mm256_storeu_ps(data, self) }
     }
-}
 
-/// The sum of a power of two of lanes: each half is added to the other, again and again.
-#[inline(always)]
-fn sum(lanes: &mut [f32]) -> f32 {
-    let mut len = lanes.len();
-    while len > 1 {
-        len /= 2;
-        for lane in 0..len {
-            lanes[lane] += lanes[lane + len];
+    #[inline(always)]
+    unsafe fn sum_lanes([a, b, c, d]: [Self; 4]) -> [f32; 4] {
+        // SAFETY: as above. Each letter stands for half of a vector, then for two lanes, then for one.
+        unsafe {
+            let ab =
+                _mm256_add_ps(_mm256_permute2f128_ps::<0x20>(a, b), _mm256_permute2f128_ps::<0x31>(a, b));
+            let cd =
+                _mm256_add_ps(_mm256_permute2f128_ps::<0x20>(c, d), _mm256_permute2f128_ps::<0x31>(c, d));
+            let acbd = _mm256_add_ps(_mm256_shuffle_ps::<0x44>(ab, cd), _mm256_shuffle_ps::<0xEE>(ab, cd));
+            let ones = _mm256_add_ps(acbd, _mm256_shuffle_ps::<0xB1>(acbd, acbd)); // a a c c b b d d
+            let first_of_each = _mm256_setr_epi32(0, 4, 2, 6, 0, 0, 0, 0);
+            transmute::<__m128, [f32; 4]>(_mm256_castps256_ps128(_mm256_permutevar8x32_ps(
+                ones,
+                first_of_each,
+            )))
         }
     }
-    lanes[0]
 }
 
 /// How a row's weights become vectors of f32.
@@ -277,9 +304,9 @@ unsafe fn tile<V: Vector, R: Row, const HEIGHT: usize, const TOKENS: usize>(
                 }
             }
         }
-        // All registers are stored before any lane is summed: the sums stay in registers in the loop above only if no
+        // All registers are stored before any lanes are summed: the sums stay in registers in the loop above only if no
         // later loop is too long to be unrolled.
-        let mut lanes = [[[0.0; 16]; TOKENS]; HEIGHT];
+        let mut lanes = [[[0.0_f32; 16]; TOKENS]; HEIGHT];
         for i in 0..HEIGHT {
             for j in 0..TOKENS {
                 sums[i][j].store(lanes[i][j].as_mut_ptr());
@@ -287,8 +314,12 @@ unsafe fn tile<V: Vector, R: Row, const HEIGHT: usize, const TOKENS: usize>(
         }
         for j in 0..TOKENS {
             let first = (token + j) * w.rows + row;
-            for (out, lanes) in y.part(first..first + HEIGHT).iter_mut().zip(&mut lanes) {
-                *out = sum(&mut lanes[j][..V::LANES]);
+            for (out, lanes) in y.part(first..first + HEIGHT).chunks_mut(4).zip(lanes.chunks(4)) {
+                let mut four = [V::zero(); 4]; // a single row is summed beside three that are zero
+                for (vector, lanes) in four.iter_mut().zip(lanes) {
+                    *vector = V::load(lanes[j].as_ptr());
+                }
+                out.copy_from_slice(&V::sum_lanes(four)[..out.len()]);
             }
         }
     }
