@@ -101,8 +101,9 @@ describe('rwkv', async () => {
     const resumed = await rwkv(...args)
     expect(objects(resumed.out)[0]).toMatchObject({ event: 'start', steps: last.steps })
     expect(objects(resumed.out).at(-1)).toMatchObject({ event: 'done', steps: last.steps + 3 })
-    // Again: nothing is left to do.
-    expect(objects((await rwkv(...args)).out).at(-1)).toMatchObject({ event: 'done', steps: last.steps + 3 })
+    // Again, as the command that began it with one word more: nothing is left to do.
+    const again = ['train', '--data', data, '--out', out, '--warmup-steps', 1, '--resume', '--json']
+    expect(objects((await rwkv(...again)).out).at(-1)).toMatchObject({ event: 'done', steps: last.steps + 3 })
   })
 
   it('generate: the prompt and what follows; the same for the same seed', async () => {
@@ -193,7 +194,8 @@ describe('rwkv', async () => {
       [['train', '--data', 'DATA', '--out', 'RUN'], 1, '--resume'],
       [['train', '--resume', 'none'], 1, 'no run to go on with'],
       [['train', '--resume', 'RUN', '--n-embd', 64], 2, '--n-embd cannot change'],
-      [['train', '--resume', 'RUN', '--out', 'OUT'], 2, 'exclude each other'],
+      [['train', '--resume', 'RUN', '--out', 'OUT'], 2, 'different folders'],
+      [['train', '--resume', '--threads', 1], 2, '--resume needs the folder'],
       [['eval'], 2, 'MODEL is missing'],
       [['eval', 'RUN'], 2, '--data is missing'],
       [['eval', 'RUN', '--data', 'DATA', '--ctx-len', 0], 2, '--ctx-len is 0'],

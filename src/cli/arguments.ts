@@ -7,6 +7,8 @@ export interface Option {
   readonly kind: 'text' | 'number' | 'integer' | 'flag'
   /** What stands for the value in the help, such as `FILE`. */
   readonly value?: string
+  /** A text that may be left out: `--resume` alone is an empty one. */
+  readonly optional?: true
   readonly help: string
   /** Shown in the help; the default itself lives where the option is used. */
   readonly default?: string | number
@@ -39,7 +41,9 @@ export function readArguments<O extends Options>(
       { type: option.kind === 'flag' ? 'boolean' : 'string' } as const,
     ]),
   )
-  const { tokens } = parseArgs({ args: attachNegatives(args), options: config, strict: false, tokens: true })
+  const optional = [...byFlag].flatMap(([flag, { option }]) => (option.optional ? [`--${flag}`] : []))
+  const prepared = attachEmpty(attachNegatives(args), optional)
+  const { tokens } = parseArgs({ args: prepared, options: config, strict: false, tokens: true })
   const words: string[] = []
   const values: Record<string, string | number | boolean> = {}
   for (const token of tokens) {
@@ -90,4 +94,11 @@ function attachNegatives(args: readonly string[]): string[] {
     else attached.push(arg)
   }
   return attached
+}
+
+/** `--resume --json` → `--resume= --json`: an option whose value may be left out does not take the next one for it. */
+function attachEmpty(args: readonly string[], optional: readonly string[]): string[] {
+  return args.map((arg, index) =>
+    optional.includes(arg) && (args[index + 1] ?? '--').startsWith('--') ? `${arg}=` : arg,
+  )
 }

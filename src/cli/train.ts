@@ -1,4 +1,5 @@
-import { basename, extname, join } from 'node:path'
+import { basename, extname, join, resolve } from 'node:path'
+import type { ResumeOptions, TrainOptions } from '../options.js'
 import { Trainer } from '../trainer.js'
 import type { Values } from './arguments.js'
 import { kebab } from './format.js'
@@ -28,7 +29,13 @@ const fixed = {
 const options = {
   data: { kind: 'text', value: 'FILE', help: 'the text to learn; its last tenth validates' },
   out: { kind: 'text', value: 'FOLDER', help: 'folder of the run', default: 'runs/<text>' },
-  resume: { kind: 'text', value: 'FOLDER', help: 'go on with a run from its last checkpoint' },
+  resume: {
+    kind: 'text',
+    value: '[FOLDER]',
+    optional: true,
+    help: 'go on with a run from its last checkpoint',
+    default: 'that of --out',
+  },
   ...fixed,
   maxSteps: { kind: 'integer', value: 'N', help: 'steps of the whole run', default: 2000 },
   learningRate: {
@@ -73,7 +80,7 @@ export const train = verb({
   options,
   details: `
 Writes a folder: model.bin, tokenizer.json, config.json, checkpoints, log.jsonl and report.html (open it in a browser).
-Ctrl-C finishes the step and saves a checkpoint; --resume goes on from it. Tokens a second are those of the optimizer's
+Ctrl-C finishes the step and saves a checkpoint; the same command with --resume goes on from it. Tokens a second are those of the optimizer's
 steps alone: neither validation, sampling nor saving counts.
 
 With --json the last line is {"event":"done","steps","trainLoss","valLoss","tokensPerSecond","seconds","model"}:
@@ -98,22 +105,40 @@ the whole run by the clock.`,
 
 /** A new run, or with `--resume` an old one. */
 function begin(values: Values<typeof options>, signal: AbortSignal): Promise<Trainer> {
-  const { json: _, resume, out, precision: word, ...rest } = values
-  const precision = oneOf('precision', word, ['f32', 'bf16'] as const)
-  const settings = { ...rest, ...(precision && { precision }) }
-  if (resume !== undefined) {
-    const kept = Object.keys(fixed).find(name => name in settings)
-    if (kept)
-      throw new UsageError(`--${kebab(kept)} cannot change when a run goes on`, 'begin a new run for it')
-    if (out !== undefined)
-      throw new UsageError('--out and --resume exclude each other', '--resume names the folder')
-    return Trainer.resume(resume, { ...settings, signal })
-  }
+  const { json: _, resume, out, precision: products, tokenizer: kind, ...rest } = values
+  const precision = oneOf('precision', products, ['f32', 'bf16'] as const)
+  const tokenizer = oneOf('tokenizer', kind, ['character', 'byte'] as const)
+  const settings = { ...rest, ...(precision && { precision }), ...(tokenizer && { tokenizer }), signal }
   const { data } = settings
-  if (data === undefined) throw new UsageError('--data is missing', 'rwkv train --data FILE')
-  const tokenizer = oneOf('tokenizer', settings.tokenizer, ['character', 'byte'] as const)
-  const folder = out ?? join('runs', basename(data, extname(data)))
-  return Trainer.create({ ...settings, tokenizer, data, out: folder, signal })
+  const folder = out ?? (data === undefined ? undefined : join('runs', basename(data, extname(data))))
+  if (resume !== undefined) return goOn(resume || folder, out, settings)
+  if (data === undefined || folder === undefined)
+    throw new UsageError('--data is missing', 'rwkv train --data FILE')
+  return Trainer.create({ ...settings, data, out: folder })
+}
+
+/** The run in `folder`; what was said besides may repeat what it began with, but not change it. */
+async function goOn(
+  folder: string | undefined,
+  out: string | undefined,
+  settings: ResumeOptions & Partial<TrainOptions> & { signal: AbortSignal },
+): Promise<Trainer> {
+  if (folder === undefined)
+    throw new UsageError('--resume needs the folder of a run', 'rwkv train --resume FOLDER')
+  if (out !== undefined && resolve(out) !== resolve(folder))
+    throw new UsageError('--out and --resume name different folders', '--resume alone is enough')
+  const said = Object.entries(settings).filter(([name]) => name in fixed)
+  const changes = Object.fromEntries(Object.entries(settings).filter(([name]) => !(name in fixed)))
+  const trainer = await Trainer.resume(folder, changes)
+  const options: Record<string, unknown> = { ...trainer.options }
+  const changed = said.find(([name, value]) => options[name] !== value)
+  if (!changed) return trainer
+  trainer.close()
+  const [name] = changed
+  throw new UsageError(
+    `--${kebab(name)} cannot change when a run goes on: it is ${options[name]}`,
+    'begin a new run for it',
+  )
 }
 
 /** A word that must be one of a few. */
