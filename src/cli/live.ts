@@ -17,7 +17,7 @@ export class LiveLine {
     const now = performance.now()
     if (now < this.#nextAt) return
     this.#nextAt = now + 100
-    this.#stream.write(`\r\x1b[2K${cut(text, this.#stream.columns)}`)
+    this.#stream.write(`\r\x1b[2K${cut(text, this.#stream.columns || 80)}`)
     this.#shown = true
   }
 

@@ -18,7 +18,7 @@ export class Output {
     this.json = json
     // hasColors looks at NO_COLOR, FORCE_COLOR and TERM.
     this.colour = !json && (terminal?.hasColors() ?? false)
-    this.columns = terminal?.columns ?? 100
+    this.columns = terminal?.columns || 100
     this.#live = json ? undefined : terminal && new LiveLine(terminal)
   }
 
