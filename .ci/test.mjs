@@ -3,7 +3,8 @@
 import { spawnSync } from 'node:child_process'
 
 const suites = [
-  ['cargo', ['test', '--workspace', '--no-fail-fast']],
+  // The benches have no tests, and what they are measured beside takes long to compile.
+  ['cargo', ['test', '--workspace', '--exclude', 'rwkv-benches', '--no-fail-fast']],
   [process.execPath, ['node_modules/vitest/vitest.mjs', 'run']],
 ]
 const failed = suites.filter(([command, args]) => spawnSync(command, args, { stdio: 'inherit' }).status !== 0)

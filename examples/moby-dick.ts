@@ -15,7 +15,7 @@ const [book, run] = ['.cache/moby-dick.txt', 'runs/moby-dick']
 process.on('SIGINT', () => {})
 
 writeBook()
-const begin = ['--data', book, '--out', run, '--ctx-len', '128', '--max-steps', '3000']
+const begin = ['--data', book, '--out', run, '--ctx-len', '128', '--max-steps', '2400']
 await rwkv('train', ...(existsSync(`${run}/config.json`) ? ['--resume', run] : begin))
 await rwkv(
   'generate',

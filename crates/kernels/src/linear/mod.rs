@@ -120,13 +120,7 @@ fn scalar([m, n, k]: [usize; 3], a: View<'_>, b: View<'_>, c: &mut [f32], store:
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Values in (−1, 1) that look random: the fractional parts of multiples of an irrational number.
-    fn values(len: usize, seed: usize) -> Vec<f32> {
-        (0..len)
-            .map(|i| (((i + seed * 7919) as f64 * 0.754_877_666_246_692_8).fract() * 2.0 - 1.0) as f32)
-            .collect()
-    }
+    use crate::testing::values;
 
     struct Case {
         t: usize,
@@ -185,7 +179,7 @@ mod tests {
     #[test]
     fn every_tier_computes_all_three_products() {
         for &Case { t, k, n } in CASES {
-            let (x, w, dy) = (values(t * k, 1), values(n * k, 2), values(t * n, 3));
+            let (x, w, dy) = (values(1, t * k, 1.0), values(2, n * k, 1.0), values(3, t * n, 1.0));
             let at = |s: &[f32], i: usize| f64::from(s[i]);
             let y_want = exact(t, n, k, |i, j, p| at(&x, i * k + p) * at(&w, j * k + p));
             let dx_want = exact(t, k, n, |i, j, p| at(&dy, i * n + p) * at(&w, p * k + j));
@@ -218,7 +212,7 @@ mod tests {
         for isa in Isa::available().into_iter().filter(|&isa| Precision::Bf16.is_supported(isa)) {
             let cpu = Cpu::new(isa, 2).with_precision(Precision::Bf16);
             for &Case { t, k, n } in CASES {
-                let [x, w, dy] = [(t * k, 1), (n * k, 2), (t * n, 3)].map(|(len, seed)| values(len, seed));
+                let (x, w, dy) = (values(1, t * k, 1.0), values(2, n * k, 1.0), values(3, t * n, 1.0));
                 let (x16, w16, dy16) = (rounded(&x), rounded(&w), rounded(&dy));
                 let at = |s: &[f32], i: usize| f64::from(s[i]);
                 let name = |what: &str| format!("bf16 {what} t={t} k={k} n={n}");
@@ -251,7 +245,7 @@ mod tests {
     #[test]
     fn results_do_not_depend_on_threads_or_on_the_number_of_rows() {
         let (t, k, n) = (101, 130, 67);
-        let (x, w) = (values(t * k, 1), values(n * k, 2));
+        let (x, w) = (values(1, t * k, 1.0), values(2, n * k, 1.0));
         for isa in Isa::available() {
             let mut whole = vec![0.0; t * n];
             linear(&Cpu::new(isa, 1), &x, &w, k, &mut whole);

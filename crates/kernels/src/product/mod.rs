@@ -133,12 +133,7 @@ fn scalar(w: Weights<'_>, x: &[f32], rows: Range<usize>, y: &Parts<'_, f32>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn values(len: usize, seed: usize) -> Vec<f32> {
-        (0..len)
-            .map(|i| (((i + seed * 7919) as f64 * 0.754_877_666_246_692_8).fract() * 2.0 - 1.0) as f32)
-            .collect()
-    }
+    use crate::testing::values;
 
     /// `offset` bytes of padding and then the weights, so that they are misaligned as in a file.
     fn encode(format: Format, weights: &[f32], offset: usize) -> Vec<u8> {
@@ -161,12 +156,12 @@ mod tests {
         for (rows, cols, format) in
             ROWS.iter().flat_map(|&r| COLS.iter().flat_map(move |&c| FORMATS.map(|f| (r, c, f))))
         {
-            let bytes = encode(format, &values(rows * cols, 1), 1);
+            let bytes = encode(format, &values(1, rows * cols, 1.0), 1);
             let w = Weights::new(format, rows, cols, &bytes[1..]).expect("the length fits");
             let mut weights = vec![0.0; rows * cols];
             weights.chunks_exact_mut(cols).enumerate().for_each(|(row, out)| w.read_row(row, out));
             for tokens in [0, 1, 2, 6, 7, 20] {
-                let x = values(tokens * cols, 2);
+                let x = values(2, tokens * cols, 1.0);
                 for isa in Isa::available() {
                     let mut y = vec![f32::NAN; tokens * rows];
                     product(&Cpu::new(isa, 2), w, &x, &mut y);
@@ -190,9 +185,9 @@ mod tests {
     #[test]
     fn a_token_gets_the_same_bits_alone_and_in_company() {
         let (rows, cols, tokens) = (21, 200, 23);
-        let x = values(tokens * cols, 2);
+        let x = values(2, tokens * cols, 1.0);
         for format in FORMATS {
-            let bytes = encode(format, &values(rows * cols, 1), 3);
+            let bytes = encode(format, &values(1, rows * cols, 1.0), 3);
             let w = Weights::new(format, rows, cols, &bytes[3..]).expect("the length fits");
             for isa in Isa::available() {
                 let mut together = vec![0.0; tokens * rows];
