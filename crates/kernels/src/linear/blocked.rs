@@ -26,7 +26,8 @@ use crate::{Cpu, Parts, Store};
 /// HEIGHT rows of A of that length the first.
 const DEPTH: usize = 384;
 
-/// Multiply-adds that make a task worth handing out: some 10 µs.
+/// Multiply-adds that make a task worth handing out: some 20 µs in f32, at the 100 GFLOP/s a core that
+/// tiles reach on a Zen 4.
 const TASK: usize = 1 << 20;
 
 /// Elements of the shared index that a task packs: of 512 columns, a block of them stays in the first cache.
