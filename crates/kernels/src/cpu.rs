@@ -4,6 +4,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::isa::Vectors;
 use crate::{Isa, Team};
 
 /// An instruction set and a team of threads; the first argument of every kernel. Clones share the team.
@@ -31,7 +32,9 @@ impl Precision {
             Self::F32 => isa.is_supported(),
             #[cfg(target_arch = "x86_64")]
             Self::Bf16 => {
-                isa == Isa::Avx512 && isa.is_supported() && std::is_x86_feature_detected!("avx512bf16")
+                isa.is_supported()
+                    && isa.vectors() == Vectors::Avx512
+                    && std::is_x86_feature_detected!("avx512bf16")
             }
             #[cfg(not(target_arch = "x86_64"))]
             Self::Bf16 => false,

@@ -14,7 +14,20 @@ pub enum Isa {
     Scalar,
     /// AVX2 with FMA and F16C: eight floats at a time.
     Avx2,
-    /// AVX-512 F, BW, DQ and VL: sixteen floats at a time.
+    /// AVX2 with AVX-VNNI: 32 products of bytes in one instruction.
+    AvxVnni,
+    /// AVX-512 F, BW, DQ, VL and VNNI: sixteen floats at a time, 64 products of bytes in one instruction.
+    Avx512,
+}
+
+/// The vectors that a tier's element-wise kernels are compiled for. Tiers that differ only in how they multiply
+/// matrices share them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Vectors {
+    Scalar,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
     Avx512,
 }
 
@@ -39,7 +52,7 @@ impl std::error::Error for IsaError {}
 
 impl Isa {
     /// Every tier there is, slowest first.
-    pub const ALL: [Self; 3] = [Self::Scalar, Self::Avx2, Self::Avx512];
+    pub const ALL: [Self; 4] = [Self::Scalar, Self::Avx2, Self::AvxVnni, Self::Avx512];
 
     /// The fastest tier that this CPU has.
     pub fn detect() -> Self {
@@ -73,12 +86,15 @@ impl Isa {
                     && is_x86_feature_detected!("f16c")
             }
             #[cfg(target_arch = "x86_64")]
+            Self::AvxVnni => Self::Avx2.is_supported() && is_x86_feature_detected!("avxvnni"),
+            #[cfg(target_arch = "x86_64")]
             Self::Avx512 => {
                 Self::Avx2.is_supported()
                     && is_x86_feature_detected!("avx512f")
                     && is_x86_feature_detected!("avx512bw")
                     && is_x86_feature_detected!("avx512dq")
                     && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("avx512vnni")
             }
             #[cfg(not(target_arch = "x86_64"))]
             _ => false,
@@ -90,7 +106,21 @@ impl Isa {
         match self {
             Self::Scalar => "scalar",
             Self::Avx2 => "avx2",
+            Self::AvxVnni => "avxvnni",
             Self::Avx512 => "avx512",
+        }
+    }
+
+    /// The vectors of the tier's element-wise kernels.
+    pub(crate) fn vectors(self) -> Vectors {
+        match self {
+            Self::Scalar => Vectors::Scalar,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 | Self::AvxVnni => Vectors::Avx2,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => Vectors::Avx512,
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => unreachable!("Cpu::new refuses tiers that this machine lacks"),
         }
     }
 }

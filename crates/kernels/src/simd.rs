@@ -19,6 +19,7 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 
+use crate::isa::Vectors;
 use crate::{Isa, Store};
 
 /// The inner part of a kernel: what one thread does on one block.
@@ -35,16 +36,14 @@ pub(crate) trait Operation {
 
 /// Runs `operation` with the instructions of `isa`.
 pub(crate) fn dispatch<O: Operation>(isa: Isa, operation: O) -> O::Output {
-    match isa {
-        Isa::Scalar => operation.scalar(),
+    match isa.vectors() {
+        Vectors::Scalar => operation.scalar(),
         #[cfg(target_arch = "x86_64")]
         // SAFETY: an `Isa` in use is one that this CPU has: `Cpu::new` refuses others.
-        Isa::Avx2 => unsafe { avx2::run(operation) },
+        Vectors::Avx2 => unsafe { avx2::run(operation) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        Isa::Avx512 => unsafe { avx512::run(operation) },
-        #[cfg(not(target_arch = "x86_64"))]
-        Isa::Avx2 | Isa::Avx512 => unreachable!("Cpu::new refuses tiers that this machine lacks"),
+        Vectors::Avx512 => unsafe { avx512::run(operation) },
     }
 }
 

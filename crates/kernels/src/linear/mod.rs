@@ -24,7 +24,8 @@ mod pack;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-use crate::{Cpu, Isa, Precision, Store};
+use crate::isa::Vectors;
+use crate::{Cpu, Precision, Store};
 
 /// `y = x wᵀ`, with `x` (T, `k`), `w` (N, `k`) and `y` (T, N).
 ///
@@ -87,17 +88,17 @@ struct View<'a> {
 
 /// `C (m, n) (+)= A (m, k) · B (k, n)`; `c` is row-major.
 fn product(cpu: &Cpu, [m, n, k]: [usize; 3], a: View<'_>, b: View<'_>, c: &mut [f32], store: Store) {
-    match (cpu.isa(), cpu.precision()) {
+    match (cpu.isa().vectors(), cpu.precision()) {
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512, Precision::Bf16) => {
+        (Vectors::Avx512, Precision::Bf16) => {
             blocked::product::<bf16::Avx512Bf16>(cpu, [m, n, k], a, b, c, store);
         }
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512, Precision::F32) => blocked::product::<x86::Avx512>(cpu, [m, n, k], a, b, c, store),
+        (Vectors::Avx512, Precision::F32) => blocked::product::<x86::Avx512>(cpu, [m, n, k], a, b, c, store),
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx2, Precision::F32) => blocked::product::<x86::Avx2>(cpu, [m, n, k], a, b, c, store),
-        (Isa::Scalar, Precision::F32) => scalar([m, n, k], a, b, c, store),
-        (isa, precision) => unreachable!("Cpu refuses {precision:?} with {isa} on this machine"),
+        (Vectors::Avx2, Precision::F32) => blocked::product::<x86::Avx2>(cpu, [m, n, k], a, b, c, store),
+        (Vectors::Scalar, Precision::F32) => scalar([m, n, k], a, b, c, store),
+        (_, Precision::Bf16) => unreachable!("Cpu refuses bf16 with {} on this machine", cpu.isa()),
     }
 }
 
@@ -120,6 +121,7 @@ fn scalar([m, n, k]: [usize; 3], a: View<'_>, b: View<'_>, c: &mut [f32], store:
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Isa;
     use crate::testing::values;
 
     struct Case {

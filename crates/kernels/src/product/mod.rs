@@ -15,28 +15,8 @@ mod x86;
 
 use std::ops::Range;
 
-use half::f16;
-
-use crate::{Cpu, Isa, Parts};
-
-/// How the weights of a matrix are stored, little-endian.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Format {
-    /// IEEE 754 single precision.
-    F32,
-    /// IEEE 754 half precision.
-    F16,
-}
-
-impl Format {
-    /// Bytes that a row of `cols` weights takes; `None` if that is more than memory can hold.
-    pub fn row_bytes(self, cols: usize) -> Option<usize> {
-        match self {
-            Self::F32 => cols.checked_mul(4),
-            Self::F16 => cols.checked_mul(2),
-        }
-    }
-}
+use crate::isa::Vectors;
+use crate::{Cpu, Format, Parts};
 
 /// A matrix of weights in memory, row-major.
 #[derive(Clone, Copy, Debug)]
@@ -71,19 +51,7 @@ impl<'a> Weights<'a> {
     /// If there is no such row, or `out` has another length.
     pub fn read_row(&self, index: usize, out: &mut [f32]) {
         assert!(index < self.rows && out.len() == self.cols, "row {index} of {}", self.rows);
-        let bytes = self.row(index);
-        match self.format {
-            Format::F32 => {
-                for (out, bytes) in out.iter_mut().zip(bytes.as_chunks().0) {
-                    *out = f32::from_le_bytes(*bytes);
-                }
-            }
-            Format::F16 => {
-                for (out, bytes) in out.iter_mut().zip(bytes.as_chunks().0) {
-                    *out = f16::from_le_bytes(*bytes).to_f32();
-                }
-            }
-        }
+        self.format.decode(self.row(index), out);
     }
 
     fn row(&self, index: usize) -> &'a [u8] {
@@ -105,14 +73,12 @@ pub fn product(cpu: &Cpu, w: Weights<'_>, x: &[f32], y: &mut [f32]) {
     // Whole tiles to a task; fewer rows the more tokens they meet.
     let block = (TASK / (w.cols * tokens.clamp(1, 16))).next_multiple_of(8).max(8);
     let y = Parts::new(y);
-    cpu.run_blocks(w.rows, block, |rows| match cpu.isa() {
-        Isa::Scalar => scalar(w, x, rows, &y),
+    cpu.run_blocks(w.rows, block, |rows| match cpu.isa().vectors() {
+        Vectors::Scalar => scalar(w, x, rows, &y),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => x86::avx2(w, x, rows, &y),
+        Vectors::Avx2 => x86::avx2(w, x, rows, &y),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => x86::avx512(w, x, rows, &y),
-        #[cfg(not(target_arch = "x86_64"))]
-        Isa::Avx2 | Isa::Avx512 => unreachable!("Cpu::new refuses tiers that this machine lacks"),
+        Vectors::Avx512 => x86::avx512(w, x, rows, &y),
     });
 }
 
@@ -132,7 +98,10 @@ fn scalar(w: Weights<'_>, x: &[f32], rows: Range<usize>, y: &Parts<'_, f32>) {
 
 #[cfg(test)]
 mod tests {
+    use half::f16;
+
     use super::*;
+    use crate::Isa;
     use crate::testing::values;
 
     /// `offset` bytes of padding and then the weights, so that they are misaligned as in a file.
@@ -141,7 +110,7 @@ mod tests {
         for &w in weights {
             match format {
                 Format::F32 => bytes.extend(w.to_le_bytes()),
-                Format::F16 => bytes.extend(f16::from_f32(w).to_le_bytes()),
+                _ => bytes.extend(f16::from_f32(w).to_le_bytes()),
             }
         }
         bytes

@@ -16,8 +16,8 @@ use std::arch::x86_64::{
 use std::mem::transmute;
 use std::ops::Range;
 
-use super::{Format, Weights};
-use crate::Parts;
+use super::Weights;
+use crate::{Format, Parts};
 
 /// Rows of a tile for one token, and for several; tokens of a tile.
 const ROWS_ALONE: usize = 8;
@@ -190,6 +190,7 @@ pub(super) fn avx2(w: Weights<'_>, x: &[f32], rows: Range<usize>, y: &Parts<'_, 
             match w.format {
                 Format::F32 => block::<__m256, F32>(w, x, rows, y),
                 Format::F16 => block::<__m256, F16>(w, x, rows, y),
+                _ => unreachable!("quantized weights are multiplied as panels"),
             }
         }
     }
@@ -206,6 +207,7 @@ pub(super) fn avx512(w: Weights<'_>, x: &[f32], rows: Range<usize>, y: &Parts<'_
             match w.format {
                 Format::F32 => block::<__m512, F32>(w, x, rows, y),
                 Format::F16 => block::<__m512, F16>(w, x, rows, y),
+                _ => unreachable!("quantized weights are multiplied as panels"),
             }
         }
     }

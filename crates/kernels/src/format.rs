@@ -1,0 +1,193 @@
+//! How weights are stored, and what a stored row means.
+//!
+//! The quantized formats are ggml's. A row is cut into blocks of 32 weights w, each with small integers q, a scale d
+//! and in some formats a minimum m, both in half precision:
+//!
+//! | format | bytes | a block | w |
+//! |---|---|---|---|
+//! | Q4_0 | 18 | d, nibbles | d·(q − 8) |
+//! | Q4_1 | 20 | d, m, nibbles | d·q + m |
+//! | Q5_0 | 22 | d, fifth bits, nibbles | d·(q − 16) |
+//! | Q5_1 | 24 | d, m, fifth bits, nibbles | d·q + m |
+//! | Q8_0 | 34 | d, 32 signed bytes | d·q |
+//!
+//! Byte i of the nibbles holds weight i in its low half and weight 16 + i in its high half; the fifth bits are one u32,
+//! bit i for weight i.
+
+use std::ops::Range;
+
+use half::f16;
+
+/// Weights in a block of a quantized format.
+pub const BLOCK: usize = 32;
+
+/// How the weights of a matrix are stored, little-endian.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// IEEE 754 single precision.
+    F32,
+    /// IEEE 754 half precision.
+    F16,
+    /// 4 bits a weight and a scale.
+    Q4_0,
+    /// 4 bits a weight, a scale and a minimum.
+    Q4_1,
+    /// 5 bits a weight and a scale.
+    Q5_0,
+    /// 5 bits a weight, a scale and a minimum.
+    Q5_1,
+    /// 8 bits a weight and a scale.
+    Q8_0,
+}
+
+impl Format {
+    /// Every format.
+    pub const ALL: [Self; 7] =
+        [Self::F32, Self::F16, Self::Q4_0, Self::Q4_1, Self::Q5_0, Self::Q5_1, Self::Q8_0];
+
+    /// The formats of blocks.
+    pub const QUANTIZED: [Self; 5] = [Self::Q4_0, Self::Q4_1, Self::Q5_0, Self::Q5_1, Self::Q8_0];
+
+    /// Weights in a block, and the block's bytes. A row is a whole number of blocks.
+    pub const fn block(self) -> (usize, usize) {
+        match self {
+            Self::F32 => (1, 4),
+            Self::F16 => (1, 2),
+            Self::Q4_0 => (BLOCK, 18),
+            Self::Q4_1 => (BLOCK, 20),
+            Self::Q5_0 => (BLOCK, 22),
+            Self::Q5_1 => (BLOCK, 24),
+            Self::Q8_0 => (BLOCK, 34),
+        }
+    }
+
+    /// Whether rows are stored in blocks of small integers.
+    pub const fn is_quantized(self) -> bool {
+        !matches!(self, Self::F32 | Self::F16)
+    }
+
+    /// Bytes that a row of `cols` weights takes; `None` if that is no whole number of blocks, or more than memory can
+    /// hold.
+    pub fn row_bytes(self, cols: usize) -> Option<usize> {
+        let (weights, bytes) = self.block();
+        if !cols.is_multiple_of(weights) {
+            return None;
+        }
+        (cols / weights).checked_mul(bytes)
+    }
+
+    /// Whether a block has a minimum beside its scale.
+    pub(crate) const fn has_minimum(self) -> bool {
+        matches!(self, Self::Q4_1 | Self::Q5_1)
+    }
+
+    /// Whether a block has fifth bits.
+    pub(crate) const fn has_fifth_bits(self) -> bool {
+        matches!(self, Self::Q5_0 | Self::Q5_1)
+    }
+
+    /// What is subtracted from the stored integers 0…15 or 0…31.
+    pub(crate) const fn zero_point(self) -> i32 {
+        match self {
+            Self::Q4_0 => 8,
+            Self::Q5_0 => 16,
+            _ => 0,
+        }
+    }
+
+    /// Where in a block the fifth bits are, and where the nibbles or bytes.
+    pub(crate) const fn parts(self) -> (Range<usize>, Range<usize>) {
+        let fifth = if self.has_minimum() { 4 } else { 2 };
+        let integers = if self.has_fifth_bits() { fifth + 4 } else { fifth };
+        (fifth..integers, integers..self.block().1)
+    }
+
+    /// Writes the weights of a stored row to `out` as f32.
+    ///
+    /// # Panics
+    /// If `row` is not the bytes of `out.len()` weights.
+    pub fn decode(self, row: &[u8], out: &mut [f32]) {
+        assert_eq!(self.row_bytes(out.len()), Some(row.len()), "{self:?}: a row of {} weights", out.len());
+        match self {
+            Self::F32 => {
+                for (out, bytes) in out.iter_mut().zip(row.as_chunks().0) {
+                    *out = f32::from_le_bytes(*bytes);
+                }
+            }
+            Self::F16 => {
+                for (out, bytes) in out.iter_mut().zip(row.as_chunks().0) {
+                    *out = f16::from_le_bytes(*bytes).to_f32();
+                }
+            }
+            _ => {
+                let blocks = row.chunks_exact(self.block().1);
+                for (block, out) in blocks.zip(out.as_chunks_mut::<BLOCK>().0) {
+                    let Block { scale, minimum, integers } = self.block_of(block);
+                    *out = integers.map(|q| f32::from(q) * scale + minimum);
+                }
+            }
+        }
+    }
+
+    /// A stored block taken apart.
+    pub(crate) fn block_of(self, block: &[u8]) -> Block {
+        let half = |at: usize| f16::from_le_bytes([block[at], block[at + 1]]).to_f32();
+        let (fifth, integers) = self.parts();
+        let (fifth, stored) = (&block[fifth], &block[integers]);
+        let minimum = if self.has_minimum() { half(2) } else { 0.0 };
+        let fifth = fifth.try_into().map_or(0, u32::from_le_bytes);
+        let integers = std::array::from_fn(|i| {
+            if self == Self::Q8_0 {
+                return stored[i].cast_signed();
+            }
+            let nibble = if i < 16 { stored[i] & 15 } else { stored[i - 16] >> 4 };
+            let q = nibble | ((fifth >> i & 1) << 4) as u8;
+            q.cast_signed() - self.zero_point() as i8
+        });
+        Block { scale: half(0), minimum, integers }
+    }
+}
+
+/// 32 weights: `scale · integer + minimum`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Block {
+    pub(crate) scale: f32,
+    pub(crate) minimum: f32,
+    pub(crate) integers: [i8; BLOCK],
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_whole_blocks() {
+        assert_eq!(Format::F16.row_bytes(3), Some(6));
+        assert_eq!(Format::Q5_1.row_bytes(64), Some(48));
+        assert_eq!(Format::Q4_0.row_bytes(48), None);
+        assert_eq!(Format::F32.row_bytes(usize::MAX), None);
+    }
+
+    /// Blocks written down by hand from the table above.
+    #[test]
+    fn blocks_mean_what_the_table_says() {
+        let d = f16::from_f32(0.5).to_le_bytes();
+        let m = f16::from_f32(-3.0).to_le_bytes();
+        // Weight 0 has 0x4, weight 16 has 0xA; all others 0. Weights 1 and 16 have their fifth bit set.
+        let mut nibbles = [0; 16];
+        nibbles[0] = 0xA4;
+        let fifth = ((1_u32 << 1) | (1 << 16)).to_le_bytes();
+        let decoded = |format: Format, parts: &[&[u8]]| {
+            let mut out = [0.0; 32];
+            format.decode(&parts.concat(), &mut out);
+            [out[0], out[1], out[16], out[31]]
+        };
+        assert_eq!(decoded(Format::Q4_0, &[&d, &nibbles]), [-2.0, -4.0, 1.0, -4.0]);
+        assert_eq!(decoded(Format::Q4_1, &[&d, &m, &nibbles]), [-1.0, -3.0, 2.0, -3.0]);
+        assert_eq!(decoded(Format::Q5_0, &[&d, &fifth, &nibbles]), [-6.0, 0.0, 5.0, -8.0]);
+        assert_eq!(decoded(Format::Q5_1, &[&d, &m, &fifth, &nibbles]), [-1.0, 5.0, 10.0, -3.0]);
+        let mut bytes = [0; 32];
+        (bytes[0], bytes[1], bytes[16], bytes[31]) = (0x80, 0x7f, 1, 0xff);
+        assert_eq!(decoded(Format::Q8_0, &[&d, &bytes]), [-64.0, 63.5, 0.5, -0.5]);
+    }
+}
