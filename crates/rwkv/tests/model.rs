@@ -116,6 +116,44 @@ fn threads_share_a_model() {
     });
 }
 
+#[test]
+fn one_model_runs_on_two_teams_at_once() {
+    let one = example();
+    let two = one.with_cpu(cpu(Isa::Scalar, 2));
+    assert_eq!((two.cpu().isa(), two.cpu().threads()), (Isa::Scalar, 2));
+
+    let other = Model::from_parameters(CONFIG, values(&CONFIG, 1), cpu(Isa::Scalar, 1));
+    let text = tokens(11, 200);
+    let read = |model: &Model| {
+        let mut state = model.new_state();
+        (model.eval(&text, &mut state).unwrap(), state)
+    };
+    let expected = [read(&one), read(&other)];
+    let found = std::thread::scope(|scope| {
+        let handles = [&one, &two].map(|model| scope.spawn(|| read(model)));
+        handles.map(|handle| handle.join().unwrap())
+    });
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn logits_can_be_read_where_they_were_computed() {
+    let model = example();
+    let text = tokens(11, 300);
+    let (mut kept, mut seen) = (model.new_state(), model.new_state());
+    let expected = model.eval_all(&text, &mut kept).unwrap();
+    let mut logits = Vec::new();
+    let mut next = 0;
+    let mut segments = [Segment { tokens: &text, state: &mut seen }];
+    let all = model.eval_each(&mut segments, Outputs::All, |segment, tokens, rows| {
+        assert_eq!((segment, tokens.start, tokens.len() * 11), (0, next, rows.len()));
+        next = tokens.end;
+        logits.extend_from_slice(rows);
+    });
+    all.unwrap();
+    assert_eq!((next, logits, seen), (300, expected, kept));
+}
+
 /// The mean of −ln p of `text[1..]` in windows of `ctx_len`, one token at a time, in double precision.
 fn loss_by_definition(model: &Model, text: &[u32], ctx_len: usize) -> f64 {
     let windows = (text.len() - 1) / ctx_len;

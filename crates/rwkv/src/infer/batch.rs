@@ -77,9 +77,9 @@ impl Model {
     ) -> Result<()> {
         for segment in segments.iter() {
             self.check_tokens(segment.tokens)?;
-            segment.state.check(&self.0.fingerprint, &self.0.state_layout)?;
+            segment.state.check(&self.shared.fingerprint, &self.shared.state_layout)?;
         }
-        let pool = || self.0.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+        let pool = || self.shared.scratch.lock().unwrap_or_else(PoisonError::into_inner);
         let mut scratch = pool().pop().unwrap_or_default();
         let result = self.run_with(&mut scratch, segments, outputs, sink);
         pool().push(scratch);
@@ -93,7 +93,7 @@ impl Model {
         outputs: Outputs,
         mut sink: impl FnMut(usize, Range<usize>, &[f32]) -> Result<()>,
     ) -> Result<()> {
-        let n_vocab = self.0.config.n_vocab;
+        let n_vocab = self.shared.config.n_vocab;
         let mut next = Position::default();
         while scratch.plan(segments, outputs, &mut next) {
             let Scratch { arena, tokens, rows, outputs, parts } = &mut *scratch;
@@ -103,15 +103,15 @@ impl Model {
                 segments[members].iter_mut().map(|segment| segment.state.as_mut_slice()).collect();
             arena.clear();
             let mut infer = Infer {
-                parameters: &self.0.parameters,
-                cpu: &self.0.cpu,
+                parameters: &self.shared.parameters,
+                cpu: &self.cpu,
                 arena,
                 tokens,
                 segments: rows,
                 states: &mut states,
                 outputs,
             };
-            let logits = self.0.network.forward(&mut infer);
+            let logits = self.shared.network.forward(&mut infer);
             let mut logits = arena.get(logits);
             for Part { segment, tokens, outputs } in &*parts {
                 let (rows, rest) = logits.split_at(outputs * n_vocab);
@@ -126,7 +126,7 @@ impl Model {
 
     /// Whether there are tokens, and the model has all of them.
     pub(super) fn check_tokens(&self, tokens: &[u32]) -> Result<()> {
-        let n_vocab = self.0.config.n_vocab;
+        let n_vocab = self.shared.config.n_vocab;
         if tokens.is_empty() {
             return Err(Error::option("tokens", "empty", "at least one token"));
         }

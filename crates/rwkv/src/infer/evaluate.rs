@@ -70,7 +70,7 @@ impl Model {
             self.run(&mut segments, Outputs::All, |segment, range, logits| {
                 let at = start + segment * window + 1;
                 let targets = &tokens[at + range.start..at + range.end];
-                sum += cross_entropy(&self.0.cpu, logits, self.0.config.n_vocab, targets);
+                sum += cross_entropy(&self.cpu, logits, self.shared.config.n_vocab, targets);
                 done += targets.len();
                 match progress(done, n_tokens) {
                     ControlFlow::Continue(()) => Ok(()),

@@ -1,6 +1,7 @@
 //! A loaded model.
 
 use std::fmt;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -21,15 +22,18 @@ use crate::state::{State, StateLayout};
 ///
 /// It holds no text: what has been read so far is a [`State`], and every state of one model may go its own way.
 #[derive(Clone)]
-pub struct Model(pub(super) Arc<Inner>);
+pub struct Model {
+    pub(super) shared: Arc<Shared>,
+    pub(super) cpu: Arc<Cpu>,
+}
 
-pub(super) struct Inner {
+/// What does not depend on who computes.
+pub(super) struct Shared {
     pub(super) config: ModelConfig,
     pub(super) network: Network,
     pub(super) parameters: Parameters,
     pub(super) state_layout: StateLayout,
     pub(super) fingerprint: Fingerprint,
-    pub(super) cpu: Arc<Cpu>,
     /// Memory of finished passes, for the next ones: as many as ever ran at the same time.
     pub(super) scratch: Mutex<Vec<Scratch>>,
 }
@@ -78,37 +82,46 @@ impl Model {
         let tensors = (0..parameters.layout().specs().len()).map(|index| parameters.bytes(index));
         let fingerprint = Fingerprint::new(config, tensors);
         let scratch = Mutex::default();
-        Self(Arc::new(Inner { config, network, parameters, state_layout, fingerprint, cpu, scratch }))
+        let shared = Shared { config, network, parameters, state_layout, fingerprint, scratch };
+        Self { shared: Arc::new(shared), cpu }
+    }
+
+    /// The same model, weights and all, on threads of its own.
+    ///
+    /// Models that share a [`Cpu`] take turns; those with a `Cpu` each run side by side. States go from one to the other.
+    #[must_use]
+    pub fn with_cpu(&self, cpu: Arc<Cpu>) -> Self {
+        Self { shared: Arc::clone(&self.shared), cpu }
     }
 
     /// The model's shape.
     pub fn config(&self) -> &ModelConfig {
-        &self.0.config
+        &self.shared.config
     }
 
     /// Number of weights.
     pub fn n_params(&self) -> usize {
-        self.0.parameters.layout().n_params()
+        self.shared.parameters.layout().n_params()
     }
 
     /// The format that matrices are stored in.
     pub fn data_type(&self) -> DataType {
-        self.0.parameters.data_type()
+        self.shared.parameters.data_type()
     }
 
     /// The instructions and threads in use.
     pub fn cpu(&self) -> &Arc<Cpu> {
-        &self.0.cpu
+        &self.cpu
     }
 
     /// What its states are recognised by.
     pub fn fingerprint(&self) -> &Fingerprint {
-        &self.0.fingerprint
+        &self.shared.fingerprint
     }
 
     /// The state before the first token.
     pub fn new_state(&self) -> State {
-        State::new(self.0.fingerprint, &self.0.state_layout)
+        State::new(self.shared.fingerprint, &self.shared.state_layout)
     }
 
     /// The state that [`State::to_bytes`] made these bytes of.
@@ -117,7 +130,7 @@ impl Model {
     /// [`Error::State`](crate::Error::State) if they are damaged or were made by another model.
     pub fn state_from_bytes(&self, bytes: &[u8]) -> Result<State> {
         let state = State::from_bytes(bytes)?;
-        state.check(&self.0.fingerprint, &self.0.state_layout)?;
+        state.check(&self.shared.fingerprint, &self.shared.state_layout)?;
         Ok(state)
     }
 
@@ -143,25 +156,38 @@ impl Model {
     /// Returns for each segment the logits asked for: none, (n_vocab) or (tokens, n_vocab). They are, to the last bit,
     /// those of evaluating each segment alone.
     pub fn eval_batch(&self, segments: &mut [Segment<'_>], outputs: Outputs) -> Result<Vec<Vec<f32>>> {
-        let n_vocab = self.0.config.n_vocab;
+        let n_vocab = self.shared.config.n_vocab;
         let mut logits: Vec<_> = segments
             .iter()
             .map(|segment| Vec::with_capacity(outputs.count(segment.tokens.len()) * n_vocab))
             .collect();
-        self.run(segments, outputs, |segment, _, rows| {
-            logits[segment].extend_from_slice(rows);
-            Ok(())
-        })?;
+        self.eval_each(segments, outputs, |segment, _, rows| logits[segment].extend_from_slice(rows))?;
         Ok(logits)
+    }
+
+    /// As [`eval_batch`](Self::eval_batch), but shows the logits where they were computed, with no copy.
+    ///
+    /// Calls `sink(segment, tokens, logits)` with the logits (tokens, n_vocab) after those tokens of the segment, in
+    /// order within a segment.
+    pub fn eval_each(
+        &self,
+        segments: &mut [Segment<'_>],
+        outputs: Outputs,
+        mut sink: impl FnMut(usize, Range<usize>, &[f32]),
+    ) -> Result<()> {
+        self.run(segments, outputs, |segment, tokens, logits| {
+            sink(segment, tokens, logits);
+            Ok(())
+        })
     }
 }
 
 impl fmt::Debug for Model {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Model")
-            .field("config", &self.0.config)
+            .field("config", &self.shared.config)
             .field("data_type", &self.data_type())
-            .field("cpu", &self.0.cpu)
+            .field("cpu", &self.cpu)
             .finish_non_exhaustive()
     }
 }
