@@ -34,6 +34,8 @@ pub enum Error {
         offset: u64,
         /// What is wrong, and what was expected.
         problem: String,
+        /// What kind of problem it is.
+        fault: Fault,
     },
     /// The file is sound but holds something that this version cannot run.
     #[error("{}: {what}", path.display())]
@@ -42,6 +44,8 @@ pub enum Error {
         path: PathBuf,
         /// What is not supported, and what to use instead.
         what: String,
+        /// What kind of thing it is.
+        fault: Fault,
     },
     /// An option has a value that makes no sense.
     #[error("{name} is {value}; it must be {expected}")]
@@ -130,6 +134,32 @@ pub enum Error {
     Isa(#[from] IsaError),
 }
 
+/// The kind of thing in a model file that is wrong or not supported, for programs that tell them apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Fault {
+    /// None of the others.
+    Other,
+    /// The file ends before what was announced, or in the middle of a header.
+    Truncated,
+    /// The file does not start like a model.
+    Magic,
+    /// The version of the file format.
+    FormatVersion,
+    /// The format of the weights.
+    DataType,
+    /// Dimensions that no tensor can have.
+    Shape,
+    /// Dimensions that this tensor does not have in a model of the announced size.
+    Dimensions,
+    /// A tensor's name: impossible, there twice, or not one of this model.
+    Name,
+    /// A tensor that should be there.
+    Missing,
+    /// The version of RWKV.
+    Version,
+}
+
 impl Error {
     /// A stable name for the kind of error: `err.code` in JavaScript.
     pub fn code(&self) -> &'static str {
@@ -155,6 +185,22 @@ impl Error {
     pub fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { action, path, source }
+    }
+
+    /// What kind of thing in a model file it is about, if it is about one.
+    pub fn fault(&self) -> Option<Fault> {
+        match self {
+            Self::ModelFile { fault, .. } | Self::Unsupported { fault, .. } => Some(*fault),
+            _ => None,
+        }
+    }
+
+    /// The same error of a model file, as one of this kind.
+    pub(crate) fn of_kind(mut self, kind: Fault) -> Self {
+        if let Self::ModelFile { fault, .. } | Self::Unsupported { fault, .. } = &mut self {
+            *fault = kind;
+        }
+        self
     }
 
     /// An [`Error::InvalidOption`].

@@ -11,7 +11,7 @@ use std::path::Path;
 use common::cpu;
 use proptest::prelude::*;
 use rwkv::model::Network;
-use rwkv::{Error, Model, ModelConfig, ModelFile, Result, Version};
+use rwkv::{Error, Fault, Model, ModelConfig, ModelFile, Result, Version};
 use rwkv_kernels::Isa;
 
 /// A model file in pieces, to be put together wrongly.
@@ -241,6 +241,42 @@ fn every_kind_of_damage_has_its_answer() {
             In(name) => assert_eq!(tensor.as_deref(), Some(name), "case {number}"),
             File => {}
         }
+    }
+}
+
+#[test]
+fn kinds_of_damage_are_told_apart() {
+    struct Case {
+        damage: fn(&mut Pieces),
+        is: Fault,
+    }
+    let cases = [
+        Case { damage: |f| f.header[2] = 0, is: Fault::Other },
+        Case { damage: |f| (f.tensors, f.cut) = (vec![], 1), is: Fault::Truncated },
+        Case { damage: |f| f.cut = 1, is: Fault::Truncated },
+        Case { damage: |f| f.cut = 385, is: Fault::Truncated },
+        Case { damage: |f| f.tail = vec![0], is: Fault::Truncated },
+        Case { damage: |f| f.header[0] ^= 1, is: Fault::Magic },
+        Case { damage: |f| f.header[1] = 102, is: Fault::FormatVersion },
+        Case { damage: |f| (f.header[1], f.header[5]) = (100, 7), is: Fault::DataType },
+        Case { damage: |f| f.header[5] = 4, is: Fault::DataType },
+        Case { damage: |f| f.tensor(KEY).data_type = 10, is: Fault::DataType },
+        Case { damage: |f| f.tensors[0].dim_count = 4, is: Fault::Shape },
+        Case { damage: |f| f.tensor(KEY).dims[1] = 0, is: Fault::Shape },
+        Case { damage: |f| f.header[3] = 31, is: Fault::Dimensions },
+        Case { damage: |f| f.tensors[0].name_len = 257, is: Fault::Name },
+        Case { damage: |f| f.tensors.push(Tensor::new("extra", &[32])), is: Fault::Name },
+        Case { damage: |f| f.tensors.push(f.tensors[3].clone()), is: Fault::Name },
+        Case { damage: |f| f.tensors.truncate(41), is: Fault::Missing },
+        Case { damage: |f| f.header[4] = 3, is: Fault::Missing },
+        Case { damage: |f| f.tensors.push(Tensor::new("blocks.0.att.r_k", &[32])), is: Fault::Version },
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    for Case { damage, is } in cases {
+        let mut pieces = Pieces::sound(32);
+        damage(&mut pieces);
+        let error = open(&folder.path().join("model.bin"), &pieces.bytes()).unwrap_err();
+        assert_eq!(error.fault(), Some(is), "{error}");
     }
 }
 

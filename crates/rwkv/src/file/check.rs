@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::{HEADER, Header, TensorInfo, fault, unsupported};
 use crate::config::{ModelConfig, Version};
-use crate::error::{Error, Result};
+use crate::error::{Error, Fault, Result};
 use crate::model::Network;
 use crate::params::{Layout, ParamSpec};
 
@@ -27,7 +27,7 @@ pub(super) fn against_layout(
     }
     if let Some((_, extra)) = extra.iter().zip(tensors).find(|(extra, _)| **extra) {
         let problem = format!("RWKV {} with {} layers has no such tensor", config.version, config.n_layer);
-        return Err(fault(path, Some(&extra.name), extra.offset, problem));
+        return Err(fault(path, Some(&extra.name), extra.offset, problem).of_kind(Fault::Name));
     }
     if let Some(tensor) = tensors.iter().find(|tensor| tensor.data_type.is_quantized()) {
         let what = format!(
@@ -52,7 +52,7 @@ impl<'a> Directory<'a> {
         for (position, tensor) in tensors.iter().enumerate() {
             if let Some((_, first)) = by_name.insert(tensor.name.as_str(), (position, tensor)) {
                 let problem = format!("a second tensor of this name; the first is at byte {}", first.offset);
-                return Err(fault(path, Some(&tensor.name), tensor.offset, problem));
+                return Err(fault(path, Some(&tensor.name), tensor.offset, problem).of_kind(Fault::Name));
             }
         }
         Ok(Self { path, file_len, tensors: by_name })
@@ -76,7 +76,7 @@ impl<'a> Directory<'a> {
         if n_layer > self.tensors.len() {
             let problem =
                 format!("n_layer is {n_layer}, but the file has {} tensors in all", self.tensors.len());
-            return Err(fault(self.path, None, HEADER - 8, problem));
+            return Err(fault(self.path, None, HEADER - 8, problem).of_kind(Fault::Missing));
         }
         let config = ModelConfig { version, n_vocab, n_embd, n_layer, n_ffn };
         let (_, two_layers, _) = Network::new(&ModelConfig { n_layer: 2, ..config });
@@ -105,14 +105,13 @@ impl<'a> Directory<'a> {
         } else {
             return Ok(Version::V4);
         };
-        Err(unsupported(self.path, format!("this is an RWKV {found} model; only RWKV v4 can be run yet")))
+        let what = format!("this is an RWKV {found} model; only RWKV v4 can be run yet");
+        Err(unsupported(self.path, what).of_kind(Fault::Version))
     }
 
     fn find(&self, name: &str) -> Result<(usize, &'a TensorInfo)> {
-        self.tensors
-            .get(name)
-            .copied()
-            .ok_or_else(|| fault(self.path, Some(name), self.file_len, "the file ended without this tensor"))
+        let missing = || fault(self.path, Some(name), self.file_len, "the file ended without this tensor");
+        self.tensors.get(name).copied().ok_or_else(|| missing().of_kind(Fault::Missing))
     }
 
     /// Where the tensor `name` is, which is to be like `spec`.
@@ -121,7 +120,7 @@ impl<'a> Directory<'a> {
         self.expect_dims(tensor, &spec.file_dims(), header)?;
         if tensor.data_type.is_quantized() && !spec.is_matrix {
             let problem = format!("a vector stored as {}; expected FP32 or FP16", tensor.data_type);
-            return Err(fault(self.path, Some(name), tensor.offset, problem));
+            return Err(fault(self.path, Some(name), tensor.offset, problem).of_kind(Fault::DataType));
         }
         Ok(position)
     }
@@ -140,6 +139,6 @@ impl<'a> Directory<'a> {
              (row length first)",
             tensor.dims
         );
-        fault(self.path, Some(&tensor.name), tensor.offset, problem)
+        fault(self.path, Some(&tensor.name), tensor.offset, problem).of_kind(Fault::Dimensions)
     }
 }

@@ -28,7 +28,7 @@ use memmap2::Mmap;
 use crate::atomic::write_atomically;
 use crate::config::ModelConfig;
 use crate::data_type::DataType;
-use crate::error::{Error, Result};
+use crate::error::{Error, Fault, Result};
 use crate::params::Layout;
 
 pub use write::write_model;
@@ -172,17 +172,18 @@ fn map(path: &Path) -> io::Result<Mmap> {
     unsafe { Mmap::map(&file) }
 }
 
-/// An [`Error::ModelFile`].
+/// An [`Error::ModelFile`]; [`Error::of_kind`] says of which kind.
 fn fault(path: &Path, tensor: Option<&str>, offset: usize, problem: impl Into<String>) -> Error {
     Error::ModelFile {
         path: path.to_owned(),
         tensor: tensor.map(str::to_owned),
         offset: offset as u64,
         problem: problem.into(),
+        fault: Fault::Other,
     }
 }
 
-/// An [`Error::Unsupported`].
+/// An [`Error::Unsupported`]; [`Error::of_kind`] says of which kind.
 fn unsupported(path: &Path, what: impl Into<String>) -> Error {
-    Error::Unsupported { path: path.to_owned(), what: what.into() }
+    Error::Unsupported { path: path.to_owned(), what: what.into(), fault: Fault::Other }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{HEADER, Header, MAGIC, TensorInfo, fault, unsupported};
 use crate::data_type::DataType;
-use crate::error::{Error, Result};
+use crate::error::{Error, Fault, Result};
 
 /// The longest name of any published model has 32 bytes.
 const MAX_NAME: usize = 256;
@@ -24,21 +24,20 @@ fn header(cursor: &mut Cursor<'_>) -> Result<Header> {
     let len = cursor.bytes.len();
     if len < HEADER {
         let is = if len == 0 { "the file is empty".into() } else { format!("the file has {len} bytes") };
-        return Err(cursor.fault(
-            None,
-            len,
-            format!("{is}; a model file starts with a header of {HEADER} bytes"),
-        ));
+        return Err(cursor
+            .fault(None, len, format!("{is}; a model file starts with a header of {HEADER} bytes"))
+            .of_kind(Fault::Truncated));
     }
     let magic = cursor.u32();
     if magic != MAGIC {
         let problem =
             format!("the file starts with {magic:#010x}, not {MAGIC:#010x}: this is not an rwkv.cpp model");
-        return Err(cursor.fault(None, 0, problem));
+        return Err(cursor.fault(None, 0, problem).of_kind(Fault::Magic));
     }
     let version = cursor.u32();
     if !matches!(version, 100 | 101) {
-        return Err(cursor.fault(None, 4, format!("file version {version}; expected 100 or 101")));
+        let problem = format!("file version {version}; expected 100 or 101");
+        return Err(cursor.fault(None, 4, problem).of_kind(Fault::FormatVersion));
     }
     let mut size = |name: &str| {
         let at = cursor.at;
@@ -53,7 +52,7 @@ fn header(cursor: &mut Cursor<'_>) -> Result<Header> {
         let what = format!(
             "{data_type} weights in a file of version 100 use an older block layout; convert the original model again"
         );
-        return Err(unsupported(cursor.path, what));
+        return Err(unsupported(cursor.path, what).of_kind(Fault::DataType));
     }
     Ok(Header { version, n_vocab, n_embd, n_layer, data_type })
 }
@@ -63,17 +62,17 @@ fn tensor(cursor: &mut Cursor<'_>) -> Result<TensorInfo> {
     let left = cursor.left();
     if left < 12 {
         let problem = format!("{left} trailing bytes; a tensor's header has at least 12");
-        return Err(cursor.fault(None, offset, problem));
+        return Err(cursor.fault(None, offset, problem).of_kind(Fault::Truncated));
     }
     let dim_count = cursor.u32();
     if !(1..=3).contains(&dim_count) {
         let problem = format!("a tensor of {dim_count} dimensions; expected 1 to 3");
-        return Err(cursor.fault(None, offset, problem));
+        return Err(cursor.fault(None, offset, problem).of_kind(Fault::Shape));
     }
     let name_len = cursor.u32() as usize;
     if !(1..=MAX_NAME).contains(&name_len) {
         let problem = format!("a tensor's name of {name_len} bytes; expected 1 to {MAX_NAME}");
-        return Err(cursor.fault(None, offset + 4, problem));
+        return Err(cursor.fault(None, offset + 4, problem).of_kind(Fault::Name));
     }
     // The type's error should name the tensor, whose name comes after it.
     let type_at = cursor.at;
@@ -85,12 +84,12 @@ fn tensor(cursor: &mut Cursor<'_>) -> Result<TensorInfo> {
             "the file ends within a tensor's header: {needed} bytes expected, {} left",
             cursor.left()
         );
-        return Err(cursor.fault(None, dims_at, problem));
+        return Err(cursor.fault(None, dims_at, problem).of_kind(Fault::Truncated));
     }
     let dims: Vec<usize> = (0..dim_count).map(|_| cursor.u32() as usize).collect();
     let name_at = cursor.at;
     let name = std::str::from_utf8(cursor.take(name_len))
-        .map_err(|_| cursor.fault(None, name_at, "a tensor's name is not UTF-8"))?;
+        .map_err(|_| cursor.fault(None, name_at, "a tensor's name is not UTF-8").of_kind(Fault::Name))?;
     let data_at = cursor.at;
 
     cursor.at = type_at;
@@ -98,12 +97,12 @@ fn tensor(cursor: &mut Cursor<'_>) -> Result<TensorInfo> {
     cursor.at = data_at;
     let Some(size) = data_size(&dims, data_type) else {
         let problem = format!("dimensions {dims:?} make no {data_type} tensor");
-        return Err(cursor.fault(Some(name), dims_at, problem));
+        return Err(cursor.fault(Some(name), dims_at, problem).of_kind(Fault::Shape));
     };
     let left = cursor.left();
     if size > left as u64 {
         let problem = format!("{dims:?} values of {data_type} are {size} bytes; the file has {left} left");
-        return Err(cursor.fault(Some(name), data_at, problem));
+        return Err(cursor.fault(Some(name), data_at, problem).of_kind(Fault::Truncated));
     }
     cursor.at += size as usize;
     Ok(TensorInfo { name: name.to_owned(), data_type, dims, offset, data: data_at..cursor.at })
@@ -112,7 +111,7 @@ fn tensor(cursor: &mut Cursor<'_>) -> Result<TensorInfo> {
 fn data_type(cursor: &mut Cursor<'_>, tensor: Option<&str>) -> Result<DataType> {
     let at = cursor.at;
     let code = cursor.u32();
-    DataType::from_code(code).ok_or_else(|| {
+    let refused = || {
         if DataType::REMOVED.contains(&code) {
             let what =
                 format!("data type {code} was removed from rwkv.cpp; convert the original model again");
@@ -123,7 +122,8 @@ fn data_type(cursor: &mut Cursor<'_>, tensor: Option<&str>) -> Result<DataType> 
             at,
             format!("unknown data type {code}; expected 0 (FP32), 1 (FP16), 2, 3, 7, 8 or 9"),
         )
-    })
+    };
+    DataType::from_code(code).ok_or_else(|| refused().of_kind(Fault::DataType))
 }
 
 /// Bytes of a tensor, if its dimensions are possible.
