@@ -180,14 +180,15 @@ mod tests {
         let decoded = |format: Format, parts: &[&[u8]]| {
             let mut out = [0.0; 32];
             format.decode(&parts.concat(), &mut out);
-            [out[0], out[1], out[16], out[31]]
+            // Halves, as whole numbers.
+            [out[0], out[1], out[16], out[31]].map(|w| (2.0 * w) as i32)
         };
-        assert_eq!(decoded(Format::Q4_0, &[&d, &nibbles]), [-2.0, -4.0, 1.0, -4.0]);
-        assert_eq!(decoded(Format::Q4_1, &[&d, &m, &nibbles]), [-1.0, -3.0, 2.0, -3.0]);
-        assert_eq!(decoded(Format::Q5_0, &[&d, &fifth, &nibbles]), [-6.0, 0.0, 5.0, -8.0]);
-        assert_eq!(decoded(Format::Q5_1, &[&d, &m, &fifth, &nibbles]), [-1.0, 5.0, 10.0, -3.0]);
+        assert_eq!(decoded(Format::Q4_0, &[&d, &nibbles]), [-4, -8, 2, -8]);
+        assert_eq!(decoded(Format::Q4_1, &[&d, &m, &nibbles]), [-2, -6, 4, -6]);
+        assert_eq!(decoded(Format::Q5_0, &[&d, &fifth, &nibbles]), [-12, 0, 10, -16]);
+        assert_eq!(decoded(Format::Q5_1, &[&d, &m, &fifth, &nibbles]), [-2, 10, 20, -6]);
         let mut bytes = [0; 32];
         (bytes[0], bytes[1], bytes[16], bytes[31]) = (0x80, 0x7f, 1, 0xff);
-        assert_eq!(decoded(Format::Q8_0, &[&d, &bytes]), [-64.0, 63.5, 0.5, -0.5]);
+        assert_eq!(decoded(Format::Q8_0, &[&d, &bytes]), [-128, 127, 1, -1]);
     }
 }

@@ -105,7 +105,7 @@ pub use isa::{Isa, IsaError};
 pub use layer_norm::{layer_norm, layer_norm_backward};
 pub use lerp::{lerp, lerp_backward};
 pub use linear::{linear, linear_dw, linear_dx};
-pub use product::{Weights, product};
+pub use product::{Matrix, PANEL, Panels, Product, Scratch, Weights, product, products};
 pub use relu_squared::{relu_squared, relu_squared_backward};
 pub use shift::{shift, shift_backward};
 pub use sigmoid_mul::{sigmoid_mul, sigmoid_mul_backward};

@@ -10,13 +10,18 @@
 //! One token is bound by how fast weights arrive, so its tile is eight rows tall and each weight is read once, from
 //! one of eight streams. Many tokens reuse a weight from registers: a tile of four rows and six tokens.
 
+mod products;
+mod quantized;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
 use std::ops::Range;
 
+pub use products::{Matrix, Product, Scratch, products};
+pub use quantized::{PANEL, Panels};
+
 use crate::isa::Vectors;
-use crate::{Cpu, Format, Parts};
+use crate::{Cpu, Format, Isa, Parts};
 
 /// A matrix of weights in memory, row-major.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +38,11 @@ impl<'a> Weights<'a> {
     pub fn new(format: Format, rows: usize, cols: usize, bytes: &'a [u8]) -> Option<Self> {
         let row_bytes = format.row_bytes(cols)?;
         (row_bytes.checked_mul(rows)? == bytes.len()).then_some(Self { format, rows, cols, row_bytes, bytes })
+    }
+
+    /// How the weights are stored.
+    pub fn format(&self) -> Format {
+        self.format
     }
 
     /// Number of rows: outputs.
@@ -62,24 +72,28 @@ impl<'a> Weights<'a> {
 /// Weights that a task of the team's loop takes: a few µs from memory.
 const TASK: usize = 1 << 15;
 
-/// `y = x wᵀ`: `x` (T, cols) to `y` (T, rows).
+/// Whole tiles to a task; fewer rows the more tokens they meet.
+fn rows_per_task(w: &Weights<'_>, tokens: usize) -> usize {
+    (TASK / (w.cols * tokens.clamp(1, 16))).next_multiple_of(8).max(8)
+}
+
+/// The outputs of `rows` for all tokens; only one task at a time may have them.
+fn rows_task(isa: Isa, w: Weights<'_>, x: &[f32], rows: Range<usize>, y: &Parts<'_, f32>) {
+    match isa.vectors() {
+        Vectors::Scalar => scalar(w, x, rows, y),
+        #[cfg(target_arch = "x86_64")]
+        Vectors::Avx2 => x86::avx2(w, x, rows, y),
+        #[cfg(target_arch = "x86_64")]
+        Vectors::Avx512 => x86::avx512(w, x, rows, y),
+    }
+}
+
+/// One product; see [`products`].
 ///
 /// # Panics
-/// If the lengths do not fit.
+/// If the lengths do not fit, or the weights are quantized.
 pub fn product(cpu: &Cpu, w: Weights<'_>, x: &[f32], y: &mut [f32]) {
-    assert!(w.cols > 0 && x.len().is_multiple_of(w.cols), "{} inputs of rows of {}", x.len(), w.cols);
-    let tokens = x.len() / w.cols;
-    assert_eq!(y.len(), tokens * w.rows, "({tokens}, {}) outputs", w.rows);
-    // Whole tiles to a task; fewer rows the more tokens they meet.
-    let block = (TASK / (w.cols * tokens.clamp(1, 16))).next_multiple_of(8).max(8);
-    let y = Parts::new(y);
-    cpu.run_blocks(w.rows, block, |rows| match cpu.isa().vectors() {
-        Vectors::Scalar => scalar(w, x, rows, &y),
-        #[cfg(target_arch = "x86_64")]
-        Vectors::Avx2 => x86::avx2(w, x, rows, &y),
-        #[cfg(target_arch = "x86_64")]
-        Vectors::Avx512 => x86::avx512(w, x, rows, &y),
-    });
+    products(cpu, &mut Scratch::default(), [Product { matrix: Matrix::Rows(w), x, y }]);
 }
 
 /// The specification: each output is one sum in the order of the columns.
@@ -101,7 +115,6 @@ mod tests {
     use half::f16;
 
     use super::*;
-    use crate::Isa;
     use crate::testing::values;
 
     /// `offset` bytes of padding and then the weights, so that they are misaligned as in a file.

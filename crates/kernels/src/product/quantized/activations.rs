@@ -1,0 +1,234 @@
+//! Activations in 8 bits, as quantized weights meet them.
+
+#[allow(clippy::wildcard_imports)] // intrinsics
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::*;
+
+use super::unsigned_zero_point;
+use crate::block::rows_per_block;
+use crate::format::BLOCK;
+use crate::isa::Vectors;
+use crate::{Cpu, Format, Parts};
+
+/// 32 activations: `scale · integer`, and what a product with them needs besides.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[repr(C)]
+pub(crate) struct Quantized {
+    /// The largest magnitude / 127; NaN if an activation is not finite.
+    pub(crate) scale: f32,
+    /// scale · Σ integer: what a minimum is multiplied by.
+    pub(crate) offset: f32,
+    /// −zero · Σ integer: where a sum of products with unsigned weights starts.
+    pub(crate) start: i32,
+    /// −127…127.
+    pub(crate) integers: [i8; BLOCK],
+}
+
+/// The activations of a product, (T, cols) in blocks of 32. Kept between products, so that none allocates.
+#[derive(Debug, Default)]
+pub(crate) struct Activations {
+    blocks: Vec<Quantized>,
+    tokens: usize,
+    per_token: usize,
+    stride: usize,
+}
+
+/// Less than this, times any weight, is lost in any sum; and 127 divided by it is still finite.
+const TINY: f32 = 1e-30;
+
+impl Activations {
+    /// Takes `x` (T, cols), for weights of `format`.
+    pub(crate) fn set(&mut self, cpu: &Cpu, format: Format, x: &[f32], cols: usize) {
+        let (tokens, per_token) = (x.len() / cols, cols / BLOCK);
+        // An odd number of blocks: the rows of a tile's tokens, a power of two apart otherwise, would fall into the same
+        // few sets of the cache.
+        let stride = per_token | 1;
+        (self.tokens, self.per_token, self.stride) = (tokens, per_token, stride);
+        if self.blocks.len() < tokens * stride {
+            self.blocks.resize(tokens * stride, Quantized::default());
+        }
+        let zero = unsigned_zero_point(format);
+        let parts = Parts::new(&mut self.blocks);
+        cpu.run_blocks(tokens, rows_per_block(cols), |range| {
+            for token in range {
+                // SAFETY: each token is one index's.
+                let blocks = unsafe { parts.part(token * stride..token * stride + per_token) };
+                row(cpu.isa().vectors(), &x[token * cols..][..cols], zero, blocks);
+            }
+        });
+    }
+
+    /// Number of tokens.
+    pub(crate) fn tokens(&self) -> usize {
+        self.tokens
+    }
+
+    /// The blocks of a token.
+    pub(crate) fn of(&self, token: usize) -> &[Quantized] {
+        &self.blocks[token * self.stride..][..self.per_token]
+    }
+}
+
+fn row(vectors: Vectors, x: &[f32], zero: i32, blocks: &mut [Quantized]) {
+    match vectors {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: `Cpu::new` has checked that this machine has the tier.
+        Vectors::Avx2 => unsafe { avx2(x, zero, blocks) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Vectors::Avx512 => unsafe { avx512(x, zero, blocks) },
+        _ => scalar(x, zero, blocks),
+    }
+}
+
+/// The specification.
+fn scalar(x: &[f32], zero: i32, blocks: &mut [Quantized]) {
+    for (x, block) in x.as_chunks::<BLOCK>().0.iter().zip(blocks) {
+        // As integers, magnitudes are in the same order, and NaN comes last.
+        let largest = x.iter().map(|x| x.abs().to_bits()).max().unwrap_or(0);
+        let (scale, inverse) = scales(f32::from_bits(largest));
+        let integers = x.map(|x| (x * inverse).round_ties_even() as i8);
+        let sum = integers.iter().map(|&q| i32::from(q)).sum();
+        *block = finish(scale, zero, sum, integers);
+    }
+}
+
+/// The scale, and what a value is multiplied with before it is rounded.
+#[inline(always)]
+fn scales(largest: f32) -> (f32, f32) {
+    if largest < TINY {
+        (0.0, 0.0)
+    } else if largest.is_finite() {
+        (largest / 127.0, 127.0 / largest)
+    } else {
+        (f32::NAN, 0.0)
+    }
+}
+
+#[inline(always)]
+fn finish(scale: f32, zero: i32, sum: i32, integers: [i8; BLOCK]) -> Quantized {
+    Quantized { scale, offset: scale * sum as f32, start: -zero * sum, integers }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn avx2(x: &[f32], zero: i32, blocks: &mut [Quantized]) {
+    let magnitude = _mm256_set1_epi32(0x7fff_ffff);
+    for (x, block) in x.as_chunks::<BLOCK>().0.iter().zip(blocks) {
+        // SAFETY: 32 floats are read.
+        let x: [__m256; 4] = std::array::from_fn(|i| unsafe { _mm256_loadu_ps(x.as_ptr().add(8 * i)) });
+        let bits = x.map(|x| _mm256_and_si256(_mm256_castps_si256(x), magnitude));
+        let eight = _mm256_max_epi32(_mm256_max_epi32(bits[0], bits[1]), _mm256_max_epi32(bits[2], bits[3]));
+        let four = _mm_max_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256::<1>(eight));
+        let two = _mm_max_epi32(four, _mm_shuffle_epi32::<0b01_00_11_10>(four));
+        let one = _mm_max_epi32(two, _mm_shuffle_epi32::<0b10_11_00_01>(two));
+        let (scale, inverse) = scales(f32::from_bits(_mm_cvtsi128_si32(one).cast_unsigned()));
+        let inverse = _mm256_set1_ps(inverse);
+        // What is not finite would become the smallest integer; the specification has 0 there.
+        let finite = _mm256_castsi256_ps(_mm256_set1_epi32(if scale.is_nan() { 0 } else { -1 }));
+        let q = x.map(|x| _mm256_cvtps_epi32(_mm256_and_ps(_mm256_mul_ps(x, inverse), finite)));
+        let words = [_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3])];
+        // Packing works within halves: the four quarters of each word vector lie 0 2 1 3.
+        let bytes = _mm256_permutevar8x32_epi32(
+            _mm256_packs_epi16(words[0], words[1]),
+            _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7),
+        );
+        let pairs = _mm256_madd_epi16(_mm256_add_epi16(words[0], words[1]), _mm256_set1_epi16(1));
+        let four = _mm_add_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256::<1>(pairs));
+        let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0b01_00_11_10>(four));
+        let one = _mm_add_epi32(two, _mm_shuffle_epi32::<0b10_11_00_01>(two));
+        let mut integers = [0; BLOCK];
+        // SAFETY: 32 bytes are written.
+        unsafe { _mm256_storeu_si256(integers.as_mut_ptr().cast(), bytes) };
+        *block = finish(scale, zero, _mm_cvtsi128_si32(one), integers);
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn avx512(x: &[f32], zero: i32, blocks: &mut [Quantized]) {
+    for (x, block) in x.as_chunks::<BLOCK>().0.iter().zip(blocks) {
+        // SAFETY: 32 floats are read.
+        let (a, b) = unsafe { (_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(x.as_ptr().add(16))) };
+        let bits = [a, b].map(|x| _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x7fff_ffff)));
+        let largest = _mm512_reduce_max_epu32(_mm512_max_epu32(bits[0], bits[1]));
+        let (scale, inverse) = scales(f32::from_bits(largest));
+        let inverse = _mm512_set1_ps(inverse);
+        // As in `avx2`.
+        let finite = if scale.is_nan() { 0 } else { 0xffff };
+        let q = [a, b].map(|x| _mm512_maskz_cvtps_epi32(finite, _mm512_mul_ps(x, inverse)));
+        let sum = _mm512_reduce_add_epi32(_mm512_add_epi32(q[0], q[1]));
+        let mut integers = [0; BLOCK];
+        // SAFETY: 2 × 16 bytes are written.
+        unsafe {
+            _mm_storeu_si128(integers.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(q[0]));
+            _mm_storeu_si128(integers.as_mut_ptr().add(16).cast(), _mm512_cvtepi32_epi8(q[1]));
+        }
+        *block = finish(scale, zero, sum, integers);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Isa;
+    use crate::testing::values;
+
+    fn quantized(isa: Isa, x: &[f32], cols: usize) -> Vec<Quantized> {
+        let mut activations = Activations::default();
+        activations.set(&Cpu::new(isa, 2), Format::Q5_0, x, cols);
+        (0..activations.tokens()).flat_map(|token| activations.of(token).to_vec()).collect()
+    }
+
+    #[test]
+    fn integers_are_the_nearest_and_sums_are_right() {
+        let (tokens, cols) = (5, 96);
+        let x = values(1, tokens * cols, 3.0);
+        for (x, block) in x.as_chunks::<BLOCK>().0.iter().zip(quantized(Isa::Scalar, &x, cols)) {
+            let largest = x.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
+            assert!((block.scale * 127.0 - largest).abs() < 1e-6);
+            for (x, q) in x.iter().zip(block.integers) {
+                assert!((x / block.scale - f32::from(q)).abs() <= 0.5001, "{x} as {q} × {}", block.scale);
+            }
+            let sum: i32 = block.integers.iter().map(|&q| i32::from(q)).sum();
+            assert_eq!(block.start, -16 * sum);
+            assert!((block.offset - block.scale * sum as f32).abs() < 1e-6);
+        }
+    }
+
+    #[test]
+    fn every_tier_gives_the_same_bits() {
+        let mut x = values(1, 40 * 160, 3.0);
+        x[..32].fill(0.0);
+        x[32..64].fill(1e-38);
+        x[64] = 3e38;
+        x[100] = f32::INFINITY;
+        x[130] = f32::NAN;
+        // Halves are rounded to even.
+        x[160..192].iter_mut().zip(-16_i16..).for_each(|(x, i)| *x = f32::from(i) + 0.5);
+        x[192] = 127.0;
+        let bits = |blocks: Vec<Quantized>| {
+            let bits = |b: &Quantized| (b.scale.to_bits(), b.offset.to_bits(), b.start, b.integers);
+            blocks.iter().map(bits).collect::<Vec<_>>()
+        };
+        let want = bits(quantized(Isa::Scalar, &x, 160));
+        for isa in Isa::available() {
+            assert_eq!(bits(quantized(isa, &x, 160)), want, "{isa}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_finite_shows() {
+        let mut x = [1.0; 96];
+        x[40] = f32::NEG_INFINITY;
+        x[70] = f32::NAN;
+        for isa in Isa::available() {
+            let blocks = quantized(isa, &x, 96);
+            assert_eq!(
+                blocks.iter().map(|b| b.scale.is_nan()).collect::<Vec<_>>(),
+                [false, true, true],
+                "{isa}"
+            );
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! Panels with AVX-512 VNNI: a register holds 4 columns of all 16 rows.
+
+#[allow(clippy::wildcard_imports)] // intrinsics
+use std::arch::x86_64::*;
+
+use super::activations::Quantized;
+use super::{Activations, PANEL, Panels, put};
+use crate::{Format, Parts};
+
+/// The outputs of a panel's rows for every token.
+pub(super) fn panel(panels: Panels<'_>, panel: usize, x: &Activations, y: &Parts<'_, f32>) {
+    // SAFETY: `Cpu::new` has checked that this machine has the tier.
+    unsafe {
+        match panels.format() {
+            Format::Q4_0 => tokens::<Q4_0>(panels, panel, x, y),
+            Format::Q4_1 => tokens::<Q4_1>(panels, panel, x, y),
+            Format::Q5_0 => tokens::<Q5_0>(panels, panel, x, y),
+            Format::Q5_1 => tokens::<Q5_1>(panels, panel, x, y),
+            Format::Q8_0 => tokens::<Q8_0>(panels, panel, x, y),
+            Format::F32 | Format::F16 => unreachable!("panels are quantized"),
+        }
+    }
+}
+
+/// How a panel block's weights become eight registers of unsigned bytes.
+trait Unpack {
+    const FORMAT: Format;
+    /// # Safety
+    /// A panel block can be read at `block`, and the CPU has the tier.
+    unsafe fn groups(block: *const u8) -> [__m512i; 8];
+}
+
+struct Q4_0;
+struct Q4_1;
+struct Q5_0;
+struct Q5_1;
+struct Q8_0;
+
+impl Unpack for Q4_0 {
+    const FORMAT: Format = Format::Q4_0;
+    #[inline(always)]
+    unsafe fn groups(block: *const u8) -> [__m512i; 8] {
+        // SAFETY: passed on.
+        unsafe { nibbles(block.add(32)) }
+    }
+}
+
+impl Unpack for Q4_1 {
+    const FORMAT: Format = Format::Q4_1;
+    #[inline(always)]
+    unsafe fn groups(block: *const u8) -> [__m512i; 8] {
+        // SAFETY: passed on.
+        unsafe { nibbles(block.add(64)) }
+    }
+}
+
+impl Unpack for Q5_0 {
+    const FORMAT: Format = Format::Q5_0;
+    #[inline(always)]
+    unsafe fn groups(block: *const u8) -> [__m512i; 8] {
+        // SAFETY: passed on.
+        unsafe { with_fifth_bits(nibbles(block.add(96)), block.add(32)) }
+    }
+}
+
+impl Unpack for Q5_1 {
+    const FORMAT: Format = Format::Q5_1;
+    #[inline(always)]
+    unsafe fn groups(block: *const u8) -> [__m512i; 8] {
+        // SAFETY: passed on.
+        unsafe { with_fifth_bits(nibbles(block.add(128)), block.add(64)) }
+    }
+}
+
+impl Unpack for Q8_0 {
+    const FORMAT: Format = Format::Q8_0;
+    #[inline(always)]
+    unsafe fn groups(block: *const u8) -> [__m512i; 8] {
+        // SAFETY: passed on. Adding 128 to a signed byte is flipping its highest bit.
+        std::array::from_fn(|j| unsafe {
+            _mm512_xor_si512(load(block.add(32 + 64 * j)), _mm512_set1_epi8(-128))
+        })
+    }
+}
+
+/// # Safety
+/// 64 bytes can be read, and the CPU has the tier (as below).
+#[inline(always)]
+unsafe fn load(data: *const u8) -> __m512i {
+    // SAFETY: readable by the caller's promise.
+    unsafe { _mm512_loadu_si512(data.cast()) }
+}
+
+#[inline(always)]
+unsafe fn nibbles(data: *const u8) -> [__m512i; 8] {
+    // SAFETY: four registers can be read, by the caller's promise.
+    unsafe {
+        let low = _mm512_set1_epi8(15);
+        let pairs: [__m512i; 4] = std::array::from_fn(|j| load(data.add(64 * j)));
+        std::array::from_fn(|j| {
+            if j < 4 {
+                _mm512_and_si512(pairs[j], low)
+            } else {
+                _mm512_and_si512(_mm512_srli_epi16::<4>(pairs[j - 4]), low)
+            }
+        })
+    }
+}
+
+/// Adds bit j of each byte at `bits` to group j, as its bit 4.
+#[inline(always)]
+unsafe fn with_fifth_bits(groups: [__m512i; 8], bits: *const u8) -> [__m512i; 8] {
+    /// a | (b & c), as a truth table.
+    const OR_AND: i32 = 0b1111_1000;
+    // SAFETY: passed on. A shift by at most four moves the bit within its byte, and the mask drops what comes from the
+    // neighbour.
+    unsafe {
+        let bits = load(bits);
+        let shifted = [
+            _mm512_slli_epi16::<4>(bits),
+            _mm512_slli_epi16::<3>(bits),
+            _mm512_slli_epi16::<2>(bits),
+            _mm512_slli_epi16::<1>(bits),
+            bits,
+            _mm512_srli_epi16::<1>(bits),
+            _mm512_srli_epi16::<2>(bits),
+            _mm512_srli_epi16::<3>(bits),
+        ];
+        let mask = _mm512_set1_epi8(16);
+        std::array::from_fn(|j| _mm512_ternarylogic_epi32::<OR_AND>(groups[j], shifted[j], mask))
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn tokens<U: Unpack>(panels: Panels<'_>, panel: usize, x: &Activations, y: &Parts<'_, f32>) {
+    let mut token = 0;
+    while token < x.tokens() {
+        // SAFETY: as many tokens are left as the tile takes; this function has the features; the task has the rows.
+        token += unsafe {
+            match x.tokens() - token {
+                16.. => tile::<U, 16>(panels, panel, x, token, y),
+                8.. => tile::<U, 8>(panels, panel, x, token, y),
+                4.. => tile::<U, 4>(panels, panel, x, token, y),
+                2.. => tile::<U, 2>(panels, panel, x, token, y),
+                _ => tile::<U, 1>(panels, panel, x, token, y),
+            }
+        };
+    }
+}
+
+/// `T` tokens from `token` on; returns `T`.
+///
+/// # Safety
+/// There are that many tokens, no one else has the outputs, and the CPU has the tier.
+#[inline(always)]
+unsafe fn tile<U: Unpack, const T: usize>(
+    panels: Panels<'_>,
+    panel: usize,
+    x: &Activations,
+    token: usize,
+    y: &Parts<'_, f32>,
+) -> usize {
+    let block_bytes = PANEL * U::FORMAT.block().1;
+    let x_rows: [&[Quantized]; T] = std::array::from_fn(|t| x.of(token + t));
+    // SAFETY: a panel has a block for each of a token's; the offsets lie within a block; the rest is passed on.
+    unsafe {
+        let mut sums = [_mm512_setzero_ps(); T];
+        for (b, block) in panels.panel(panel).chunks_exact(block_bytes).enumerate() {
+            let block = block.as_ptr();
+            let groups = U::groups(block);
+            let scale = _mm512_cvtph_ps(_mm256_loadu_si256(block.cast()));
+            for t in 0..T {
+                let x = x_rows[t].get_unchecked(b);
+                let mut dot = _mm512_set1_epi32(x.start);
+                for (j, &group) in groups.iter().enumerate() {
+                    let four = x.integers.as_ptr().add(4 * j).cast::<i32>().read_unaligned();
+                    dot = _mm512_dpbusd_epi32(dot, group, _mm512_set1_epi32(four));
+                }
+                let scale = _mm512_mul_ps(scale, _mm512_set1_ps(x.scale));
+                sums[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, sums[t]);
+            }
+            if U::FORMAT.has_minimum() {
+                let minimum = _mm512_cvtph_ps(_mm256_loadu_si256(block.add(32).cast()));
+                for t in 0..T {
+                    let offset = _mm512_set1_ps(x_rows[t].get_unchecked(b).offset);
+                    sums[t] = _mm512_fmadd_ps(minimum, offset, sums[t]);
+                }
+            }
+        }
+        for (t, &sum) in sums.iter().enumerate() {
+            let mut lanes = [0.0; PANEL];
+            _mm512_storeu_ps(lanes.as_mut_ptr(), sum);
+            put(panels, panel, token + t, &lanes, y);
+        }
+    }
+    T
+}

@@ -1,0 +1,68 @@
+//! Products with quantized weights: panels of 16 rows × blocks of tokens.
+//!
+//! For each row r and token t, over the blocks b of 32 columns in order:
+//!
+//! ```text
+//! dot  = Σ_c (q[r, c] − zero) · x[t, c]            an integer, exact
+//! y[t, r] = fma(dot, d[r, b] · scale[t, b], y[t, r])
+//! y[t, r] = fma(m[r, b], scale[t, b] · Σ_c x[t, c], y[t, r])      Q4_1 and Q5_1
+//! ```
+//!
+//! A row's sum stays in one lane, and every operation on floats is written here. So all tiers, any number of tokens and
+//! any number of threads give the same bits.
+
+mod activations;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod panels;
+mod scalar;
+
+use std::ops::Range;
+
+pub(crate) use activations::Activations;
+pub use panels::{PANEL, Panels};
+
+use crate::{Format, Isa, Parts};
+
+/// The outputs of the panels `range` for all tokens.
+///
+/// Only one task at a time may have these rows of `y` (T, rows).
+pub(super) fn task(isa: Isa, panels: Panels<'_>, x: &Activations, range: Range<usize>, y: &Parts<'_, f32>) {
+    for panel in range {
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => avx512::panel(panels, panel, x, y),
+            #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni => avx2::panel_vnni(panels, panel, x, y),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => avx2::panel(panels, panel, x, y),
+            _ => scalar::panel(panels, panel, x, y),
+        }
+    }
+}
+
+/// Writes the sums of a panel's rows for one token to `y` (T, rows).
+///
+/// # Safety
+/// No one else has these outputs.
+#[inline(always)]
+unsafe fn put(panels: Panels<'_>, panel: usize, token: usize, sums: &[f32; PANEL], y: &Parts<'_, f32>) {
+    let rows = panels.rows_of(panel);
+    let first = token * panels.rows();
+    // SAFETY: passed on.
+    let y = unsafe { y.part(first + rows.start..first + rows.end) };
+    y.copy_from_slice(&sums[..rows.len()]);
+}
+
+/// What tiers that multiply unsigned by signed bytes subtract from a weight: they add 128 to those of Q8_0.
+const fn unsigned_zero_point(format: Format) -> i32 {
+    match format {
+        Format::Q8_0 => 128,
+        _ => format.zero_point(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

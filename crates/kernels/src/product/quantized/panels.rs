@@ -1,0 +1,157 @@
+//! Quantized weights repacked so that 16 rows stand side by side.
+
+use std::ops::Range;
+
+use crate::format::BLOCK;
+use crate::product::Weights;
+use crate::{Cpu, Format, Parts};
+
+/// Rows of a panel.
+pub const PANEL: usize = 16;
+
+/// A quantized matrix in panels of 16 rows; rows beyond the last are zeros.
+///
+/// A panel is a row of blocks of 16 rows × 32 columns. Such a panel block has the bytes of the 16 blocks that it is made of,
+/// in this order, little-endian:
+///
+/// ```text
+/// 16 × f16       scales, one a row
+/// 16 × f16       minima                   (Q4_1, Q5_1)
+/// 16 × u32       fifth bits               (Q5_0, Q5_1): byte c of a row has bit j for column 4j + c
+///  4 × 16 × u32  nibbles                  byte c of row r in group j: columns 4j + c (low half), 16 + 4j + c (high)
+///  8 × 16 × u32  or signed bytes (Q8_0)   byte c of row r in group j: column 4j + c
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Panels<'a> {
+    format: Format,
+    rows: usize,
+    cols: usize,
+    bytes: &'a [u8],
+}
+
+impl<'a> Panels<'a> {
+    /// Bytes that `rows` rows of `cols` weights take; `None` if the format is not quantized, `cols` is no multiple of
+    /// 32, or that is more than memory can hold.
+    pub fn len(format: Format, rows: usize, cols: usize) -> Option<usize> {
+        if !format.is_quantized() {
+            return None;
+        }
+        rows.checked_next_multiple_of(PANEL)?.checked_mul(format.row_bytes(cols)?)
+    }
+
+    /// `rows` rows of `cols` weights, as [`pack`](Self::pack) wrote them; `None` unless `bytes` has their length.
+    pub fn new(format: Format, rows: usize, cols: usize, bytes: &'a [u8]) -> Option<Self> {
+        (Self::len(format, rows, cols)? == bytes.len()).then_some(Self { format, rows, cols, bytes })
+    }
+
+    /// Repacks `w` into `into`.
+    ///
+    /// # Panics
+    /// If `into` does not have [`len`](Self::len) bytes.
+    pub fn pack(cpu: &Cpu, w: Weights<'_>, into: &'a mut [u8]) -> Self {
+        let (format, rows, cols) = (w.format(), w.rows(), w.cols());
+        assert_eq!(Self::len(format, rows, cols), Some(into.len()), "{format:?} panels of ({rows}, {cols})");
+        let block_bytes = format.block().1;
+        let panel_bytes = into.len() / rows.div_ceil(PANEL).max(1);
+        let parts = Parts::new(&mut *into);
+        cpu.run(rows.div_ceil(PANEL), |panel| {
+            // SAFETY: each panel is one index's.
+            let panel_out = unsafe { parts.part(panel * panel_bytes..(panel + 1) * panel_bytes) };
+            let of_rows: [&[u8]; PANEL] = std::array::from_fn(|r| {
+                let row = panel * PANEL + r;
+                if row < rows { w.row(row) } else { &[] }
+            });
+            for (b, out) in panel_out.chunks_exact_mut(PANEL * block_bytes).enumerate() {
+                for (r, row) in of_rows.iter().enumerate() {
+                    match row.get(b * block_bytes..(b + 1) * block_bytes) {
+                        Some(block) => interleave(format, block, r, out),
+                        None => interleave(format, &[0; 34][..block_bytes], r, out),
+                    }
+                }
+            }
+        });
+        Self { format, rows, cols, bytes: into }
+    }
+
+    /// How the weights are stored.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Number of rows: outputs.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Number of columns: inputs.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Number of panels.
+    pub(crate) fn count(&self) -> usize {
+        self.rows.div_ceil(PANEL)
+    }
+
+    /// The bytes of a panel.
+    pub(super) fn panel(&self, panel: usize) -> &'a [u8] {
+        let len = PANEL * (self.cols / BLOCK) * self.format.block().1;
+        &self.bytes[panel * len..][..len]
+    }
+
+    /// The rows of a panel that the matrix has.
+    pub(super) fn rows_of(&self, panel: usize) -> Range<usize> {
+        panel * PANEL..self.rows.min((panel + 1) * PANEL)
+    }
+}
+
+/// Puts the block of row `r` into its place in a panel block.
+fn interleave(format: Format, block: &[u8], r: usize, out: &mut [u8]) {
+    let (fifth, integers) = format.parts();
+    out[2 * r..][..2].copy_from_slice(&block[..2]);
+    if format.has_minimum() {
+        out[2 * (PANEL + r)..][..2].copy_from_slice(&block[2..4]);
+    }
+    if let Ok(bits) = block[fifth.clone()].try_into() {
+        let bits = transpose_bits(u32::from_le_bytes(bits));
+        out[fifth.start * PANEL + 4 * r..][..4].copy_from_slice(&bits);
+    }
+    let groups = &mut out[integers.start * PANEL..];
+    for (j, four) in block[integers].as_chunks::<4>().0.iter().enumerate() {
+        groups[4 * (j * PANEL + r)..][..4].copy_from_slice(four);
+    }
+}
+
+/// Bit 4j + c of `bits` becomes bit j of byte c.
+fn transpose_bits(bits: u32) -> [u8; 4] {
+    std::array::from_fn(|c| {
+        let every_fourth = bits >> c & 0x1111_1111;
+        // Bits 0, 4, 8, 12 of each half meet in its lowest four.
+        let gathered = every_fourth | every_fourth >> 3 | every_fourth >> 6 | every_fourth >> 9;
+        (gathered & 0x0f | gathered >> 12 & 0xf0) as u8
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bits_are_transposed() {
+        for bit in 0..32 {
+            let mut want = [0; 4];
+            want[bit % 4] = 1 << (bit / 4);
+            assert_eq!(transpose_bits(1 << bit), want, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn lengths_are_checked() {
+        assert_eq!(Panels::len(Format::Q4_0, 17, 64), Some(32 * 36));
+        assert_eq!(Panels::len(Format::Q4_0, 16, 48), None);
+        assert_eq!(Panels::len(Format::F16, 16, 32), None);
+        assert_eq!(Panels::len(Format::Q8_0, usize::MAX, 32), None);
+        assert!(Panels::new(Format::Q4_0, 16, 32, &[0; 288]).is_some());
+        assert!(Panels::new(Format::Q4_0, 16, 32, &[0; 287]).is_none());
+    }
+}
