@@ -35,11 +35,11 @@ export class Model implements Disposable, AsyncDisposable {
   readonly config: ModelConfig
   /** Number of weights. */
   readonly parameters: number
-  /** The format that its matrices are stored in: `FP32` or `FP16`. */
+  /** The format that its matrices are stored in: `FP32`, `FP16`, `Q4_0`, `Q4_1`, `Q5_0`, `Q5_1` or `Q8_0`. */
   readonly format: string
   /** The size of its file in bytes. */
   readonly fileSize: number
-  /** The instruction set that it runs on: `scalar`, `avx2` or `avx512`. */
+  /** The instruction set that it runs on, as `RWKV_ISA` names it, such as `avx2`. */
   readonly isa: string
   /** The threads that it runs on. */
   readonly threads: number
@@ -60,8 +60,9 @@ export class Model implements Disposable, AsyncDisposable {
   /**
    * Loads a model.
    *
-   * The file is mapped and not read: weights come from the disk when they are first used, and programs that load the
-   * same file share them.
+   * The file is mapped. FP32 and FP16 weights are not read: they come from the disk when they are first used, and
+   * programs that load the same file share them. Quantized weights are repacked for the instruction set. Models that one
+   * program loads from one file share its weights either way.
    *
    * @param path A training run's folder, or a `.bin` file of rwkv.cpp's format. A `tokenizer.json` beside the file is
    *   the model's tokenizer; without one, a model of 256 tokens reads and writes bytes.

@@ -108,10 +108,12 @@ impl NativeModel {
             let path = PathBuf::from(path);
             let options = LoadOptions { threads: threads.map(|threads| threads as usize), isa: None };
             let file_size = file_size(&path)?;
-            cancel.progress(0, file_size as usize);
-            let model = Model::load(&path, &options)?;
+            let cpu = options.start_cpu()?;
+            let model = Model::load_with(&path, cpu, |done, total| {
+                cancel.progress(done as usize, total as usize);
+                if cancel.is_raised() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })?;
             cancel.check()?;
-            cancel.progress(file_size as usize, file_size as usize);
             Ok((model, file_size))
         };
         Job::run_then(work, |(model, file_size), env| Self::new(model, file_size, env))

@@ -2,12 +2,11 @@
 
 use std::fmt;
 
-use half::f16;
+use rwkv_kernels::Format;
 
 /// A tensor's format, as rwkv.cpp's files number them (ggml's own numbers are others).
 ///
-/// Quantized formats store a row in blocks of 32 values. This version reads and checks files that hold them, and
-/// answers with [`Error::Unsupported`](crate::Error::Unsupported) when asked to run one.
+/// Quantized formats store a row in blocks of 32 values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DataType {
     /// IEEE single precision.
@@ -72,30 +71,19 @@ impl DataType {
 
     /// Values in a block, and the block's bytes. A row is a whole number of blocks.
     pub fn block(self) -> (usize, usize) {
-        match self {
-            Self::F32 => (1, 4),
-            Self::F16 => (1, 2),
-            Self::Q4_0 => (32, 18),
-            Self::Q4_1 => (32, 20),
-            Self::Q5_0 => (32, 22),
-            Self::Q5_1 => (32, 24),
-            Self::Q8_0 => (32, 34),
-        }
+        self.format().block()
     }
 
-    /// Appends the values that `bytes` holds, for the two formats whose values stand alone.
-    ///
-    /// # Panics
-    /// If the format is quantized.
-    pub(crate) fn decode(self, bytes: &[u8], values: &mut Vec<f32>) {
+    /// The kernels' name of the format.
+    pub(crate) fn format(self) -> Format {
         match self {
-            Self::F32 => {
-                values.extend(bytes.as_chunks().0.iter().map(|&value| f32::from_le_bytes(value)));
-            }
-            Self::F16 => {
-                values.extend(bytes.as_chunks().0.iter().map(|&value| f16::from_le_bytes(value).to_f32()));
-            }
-            _ => unreachable!("{self} values do not stand alone"),
+            Self::F32 => Format::F32,
+            Self::F16 => Format::F16,
+            Self::Q4_0 => Format::Q4_0,
+            Self::Q4_1 => Format::Q4_1,
+            Self::Q5_0 => Format::Q5_0,
+            Self::Q5_1 => Format::Q5_1,
+            Self::Q8_0 => Format::Q8_0,
         }
     }
 }

@@ -52,8 +52,8 @@ fn base64(text: &str) -> Vec<u8> {
 
 struct Case {
     data_type: DataType,
-    /// rwkv.cpp rounds activations to half precision before it multiplies them with half-precision weights, at every
-    /// product of four layers. We do not, so there the two differ by what that rounding does.
+    /// Both round activations to 8 bits before they meet quantized weights, but rwkv.cpp rounds the scales too, to
+    /// half precision.
     tolerance: f32,
 }
 
@@ -122,8 +122,6 @@ fn what_cannot_be_run_yet_is_named() {
         says: &'static str,
     }
     let cases = [
-        Case { name: "tiny-rwkv-4v0-660K-Q5_0.bin", says: "Q5_0" },
-        Case { name: "tiny-rwkv-4v0-660K-Q5_1.bin", says: "Q5_1" },
         Case { name: "tiny-rwkv-5v2-730K-FP32.bin", says: "v5.2" },
         Case { name: "tiny-rwkv-5v2-730K-Q5_0.bin", says: "v5.2" },
         Case { name: "tiny-rwkv-7v0-834K-FP16.bin", says: "v7" },

@@ -29,13 +29,6 @@ pub(super) fn against_layout(
         let problem = format!("RWKV {} with {} layers has no such tensor", config.version, config.n_layer);
         return Err(fault(path, Some(&extra.name), extra.offset, problem).of_kind(Fault::Name));
     }
-    if let Some(tensor) = tensors.iter().find(|tensor| tensor.data_type.is_quantized()) {
-        let what = format!(
-            "{:?} is stored as {}, and quantized weights cannot be run yet; use the FP16 or FP32 file of this model",
-            tensor.name, tensor.data_type
-        );
-        return Err(unsupported(path, what));
-    }
     Ok((config, layout, positions))
 }
 

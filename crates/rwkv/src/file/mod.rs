@@ -88,7 +88,7 @@ impl ModelFile {
     ///
     /// # Errors
     /// [`Error::Io`] if there is no such file or it cannot be read; [`Error::ModelFile`] if it is damaged;
-    /// [`Error::Unsupported`] if it holds another version of RWKV, or quantized weights.
+    /// [`Error::Unsupported`] if it holds another version of RWKV.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let map = map(path).map_err(Error::io("open", path))?;
@@ -143,9 +143,32 @@ impl ModelFile {
     /// If the layout has no such parameter.
     pub fn read(&self, index: usize) -> Vec<f32> {
         let (tensor, bytes) = self.tensor(index);
-        let mut values = Vec::with_capacity(self.layout.specs()[index].len());
-        tensor.data_type.decode(bytes, &mut values);
+        let mut values = vec![0.0; self.layout.specs()[index].len()];
+        // Rows are whole blocks, so that a tensor's bytes read like one long row's.
+        tensor.data_type.format().decode(bytes, &mut values);
         values
+    }
+
+    /// Bytes of the file.
+    #[allow(clippy::len_without_is_empty)] // an empty file is refused
+    pub fn len(&self) -> u64 {
+        self.map.len() as u64
+    }
+
+    /// Gives the memory of the mapped parameter at `index` back to the system, for it was copied; whoever reads it all
+    /// the same has it mapped again.
+    pub(crate) fn release(&self, index: usize) {
+        #[cfg(unix)]
+        {
+            let data = &self.tensors[self.positions[index]].data;
+            // SAFETY: the map is of a file and read-only, so its pages are dropped and read again when they are touched;
+            // none holds anything that the file does not.
+            let _ = unsafe {
+                self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, data.start, data.len())
+            };
+        }
+        #[cfg(not(unix))]
+        let _ = index;
     }
 
     /// Writes the model again, in the file's own order: the same bytes.

@@ -15,7 +15,9 @@ pub(super) fn directory(path: &Path, bytes: &[u8]) -> Result<(Header, Vec<Tensor
     let header = header(&mut cursor)?;
     let mut tensors = Vec::new();
     while cursor.left() > 0 {
-        tensors.push(tensor(&mut cursor)?);
+        let tensor = tensor(&mut cursor)?;
+        refuse_old_blocks(path, header.version, tensor.data_type)?;
+        tensors.push(tensor);
     }
     Ok((header, tensors))
 }
@@ -48,13 +50,18 @@ fn header(cursor: &mut Cursor<'_>) -> Result<Header> {
     };
     let (n_vocab, n_embd, n_layer) = (size("n_vocab")?, size("n_embd")?, size("n_layer")?);
     let data_type = data_type(cursor, None)?;
-    if version == 100 && data_type.is_quantized() {
-        let what = format!(
-            "{data_type} weights in a file of version 100 use an older block layout; convert the original model again"
-        );
-        return Err(unsupported(cursor.path, what).of_kind(Fault::DataType));
-    }
+    refuse_old_blocks(cursor.path, version, data_type)?;
     Ok(Header { version, n_vocab, n_embd, n_layer, data_type })
+}
+
+fn refuse_old_blocks(path: &Path, version: u32, data_type: DataType) -> Result<()> {
+    if version != 100 || !data_type.is_quantized() {
+        return Ok(());
+    }
+    let what = format!(
+        "{data_type} weights in a file of version 100 use an older block layout; convert the original model again"
+    );
+    Err(unsupported(path, what).of_kind(Fault::DataType))
 }
 
 fn tensor(cursor: &mut Cursor<'_>) -> Result<TensorInfo> {

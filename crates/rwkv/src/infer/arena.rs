@@ -54,17 +54,30 @@ impl Arena {
         rows: usize,
         width: usize,
     ) -> ([Tensor; N], Before<'_>, [&mut [f32]; N]) {
-        let len = rows * width;
-        let stride = len.next_multiple_of(ALIGN).max(ALIGN);
+        self.push_each([(rows, width); N])
+    }
+
+    /// The same for tensors of different shapes `(rows, width)`.
+    pub(super) fn push_each<const N: usize>(
+        &mut self,
+        shapes: [(usize, usize); N],
+    ) -> ([Tensor; N], Before<'_>, [&mut [f32]; N]) {
         let start = self.used;
-        self.used += N * stride;
+        let tensors = shapes.map(|(rows, width)| {
+            let tensor = Tensor { at: self.used, rows, width };
+            self.used = tensor.end().next_multiple_of(ALIGN);
+            tensor
+        });
         if self.used > self.values.len() {
             self.values.resize(self.used, 0.0);
         }
-        let (before, new) = self.values.split_at_mut(start);
-        let mut places = new.chunks_exact_mut(stride);
-        let tensors = std::array::from_fn(|i| Tensor { at: start + i * stride, rows, width });
-        let values = tensors.map(|_| &mut places.next().expect("N strides were reserved")[..len]);
+        let (before, mut new) = self.values.split_at_mut(start);
+        let values = tensors.map(|tensor| {
+            let stride = tensor.len().next_multiple_of(ALIGN);
+            let (values, rest) = std::mem::take(&mut new).split_at_mut(stride);
+            new = rest;
+            &mut values[..tensor.len()]
+        });
         (tensors, Before(before), values)
     }
 

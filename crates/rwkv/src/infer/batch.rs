@@ -48,6 +48,7 @@ impl Outputs {
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
     arena: Arena,
+    activations: rwkv_kernels::Scratch,
     /// Of the present pass.
     tokens: Vec<u32>,
     rows: Vec<Range<usize>>,
@@ -96,7 +97,7 @@ impl Model {
         let n_vocab = self.shared.config.n_vocab;
         let mut next = Position::default();
         while scratch.plan(segments, outputs, &mut next) {
-            let Scratch { arena, tokens, rows, outputs, parts } = &mut *scratch;
+            let Scratch { arena, activations, tokens, rows, outputs, parts } = &mut *scratch;
             // A pass takes consecutive segments, so its states are a stretch too.
             let members = parts.first().map_or(0, |part| part.segment)..next.planned;
             let mut states: Vec<_> =
@@ -106,6 +107,7 @@ impl Model {
                 parameters: &self.shared.parameters,
                 cpu: &self.cpu,
                 arena,
+                activations,
                 tokens,
                 segments: rows,
                 states: &mut states,

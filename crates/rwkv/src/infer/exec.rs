@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use rwkv_kernels::{self as kernels, Cpu};
+use rwkv_kernels::{self as kernels, Cpu, Product};
 
 use super::arena::{Arena, Tensor};
 use super::parameters::Parameters;
@@ -20,6 +20,8 @@ pub struct Infer<'a, 's> {
     pub(super) parameters: &'a Parameters,
     pub(super) cpu: &'a Cpu,
     pub(super) arena: &'a mut Arena,
+    /// Of products.
+    pub(super) activations: &'a mut kernels::Scratch,
     /// One a row.
     pub(super) tokens: &'a [u32],
     /// Ranges of rows.
@@ -34,7 +36,7 @@ impl Exec for Infer<'_, '_> {
     type Tensor = Tensor;
 
     fn embed(&mut self, table: Matrix) -> Tensor {
-        let table = self.parameters.matrix(table);
+        let table = self.parameters.weights(table);
         let ([y], _, [out]) = self.arena.push(self.tokens.len(), table.cols());
         for (row, &token) in out.chunks_exact_mut(table.cols()).zip(self.tokens) {
             table.read_row(token as usize, row);
@@ -62,10 +64,17 @@ impl Exec for Infer<'_, '_> {
     }
 
     fn linears<const N: usize>(&mut self, products: [(Matrix, Tensor); N]) -> [Tensor; N] {
-        products.map(|(matrix, x)| {
-            let weights = self.parameters.matrix(matrix);
-            self.map(x, weights.rows(), |cpu, x, y| kernels::product(cpu, weights, x, y))
-        })
+        let matrices = products.map(|(matrix, _)| self.parameters.matrix(matrix));
+        let shapes = std::array::from_fn(|i| (products[i].1.rows(), matrices[i].rows()));
+        let (tensors, before, outs) = self.arena.push_each(shapes);
+        let mut outs = outs.into_iter();
+        let products: [_; N] = std::array::from_fn(|i| Product {
+            matrix: matrices[i],
+            x: before.get(products[i].1),
+            y: outs.next().expect("there are N"),
+        });
+        kernels::products(self.cpu, self.activations, products);
+        tensors
     }
 
     fn add(&mut self, x: Tensor, y: Tensor) -> Tensor {

@@ -5,6 +5,8 @@ mod batch;
 mod cpu;
 mod evaluate;
 mod exec;
+mod loaded;
+mod memory;
 mod model;
 mod parameters;
 

@@ -1,7 +1,7 @@
 //! A loaded model.
 
 use std::fmt;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -9,6 +9,7 @@ use rwkv_kernels::Cpu;
 
 use super::batch::{Outputs, Scratch, Segment};
 use super::cpu::LoadOptions;
+use super::loaded::{self, Identity};
 use super::parameters::Parameters;
 use crate::config::ModelConfig;
 use crate::data_type::DataType;
@@ -41,23 +42,48 @@ pub(super) struct Shared {
 impl Model {
     /// Loads a `.bin` file, or the `model.bin` of a training run's folder.
     ///
-    /// The file is mapped, not read: weights come from the disk when they are first used, and processes that load the
-    /// same file share them.
+    /// The file is mapped. FP32 and FP16 weights are not read: they come from the disk when they are first used, and
+    /// processes that load the same file share them. Quantized weights are repacked into memory of their own. Models that
+    /// one process loads from one file share its weights either way.
     ///
     /// # Errors
-    /// As [`ModelFile::open`] and [`LoadOptions::start_cpu`].
+    /// As [`ModelFile::open`] and [`LoadOptions::start_cpu`]; [`Error::Io`](crate::Error::Io) if there is not enough memory.
     pub fn load(path: impl AsRef<Path>, options: &LoadOptions) -> Result<Self> {
         Self::load_on(path, options.start_cpu()?)
     }
 
     /// As [`load`](Self::load), with threads that others may use too.
     pub fn load_on(path: impl AsRef<Path>, cpu: Arc<Cpu>) -> Result<Self> {
+        Self::load_with(path, cpu, |_, _| ControlFlow::Continue(()))
+    }
+
+    /// As [`load_on`](Self::load_on), calling `progress(done, total)` with numbers of bytes now and then.
+    ///
+    /// # Errors
+    /// [`Error::Aborted`](crate::Error::Aborted) if `progress` breaks.
+    pub fn load_with(
+        path: impl AsRef<Path>,
+        cpu: Arc<Cpu>,
+        progress: impl FnMut(u64, u64) -> ControlFlow<()>,
+    ) -> Result<Self> {
         let path = path.as_ref();
-        let file =
-            if path.is_dir() { ModelFile::open(path.join("model.bin"))? } else { ModelFile::open(path)? };
+        let path = if path.is_dir() { &path.join("model.bin") } else { path };
+        // Looked at before the file is opened: if it is replaced in between, it will not be taken for the new one.
+        let identity = Identity::of(path)?;
+        if let Some(shared) = loaded::find(&identity) {
+            return Ok(Self { shared, cpu });
+        }
+        let file = ModelFile::open(path)?;
         let config = *file.config();
-        let (network, _, state_layout) = Network::new(&config);
-        Ok(Self::new(config, network, Parameters::of_file(file), state_layout, cpu))
+        let (network, layout, state_layout) = Network::new(&config);
+        let fingerprint =
+            Fingerprint::new(config, (0..layout.specs().len()).map(|index| file.tensor(index).1));
+        let parameters = Parameters::of_file(file, &cpu, progress)?;
+        let shared =
+            Shared { config, network, parameters, state_layout, fingerprint, scratch: Mutex::default() };
+        let shared = Arc::new(shared);
+        loaded::remember(identity, &shared);
+        Ok(Self { shared, cpu })
     }
 
     /// A model of these values, one vector for each parameter of the model's [`Layout`](crate::params::Layout), as files
@@ -69,20 +95,10 @@ impl Model {
     /// If the values do not have the model's shapes.
     pub fn from_parameters(config: ModelConfig, values: Vec<Vec<f32>>, cpu: Arc<Cpu>) -> Self {
         let (network, layout, state_layout) = Network::new(&config);
-        Self::new(config, network, Parameters::of_values(layout, values), state_layout, cpu)
-    }
-
-    fn new(
-        config: ModelConfig,
-        network: Network,
-        parameters: Parameters,
-        state_layout: StateLayout,
-        cpu: Arc<Cpu>,
-    ) -> Self {
-        let tensors = (0..parameters.layout().specs().len()).map(|index| parameters.bytes(index));
-        let fingerprint = Fingerprint::new(config, tensors);
-        let scratch = Mutex::default();
-        let shared = Shared { config, network, parameters, state_layout, fingerprint, scratch };
+        let fingerprint = Fingerprint::new(config, values.iter().map(|values| bytemuck::cast_slice(values)));
+        let parameters = Parameters::of_values(layout, values);
+        let shared =
+            Shared { config, network, parameters, state_layout, fingerprint, scratch: Mutex::default() };
         Self { shared: Arc::new(shared), cpu }
     }
 
