@@ -30,6 +30,9 @@ impl DataType {
     pub const ALL: [Self; 7] =
         [Self::F32, Self::F16, Self::Q4_0, Self::Q4_1, Self::Q5_0, Self::Q5_1, Self::Q8_0];
 
+    /// The formats of blocks.
+    pub const QUANTIZED: [Self; 5] = [Self::Q4_0, Self::Q4_1, Self::Q5_0, Self::Q5_1, Self::Q8_0];
+
     /// Codes of formats that rwkv.cpp once had and no longer reads (Q4_1_O, Q4_2, Q4_3).
     pub(crate) const REMOVED: std::ops::RangeInclusive<u32> = 4..=6;
 

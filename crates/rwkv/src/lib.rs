@@ -31,6 +31,7 @@
 //! - [`Model`] evaluates tokens: one, a long prompt, or a ragged batch of many texts ([`Model::eval_batch`]), and says
 //!   how well it predicts a text ([`Model::evaluate`]).
 //! - [`ModelFile`] reads rwkv.cpp's `.bin` files, mapped and checked to the last byte; [`write_model`] writes them.
+//! - [`quantize()`] makes a file of FP32 or FP16 weights into one of five quantized formats, the bytes that rwkv.cpp makes.
 //! - [`Sampler`] turns logits into a token, [`Tokenizer`] text into tokens, [`Decoder`] a stream of bytes into text.
 //! - [`model`] holds the architectures, each written once as equations over the trait [`Exec`]. [`Infer`] implements
 //!   it here; `rwkv-train` implements it with a tape that sends gradients back. To support a new version of RWKV is to
@@ -100,6 +101,7 @@ pub mod fingerprint;
 pub mod infer;
 pub mod model;
 pub mod params;
+pub mod quantize;
 pub mod sampler;
 pub mod state;
 pub mod tokenizer;
@@ -112,6 +114,7 @@ pub use exec::Exec;
 pub use file::{ModelFile, write_model};
 pub use fingerprint::Fingerprint;
 pub use infer::{Evaluation, Infer, LoadOptions, Model, Outputs, Segment};
+pub use quantize::quantize;
 pub use sampler::{Sampler, SamplerOptions};
 pub use state::State;
 pub use tokenizer::{Decoder, Tokenizer};

@@ -32,6 +32,11 @@ pub(super) fn against_layout(
     Ok((config, layout, positions))
 }
 
+/// Refuses a file with two tensors of one name.
+pub(super) fn no_duplicates(path: &Path, file_len: usize, tensors: &[TensorInfo]) -> Result<()> {
+    Directory::new(path, file_len, tensors).map(drop)
+}
+
 /// The tensors of a file by name.
 struct Directory<'a> {
     path: &'a Path,

@@ -16,6 +16,7 @@
 
 mod check;
 mod read;
+mod tensors;
 mod write;
 
 use std::fs::File;
@@ -31,7 +32,9 @@ use crate::data_type::DataType;
 use crate::error::{Error, Fault, Result};
 use crate::params::Layout;
 
+pub(crate) use tensors::TensorFile;
 pub use write::write_model;
+pub(crate) use write::{header as write_header, tensor_header as write_tensor_header};
 
 #[cfg(target_endian = "big")]
 compile_error!("model files are used in place where they are mapped, and they are little-endian");
@@ -41,12 +44,12 @@ const MAGIC: u32 = 0x6767_6d66;
 
 /// What the first 24 bytes of a file say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Header {
-    version: u32,
-    n_vocab: u32,
-    n_embd: u32,
-    n_layer: u32,
-    data_type: DataType,
+pub(crate) struct Header {
+    pub(crate) version: u32,
+    pub(crate) n_vocab: u32,
+    pub(crate) n_embd: u32,
+    pub(crate) n_layer: u32,
+    pub(crate) data_type: DataType,
 }
 
 /// Bytes of a [`Header`], with the magic number.
@@ -184,15 +187,22 @@ impl ModelFile {
 }
 
 fn map(path: &Path) -> io::Result<Mmap> {
+    map_file(&open_file(path)?)
+}
+
+fn open_file(path: &Path) -> io::Result<File> {
     // Asked before opening: opening a pipe would wait for its other end.
     if !std::fs::metadata(path)?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
-    let file = File::open(path)?;
+    File::open(path)
+}
+
+fn map_file(file: &File) -> io::Result<Mmap> {
     // SAFETY: the map is read-only and nothing in this process writes to a model file in place: `write_atomically`
     // renames a new one over it, which leaves the mapped one as it was. That other programs do the same is the
     // documented condition of `ModelFile`.
-    unsafe { Mmap::map(&file) }
+    unsafe { Mmap::map(file) }
 }
 
 /// An [`Error::ModelFile`]; [`Error::of_kind`] says of which kind.

@@ -78,13 +78,13 @@ fn size(name: &'static str, value: usize) -> Result<u32> {
     u32::try_from(value).map_err(|_| Error::option(name, value, format!("at most {}", u32::MAX)))
 }
 
-pub(super) fn header(w: &mut dyn Write, header: &Header) -> io::Result<()> {
+pub(crate) fn header(w: &mut dyn Write, header: &Header) -> io::Result<()> {
     let &Header { version, n_vocab, n_embd, n_layer, data_type } = header;
     numbers(w, &[MAGIC, version, n_vocab, n_embd, n_layer, data_type.code()])
 }
 
 /// `dims` and the name's length fit 32 bits: they come from a checked file or a checked [`ModelConfig`].
-pub(super) fn tensor_header(
+pub(crate) fn tensor_header(
     w: &mut dyn Write,
     name: &str,
     dims: &[usize],

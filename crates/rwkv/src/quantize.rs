@@ -1,0 +1,283 @@
+//! Files of FP32 or FP16 weights, made into files of quantized ones.
+//!
+//! What becomes of each tensor is rwkv.cpp's rule, and so are the bytes: the result is the file that
+//! `rwkv_quantize_model_file` writes. A tensor of two dimensions is a matrix and is quantized; what has one or three is not,
+//! nor are the embedding and the head, which are a small part of a large model and cost the most accuracy, nor the narrow
+//! matrices of RWKV-7's low-rank mixes and its `att.r_k`. These are copied as they are. So nothing here knows a version of
+//! RWKV or the shape of a model, and files of all versions can be quantized.
+
+use std::io::{self, Write};
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use rwkv_kernels::{BLOCK, Cpu, Unquantizable};
+
+use crate::atomic::write_atomically;
+use crate::data_type::DataType;
+use crate::error::{Error, Fault, Result};
+use crate::file::{self, Header, TensorFile, TensorInfo};
+use crate::infer::LoadOptions;
+
+/// Bytes that are read, quantized and written at a time.
+const CHUNK: usize = 1 << 22;
+
+/// Matrices by these names, or with these in their names, are not quantized.
+const COPIED: [&str; 2] = ["emb.weight", "head.weight"];
+const COPIED_PARTS: [&str; 9] =
+    ["att.v1", "att.v2", "att.g1", "att.g2", "att.a1", "att.a2", "att.w1", "att.w2", "att.r_k"];
+
+/// What [`quantize`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quantized {
+    /// What the input's header announces: FP32 or FP16.
+    pub from: DataType,
+    /// The format of the output's matrices.
+    pub to: DataType,
+    /// The input's size.
+    pub bytes_in: u64,
+    /// The output's size.
+    pub bytes_out: u64,
+    /// Number of tensors.
+    pub tensors: usize,
+    /// How many of them were quantized.
+    pub quantized: usize,
+}
+
+/// The quantized format called `name`: `Q4_0`, `Q4_1`, `Q5_0`, `Q5_1` or `Q8_0`, in capitals or not.
+///
+/// # Errors
+/// [`Error::InvalidOption`] for every other name.
+pub fn quantized_format(name: &str) -> Result<DataType> {
+    let known = DataType::ALL.into_iter().find(|format| format.name().eq_ignore_ascii_case(name));
+    match known {
+        Some(format) if format.is_quantized() => Ok(format),
+        Some(format) => Err(not_a_target(format)),
+        None if ["Q4_1_O", "Q4_2", "Q4_3"].iter().any(|removed| removed.eq_ignore_ascii_case(name)) => {
+            let expected = format!("{}; this one was removed from rwkv.cpp", targets());
+            Err(Error::option("format", name, expected))
+        }
+        None => Err(Error::option("format", name, targets())),
+    }
+}
+
+fn not_a_target(format: DataType) -> Error {
+    Error::option("format", format, format!("{}, which are the quantized ones", targets()))
+}
+
+fn targets() -> String {
+    let [names @ .., last] = DataType::QUANTIZED.map(DataType::name);
+    format!("{} or {last}", names.join(", "))
+}
+
+/// Quantizes the model file `input`, or the `model.bin` of that folder, to `format`, and writes it to `output`.
+///
+/// The input holds FP32 or FP16 weights of any version of RWKV. It is read, and the output written, some MB at a time,
+/// and the output is renamed into place when it is whole: on an error, or when `progress` says
+/// [`Break`](ControlFlow::Break), there is none, and what was there before is as it was. `progress(done, total)` is told
+/// bytes of the input, before the first and after every few MB.
+///
+/// ```no_run
+/// use std::ops::ControlFlow;
+/// use rwkv::{DataType, LoadOptions, quantize};
+///
+/// # fn main() -> rwkv::Result<()> {
+/// let made = quantize("169M-FP16.bin", "169M-Q5_1.bin", DataType::Q5_1, &LoadOptions::default(), |done, total| {
+///     println!("{done} of {total} bytes");
+///     ControlFlow::Continue(())
+/// })?;
+/// println!("{} of {} tensors quantized", made.quantized, made.tensors);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// - [`Error::InvalidOption`] if `format` is not quantized, or `output` is the input: the weights as they are cannot be
+///   had back from the result.
+/// - [`Error::Unsupported`] if the input is quantized already, or has a matrix whose rows are no whole number of blocks
+///   of 32 weights.
+/// - [`Error::ModelFile`] if the input is damaged, or a weight is infinite, no number, or so large that its block's scale
+///   is beyond half precision.
+/// - [`Error::Aborted`] if `progress` says so.
+/// - [`Error::Io`], and those of [`LoadOptions::start_cpu`].
+pub fn quantize(
+    input: impl AsRef<Path>,
+    output: impl AsRef<Path>,
+    format: DataType,
+    options: &LoadOptions,
+    progress: impl FnMut(u64, u64) -> ControlFlow<()>,
+) -> Result<Quantized> {
+    let (input, output) = (input.as_ref(), output.as_ref());
+    if !format.is_quantized() {
+        return Err(not_a_target(format));
+    }
+    let input = if input.is_dir() { &input.join("model.bin") } else { input };
+    let file = TensorFile::open(input)?;
+    if let (Ok(from), Ok(to)) = (input.canonicalize(), output.canonicalize())
+        && from == to
+    {
+        let expected = "another file than the input, whose weights could not be had back";
+        return Err(Error::option("output", output.display(), expected));
+    }
+    check(&file, format)?;
+    let mut work = Work {
+        file: &file,
+        format,
+        cpu: &*options.start_cpu()?,
+        progress,
+        weights: Vec::new(),
+        blocks: Vec::new(),
+        written: 0,
+    };
+    // What stops the work, unless it is the writing itself, whose errors name the output.
+    let mut stopped = None;
+    let written = write_atomically(output, |out| {
+        work.run(out).map_err(|failure| match failure {
+            Failure::Write(error) => error,
+            Failure::Other(error) => {
+                stopped = Some(error);
+                io::Error::other("stopped")
+            }
+        })
+    });
+    match stopped {
+        Some(error) => Err(error),
+        None => written.map(|()| Quantized {
+            from: file.header.data_type,
+            to: format,
+            bytes_in: file.len(),
+            bytes_out: work.written,
+            tensors: file.tensors.len(),
+            quantized: file.tensors.iter().filter(|tensor| is_quantized(tensor)).count(),
+        }),
+    }
+}
+
+/// Whether a tensor of an FP32 or FP16 file is quantized.
+fn is_quantized(tensor: &TensorInfo) -> bool {
+    let name = tensor.name.as_str();
+    tensor.dims.len() == 2 && !COPIED.contains(&name) && !COPIED_PARTS.iter().any(|part| name.contains(part))
+}
+
+/// Refuses what cannot be quantized before anything is written.
+fn check(file: &TensorFile, format: DataType) -> Result<()> {
+    let again = |what: String| {
+        let what = format!("{what}; quantize the FP32 or FP16 file of this model");
+        Err(file.unsupported(what).of_kind(Fault::DataType))
+    };
+    if file.header.data_type.is_quantized() {
+        return again(format!("this file is quantized already, to {}", file.header.data_type));
+    }
+    for tensor in &file.tensors {
+        let TensorInfo { name, data_type, dims, .. } = tensor;
+        if data_type.is_quantized() {
+            return again(format!("{name:?} is quantized already, to {data_type}"));
+        }
+        if is_quantized(tensor) && !dims[0].is_multiple_of(BLOCK) {
+            let what =
+                format!("{name:?} has rows of {} weights, and {format} stores blocks of {BLOCK}", dims[0]);
+            return Err(file.unsupported(what).of_kind(Fault::Shape));
+        }
+    }
+    Ok(())
+}
+
+enum Failure {
+    Write(io::Error),
+    Other(Error),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Write(error)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+struct Work<'a, P> {
+    file: &'a TensorFile,
+    format: DataType,
+    cpu: &'a Cpu,
+    progress: P,
+    /// A chunk of the input.
+    weights: Vec<u8>,
+    /// What is made of it.
+    blocks: Vec<u8>,
+    written: u64,
+}
+
+impl<P: FnMut(u64, u64) -> ControlFlow<()>> Work<'_, P> {
+    fn run(&mut self, out: &mut dyn Write) -> std::result::Result<(), Failure> {
+        let out = &mut Counted { out, count: 0 };
+        // Version 101 is that of today's blocks; the one before it is the same but for those.
+        file::write_header(out, &Header { version: 101, data_type: self.format, ..self.file.header })?;
+        self.report(0)?;
+        for tensor in &self.file.tensors {
+            let quantized = is_quantized(tensor);
+            let data_type = if quantized { self.format } else { tensor.data_type };
+            file::write_tensor_header(out, &tensor.name, &tensor.dims, data_type)?;
+            let data = tensor.data();
+            for at in (0..data.len()).step_by(CHUNK) {
+                self.weights.resize(CHUNK.min(data.len() - at), 0);
+                self.file.read(tensor, at, &mut self.weights)?;
+                if quantized {
+                    self.quantize(tensor, at)?;
+                    out.write_all(&self.blocks)?;
+                } else {
+                    out.write_all(&self.weights)?;
+                }
+                self.report(data.start + at + self.weights.len())?;
+            }
+        }
+        self.written = out.count;
+        Ok(())
+    }
+
+    /// Makes blocks of the chunk that begins `at` bytes into `tensor`. A chunk is whole blocks: its size is a multiple
+    /// of theirs.
+    fn quantize(&mut self, tensor: &TensorInfo, at: usize) -> Result<()> {
+        let (from, to) = (tensor.data_type.format(), self.format.format());
+        let weight = from.block().1;
+        self.blocks.resize(self.weights.len() / (BLOCK * weight) * to.block().1, 0);
+        rwkv_kernels::quantize(self.cpu, from, &self.weights, to, &mut self.blocks).map_err(
+            |Unquantizable { weight: first }| {
+                let offset = tensor.data().start + at + first * weight;
+                let problem = format!(
+                    "among the {BLOCK} weights here one is infinite, not a number, or too large for {}, whose scales are \
+                     in half precision",
+                    self.format
+                );
+                self.file.fault(tensor, offset, problem)
+            },
+        )
+    }
+
+    fn report(&mut self, done: usize) -> Result<()> {
+        match (self.progress)(done as u64, self.file.len()) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(Error::Aborted),
+        }
+    }
+}
+
+/// Counts what is written.
+struct Counted<'a> {
+    out: &'a mut dyn Write,
+    count: u64,
+}
+
+impl Write for Counted<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes)?;
+        self.count += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
