@@ -1,0 +1,197 @@
+// Times two libraries with the functions of rwkv.h on one model file, in turn.
+//
+//   node benches/side_by_side.mjs LIB_A LIB_B MODEL [options]
+//
+// Each measurement is a process of its own: threads that one library leaves spinning must not disturb the other. A pair
+// is one measurement of each, and pairs begin with A and B in turn. Ratios say how many times faster A is than B, pair by
+// pair; what is printed is their median, the least and the greatest.
+
+import { spawnSync } from 'node:child_process'
+import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, readSync, rmSync, statSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join, resolve } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { parseArgs } from 'node:util'
+
+const usage = `node benches/side_by_side.mjs LIB_A LIB_B MODEL
+  --threads N     threads of each library (2)
+  --pairs N       number of pairs (5)
+  --decode N      tokens read one by one (64)
+  --prefill N     tokens read as a sequence (256)
+  --chunk-a N     size of A's chunks (256)
+  --chunk-b N     size of B's chunks (64; rwkv.cpp aborts when a chunk is too long for its graph)
+  --env-a K=V     an environment variable for A, such as RWKV_ISA=avx2; may be given again
+  --env-b K=V     the same for B
+  --json          print an object with every measurement instead of a table`
+
+const { values: options, positionals } = parse()
+const [libraryA, libraryB, model] = positionals.map(path => resolve(path))
+for (const path of [libraryA, libraryB, model]) {
+  if (!existsSync(path)) fail(`there is no ${path}`)
+}
+const counts = Object.fromEntries(
+  ['threads', 'pairs', 'decode', 'prefill', 'chunk-a', 'chunk-b'].map(name => [name, count(name)]),
+)
+for (const chunk of ['chunk-a', 'chunk-b']) {
+  // A shorter last chunk would be measured with what some libraries prepare for each new length.
+  if (counts[chunk] < counts.prefill && counts.prefill % counts[chunk] !== 0) {
+    fail(`--prefill must be a multiple of --${chunk}`)
+  }
+}
+
+const folder = mkdtempSync(join(tmpdir(), 'side-by-side-'))
+process.on('exit', () => rmSync(folder, { recursive: true }))
+measureAll()
+
+function measureAll() {
+  const worker = compile()
+  const sides = {
+    a: { library: libraryA, chunk: counts['chunk-a'], env: environment(options['env-a']) },
+    b: { library: libraryB, chunk: counts['chunk-b'], env: environment(options['env-b']) },
+  }
+  warm(model)
+  const pairs = []
+  for (let pair = 0; pair < counts.pairs; pair++) {
+    const order = pair % 2 === 0 ? ['a', 'b'] : ['b', 'a']
+    const found = {}
+    for (const side of order) found[side] = measure(worker, side, sides[side])
+    pairs.push({ a: found.a, b: found.b })
+    if (!options.json) process.stderr.write(`\rpair ${pair + 1} of ${counts.pairs}`)
+  }
+  if (!options.json) process.stderr.write('\r\x1b[K')
+  report(pairs, largestDifference(logits('a'), logits('b')))
+}
+
+/** Reads the file once, so that no run has to wait for the disk. */
+function warm(path) {
+  const file = openSync(path)
+  const buffer = Buffer.alloc(1 << 20)
+  while (readSync(file, buffer) > 0);
+  closeSync(file)
+}
+
+/** One run of one library. */
+function measure(worker, side, { library, chunk, env }) {
+  const args = [library, model, counts.threads, counts.decode, counts.prefill, chunk, join(folder, side)]
+  const { status, signal, stdout, stderr, error } = spawnSync(worker, args.map(String), {
+    encoding: 'utf8',
+    env: { ...process.env, ...env },
+  })
+  if (error) fail(error.message)
+  if (status !== 0) fail(`${library} ended with ${signal ?? status}\n${stderr}`)
+  // A library may have printed something of its own before.
+  return JSON.parse(stdout.trim().split('\n').at(-1))
+}
+
+function report(pairs, difference) {
+  const megabytes = statSync(model).size / 1e6
+  const quantities = [
+    { name: 'decode', unit: 'tokens/s', faster: 1 },
+    { name: 'prefill', unit: 'tokens/s', faster: 1 },
+    { name: 'load', unit: 's', faster: -1 },
+    { name: 'firstToken', unit: 's', faster: -1 },
+    { name: 'peakMiB', unit: 'MiB', faster: -1 },
+  ].map(({ name, unit, faster }) => {
+    const ratios = pairs.map(({ a, b }) => (a[name] / b[name]) ** faster).sort((x, y) => x - y)
+    return {
+      name,
+      unit,
+      a: median(pairs.map(({ a }) => a[name])),
+      b: median(pairs.map(({ b }) => b[name])),
+      ratio: median(ratios),
+      least: ratios[0],
+      greatest: ratios.at(-1),
+    }
+  })
+  if (options.json) {
+    console.log(JSON.stringify({ a: libraryA, b: libraryB, model, megabytes, ...counts, difference, quantities, pairs }))
+    return
+  }
+  console.log(`A ${libraryA}\nB ${libraryB}`)
+  console.log(`${model}, ${megabytes.toFixed(0)} MB; ${counts.threads} threads, ${counts.pairs} pairs`)
+  console.log(`${'median'.padEnd(22)}${'A'.padStart(10)}${'B'.padStart(10)}   A over B`)
+  for (const { name, unit, a, b, ratio, least, greatest } of quantities) {
+    const label = `${name === 'peakMiB' ? 'peak memory' : name === 'firstToken' ? 'to first token' : name}, ${unit}`
+    const range = `${ratio.toFixed(2)}× (${least.toFixed(2)}–${greatest.toFixed(2)})`
+    console.log(`${label.padEnd(22)}${digits(a).padStart(10)}${digits(b).padStart(10)}   ${range}`)
+  }
+  console.log(`largest difference of the logits after ${counts.prefill} tokens: ${difference.toExponential(1)}`)
+}
+
+/** The worker, compiled. */
+function compile() {
+  const program = join(folder, 'worker')
+  const source = fileURLToPath(new URL('side_by_side.c', import.meta.url))
+  const compiler = process.env.CC ?? 'cc'
+  const { status, stderr, error } = spawnSync(compiler, ['-O2', '-Wall', source, '-o', program, '-ldl'], {
+    encoding: 'utf8',
+  })
+  if (error) fail(`cannot run the C compiler ${compiler}: ${error.message}; install one, or set CC`)
+  if (status !== 0) fail(stderr)
+  return program
+}
+
+function logits(side) {
+  const bytes = readFileSync(join(folder, side))
+  return new Float32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength))
+}
+
+function largestDifference(x, y) {
+  if (x.length !== y.length) fail(`A has ${x.length} logits, B ${y.length}`)
+  return x.reduce((largest, value, i) => Math.max(largest, Math.abs(value - y[i])), 0)
+}
+
+function median(values) {
+  const sorted = values.toSorted((x, y) => x - y)
+  const middle = sorted.length >> 1
+  return sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2
+}
+
+/** Three digits, and all those before the point. */
+function digits(value) {
+  return value >= 100 ? value.toFixed(0) : value.toPrecision(3)
+}
+
+function environment(settings) {
+  return Object.fromEntries(
+    settings.map(setting => {
+      const at = setting.indexOf('=')
+      if (at < 1) fail(`${setting} is not NAME=VALUE`)
+      return [setting.slice(0, at), setting.slice(at + 1)]
+    }),
+  )
+}
+
+function count(name) {
+  const value = Number(options[name])
+  if (!Number.isInteger(value) || value < 1) fail(`--${name} must be a number from 1 up`)
+  return value
+}
+
+function parse() {
+  const string = value => ({ type: 'string', default: value })
+  const list = { type: 'string', multiple: true, default: [] }
+  const options = {
+    threads: string('2'),
+    pairs: string('5'),
+    decode: string('64'),
+    prefill: string('256'),
+    'chunk-a': string('256'),
+    'chunk-b': string('64'),
+    'env-a': list,
+    'env-b': list,
+    json: { type: 'boolean', default: false },
+  }
+  try {
+    const parsed = parseArgs({ options, allowPositionals: true })
+    if (parsed.positionals.length === 3) return parsed
+  } catch (error) {
+    console.error(error.message)
+  }
+  fail(usage)
+}
+
+function fail(message) {
+  console.error(message)
+  process.exit(1)
+}
