@@ -147,6 +147,37 @@ describe('rwkv', async () => {
     expect(out).toContain('n_layer 2, n_embd 32')
   })
 
+  const figures = [
+    'rounds',
+    'firstTokenSeconds',
+    'decodeTokensPerSecond',
+    'prefillTokensPerSecond',
+    'batchTokensPerSecond',
+    'batchGain',
+    'bytesPerToken',
+    'readBandwidth',
+    'availableReadBandwidth',
+    'readBandwidthShare',
+  ]
+
+  it('bench --json: what was measured, and on what', async () => {
+    const lengths = ['--decode', 2, '--prompt', 10, '--sessions', 3, '--seconds', 0]
+    const args = ['bench', run, ...lengths, '--threads', 2]
+    const { code, out, err } = await rwkv(...args, '--json')
+    expect({ code, err }).toEqual({ code: 0, err: '' })
+    const [object] = objects(out)
+    const about = ['model', 'format', 'fileSize', 'isa', 'threads', 'loadSeconds']
+    expect(Object.keys(object)).toEqual([...about, ...figures])
+    expect(object).toMatchObject({ model: run, format: 'FP32', threads: 2, rounds: 3 })
+    for (const figure of ['loadSeconds', ...figures]) expect(object[figure], figure).toBeGreaterThan(0)
+    expect(object.bytesPerToken).toBeLessThan(object.fileSize)
+    const table = await rwkv(...args)
+    expect(table.code).toBe(0)
+    expect(table.out).toMatch(/^prefill +[\d.,]+ tokens\/s {2}10 tokens$/m)
+    expect(table.out).toMatch(/^batch +[\d.,]+ tokens\/s {2}3 sessions, [\d.]+ times one$/m)
+    expect(table.out).toMatch(/^bandwidth .*\/s of .*\/s: \d+ %$/m)
+  })
+
   it('helps, and knows its version', async () => {
     const { version } = JSON.parse(await readFile(join(import.meta.dirname, '../package.json'), 'utf8'))
     expect(await rwkv('--version')).toEqual({ code: 0, out: `${version}\n`, err: '' })
@@ -205,6 +236,12 @@ describe('rwkv', async () => {
       [['generate', 'RUN', '--top-p', 2], 2, '--top-p is 2'],
       [['info', 'RUN', '--threads', 0], 2, '--threads is 0'],
       [['info', 'DATA'], 1, 'text.txt'],
+      [['bench'], 2, 'MODEL is missing'],
+      [['bench', 'none'], 1, 'none'],
+      [['bench', 'RUN', '--decode', 0], 2, '--decode is 0'],
+      [['bench', 'RUN', '--prompt', 1e9], 2, '--prompt is 1000000000'],
+      [['bench', 'RUN', '--sessions', -1], 2, '--sessions is -1'],
+      [['bench', 'RUN', '--seconds', -1], 2, '--seconds is -1'],
     ]
     it.each(cases)('%j', async (words, code, says) => {
       const places: Record<string, string> = { DATA: data, RUN: run, OUT: join(folder, 'out') }

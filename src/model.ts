@@ -5,7 +5,7 @@ import { cancellable } from './cancel.js'
 import { checkPositive, wholeNumber } from './checks.js'
 import { call, RwkvError } from './errors.js'
 import { native, Pending } from './internal.js'
-import type { EvaluateOptions, LoadOptions, ModelConfig, TextLoss } from './options.js'
+import type { Bench, BenchOptions, EvaluateOptions, LoadOptions, ModelConfig, TextLoss } from './options.js'
 import { Session } from './session.js'
 import { Tokenizer } from './tokenizer.js'
 
@@ -112,6 +112,23 @@ export class Model implements Disposable, AsyncDisposable {
     const tokenizer = this.tokenizer[native]
     const work = cancellable(options, cancel => this.#native.evaluate(path, tokenizer, ctxLen, cancel))
     return this.#pending.track(work)
+  }
+
+  /**
+   * How fast the model runs: decoding, a prompt, several sessions together, and how much of the memory's speed that uses.
+   *
+   * They are measured in turn, round after round, so that what else the machine does meets all of them alike. It takes all
+   * the model's threads.
+   *
+   * @throws {RwkvError} `INVALID_OPTION` or `CLOSED`.
+   */
+  async bench(options: BenchOptions = {}): Promise<Bench> {
+    const { seconds } = options
+    const [decode, prompt, sessions] = (['decode', 'prompt', 'sessions'] as const).map(name =>
+      wholeNumber(name, options[name]),
+    )
+    const what = { decode, prompt, sessions, seconds }
+    return this.#pending.track(cancellable(options, cancel => this.#native.bench(what, cancel)))
   }
 
   /**

@@ -125,6 +125,46 @@ export interface TextLoss {
   readonly bitsPerByte: number
 }
 
+/** Options of {@link Model.bench}. */
+export interface BenchOptions {
+  /** Tokens that a stretch of decoding reads, one after another; each session of a batch reads as many. Default: 16. */
+  decode?: number
+  /** Tokens of the prompt. Default: 256. */
+  prompt?: number
+  /** Sessions that are decoded together. Default: 8. */
+  sessions?: number
+  /** How long to measure, in seconds; three rounds are measured however long they take. Default: 6. */
+  seconds?: number
+  /** Stops the measuring. */
+  signal?: AbortSignal
+  /** Told how far it is. */
+  onProgress?: (progress: Progress) => void
+}
+
+/** How fast a model runs here. Every figure but the bandwidth available is the median of the rounds. */
+export interface Bench {
+  /** Rounds that were measured. */
+  readonly rounds: number
+  /** Seconds that the first token took: if it was the model's first, its weights came into memory meanwhile. */
+  readonly firstTokenSeconds: number
+  /** Tokens a second of one session, one token at a time. */
+  readonly decodeTokensPerSecond: number
+  /** Tokens a second of a prompt. */
+  readonly prefillTokensPerSecond: number
+  /** Tokens a second of all sessions together, one token at a time. */
+  readonly batchTokensPerSecond: number
+  /** That over what one session does. */
+  readonly batchGain: number
+  /** Bytes of weights that decoding a token reads: all vectors, a row of the embedding, every other matrix. */
+  readonly bytesPerToken: number
+  /** Bytes of weights a second that decoding reads. */
+  readonly readBandwidth: number
+  /** Bytes a second that the same threads read from memory when they do nothing else: the best of all rounds. */
+  readonly availableReadBandwidth: number
+  /** The former over the latter: near 1 if decoding waits for memory alone, above 1 if weights stay in the caches. */
+  readonly readBandwidthShare: number
+}
+
 /** A model's shape. */
 export interface ModelConfig {
   /** RWKV's version, such as `v4`. */

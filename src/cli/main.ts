@@ -2,6 +2,7 @@
 import { readFile } from 'node:fs/promises'
 import { RwkvError } from '../errors.js'
 import { readArguments } from './arguments.js'
+import { bench } from './bench.js'
 import { evaluate } from './eval.js'
 import { kebab } from './format.js'
 import { generate } from './generate.js'
@@ -12,7 +13,7 @@ import { train } from './train.js'
 import { suggestion, UsageError } from './usage.js'
 import type { Verb } from './verb.js'
 
-const verbs = [train, generate, evaluate, info] as readonly Verb[]
+const verbs = [train, generate, evaluate, info, bench] as readonly Verb[]
 
 /** Exit codes: 0 done, 1 failed, 2 asked in a way that makes no sense, 130 stopped with Ctrl-C. */
 async function main(args: readonly string[]): Promise<number> {

@@ -55,6 +55,58 @@ pub struct TextLoss {
     pub bits_per_byte: f64,
 }
 
+/// What to measure; what is left out has the default of the crate `rwkv`.
+#[napi(object)]
+pub struct BenchOptions {
+    /// Tokens of a stretch of decoding.
+    pub decode: Option<f64>,
+    /// Tokens of the prompt.
+    pub prompt: Option<f64>,
+    /// Sessions that are decoded together.
+    pub sessions: Option<f64>,
+    /// How long to go on.
+    pub seconds: Option<f64>,
+}
+
+impl BenchOptions {
+    fn options(&self) -> rwkv::BenchOptions {
+        let default = rwkv::BenchOptions::default();
+        let count = |given: Option<f64>, default| given.map_or(default, |count| count as usize);
+        rwkv::BenchOptions {
+            decode: count(self.decode, default.decode),
+            prompt: count(self.prompt, default.prompt),
+            sessions: count(self.sessions, default.sessions),
+            seconds: self.seconds.unwrap_or(default.seconds),
+            ..default
+        }
+    }
+}
+
+/// How fast a model runs.
+#[napi(object)]
+pub struct Bench {
+    /// Rounds that the medians are of.
+    pub rounds: u32,
+    /// Seconds of the first token.
+    pub first_token_seconds: f64,
+    /// One session, one token at a time.
+    pub decode_tokens_per_second: f64,
+    /// A prompt.
+    pub prefill_tokens_per_second: f64,
+    /// All sessions together.
+    pub batch_tokens_per_second: f64,
+    /// The last over the first.
+    pub batch_gain: f64,
+    /// Bytes of weights that decoding one token reads.
+    pub bytes_per_token: f64,
+    /// Bytes a second that decoding reads.
+    pub read_bandwidth: f64,
+    /// Bytes a second that the same threads can read.
+    pub available_read_bandwidth: f64,
+    /// The former over the latter.
+    pub read_bandwidth_share: f64,
+}
+
 /// A model until it is closed. Sessions share it, and ask for it anew at each call.
 pub(crate) struct Handle {
     model: Mutex<Option<Model>>,
@@ -184,6 +236,35 @@ impl NativeModel {
                 loss: found.loss,
                 perplexity: found.perplexity(),
                 bits_per_byte: found.bits_per_byte(n_bytes),
+            })
+        })
+    }
+
+    /// How fast it runs, and how near that is to what the machine can do.
+    #[napi(ts_return_type = "Promise<Bench>")]
+    pub fn bench(&self, options: BenchOptions, cancel: &Cancel) -> AsyncTask<Job<Bench>> {
+        let (handle, cancel) = (Arc::clone(&self.handle), cancel.flag());
+        Job::run(move || {
+            let model = handle.get()?;
+            let mut stopped = Ok(());
+            let result = model.bench(&options.options(), |done, total| {
+                cancel.progress(done, total);
+                stopped = handle.go_on(&cancel);
+                if stopped.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            });
+            stopped?;
+            let found = result?;
+            Ok(Bench {
+                rounds: found.rounds as u32,
+                first_token_seconds: found.first_token,
+                decode_tokens_per_second: found.decode,
+                prefill_tokens_per_second: found.prefill,
+                batch_tokens_per_second: found.batch,
+                batch_gain: found.batch_gain,
+                bytes_per_token: found.bytes_per_token as f64,
+                read_bandwidth: found.bandwidth(),
+                available_read_bandwidth: found.available_bandwidth,
+                read_bandwidth_share: found.bandwidth_share(),
             })
         })
     }

@@ -29,7 +29,7 @@
 //!
 //! # What is where
 //! - [`Model`] evaluates tokens: one, a long prompt, or a ragged batch of many texts ([`Model::eval_batch`]), and says
-//!   how well it predicts a text ([`Model::evaluate`]).
+//!   how well it predicts a text ([`Model::evaluate`]) and how fast it runs ([`Model::bench`]).
 //! - [`ModelFile`] reads rwkv.cpp's `.bin` files, mapped and checked to the last byte; [`write_model`] writes them.
 //! - [`quantize()`] makes a file of FP32 or FP16 weights into one of five quantized formats, the bytes that rwkv.cpp makes.
 //! - [`Sampler`] turns logits into a token, [`Tokenizer`] text into tokens, [`Decoder`] a stream of bytes into text.
@@ -113,7 +113,7 @@ pub use error::{Error, Fault, Result};
 pub use exec::Exec;
 pub use file::{ModelFile, write_model};
 pub use fingerprint::Fingerprint;
-pub use infer::{Evaluation, Infer, LoadOptions, Model, Outputs, Segment};
+pub use infer::{Bench, BenchOptions, Evaluation, Infer, LoadOptions, Model, Outputs, Segment};
 pub use quantize::quantize;
 pub use sampler::{Sampler, SamplerOptions};
 pub use state::State;

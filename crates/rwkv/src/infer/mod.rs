@@ -2,6 +2,7 @@
 
 mod arena;
 mod batch;
+mod bench;
 mod cpu;
 mod evaluate;
 mod exec;
@@ -12,6 +13,7 @@ mod parameters;
 
 pub use arena::Tensor;
 pub use batch::{Outputs, Segment};
+pub use bench::{Bench, BenchOptions};
 pub use cpu::{LoadOptions, MAX_THREADS};
 pub use evaluate::Evaluation;
 pub use exec::Infer;

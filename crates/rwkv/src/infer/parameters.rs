@@ -129,6 +129,13 @@ impl Parameters {
             .expect("lengths were checked when the parameters were taken")
     }
 
+    /// Bytes that reading all of the parameter at `index` takes. Panels have those of the file; vectors are f32.
+    pub(super) fn bytes(&self, index: usize) -> usize {
+        let spec = &self.layout.specs()[index];
+        let format = if spec.is_matrix { self.format(index) } else { Format::F32 };
+        format.row_bytes(spec.cols).map_or(0, |bytes| bytes * spec.rows)
+    }
+
     fn format(&self, index: usize) -> Format {
         match &self.source {
             Source::File(file) => file.tensor(index).0.data_type.format(),

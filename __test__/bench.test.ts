@@ -1,0 +1,50 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { Model } from '../src/index.js'
+import { temporaryFolder, trainTiny } from './tiny.js'
+
+describe('Model.bench', async () => {
+  const folder = await temporaryFolder()
+  const short = { decode: 2, prompt: 10, sessions: 2, seconds: 0 }
+  let model: Model
+
+  beforeAll(async () => {
+    model = await Model.load(await trainTiny(folder, { maxSteps: 2 }), { threads: 2 })
+  })
+  afterAll(() => model?.close())
+
+  it('measures, and says how far it is', async () => {
+    const shares: number[] = []
+    const onProgress = ({ done, total }: { done: number; total: number }) => shares.push(done / total)
+    const found = await model.bench({ ...short, onProgress })
+    const { nEmbd, nVocab } = model.config
+    // All the weights but the rows of the embedding that a token is not.
+    expect(found.bytesPerToken).toBe(4 * (model.parameters - nEmbd * (nVocab - 1)))
+    expect(found.readBandwidth).toBeCloseTo(found.decodeTokensPerSecond * found.bytesPerToken, 0)
+    expect(found.readBandwidthShare).toBeCloseTo(found.readBandwidth / found.availableReadBandwidth)
+    for (const [name, figure] of Object.entries(found)) expect(figure, name).toBeGreaterThan(0)
+    expect(shares.at(-1)).toBe(1)
+  })
+
+  it('refuses nonsense by name', async () => {
+    const cases = [{ decode: 0 }, { prompt: 1.5 }, { sessions: 2 ** 32 + 1 }, { seconds: Number.NaN }]
+    for (const options of cases) {
+      const [name = ''] = Object.keys(options)
+      const message = expect.stringMatching(`^${name} is `)
+      await expect(model.bench(options)).rejects.toMatchObject({ code: 'INVALID_OPTION', message })
+    }
+  })
+
+  it('stops on a signal with its reason, and when the model is closed', async () => {
+    const controller = new AbortController()
+    const measuring = model.bench({ ...short, seconds: 3600, signal: controller.signal })
+    const reason = new Error('enough')
+    setTimeout(() => controller.abort(reason), 50)
+    await expect(measuring).rejects.toBe(reason)
+
+    const other = await Model.load(model.path, { threads: 1 })
+    const long = other.bench({ ...short, seconds: 3600 })
+    setTimeout(() => other.close(), 50)
+    await expect(long).rejects.toMatchObject({ code: 'CLOSED' })
+    await expect(other.bench(short)).rejects.toMatchObject({ code: 'CLOSED' })
+  })
+})

@@ -1,0 +1,73 @@
+import { Model } from '../model.js'
+import { bytes, clock, count } from './format.js'
+import { bar } from './live.js'
+import { style } from './output.js'
+import { common, untilInterrupted, verb } from './verb.js'
+
+/** `rwkv bench` */
+export const bench = verb({
+  name: 'bench',
+  summary: 'measure how fast a model runs here',
+  positionals: ['MODEL'],
+  options: {
+    decode: { kind: 'integer', value: 'N', help: 'tokens of a stretch, one after another', default: 16 },
+    prompt: { kind: 'integer', value: 'N', help: 'tokens of the prompt', default: 256 },
+    sessions: { kind: 'integer', value: 'N', help: 'sessions that are decoded together', default: 8 },
+    seconds: { kind: 'number', value: 'X', help: 'how long to measure; three rounds at least', default: 6 },
+    ...common,
+  },
+  details: `
+MODEL is a training run's folder or a .bin file. Each round measures decoding, the sessions together, the prompt, and how
+fast this machine's memory can be read by as many threads. The last takes the best round; the others are medians. Weights
+that stay in the caches are read faster than memory.
+
+With --json: {"model","format","fileSize","isa","threads","loadSeconds","firstTokenSeconds","rounds",
+"decodeTokensPerSecond","prefillTokensPerSecond","batchTokensPerSecond","batchGain","bytesPerToken","readBandwidth",
+"availableReadBandwidth","readBandwidthShare"}, bandwidths in bytes a second.`,
+  async run([path = ''], { json: _, threads, ...options }, output) {
+    const signal = untilInterrupted()
+    const startedAt = performance.now()
+    await using model = await Model.load(path, { threads, signal })
+    const loadSeconds = (performance.now() - startedAt) / 1000
+    const measuredAt = performance.now()
+    const onProgress = ({ done, total }: { done: number; total: number }) => {
+      const gone = (performance.now() - measuredAt) / 1000
+      output.live(`${style.cyan(bar(done / total, 20))} measuring  ${clock(gone)}`)
+    }
+    const found = await model.bench({ ...options, signal, onProgress })
+    const { format, fileSize, isa } = model
+    output.object({ model: path, format, fileSize, isa, threads: model.threads, loadSeconds, ...found })
+    const speed = (tokensPerSecond: number) => `${significant(tokensPerSecond)} tokens/s`
+    const { prompt = 256, sessions = 8 } = options
+    const rows = [
+      ['model', path],
+      ['format', `${format}, ${bytes(fileSize)}`],
+      ['runs on', `${isa}, ${model.threads} threads`],
+      ['load', `${milliseconds(loadSeconds)}, first token ${milliseconds(found.firstTokenSeconds)}`],
+      ['decode', style.bold(speed(found.decodeTokensPerSecond))],
+      ['prefill', `${style.bold(speed(found.prefillTokensPerSecond))}  ${count(prompt)} tokens`],
+      [
+        'batch',
+        `${style.bold(speed(found.batchTokensPerSecond))}  ${count(sessions)} sessions, ${found.batchGain.toFixed(2)} times one`,
+      ],
+      ['reads', `${bytes(found.bytesPerToken)} of weights a token`],
+      [
+        'bandwidth',
+        `${bytes(found.readBandwidth)}/s of ${bytes(found.availableReadBandwidth)}/s: ${(100 * found.readBandwidthShare).toFixed(0)} %`,
+      ],
+    ] as const
+    for (const [name, value] of rows) output.line(`${style.dim(name.padEnd(11))} ${value}`)
+    const rounds = `medians of ${count(found.rounds)} rounds; the bandwidth available is the best of them`
+    output.line(style.dim(rounds))
+    return 0
+  },
+})
+
+/** `12345.6` → `12,346`, `87.65` → `87.7`, `7.4321` → `7.43`: three digits at least. */
+function significant(value: number): string {
+  return value >= 100 ? count(value) : value.toPrecision(3)
+}
+
+function milliseconds(seconds: number): string {
+  return `${significant(1000 * seconds)} ms`
+}
