@@ -195,6 +195,15 @@ RWKV_API void rwkv_init_state(const struct rwkv_context * ctx, float * state);
 RWKV_API void rwkv_free(struct rwkv_context * ctx);
 
 /*
+ * Makes a model file of a quantized format: the bytes that rwkv.cpp makes. If it returns false, rwkv_get_last_error(NULL) says
+ * why, and what was at the output's path before is as it was. It prints errors, but no progress.
+ * - model_file_path_in: an FP32 or FP16 file of any version of RWKV.
+ * - model_file_path_out: where the result goes; not the input itself.
+ * - format_name: "Q4_0", "Q4_1", "Q5_0", "Q5_1" or "Q8_0".
+ */
+RWKV_API bool rwkv_quantize_model_file(const char * model_file_path_in, const char * model_file_path_out, const char * format_name);
+
+/*
  * What this library is and how it runs here, such as "RWKV=0.1.0 ISA=avx512 THREADS=8": its version, the instruction set
  * in use and the threads that the process may use. The string stays as it is and is never freed.
  */

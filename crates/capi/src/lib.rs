@@ -12,13 +12,15 @@ mod context;
 mod failure;
 
 use std::ffi::{CStr, CString, c_char};
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::ptr;
 use std::sync::OnceLock;
 
 pub use context::Context;
-use failure::{Failure, Global, Record, Result};
+use failure::{Failure, Global, Record, Result, flags};
 use rwkv::LoadOptions;
+use rwkv::quantize::quantized_format;
 
 /// Whether errors of `ctx`, or of this thread's calls without a context if it is NULL, are printed.
 ///
@@ -253,6 +255,31 @@ pub unsafe extern "C" fn rwkv_free(ctx: *mut Context) {
         drop(unsafe { Box::from_raw(ctx) });
         Ok(())
     });
+}
+
+/// Makes a quantized model file of an FP32 or FP16 one.
+///
+/// # Safety
+/// Each argument is NULL or a string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rwkv_quantize_model_file(
+    model_file_path_in: *const c_char,
+    model_file_path_out: *const c_char,
+    format_name: *const c_char,
+) -> bool {
+    Global.take();
+    Global.guard(false, || {
+        // SAFETY: the caller's promise.
+        let name = unsafe { string(format_name, "format_name") }?.to_string_lossy();
+        let format = quantized_format(&name)
+            .map_err(|error| Failure::new(flags::ARGS | flags::DATA_TYPE, error.to_string()))?;
+        // SAFETY: the caller's promise.
+        let input = unsafe { path(model_file_path_in, "model_file_path_in") }?;
+        // SAFETY: the caller's promise.
+        let output = unsafe { path(model_file_path_out, "model_file_path_out") }?;
+        rwkv::quantize(input, output, format, &LoadOptions::default(), |_, _| ControlFlow::Continue(()))?;
+        Ok(true)
+    })
 }
 
 /// What the library is and what it found on this machine, as a string that is never freed.

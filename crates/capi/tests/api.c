@@ -1,7 +1,7 @@
 /*
  * Uses librwkv as a C program does, and checks each promise of rwkv.h. Run by api.rs, in a folder with what it made there:
- * model.bin, the damaged files of `damages` below, and what the Rust interface says of `tokens.bin`: `state.bin` and
- * `logits.bin`. With the argument "brief" it does the same on fewer threads, for a machine that is simulated.
+ * model.bin, what Rust quantizes it to (Q4_0.bin and so on), the damaged files of `damages` below, and what Rust says of
+ * `tokens.bin`: `state.bin` and `logits.bin`. With the argument "brief" it does the same on fewer threads, for a machine that is simulated.
  */
 #include <pthread.h>
 #include <stdio.h>
@@ -340,6 +340,81 @@ static void test_no_context(void) {
     free_result(result);
 }
 
+/* Whether two files have the same bytes. */
+static bool same_files(const char * one, const char * other) {
+    FILE * a = fopen(one, "rb");
+    FILE * b = fopen(other, "rb");
+    NEED(a && b);
+    int x, y;
+    do {
+        x = getc(a);
+        y = getc(b);
+    } while (x == y && x != EOF);
+    fclose(a);
+    fclose(b);
+    return x == y;
+}
+
+static bool exists(const char * path) {
+    FILE * file = fopen(path, "rb");
+    if (file) fclose(file);
+    return file != NULL;
+}
+
+static void test_quantize(void) {
+    const char * formats[] = { "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0" };
+    for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
+        /* What Rust made of the same model. */
+        char expected[32];
+        snprintf(expected, sizeof expected, "%s.bin", formats[i]);
+        CHECK(rwkv_quantize_model_file("model.bin", "made.bin", formats[i]), "%s", formats[i]);
+        check_error(NULL, RWKV_ERROR_NONE, formats[i]);
+        CHECK(same_files("made.bin", expected), "%s", formats[i]);
+
+        /* It runs, and says nearly the same; each format loses some digits. */
+        struct rwkv_context * ctx = rwkv_init_from_file("made.bin", 2, 0);
+        NEED(ctx);
+        struct result result = new_result();
+        CHECK(rwkv_eval_sequence(ctx, tokens, TOKENS, NULL, result.state, result.logits), "%s", formats[i]);
+        float largest = 0;
+        for (int j = 0; j < N_VOCAB; j++) {
+            const float difference = result.logits[j] - expected_logits[j];
+            if (!(difference <= largest && -difference <= largest)) largest = difference < 0 ? -difference : difference;
+        }
+        CHECK(largest > 0 && largest < 1.5f, "%s: logits differ by %g", formats[i], largest);
+        free_result(result);
+        rwkv_free(ctx);
+
+        CHECK(!rwkv_quantize_model_file("made.bin", "never.bin", "Q4_0"), "%s again", formats[i]);
+        check_error(NULL, RWKV_ERROR_FILE | RWKV_ERROR_DATA_TYPE, "quantized already");
+    }
+
+    const char * unknown[] = { "", "FP16", "Q4_2", "Q9", "\xff" };
+    for (size_t i = 0; i < sizeof unknown / sizeof *unknown; i++) {
+        CHECK(!rwkv_quantize_model_file("model.bin", "never.bin", unknown[i]), "%s", unknown[i]);
+        check_error(NULL, RWKV_ERROR_ARGS | RWKV_ERROR_DATA_TYPE, unknown[i]);
+    }
+    CHECK(!rwkv_quantize_model_file(NULL, "never.bin", "Q4_0"), "no input");
+    check_error(NULL, RWKV_ERROR_ARGS, "no input");
+    CHECK(!rwkv_quantize_model_file("model.bin", NULL, "Q4_0"), "no output");
+    check_error(NULL, RWKV_ERROR_ARGS, "no output");
+    CHECK(!rwkv_quantize_model_file("model.bin", "never.bin", NULL), "no format");
+    check_error(NULL, RWKV_ERROR_ARGS, "no format");
+    CHECK(!rwkv_quantize_model_file("model.bin", "./model.bin", "Q4_0"), "onto itself");
+    check_error(NULL, RWKV_ERROR_ARGS, "onto itself");
+    CHECK(!rwkv_quantize_model_file("missing.bin", "never.bin", "Q4_0"), "missing");
+    check_error(NULL, RWKV_ERROR_FILE | RWKV_ERROR_FILE_OPEN, "missing");
+    CHECK(!rwkv_quantize_model_file("magic.bin", "never.bin", "Q4_0"), "magic");
+    check_error(NULL, RWKV_ERROR_FILE | RWKV_ERROR_FILE_MAGIC, "magic");
+    CHECK(!rwkv_quantize_model_file("cut.bin", "never.bin", "Q4_0"), "cut");
+    check_error(NULL, RWKV_ERROR_MODEL_PARAMS | RWKV_ERROR_FILE_READ, "cut");
+    CHECK(!rwkv_quantize_model_file("odd-rows.bin", "never.bin", "Q4_0"), "rows of 24");
+    check_error(NULL, RWKV_ERROR_FILE | RWKV_ERROR_SHAPE, "rows of 24");
+    CHECK(!rwkv_quantize_model_file("model.bin", "no-such-folder/never.bin", "Q4_0"), "no folder");
+    check_error(NULL, RWKV_ERROR_FILE | RWKV_ERROR_FILE_WRITE, "no folder");
+    CHECK(!exists("never.bin"), "something was written");
+}
+
 /* What a thread finds that reads all tokens again and again. */
 static void * reader(void * ctx) {
     bool ok = true;
@@ -396,6 +471,7 @@ int main(int argc, char ** argv) {
     test_files();
     test_arguments();
     test_no_context();
+    test_quantize();
     test_threads();
 
     if (failures) fprintf(stderr, "%d checks failed\n", failures);
