@@ -11,7 +11,9 @@ const run = promisify(execFile)
 /** Where examples for people are: README.md, and the comments of the source. */
 const files = [
   'README.md',
-  ...['errors', 'model', 'session', 'state', 'tokenizer', 'trainer'].map(name => `src/${name}.ts`),
+  ...['errors', 'model', 'quantize', 'session', 'state', 'tokenizer', 'trainer'].map(
+    name => `src/${name}.ts`,
+  ),
 ]
 
 it('the Rust of README.md is that of the example, which the Rust tests run', async () => {

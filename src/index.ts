@@ -2,7 +2,7 @@
  * Train RWKV language models and run them, on the CPU of one machine.
  *
  * {@link Trainer} learns a text and writes a run's folder; {@link Model} loads it; a {@link Session} reads and writes one
- * text; a {@link State} is what the model remembers of it. Everything that takes long returns a promise or can be looped
+ * text; a {@link State} is what the model remembers of it. {@link quantize} makes a model smaller. Everything that takes long returns a promise or can be looped
  * over with `for await`, runs on other threads and obeys an `AbortSignal`. What goes wrong is an {@link RwkvError}.
  *
  * @packageDocumentation
@@ -11,6 +11,7 @@
 export { type ErrorCode, RwkvError } from './errors.js'
 export { Model } from './model.js'
 export type * from './options.js'
+export { quantize } from './quantize.js'
 export { Session } from './session.js'
 export { State } from './state.js'
 export { Tokenizer } from './tokenizer.js'

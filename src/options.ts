@@ -72,6 +72,35 @@ export interface LoadOptions {
   onProgress?: (progress: Progress) => void
 }
 
+/** A format of blocks of 32 weights: small integers with a scale, and in `Q4_1` and `Q5_1` a minimum. */
+export type QuantizedFormat = 'Q4_0' | 'Q4_1' | 'Q5_0' | 'Q5_1' | 'Q8_0'
+
+/** Options of {@link quantize}. */
+export interface QuantizeOptions {
+  /** Threads to compute on; the result does not depend on it. Default: as many as the machine has. */
+  threads?: number
+  /** Stops the work; there is no output then. */
+  signal?: AbortSignal
+  /** Told how many bytes of the input are done. */
+  onProgress?: (progress: Progress) => void
+}
+
+/** What {@link quantize} did. */
+export interface QuantizeResult {
+  /** What the weights of the input are stored in. */
+  readonly from: 'FP32' | 'FP16'
+  /** What those of the output are stored in. */
+  readonly to: QuantizedFormat
+  /** The input's size. */
+  readonly bytesIn: number
+  /** The output's size. */
+  readonly bytesOut: number
+  /** Number of tensors. */
+  readonly tensors: number
+  /** How many of them were quantized. */
+  readonly quantized: number
+}
+
 /** How far something is, in units of its own. */
 export interface Progress {
   readonly done: number

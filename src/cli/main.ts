@@ -9,11 +9,12 @@ import { generate } from './generate.js'
 import { helpOn, overview } from './help.js'
 import { info } from './info.js'
 import { Output, style } from './output.js'
+import { quantize } from './quantize.js'
 import { train } from './train.js'
 import { suggestion, UsageError } from './usage.js'
 import type { Verb } from './verb.js'
 
-const verbs = [train, generate, evaluate, info, bench] as readonly Verb[]
+const verbs = [train, generate, evaluate, info, quantize, bench] as readonly Verb[]
 
 /** Exit codes: 0 done, 1 failed, 2 asked in a way that makes no sense, 130 stopped with Ctrl-C. */
 async function main(args: readonly string[]): Promise<number> {

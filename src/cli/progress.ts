@@ -2,7 +2,7 @@ import { join, relative } from 'node:path'
 import { Smooth } from '../smooth.js'
 import type { Step, Trainer } from '../trainer.js'
 import { lossChart, type Point } from './chart.js'
-import { bytes, clock, count, short } from './format.js'
+import { bytes, clock, count, quote, short } from './format.js'
 import { bar } from './live.js'
 import { type Output, style } from './output.js'
 
@@ -152,9 +152,4 @@ export class Progress {
 function near(path: string): string {
   const short = relative('', path)
   return short.length < path.length ? short : path
-}
-
-/** A word as a shell takes it. */
-function quote(word: string): string {
-  return /^[\w@%+=:,./\\-]+$/.test(word) ? word : JSON.stringify(word)
 }

@@ -1,0 +1,58 @@
+//! Model files made into quantized ones.
+
+use std::ops::ControlFlow;
+
+use napi::bindgen_prelude::AsyncTask;
+use napi_derive::napi;
+use rwkv::LoadOptions;
+use rwkv::quantize::{Quantized, quantized_format};
+
+use crate::control::Cancel;
+use crate::job::Job;
+
+/// What was made of a file.
+#[napi(object)]
+pub(crate) struct QuantizeResult {
+    /// The format that the input's header announces.
+    pub from: String,
+    /// The format of the output's matrices.
+    pub to: String,
+    /// The input's size.
+    pub bytes_in: f64,
+    /// The output's size.
+    pub bytes_out: f64,
+    /// Number of tensors.
+    pub tensors: u32,
+    /// How many of them were quantized.
+    pub quantized: u32,
+}
+
+/// Quantizes the model file or folder `input` to the file `output`.
+#[napi(ts_return_type = "Promise<QuantizeResult>")]
+pub(crate) fn quantize(
+    input: String,
+    output: String,
+    format: String,
+    threads: Option<u32>,
+    cancel: &Cancel,
+) -> AsyncTask<Job<QuantizeResult>> {
+    let cancel = cancel.flag();
+    Job::run(move || {
+        cancel.check()?;
+        let format = quantized_format(&format)?;
+        let options = LoadOptions { threads: threads.map(|threads| threads as usize), isa: None };
+        let made = rwkv::quantize(input, output, format, &options, |done, total| {
+            cancel.progress(done as usize, total as usize);
+            if cancel.is_raised() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        let Quantized { from, to, bytes_in, bytes_out, tensors, quantized } = made;
+        Ok(QuantizeResult {
+            from: from.to_string(),
+            to: to.to_string(),
+            bytes_in: bytes_in as f64,
+            bytes_out: bytes_out as f64,
+            tensors: tensors as u32,
+            quantized: quantized as u32,
+        })
+    })
+}

@@ -1,0 +1,38 @@
+import { quantize as nativeQuantize } from '#native'
+import { cancellable } from './cancel.js'
+import { wholeNumber } from './checks.js'
+import type { QuantizedFormat, QuantizeOptions, QuantizeResult } from './options.js'
+
+/**
+ * Makes a model file of FP32 or FP16 weights into one of a quantized format: smaller, and faster to run.
+ *
+ * The result is the file that rwkv.cpp makes, byte for byte: matrices are quantized, except the embedding, the head
+ * and some narrow ones of RWKV-7; the rest stays as it is. Files of every version of RWKV can be quantized, also of those that
+ * this package does not run. A few MB of memory are enough for any size.
+ *
+ * The output is renamed into place when it is whole; on an error or an abort there is none.
+ *
+ * @example
+ * ```ts
+ * import { Model, quantize } from 'rwkv'
+ *
+ * const { bytesIn, bytesOut } = await quantize('runs/book', 'runs/book/model-Q5_1.bin', 'Q5_1')
+ * console.log(`${Math.round((100 * bytesOut) / bytesIn)} % of the size`)
+ * await using model = await Model.load('runs/book/model-Q5_1.bin')
+ * ```
+ *
+ * @param input A training run's folder, or a `.bin` file of rwkv.cpp's format.
+ * @param output The file to write. It may be there already, but not be the input.
+ * @throws {RwkvError} `IO`; `MODEL_FILE` for a damaged file, and for weights that are infinite or no numbers;
+ *   `UNSUPPORTED` for a file that is quantized already, and for rows that are no multiple of 32; `INVALID_OPTION` or `ISA`.
+ */
+export async function quantize(
+  input: string,
+  output: string,
+  format: QuantizedFormat,
+  options: QuantizeOptions = {},
+): Promise<QuantizeResult> {
+  const threads = wholeNumber('threads', options.threads)
+  const made = await cancellable(options, cancel => nativeQuantize(input, output, format, threads, cancel))
+  return made as QuantizeResult
+}
