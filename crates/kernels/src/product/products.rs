@@ -122,7 +122,8 @@ pub fn products<const N: usize>(cpu: &Cpu, scratch: &mut Scratch, products: [Pro
 /// Weights that a task takes times the tokens that it takes them for: a few µs.
 const TASK: usize = 1 << 16;
 
-/// Panels of a task; it depends on sizes alone.
+/// Panels of a task; it depends on sizes alone. Some for many tokens, so that their outputs fill whole cache lines.
 fn panels_per_task(panels: &Panels<'_>, tokens: usize) -> usize {
-    (TASK / (super::PANEL * panels.cols() * tokens.clamp(1, 16))).max(1)
+    let few = if tokens < 16 { 1 } else { 4 };
+    (TASK / (super::PANEL * panels.cols() * tokens.clamp(1, 16))).max(few)
 }

@@ -25,35 +25,40 @@ pub(crate) struct Quantized {
 }
 
 /// The activations of a product, (T, cols) in blocks of 32. Kept between products, so that none allocates.
+///
+/// Tokens are cut into tiles of 16 and then, of what is left, of 8, 4, 2 and 1. A tile lies together, and in it the blocks of
+/// the same columns: a kernel goes through it in order, with one address.
 #[derive(Debug, Default)]
 pub(crate) struct Activations {
     blocks: Vec<Quantized>,
     tokens: usize,
     per_token: usize,
-    stride: usize,
 }
 
 /// Less than this, times any weight, is lost in any sum; and 127 divided by it is still finite.
 const TINY: f32 = 1e-30;
 
+/// The most tokens of a tile.
+pub(super) const TILE: usize = 16;
+
 impl Activations {
     /// Takes `x` (T, cols), for weights of `format`.
     pub(crate) fn set(&mut self, cpu: &Cpu, format: Format, x: &[f32], cols: usize) {
         let (tokens, per_token) = (x.len() / cols, cols / BLOCK);
-        // An odd number of blocks: the rows of a tile's tokens, a power of two apart otherwise, would fall into the same
-        // few sets of the cache.
-        let stride = per_token | 1;
-        (self.tokens, self.per_token, self.stride) = (tokens, per_token, stride);
-        if self.blocks.len() < tokens * stride {
-            self.blocks.resize(tokens * stride, Quantized::default());
+        (self.tokens, self.per_token) = (tokens, per_token);
+        if self.blocks.len() < tokens * per_token {
+            self.blocks.resize(tokens * per_token, Quantized::default());
         }
         let zero = unsigned_zero_point(format);
         let parts = Parts::new(&mut self.blocks);
         cpu.run_blocks(tokens, rows_per_block(cols), |range| {
             for token in range {
-                // SAFETY: each token is one index's.
-                let blocks = unsafe { parts.part(token * stride..token * stride + per_token) };
-                row(cpu.isa().vectors(), &x[token * cols..][..cols], zero, blocks);
+                let (first, width) = tile_of(token, tokens);
+                for (b, x) in x[token * cols..][..cols].as_chunks().0.iter().enumerate() {
+                    // SAFETY: each token is one index's, and its blocks are no other token's.
+                    let block = unsafe { parts.item(first * per_token + b * width + token - first) };
+                    *block = quantize(cpu.isa().vectors(), x, zero);
+                }
             }
         });
     }
@@ -63,34 +68,61 @@ impl Activations {
         self.tokens
     }
 
+    /// The tile that begins at token `first`: its width, and for each 32 columns the blocks of its tokens.
+    pub(super) fn tile(&self, first: usize) -> (usize, &[Quantized]) {
+        let (start, width) = tile_of(first, self.tokens);
+        debug_assert_eq!(start, first);
+        (width, &self.blocks[start * self.per_token..][..width * self.per_token])
+    }
+
     /// The blocks of a token.
-    pub(crate) fn of(&self, token: usize) -> &[Quantized] {
-        &self.blocks[token * self.stride..][..self.per_token]
+    pub(super) fn of(&self, token: usize) -> impl Iterator<Item = &Quantized> {
+        let (first, width) = tile_of(token, self.tokens);
+        self.blocks[first * self.per_token..][..width * self.per_token]
+            .iter()
+            .skip(token - first)
+            .step_by(width)
     }
 }
 
-fn row(vectors: Vectors, x: &[f32], zero: i32, blocks: &mut [Quantized]) {
+/// Where the tile of `token` begins, and its width.
+fn tile_of(token: usize, tokens: usize) -> (usize, usize) {
+    let mut first = tokens / TILE * TILE;
+    if token < first {
+        return (token / TILE * TILE, TILE);
+    }
+    let mut width = TILE / 2;
+    loop {
+        if tokens & width != 0 {
+            if token < first + width {
+                return (first, width);
+            }
+            first += width;
+        }
+        width /= 2;
+    }
+}
+
+fn quantize(vectors: Vectors, x: &[f32; BLOCK], zero: i32) -> Quantized {
     match vectors {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: `Cpu::new` has checked that this machine has the tier.
-        Vectors::Avx2 => unsafe { avx2(x, zero, blocks) },
+        Vectors::Avx2 => unsafe { avx2(x, zero) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        Vectors::Avx512 => unsafe { avx512(x, zero, blocks) },
-        _ => scalar(x, zero, blocks),
+        Vectors::Avx512 => unsafe { avx512(x, zero) },
+        _ => scalar(x, zero),
     }
 }
 
 /// The specification.
-fn scalar(x: &[f32], zero: i32, blocks: &mut [Quantized]) {
-    for (x, block) in x.as_chunks::<BLOCK>().0.iter().zip(blocks) {
-        // As integers, magnitudes are in the same order, and NaN comes last.
-        let largest = x.iter().map(|x| x.abs().to_bits()).max().unwrap_or(0);
-        let (scale, inverse) = scales(f32::from_bits(largest));
-        let integers = x.map(|x| (x * inverse).round_ties_even() as i8);
-        let sum = integers.iter().map(|&q| i32::from(q)).sum();
-        *block = finish(scale, zero, sum, integers);
-    }
+fn scalar(x: &[f32; BLOCK], zero: i32) -> Quantized {
+    // As integers, magnitudes are in the same order, and NaN comes last.
+    let largest = x.iter().map(|x| x.abs().to_bits()).max().unwrap_or(0);
+    let (scale, inverse) = scales(f32::from_bits(largest));
+    let integers = x.map(|x| (x * inverse).round_ties_even() as i8);
+    let sum = integers.iter().map(|&q| i32::from(q)).sum();
+    finish(scale, zero, sum, integers)
 }
 
 /// The scale, and what a value is multiplied with before it is rounded.
@@ -112,60 +144,56 @@ fn finish(scale: f32, zero: i32, sum: i32, integers: [i8; BLOCK]) -> Quantized {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn avx2(x: &[f32], zero: i32, blocks: &mut [Quantized]) {
+fn avx2(x: &[f32; BLOCK], zero: i32) -> Quantized {
     let magnitude = _mm256_set1_epi32(0x7fff_ffff);
-    for (x, block) in x.as_chunks::<BLOCK>().0.iter().zip(blocks) {
-        // SAFETY: 32 floats are read.
-        let x: [__m256; 4] = std::array::from_fn(|i| unsafe { _mm256_loadu_ps(x.as_ptr().add(8 * i)) });
-        let bits = x.map(|x| _mm256_and_si256(_mm256_castps_si256(x), magnitude));
-        let eight = _mm256_max_epi32(_mm256_max_epi32(bits[0], bits[1]), _mm256_max_epi32(bits[2], bits[3]));
-        let four = _mm_max_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256::<1>(eight));
-        let two = _mm_max_epi32(four, _mm_shuffle_epi32::<0b01_00_11_10>(four));
-        let one = _mm_max_epi32(two, _mm_shuffle_epi32::<0b10_11_00_01>(two));
-        let (scale, inverse) = scales(f32::from_bits(_mm_cvtsi128_si32(one).cast_unsigned()));
-        let inverse = _mm256_set1_ps(inverse);
-        // What is not finite would become the smallest integer; the specification has 0 there.
-        let finite = _mm256_castsi256_ps(_mm256_set1_epi32(if scale.is_nan() { 0 } else { -1 }));
-        let q = x.map(|x| _mm256_cvtps_epi32(_mm256_and_ps(_mm256_mul_ps(x, inverse), finite)));
-        let words = [_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3])];
-        // Packing works within halves: the four quarters of each word vector lie 0 2 1 3.
-        let bytes = _mm256_permutevar8x32_epi32(
-            _mm256_packs_epi16(words[0], words[1]),
-            _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7),
-        );
-        let pairs = _mm256_madd_epi16(_mm256_add_epi16(words[0], words[1]), _mm256_set1_epi16(1));
-        let four = _mm_add_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256::<1>(pairs));
-        let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0b01_00_11_10>(four));
-        let one = _mm_add_epi32(two, _mm_shuffle_epi32::<0b10_11_00_01>(two));
-        let mut integers = [0; BLOCK];
-        // SAFETY: 32 bytes are written.
-        unsafe { _mm256_storeu_si256(integers.as_mut_ptr().cast(), bytes) };
-        *block = finish(scale, zero, _mm_cvtsi128_si32(one), integers);
-    }
+    // SAFETY: 32 floats are read.
+    let x: [__m256; 4] = std::array::from_fn(|i| unsafe { _mm256_loadu_ps(x.as_ptr().add(8 * i)) });
+    let bits = x.map(|x| _mm256_and_si256(_mm256_castps_si256(x), magnitude));
+    let eight = _mm256_max_epi32(_mm256_max_epi32(bits[0], bits[1]), _mm256_max_epi32(bits[2], bits[3]));
+    let four = _mm_max_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256::<1>(eight));
+    let two = _mm_max_epi32(four, _mm_shuffle_epi32::<0b01_00_11_10>(four));
+    let one = _mm_max_epi32(two, _mm_shuffle_epi32::<0b10_11_00_01>(two));
+    let (scale, inverse) = scales(f32::from_bits(_mm_cvtsi128_si32(one).cast_unsigned()));
+    let inverse = _mm256_set1_ps(inverse);
+    // What is not finite would become the smallest integer; the specification has 0 there.
+    let finite = _mm256_castsi256_ps(_mm256_set1_epi32(if scale.is_nan() { 0 } else { -1 }));
+    let q = x.map(|x| _mm256_cvtps_epi32(_mm256_and_ps(_mm256_mul_ps(x, inverse), finite)));
+    let words = [_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3])];
+    // Packing works within halves: the four quarters of each word vector lie 0 2 1 3.
+    let bytes = _mm256_permutevar8x32_epi32(
+        _mm256_packs_epi16(words[0], words[1]),
+        _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7),
+    );
+    let pairs = _mm256_madd_epi16(_mm256_add_epi16(words[0], words[1]), _mm256_set1_epi16(1));
+    let four = _mm_add_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256::<1>(pairs));
+    let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0b01_00_11_10>(four));
+    let one = _mm_add_epi32(two, _mm_shuffle_epi32::<0b10_11_00_01>(two));
+    let mut integers = [0; BLOCK];
+    // SAFETY: 32 bytes are written.
+    unsafe { _mm256_storeu_si256(integers.as_mut_ptr().cast(), bytes) };
+    finish(scale, zero, _mm_cvtsi128_si32(one), integers)
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn avx512(x: &[f32], zero: i32, blocks: &mut [Quantized]) {
-    for (x, block) in x.as_chunks::<BLOCK>().0.iter().zip(blocks) {
-        // SAFETY: 32 floats are read.
-        let (a, b) = unsafe { (_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(x.as_ptr().add(16))) };
-        let bits = [a, b].map(|x| _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x7fff_ffff)));
-        let largest = _mm512_reduce_max_epu32(_mm512_max_epu32(bits[0], bits[1]));
-        let (scale, inverse) = scales(f32::from_bits(largest));
-        let inverse = _mm512_set1_ps(inverse);
-        // As in `avx2`.
-        let finite = if scale.is_nan() { 0 } else { 0xffff };
-        let q = [a, b].map(|x| _mm512_maskz_cvtps_epi32(finite, _mm512_mul_ps(x, inverse)));
-        let sum = _mm512_reduce_add_epi32(_mm512_add_epi32(q[0], q[1]));
-        let mut integers = [0; BLOCK];
-        // SAFETY: 2 × 16 bytes are written.
-        unsafe {
-            _mm_storeu_si128(integers.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(q[0]));
-            _mm_storeu_si128(integers.as_mut_ptr().add(16).cast(), _mm512_cvtepi32_epi8(q[1]));
-        }
-        *block = finish(scale, zero, sum, integers);
+fn avx512(x: &[f32; BLOCK], zero: i32) -> Quantized {
+    // SAFETY: 32 floats are read.
+    let (a, b) = unsafe { (_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(x.as_ptr().add(16))) };
+    let bits = [a, b].map(|x| _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x7fff_ffff)));
+    let largest = _mm512_reduce_max_epu32(_mm512_max_epu32(bits[0], bits[1]));
+    let (scale, inverse) = scales(f32::from_bits(largest));
+    let inverse = _mm512_set1_ps(inverse);
+    // As in `avx2`.
+    let finite = if scale.is_nan() { 0 } else { 0xffff };
+    let q = [a, b].map(|x| _mm512_maskz_cvtps_epi32(finite, _mm512_mul_ps(x, inverse)));
+    let sum = _mm512_reduce_add_epi32(_mm512_add_epi32(q[0], q[1]));
+    let mut integers = [0; BLOCK];
+    // SAFETY: 2 × 16 bytes are written.
+    unsafe {
+        _mm_storeu_si128(integers.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(q[0]));
+        _mm_storeu_si128(integers.as_mut_ptr().add(16).cast(), _mm512_cvtepi32_epi8(q[1]));
     }
+    finish(scale, zero, sum, integers)
 }
 
 #[cfg(test)]
@@ -177,7 +205,9 @@ mod tests {
     fn quantized(isa: Isa, x: &[f32], cols: usize) -> Vec<Quantized> {
         let mut activations = Activations::default();
         activations.set(&Cpu::new(isa, 2), Format::Q5_0, x, cols);
-        (0..activations.tokens()).flat_map(|token| activations.of(token).to_vec()).collect()
+        (0..activations.tokens())
+            .flat_map(|token| activations.of(token).copied().collect::<Vec<_>>())
+            .collect()
     }
 
     #[test]
@@ -193,6 +223,22 @@ mod tests {
             let sum: i32 = block.integers.iter().map(|&q| i32::from(q)).sum();
             assert_eq!(block.start, -16 * sum);
             assert!((block.offset - block.scale * sum as f32).abs() < 1e-6);
+        }
+    }
+
+    #[test]
+    fn tiles_cover_all_tokens_once() {
+        for tokens in 0..70 {
+            let (mut token, mut widths) = (0, Vec::new());
+            while token < tokens {
+                let (first, width) = tile_of(token, tokens);
+                assert_eq!(first, token);
+                assert!((first..first + width).all(|token| tile_of(token, tokens) == (first, width)));
+                widths.push(width);
+                token += width;
+            }
+            assert_eq!(token, tokens);
+            assert!(widths.is_sorted_by(|a, b| a > b || *a == TILE && *b == TILE), "{widths:?}");
         }
     }
 

@@ -4,31 +4,32 @@
 
 #[allow(clippy::wildcard_imports)] // intrinsics
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 use super::activations::Quantized;
 use super::{Activations, PANEL, Panels};
 use crate::{Format, Parts};
 
-/// The outputs of a panel's rows for every token, with AVX2 alone.
-pub(super) fn panel(panels: Panels<'_>, panel: usize, x: &Activations, y: &Parts<'_, f32>) {
+/// The outputs of the panels `range` for every token, with AVX2 alone.
+pub(super) fn task(panels: Panels<'_>, range: Range<usize>, x: &Activations, y: &Parts<'_, f32>) {
     #[target_feature(enable = "avx2,fma,f16c")]
-    fn run(panels: Panels<'_>, panel: usize, x: &Activations, y: &Parts<'_, f32>) {
+    fn run(panels: Panels<'_>, range: Range<usize>, x: &Activations, y: &Parts<'_, f32>) {
         // SAFETY: this function has the features; the task has the rows.
-        unsafe { formats::<MaddUbs>(panels, panel, x, y) }
+        unsafe { formats::<MaddUbs>(panels, range, x, y) }
     }
     // SAFETY: `Cpu::new` has checked that this machine has the tier.
-    unsafe { run(panels, panel, x, y) }
+    unsafe { run(panels, range, x, y) }
 }
 
 /// The same with AVX-VNNI.
-pub(super) fn panel_vnni(panels: Panels<'_>, panel: usize, x: &Activations, y: &Parts<'_, f32>) {
+pub(super) fn task_vnni(panels: Panels<'_>, range: Range<usize>, x: &Activations, y: &Parts<'_, f32>) {
     #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
-    fn run(panels: Panels<'_>, panel: usize, x: &Activations, y: &Parts<'_, f32>) {
+    fn run(panels: Panels<'_>, range: Range<usize>, x: &Activations, y: &Parts<'_, f32>) {
         // SAFETY: this function has the features; the task has the rows.
-        unsafe { formats::<Vnni>(panels, panel, x, y) }
+        unsafe { formats::<Vnni>(panels, range, x, y) }
     }
     // SAFETY: `Cpu::new` has checked that this machine has the tier.
-    unsafe { run(panels, panel, x, y) }
+    unsafe { run(panels, range, x, y) }
 }
 
 /// How bytes are multiplied and products summed. Sums are first kept in whatever the instruction makes, and flushed to
@@ -108,15 +109,15 @@ impl Dot for Vnni {
 /// # Safety
 /// The CPU has D's tier, and no one else has the outputs (as for all below).
 #[inline(always)]
-unsafe fn formats<D: Dot>(panels: Panels<'_>, panel: usize, x: &Activations, y: &Parts<'_, f32>) {
+unsafe fn formats<D: Dot>(panels: Panels<'_>, range: Range<usize>, x: &Activations, y: &Parts<'_, f32>) {
     // SAFETY: passed on.
     unsafe {
         match panels.format() {
-            Format::Q4_0 => tokens::<D, 0>(panels, panel, x, y),
-            Format::Q4_1 => tokens::<D, 1>(panels, panel, x, y),
-            Format::Q5_0 => tokens::<D, 2>(panels, panel, x, y),
-            Format::Q5_1 => tokens::<D, 3>(panels, panel, x, y),
-            Format::Q8_0 => tokens::<D, 4>(panels, panel, x, y),
+            Format::Q4_0 => tokens::<D, 0>(panels, range, x, y),
+            Format::Q4_1 => tokens::<D, 1>(panels, range, x, y),
+            Format::Q5_0 => tokens::<D, 2>(panels, range, x, y),
+            Format::Q5_1 => tokens::<D, 3>(panels, range, x, y),
+            Format::Q8_0 => tokens::<D, 4>(panels, range, x, y),
             Format::F32 | Format::F16 => unreachable!("panels are quantized"),
         }
     }
@@ -125,32 +126,36 @@ unsafe fn formats<D: Dot>(panels: Panels<'_>, panel: usize, x: &Activations, y: 
 #[inline(always)]
 unsafe fn tokens<D: Dot, const FORMAT: usize>(
     panels: Panels<'_>,
-    panel: usize,
+    range: Range<usize>,
     x: &Activations,
     y: &Parts<'_, f32>,
 ) {
     let mut token = 0;
     while token < x.tokens() {
-        // SAFETY: as many tokens are left as the tile takes; the rest is passed on. One token takes both halves of the
-        // panel at once, so that weights are read from memory in order; several take one after the other, for which
-        // there are registers enough.
-        unsafe {
-            match x.tokens() - token {
-                4.. => {
-                    tile::<D, FORMAT, 1, 4>(panels, panel, 0, x, token, y);
-                    tile::<D, FORMAT, 1, 4>(panels, panel, 1, x, token, y);
-                    token += 4;
-                }
-                2.. => {
-                    tile::<D, FORMAT, 2, 2>(panels, panel, 0, x, token, y);
-                    token += 2;
-                }
-                _ => {
-                    tile::<D, FORMAT, 2, 1>(panels, panel, 0, x, token, y);
-                    token += 1;
+        let (width, tile) = x.tile(token);
+        for panel in range.clone() {
+            // SAFETY: passed on. One or two tokens take both halves of the panel at once, so that weights are read from
+            // memory in order; four take one after the other, for which there are registers enough.
+            unsafe {
+                match width {
+                    1 => self::tile::<D, FORMAT, 2, 1>(panels, panel, 0, (tile, width, 0), token, y),
+                    2 => self::tile::<D, FORMAT, 2, 2>(panels, panel, 0, (tile, width, 0), token, y),
+                    _ => {
+                        for (t, half) in (0..width).step_by(4).flat_map(|t| [(t, 0), (t, 1)]) {
+                            self::tile::<D, FORMAT, 1, 4>(
+                                panels,
+                                panel,
+                                half,
+                                (tile, width, t),
+                                token + t,
+                                y,
+                            );
+                        }
+                    }
                 }
             }
         }
+        token += width;
     }
 }
 
@@ -158,36 +163,37 @@ unsafe fn tokens<D: Dot, const FORMAT: usize>(
 const HALF: usize = 8;
 const HALF_BYTES: usize = 32;
 
-/// `T` tokens from `token` on, `H` halves of the panel from `half` on.
+/// The outputs of `T` tokens for `H` halves of the panel from `half` on: in the tile `x` of the given width those from `t` on,
+/// which are the tokens from `token` on.
 #[inline(always)]
 unsafe fn tile<D: Dot, const FORMAT: usize, const H: usize, const T: usize>(
     panels: Panels<'_>,
     panel: usize,
     half: usize,
-    x: &Activations,
+    (x, width, t): (&[Quantized], usize, usize),
     token: usize,
     y: &Parts<'_, f32>,
 ) {
     let format = const { Format::QUANTIZED[FORMAT] };
     let block_bytes = PANEL * format.block().1;
-    let x_rows: [&[Quantized]; T] = std::array::from_fn(|t| x.of(token + t));
-    // SAFETY: a panel has a block for each of a token's; the offsets lie within a block; the rest is passed on.
+    let blocks = panels.panel(panel).chunks_exact(block_bytes);
+    // SAFETY: the offsets lie within a block; the rest is passed on.
     unsafe {
         let mut sums = [[_mm256_setzero_ps(); T]; H];
-        for (b, block) in panels.panel(panel).chunks_exact(block_bytes).enumerate() {
+        for (block, x) in blocks.zip(x.chunks_exact(width)) {
             let block = block.as_ptr();
+            let xs: &[Quantized; T] = &x[t..].as_chunks().0[0];
             for h in 0..H {
-                let xs: [*const Quantized; T] = std::array::from_fn(|t| x_rows[t].as_ptr().add(b));
                 let dots = dots::<D, FORMAT, T>(block, half + h, xs);
                 let scale = halves(block, half + h);
                 for t in 0..T {
-                    let scale = _mm256_mul_ps(scale, _mm256_set1_ps((*xs[t]).scale));
+                    let scale = _mm256_mul_ps(scale, _mm256_set1_ps(xs[t].scale));
                     sums[h][t] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots[t]), scale, sums[h][t]);
                 }
                 if format.has_minimum() {
                     let minimum = halves(block.add(2 * PANEL), half + h);
                     for t in 0..T {
-                        sums[h][t] = _mm256_fmadd_ps(minimum, _mm256_set1_ps((*xs[t]).offset), sums[h][t]);
+                        sums[h][t] = _mm256_fmadd_ps(minimum, _mm256_set1_ps(xs[t].offset), sums[h][t]);
                     }
                 }
             }
@@ -207,7 +213,7 @@ unsafe fn tile<D: Dot, const FORMAT: usize, const H: usize, const T: usize>(
 unsafe fn dots<D: Dot, const FORMAT: usize, const T: usize>(
     block: *const u8,
     half: usize,
-    xs: [*const Quantized; T],
+    xs: &[Quantized; T],
 ) -> [__m256i; T] {
     let format = const { Format::QUANTIZED[FORMAT] };
     let (fifth, integers) = const {
@@ -217,14 +223,14 @@ unsafe fn dots<D: Dot, const FORMAT: usize, const T: usize>(
     // SAFETY: all offsets lie within a panel block; the rest is passed on.
     unsafe {
         let load = |at: usize| _mm256_loadu_si256(block.add(at + half * HALF_BYTES).cast());
-        let four = |x: *const Quantized, j: usize| {
-            _mm256_set1_epi32((*x).integers.as_ptr().add(4 * j).cast::<i32>().read_unaligned())
+        let four = |x: &Quantized, j: usize| {
+            _mm256_set1_epi32(x.integers.as_ptr().add(4 * j).cast::<i32>().read_unaligned())
         };
         let starts_at_zero = matches!(format, Format::Q8_0) && !D::UNSIGNED_Q8;
         let mut totals = [_mm256_setzero_si256(); T];
         if !starts_at_zero {
             for t in 0..T {
-                totals[t] = _mm256_set1_epi32((*xs[t]).start);
+                totals[t] = _mm256_set1_epi32(xs[t].start);
             }
         }
         let mut partial = [_mm256_setzero_si256(); T];
@@ -235,7 +241,7 @@ unsafe fn dots<D: Dot, const FORMAT: usize, const T: usize>(
                     w = _mm256_xor_si256(w, _mm256_set1_epi8(-128));
                 }
                 for t in 0..T {
-                    partial[t] = D::step::<true>(partial[t], w, four(xs[t], j));
+                    partial[t] = D::step::<true>(partial[t], w, four(&xs[t], j));
                 }
                 if (j + 1) % D::capacity(format) == 0 {
                     for t in 0..T {
@@ -261,8 +267,8 @@ unsafe fn dots<D: Dot, const FORMAT: usize, const T: usize>(
                 high = _mm256_or_si256(high, _mm256_and_si256(right, sixteen));
             }
             for t in 0..T {
-                partial[t] = D::step::<false>(partial[t], low, four(xs[t], usize::from(j)));
-                partial[t] = D::step::<false>(partial[t], high, four(xs[t], usize::from(4 + j)));
+                partial[t] = D::step::<false>(partial[t], low, four(&xs[t], usize::from(j)));
+                partial[t] = D::step::<false>(partial[t], high, four(&xs[t], usize::from(4 + j)));
             }
             if usize::from(2 * j + 2) % D::capacity(format) == 0 {
                 for t in 0..T {

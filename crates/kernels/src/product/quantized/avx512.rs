@@ -2,21 +2,22 @@
 
 #[allow(clippy::wildcard_imports)] // intrinsics
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 use super::activations::Quantized;
 use super::{Activations, PANEL, Panels, put};
 use crate::{Format, Parts};
 
-/// The outputs of a panel's rows for every token.
-pub(super) fn panel(panels: Panels<'_>, panel: usize, x: &Activations, y: &Parts<'_, f32>) {
+/// The outputs of the panels `range` for every token.
+pub(super) fn task(panels: Panels<'_>, range: Range<usize>, x: &Activations, y: &Parts<'_, f32>) {
     // SAFETY: `Cpu::new` has checked that this machine has the tier.
     unsafe {
         match panels.format() {
-            Format::Q4_0 => tokens::<Q4_0>(panels, panel, x, y),
-            Format::Q4_1 => tokens::<Q4_1>(panels, panel, x, y),
-            Format::Q5_0 => tokens::<Q5_0>(panels, panel, x, y),
-            Format::Q5_1 => tokens::<Q5_1>(panels, panel, x, y),
-            Format::Q8_0 => tokens::<Q8_0>(panels, panel, x, y),
+            Format::Q4_0 => tokens::<Q4_0>(panels, range, x, y),
+            Format::Q4_1 => tokens::<Q4_1>(panels, range, x, y),
+            Format::Q5_0 => tokens::<Q5_0>(panels, range, x, y),
+            Format::Q5_1 => tokens::<Q5_1>(panels, range, x, y),
+            Format::Q8_0 => tokens::<Q8_0>(panels, range, x, y),
             Format::F32 | Format::F16 => unreachable!("panels are quantized"),
         }
     }
@@ -132,19 +133,24 @@ unsafe fn with_fifth_bits(groups: [__m512i; 8], bits: *const u8) -> [__m512i; 8]
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn tokens<U: Unpack>(panels: Panels<'_>, panel: usize, x: &Activations, y: &Parts<'_, f32>) {
+fn tokens<U: Unpack>(panels: Panels<'_>, range: Range<usize>, x: &Activations, y: &Parts<'_, f32>) {
     let mut token = 0;
     while token < x.tokens() {
-        // SAFETY: as many tokens are left as the tile takes; this function has the features; the task has the rows.
-        token += unsafe {
-            match x.tokens() - token {
-                16.. => tile::<U, 16>(panels, panel, x, token, y),
-                8.. => tile::<U, 8>(panels, panel, x, token, y),
-                4.. => tile::<U, 4>(panels, panel, x, token, y),
-                2.. => tile::<U, 2>(panels, panel, x, token, y),
-                _ => tile::<U, 1>(panels, panel, x, token, y),
+        let (width, tile) = x.tile(token);
+        // A tile stays in the first cache for all panels, and a token's outputs lie together.
+        for panel in range.clone() {
+            // SAFETY: this function has the features; the task has the rows.
+            unsafe {
+                match width {
+                    16 => self::tile::<U, 16>(panels, panel, tile, token, y),
+                    8 => self::tile::<U, 8>(panels, panel, tile, token, y),
+                    4 => self::tile::<U, 4>(panels, panel, tile, token, y),
+                    2 => self::tile::<U, 2>(panels, panel, tile, token, y),
+                    _ => self::tile::<U, 1>(panels, panel, tile, token, y),
+                }
             }
-        };
+        }
+        token += width;
     }
 }
 
@@ -161,53 +167,78 @@ unsafe fn prefetch(block: *const u8, bytes: usize) {
     }
 }
 
-/// `T` tokens from `token` on; returns `T`.
+/// Runs `$body` for each `$t` below `$n`, at most 16, without a loop: sums stay in registers only where every index into
+/// their array is a constant, and the compiler leaves a loop of this size as it is.
+macro_rules! unrolled {
+    ($n:ident, $t:ident, $body:block) => {
+        unrolled!(@ $n, $t, $body, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
+    };
+    (@ $n:ident, $t:ident, $body:block, $($i:literal)*) => {
+        $(if $i < $n {
+            let $t = $i;
+            $body
+        })*
+    };
+}
+
+/// The outputs of the tile `x` of `T` tokens, which begins at `token`.
 ///
 /// # Safety
-/// There are that many tokens, no one else has the outputs, and the CPU has the tier.
+/// No one else has the outputs, and the CPU has the tier.
 #[inline(always)]
 unsafe fn tile<U: Unpack, const T: usize>(
     panels: Panels<'_>,
     panel: usize,
-    x: &Activations,
+    x: &[Quantized],
     token: usize,
     y: &Parts<'_, f32>,
-) -> usize {
+) {
     let block_bytes = PANEL * U::FORMAT.block().1;
-    let x_rows: [&[Quantized]; T] = std::array::from_fn(|t| x.of(token + t));
-    // SAFETY: a panel has a block for each of a token's; the offsets lie within a block; the rest is passed on.
+    let blocks = panels.panel(panel).chunks_exact(block_bytes);
+    // SAFETY: the offsets lie within a block; the rest is passed on.
     unsafe {
         let mut sums = [_mm512_setzero_ps(); T];
-        for (b, block) in panels.panel(panel).chunks_exact(block_bytes).enumerate() {
+        for (block, x) in blocks.zip(x.as_chunks::<T>().0) {
             let block = block.as_ptr();
             if T == 1 {
                 prefetch(block, block_bytes);
             }
             let groups = U::groups(block);
             let scale = _mm512_cvtph_ps(_mm256_loadu_si256(block.cast()));
-            for t in 0..T {
-                let x = x_rows[t].get_unchecked(b);
-                let mut dot = _mm512_set1_epi32(x.start);
-                for (j, &group) in groups.iter().enumerate() {
-                    let four = x.integers.as_ptr().add(4 * j).cast::<i32>().read_unaligned();
-                    dot = _mm512_dpbusd_epi32(dot, group, _mm512_set1_epi32(four));
-                }
-                let scale = _mm512_mul_ps(scale, _mm512_set1_ps(x.scale));
+            unrolled!(T, t, {
+                let dot = dot(&groups, &x[t]);
+                let scale = _mm512_mul_ps(scale, _mm512_set1_ps(x[t].scale));
                 sums[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, sums[t]);
-            }
+            });
             if U::FORMAT.has_minimum() {
-                let minimum = _mm512_cvtph_ps(_mm256_loadu_si256(block.add(32).cast()));
-                for t in 0..T {
-                    let offset = _mm512_set1_ps(x_rows[t].get_unchecked(b).offset);
+                let minimum = _mm512_cvtph_ps(_mm256_loadu_si256(block.add(2 * PANEL).cast()));
+                unrolled!(T, t, {
+                    let offset = _mm512_set1_ps(x[t].offset);
                     sums[t] = _mm512_fmadd_ps(minimum, offset, sums[t]);
-                }
+                });
             }
         }
-        for (t, &sum) in sums.iter().enumerate() {
+        unrolled!(T, t, {
             let mut lanes = [0.0; PANEL];
-            _mm512_storeu_ps(lanes.as_mut_ptr(), sum);
+            _mm512_storeu_ps(lanes.as_mut_ptr(), sums[t]);
             put(panels, panel, token + t, &lanes, y);
-        }
+        });
     }
-    T
+}
+
+/// The integer dot products of a panel block's rows with a token's block.
+///
+/// # Safety
+/// The CPU has the tier.
+#[inline(always)]
+unsafe fn dot(groups: &[__m512i; 8], x: &Quantized) -> __m512i {
+    // SAFETY: passed on; the four bytes are among the block's.
+    unsafe {
+        let mut dot = _mm512_set1_epi32(x.start);
+        for (j, &group) in groups.iter().enumerate() {
+            let four = x.integers.as_ptr().add(4 * j).cast::<i32>().read_unaligned();
+            dot = _mm512_dpbusd_epi32(dot, group, _mm512_set1_epi32(four));
+        }
+        dot
+    }
 }

@@ -30,16 +30,14 @@ use crate::{Format, Isa, Parts};
 ///
 /// Only one task at a time may have these rows of `y` (T, rows).
 pub(super) fn task(isa: Isa, panels: Panels<'_>, x: &Activations, range: Range<usize>, y: &Parts<'_, f32>) {
-    for panel in range {
-        match isa {
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => avx512::panel(panels, panel, x, y),
-            #[cfg(target_arch = "x86_64")]
-            Isa::AvxVnni => avx2::panel_vnni(panels, panel, x, y),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => avx2::panel(panels, panel, x, y),
-            _ => scalar::panel(panels, panel, x, y),
-        }
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => avx512::task(panels, range, x, y),
+        #[cfg(target_arch = "x86_64")]
+        Isa::AvxVnni => avx2::task_vnni(panels, range, x, y),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => avx2::task(panels, range, x, y),
+        _ => scalar::task(panels, range, x, y),
     }
 }
 

@@ -1,13 +1,21 @@
 //! The specification of a panel's products.
 
+use std::ops::Range;
+
 use half::f16;
 
 use super::{Activations, PANEL, Panels, put};
 use crate::format::BLOCK;
 use crate::{Format, Parts};
 
-/// The outputs of a panel's rows for every token.
-pub(super) fn panel(panels: Panels<'_>, panel: usize, x: &Activations, y: &Parts<'_, f32>) {
+/// The outputs of the panels `range` for every token.
+pub(super) fn task(panels: Panels<'_>, range: Range<usize>, x: &Activations, y: &Parts<'_, f32>) {
+    for panel in range {
+        self::panel(panels, panel, x, y);
+    }
+}
+
+fn panel(panels: Panels<'_>, panel: usize, x: &Activations, y: &Parts<'_, f32>) {
     let format = panels.format();
     let blocks = panels.panel(panel).chunks_exact(PANEL * format.block().1);
     for token in 0..x.tokens() {

@@ -51,8 +51,9 @@ fn panels_are_the_matrix_times_the_rounded_activations() {
             for row in 0..rows {
                 w.read_row(row, &mut weights);
                 for token in 0..3 {
-                    let x = activations.of(token).iter();
-                    let x = x.flat_map(|b| b.integers.map(|q| f64::from(q) * f64::from(b.scale)));
+                    let x = activations
+                        .of(token)
+                        .flat_map(|b| b.integers.map(|q| f64::from(q) * f64::from(b.scale)));
                     let terms = x.zip(&weights).map(|(x, &w)| x * f64::from(w));
                     let (sum, size) = terms.fold((0.0, 0.0), |(s, a), t| (s + t, a + t.abs()));
                     // Roundings: of d·scale, of each block's one or two additions, of the offset, and those of `read_row`,
