@@ -1,6 +1,8 @@
 import { execFile, spawn } from 'node:child_process'
-import { mkdir, readFile, stat, writeFile } from 'node:fs/promises'
+import { mkdir, open, readFile, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { setTimeout } from 'node:timers/promises'
+import { promisify } from 'node:util'
 import { beforeAll, describe, expect, it } from 'vitest'
 import { temporaryFolder, text, tiny, trainTiny, writeText } from './tiny.js'
 
@@ -136,6 +138,31 @@ describe('rwkv', async () => {
     expect(object.perplexity).toBeCloseTo(Math.exp(object.loss))
     const windows = await rwkv('eval', run, '--data', data, '--ctx-len', tiny.ctxLen, '--json')
     expect(objects(windows.out)[0].loss).toBeGreaterThan(object.loss)
+  })
+
+  it.skipIf(process.platform === 'win32')('eval: Ctrl-C is no fault', async () => {
+    // A pipe opens for writing once the program, which heeds Ctrl-C by then, opens it for reading.
+    const pipe = join(folder, 'pipe')
+    await promisify(execFile)('mkfifo', [pipe])
+    for (const [json, says] of [
+      [[], 'stopped\n'],
+      [['--json'], '{"event":"interrupted"}\n'],
+    ] as const) {
+      const child = spawn(process.execPath, [main, 'eval', run, '--data', pipe, ...json])
+      let printed = ''
+      for (const stream of [child.stdout, child.stderr])
+        stream.setEncoding('utf8').on('data', chunk => {
+          printed += chunk
+        })
+      const closed = new Promise(resolve => child.on('close', resolve))
+      const writer = await open(pipe, 'w')
+      child.kill('SIGINT')
+      await setTimeout(1000)
+      await writer.writeFile(text)
+      await writer.close()
+      expect(await closed).toBe(130)
+      expect(printed).toBe(says)
+    }
   })
 
   it('info: shape, size and how it runs', async () => {

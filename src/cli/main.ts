@@ -33,7 +33,21 @@ async function main(args: readonly string[]): Promise<number> {
     return 0
   }
   const { words, values } = readArguments(rest, verb.positionals, verb.options)
-  return verb.run(words, values, new Output(values.json === true))
+  const output = new Output(values.json === true)
+  try {
+    return await verb.run(words, values, output)
+  } catch (error) {
+    output.done()
+    if (!isInterrupt(error)) throw error
+    output.object({ event: 'interrupted' })
+    output.line('stopped')
+    return 130
+  }
+}
+
+/** Whether a verb ended for Ctrl-C, and had nothing of its own to say about it. */
+function isInterrupt(error: unknown): boolean {
+  return error instanceof DOMException && error.name === 'AbortError'
 }
 
 function find(name: string): Verb {
