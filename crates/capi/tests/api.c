@@ -3,6 +3,8 @@
  * model.bin, what Rust quantizes it to (Q4_0.bin and so on), the damaged files of `damages` below, and what Rust says of
  * `tokens.bin`: `state.bin` and `logits.bin`. With the argument "brief" it does the same on fewer threads, for a machine that is simulated.
  */
+#define _POSIX_C_SOURCE 200809L /* setenv */
+
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -263,6 +265,16 @@ static void test_files(void) {
     check_error(NULL, RWKV_ERROR_ARGS, "no path");
     CHECK(!rwkv_init_from_file("model.bin", 1025, 0), "1025 threads");
     check_error(NULL, RWKV_ERROR_ARGS, "1025 threads");
+
+    /* Instructions that no CPU has. */
+    const char * set = getenv("RWKV_ISA");
+    char * isa = set ? strdup(set) : NULL;
+    setenv("RWKV_ISA", "abacus", 1);
+    CHECK(!rwkv_init_from_file("model.bin", 1, 0), "RWKV_ISA=abacus");
+    check_error(NULL, RWKV_ERROR_ARGS | RWKV_ERROR_UNSUPPORTED, "RWKV_ISA=abacus");
+    if (isa) setenv("RWKV_ISA", isa, 1);
+    else unsetenv("RWKV_ISA");
+    free(isa);
 
     /* Loading forgets what was wrong before. */
     CHECK(!rwkv_init_from_file("missing.bin", 1, 0), "missing");
