@@ -34,8 +34,10 @@ fn logits_after_every_token_and_the_last_state() {
                 model.cpu().isa(),
                 model.cpu().threads()
             );
-            // Also for half precision: weights are rounded in the file, activations never.
-            assert!(logits < 2e-5 && state < 2e-5);
+            // An activation that f32 and f64 put on different sides of a tie becomes another half, 2⁻¹⁰ of itself away;
+            // activations are below 8 here and weights below 1, and few ties are that close.
+            let tolerance = if data_type == DataType::F16 { 8.0 / 1024.0 } else { 2e-5 };
+            assert!(logits < tolerance && state < tolerance);
         }
     }
 }

@@ -41,7 +41,7 @@ fn parameters_in_memory_and_their_file_are_the_same_model() {
 }
 
 #[test]
-fn half_precision_weights_compute_as_their_values_in_single_precision() {
+fn half_precision_weights_compute_as_their_values_in_single_precision_but_for_rounded_activations() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("half.bin");
     let (_, layout, _) = Network::new(&CONFIG);
@@ -52,7 +52,8 @@ fn half_precision_weights_compute_as_their_values_in_single_precision() {
     let widened = Model::from_parameters(CONFIG, widened, cpu(Isa::detect(), 1));
     let text = tokens(11, 20);
     let logits = |model: &Model| model.eval_all(&text, &mut model.new_state()).unwrap();
-    assert_eq!(logits(&half), logits(&widened));
+    // Rounding to eleven bits moves an activation by 2⁻¹¹ of itself at most; they are below 8 here, weights below 1.
+    assert!(common::largest_difference(&logits(&half), &logits(&widened)) < 8.0 / 1024.0);
     assert_eq!(half.data_type(), DataType::F16);
     // Not the same file: a state of one is not taken for one of the other.
     assert_ne!(half.fingerprint(), widened.fingerprint());

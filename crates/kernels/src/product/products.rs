@@ -3,8 +3,9 @@
 use std::ops::Range;
 
 use super::quantized::{self, Activations};
-use super::{Panels, Weights, rows_per_task, rows_task};
-use crate::{Cpu, Parts};
+use super::rows::{self, Lines, round_to_half};
+use super::{Panels, Weights};
+use crate::{Cpu, Format, Parts};
 
 /// A matrix to multiply by, where it lies.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +49,8 @@ pub struct Product<'a> {
 #[derive(Debug, Default)]
 pub struct Scratch {
     prepared: Vec<Activations>,
+    /// Rounded to half precision.
+    rounded: Vec<Lines>,
 }
 
 /// A product whose outputs are handed out in tasks.
@@ -72,8 +75,10 @@ struct Work<'a> {
 pub fn products<const N: usize>(cpu: &Cpu, scratch: &mut Scratch, products: [Product<'_>; N]) {
     if scratch.prepared.len() < N {
         scratch.prepared.resize_with(N, Activations::default);
+        scratch.rounded.resize_with(N, Lines::default);
     }
-    for (product, prepared) in products.iter().zip(&mut scratch.prepared) {
+    let places = scratch.prepared.iter_mut().zip(&mut scratch.rounded);
+    for (product, (prepared, rounded)) in products.iter().zip(places) {
         let (rows, cols) = (product.matrix.rows(), product.matrix.cols());
         assert!(
             cols > 0 && product.x.len().is_multiple_of(cols),
@@ -83,21 +88,29 @@ pub fn products<const N: usize>(cpu: &Cpu, scratch: &mut Scratch, products: [Pro
         let tokens = product.x.len() / cols;
         assert_eq!(product.y.len(), tokens * rows, "({tokens}, {rows}) outputs");
         match product.matrix {
-            Matrix::Rows(w) => assert!(!w.format().is_quantized(), "quantized weights come in panels"),
+            Matrix::Rows(w) => match w.format() {
+                Format::F32 => (),
+                Format::F16 => round_to_half(cpu, product.x, rounded.reserve(product.x.len())),
+                _ => panic!("quantized weights come in panels"),
+            },
             Matrix::Panels(panels) => prepared.set(cpu, panels.format(), product.x, cols),
         }
     }
     let mut end = 0;
-    let mut prepared = scratch.prepared.iter();
+    let mut places = scratch.prepared.iter().zip(&scratch.rounded);
     let work = products.map(|Product { matrix, x, y }| {
         let tokens = x.len() / matrix.cols();
         let (units, block) = match matrix {
-            Matrix::Rows(w) => (w.rows(), rows_per_task(&w, tokens)),
+            Matrix::Rows(w) => (w.rows(), rows::rows_per_task(&w, tokens)),
             Matrix::Panels(panels) => (panels.count(), panels_per_task(&panels, tokens)),
         };
         let start = end;
         end += if tokens == 0 { 0 } else { units.div_ceil(block) };
-        let prepared = prepared.next().expect("one was reserved for each product");
+        let (prepared, rounded) = places.next().expect("one was reserved for each product");
+        let x = match matrix {
+            Matrix::Rows(w) if w.format() == Format::F16 => rounded.get(x.len()),
+            _ => x,
+        };
         Work { matrix, x, prepared, y: Parts::new(y), block, tasks: start..end }
     });
     cpu.run(end, |index| {
@@ -107,7 +120,7 @@ pub fn products<const N: usize>(cpu: &Cpu, scratch: &mut Scratch, products: [Pro
                 match work.matrix {
                     Matrix::Rows(w) => {
                         let rows = start..w.rows().min(start + work.block);
-                        rows_task(cpu.isa(), w, work.x, rows, &work.y);
+                        rows::task(cpu.isa(), w, work.x, rows, &work.y);
                     }
                     Matrix::Panels(panels) => {
                         let range = start..panels.count().min(start + work.block);

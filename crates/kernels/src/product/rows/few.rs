@@ -1,0 +1,90 @@
+//! Few tokens: weights are read where they lie.
+//!
+//! The time is that of reading them from memory. So the loop over rows is the outer one, the second strip of tokens finds
+//! a tile's rows in the cache, and nothing is copied. One token's tile is eight rows tall: eight streams keep more of
+//! memory busy than four.
+
+use std::ops::Range;
+
+use super::tile::{Source, tile, with_tokens};
+use super::vector::{ROWS, Stored, Vector};
+use super::{column_block, strips};
+use crate::Parts;
+use crate::product::Weights;
+
+/// The outputs of `rows` for all tokens of `x`.
+///
+/// # Safety
+/// The CPU has V's instruction set, and no one else writes the outputs of `rows`.
+#[inline(always)]
+pub(super) unsafe fn outputs<V: Vector, S: Stored>(
+    w: Weights<'_>,
+    x: &[f32],
+    rows: Range<usize>,
+    y: &Parts<'_, f32>,
+) {
+    let tokens = x.len() / w.cols;
+    let mut row = rows.start;
+    if tokens == 1 {
+        while rows.end - row >= 2 * ROWS {
+            // SAFETY: passed on.
+            unsafe { outputs_of::<V, S, 2, 1>(w, x, 0, row..row + 2 * ROWS, y) };
+            row += 2 * ROWS;
+        }
+    }
+    while row < rows.end {
+        let four = row..rows.end.min(row + ROWS);
+        for (token, count) in strips(tokens, V::TOKENS) {
+            // SAFETY: passed on.
+            with_tokens!(count, N => unsafe { outputs_of::<V, S, 1, N>(w, x, token, four.clone(), y) });
+        }
+        row = four.end;
+    }
+}
+
+/// The outputs of `rows`, at most `FOURS · ROWS`, for `N` tokens from `token` on.
+///
+/// # Safety
+/// As [`outputs`].
+#[inline(always)]
+unsafe fn outputs_of<V: Vector, S: Stored, const FOURS: usize, const N: usize>(
+    w: Weights<'_>,
+    x: &[f32],
+    token: usize,
+    rows: Range<usize>,
+    y: &Parts<'_, f32>,
+) {
+    let block = column_block(w.cols);
+    let x = &x[token * w.cols..][..N * w.cols];
+    let mut outputs = [[[0.0; ROWS]; N]; FOURS];
+    // The next tile's rows: those of short rows would else come too late.
+    let ahead = if N == 1 { FOURS * ROWS * w.row_bytes } else { 0 };
+    let mut source = Source { rows: [[w.bytes.as_ptr(); ROWS]; FOURS], step: V::LANES * S::BYTES, ahead };
+    let mut col = 0;
+    while col < w.cols {
+        for (i, data) in source.rows.as_flattened_mut().iter_mut().enumerate() {
+            // A tile that is not full computes its last row more than once.
+            *data = w.row((rows.start + i).min(rows.end - 1))[col * S::BYTES..].as_ptr();
+        }
+        let cols = block.min(w.cols - col);
+        // SAFETY: these columns are there, of each of the rows and tokens.
+        let part = unsafe { tile::<V, S, FOURS, N>(source, x.as_ptr().add(col), w.cols, cols) };
+        for f in 0..FOURS {
+            for j in 0..N {
+                for i in 0..ROWS {
+                    outputs[f][j][i] += part[f][j][i];
+                }
+            }
+        }
+        col += cols;
+    }
+    for (f, outputs) in outputs.iter().enumerate() {
+        let start = rows.start + f * ROWS;
+        let height = ROWS.min(rows.end - start);
+        for (j, outputs) in outputs.iter().enumerate() {
+            let first = (token + j) * w.rows + start;
+            // SAFETY: these are outputs of `rows`.
+            unsafe { y.part(first..first + height) }.copy_from_slice(&outputs[..height]);
+        }
+    }
+}

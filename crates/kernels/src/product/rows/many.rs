@@ -1,0 +1,236 @@
+//! Many tokens: the time is that of multiplying.
+//!
+//! ```text
+//! for each block of columns                                    (a strip's activations of a block stay in the first cache)
+//!     copy the task's weights of the block, as f32, to panels  (stay in the second cache)
+//!     for each strip of at most TOKENS tokens
+//!         for each panel of ROWS rows
+//!             a tile of sums in registers, then the lanes' sums are set or added to y
+//! ```
+//!
+//! Panels hold, vector by vector, those of four rows: what a tile reads is one aligned stream, where rows in place would
+//! cross a cache line with every load and, a power of two apart, evict each other from the first cache. FP16 is converted
+//! once for all tokens. A weight is copied once for T multiplications of it, and while a block is multiplied the next
+//! one is on its way from memory.
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use super::tile::{Source, tile, with_tokens};
+use super::vector::{F32, ROWS, Stored, Vector};
+use super::{Lines, column_block, strips};
+use crate::Parts;
+use crate::product::Weights;
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
+thread_local! {
+    /// Memory that a thread keeps between tasks, because pages fresh from the system cost more than the copy.
+    static PANELS: RefCell<Lines> = RefCell::default();
+}
+
+/// Calls `body` with room for the panels of a task of `rows` rows of `cols` columns, on cache lines of its own.
+pub(super) fn with_panels(rows: usize, cols: usize, body: impl FnOnce(*mut f32)) {
+    let len = rows.next_multiple_of(ROWS) * column_block(cols);
+    PANELS.with_borrow_mut(|panels| body(panels.reserve(len).as_mut_ptr()));
+}
+
+/// The outputs of `rows` for all tokens of `x`.
+///
+/// # Safety
+/// The CPU has V's instruction set; no one else writes the outputs of `rows`; `panels` is from [`with_panels`].
+#[inline(always)]
+pub(super) unsafe fn outputs<V: Vector, S: Stored>(
+    w: Weights<'_>,
+    x: &[f32],
+    rows: Range<usize>,
+    y: &Parts<'_, f32>,
+    panels: *mut f32,
+) {
+    let tokens = x.len() / w.cols;
+    let block = column_block(w.cols);
+    let tiles = strips(tokens, V::TOKENS).count() * rows.len().div_ceil(ROWS);
+    let mut col = 0;
+    while col < w.cols {
+        let cols = col..w.cols.min(col + block);
+        let next = if cols.end < w.cols {
+            Soon::new(&w, rows.clone(), cols.end..w.cols.min(cols.end + block), tiles)
+        } else {
+            // A thread takes its tasks in the order of the rows.
+            Soon::new(&w, rows.end..w.rows.min(rows.end + rows.len()), 0..block.min(w.cols), tiles)
+        };
+        // SAFETY: passed on.
+        unsafe { multiply::<V, S>(w, x, rows.clone(), cols.clone(), y, panels, next) };
+        col = cols.end;
+    }
+}
+
+/// One block of columns.
+///
+/// # Safety
+/// As [`outputs`].
+#[inline(always)]
+unsafe fn multiply<V: Vector, S: Stored>(
+    w: Weights<'_>,
+    x: &[f32],
+    rows: Range<usize>,
+    cols: Range<usize>,
+    y: &Parts<'_, f32>,
+    panels: *mut f32,
+    mut soon: Soon,
+) {
+    // SAFETY: the panels have room for these rows and columns; the rest is passed on.
+    unsafe {
+        pack::<V, S>(w, rows.clone(), cols.clone(), panels);
+        for (token, count) in strips(x.len() / w.cols, V::TOKENS) {
+            with_tokens!(count, N => strip::<V, N>(w, x, token, rows.clone(), cols.clone(), y, panels, &mut soon));
+        }
+    }
+}
+
+/// Floats of a panel.
+fn panel_len<V: Vector>(cols: usize) -> usize {
+    ROWS * cols.next_multiple_of(V::LANES)
+}
+
+/// # Safety
+/// As [`outputs`].
+#[inline(always)]
+unsafe fn pack<V: Vector, S: Stored>(
+    w: Weights<'_>,
+    rows: Range<usize>,
+    cols: Range<usize>,
+    panels: *mut f32,
+) {
+    /// Vectors from one that is written to one that is asked for.
+    const AHEAD: usize = 16;
+    let (whole, rest) = (cols.len() / V::LANES, cols.len() % V::LANES);
+    let mut panel = panels;
+    let mut row = rows.start;
+    while row < rows.end {
+        for i in 0..ROWS {
+            // A panel that is not full holds its last row more than once.
+            let data =
+                w.row((row + i).min(rows.end - 1))[cols.start * S::BYTES..cols.end * S::BYTES].as_ptr();
+            // SAFETY: a panel holds ROWS rows of whole vectors; of the weights no more is read than there is.
+            unsafe {
+                let mut out = panel.add(i * V::LANES);
+                for v in 0..whole {
+                    V::prefetch_to_write(out.wrapping_add(AHEAD * V::LANES));
+                    S::load::<V>(data.add(v * V::LANES * S::BYTES)).store(out);
+                    out = out.wrapping_add(ROWS * V::LANES);
+                }
+                if rest > 0 {
+                    S::load_rest::<V>(data.add(whole * V::LANES * S::BYTES), rest).store(out);
+                }
+            }
+        }
+        panel = panel.wrapping_add(panel_len::<V>(cols.len()));
+        row += ROWS;
+    }
+}
+
+/// `N` tokens from `token` on with all panels.
+///
+/// # Safety
+/// As [`outputs`]; the panels hold these rows and columns.
+#[inline(always)]
+unsafe fn strip<V: Vector, const N: usize>(
+    w: Weights<'_>,
+    x: &[f32],
+    token: usize,
+    rows: Range<usize>,
+    cols: Range<usize>,
+    y: &Parts<'_, f32>,
+    panels: *const f32,
+    soon: &mut Soon,
+) {
+    let x = &x[token * w.cols..][..N * w.cols];
+    let mut panel = panels;
+    let mut row = rows.start;
+    while row < rows.end {
+        // SAFETY: the panel and the activations have `cols` columns, the panel's rest is zeros; these are outputs of
+        // `rows`.
+        unsafe {
+            soon.ask::<V>();
+            let mut source =
+                Source { rows: [[panel.cast::<u8>(); ROWS]], step: ROWS * V::LANES * 4, ahead: 0 };
+            for i in 0..ROWS {
+                source.rows[0][i] = panel.wrapping_add(i * V::LANES).cast();
+            }
+            let [outputs] = tile::<V, F32, 1, N>(source, x.as_ptr().add(cols.start), w.cols, cols.len());
+            let height = ROWS.min(rows.end - row);
+            for (j, &outputs) in outputs.iter().enumerate() {
+                let first = (token + j) * w.rows + row;
+                let y = y.part(first..first + height);
+                if let Ok(four) = <&mut [f32; ROWS]>::try_from(&mut *y) {
+                    set_or_add(cols.start > 0, four, outputs);
+                } else {
+                    let mut four = [0.0; ROWS];
+                    four[..height].copy_from_slice(y);
+                    set_or_add(cols.start > 0, &mut four, outputs);
+                    y.copy_from_slice(&four[..height]);
+                }
+            }
+        }
+        panel = panel.wrapping_add(panel_len::<V>(cols.len()));
+        row += ROWS;
+    }
+}
+
+#[inline(always)]
+fn set_or_add(add: bool, y: &mut [f32; ROWS], outputs: [f32; ROWS]) {
+    for i in 0..ROWS {
+        y[i] = if add { y[i] + outputs[i] } else { outputs[i] };
+    }
+}
+
+/// Weights that will be packed next, asked for a few cache lines with each tile, so that they come while it multiplies.
+struct Soon {
+    line: *const u8,
+    /// Lines left of the row.
+    left: usize,
+    /// Rows left, this one included.
+    rows: usize,
+    row_lines: usize,
+    row_bytes: usize,
+    /// Lines a tile.
+    count: usize,
+}
+
+impl Soon {
+    fn new(w: &Weights<'_>, rows: Range<usize>, cols: Range<usize>, tiles: usize) -> Self {
+        let bytes = w.row_bytes / w.cols;
+        // A row that begins within a line has one more, which the neighbouring columns bring.
+        let row_lines = (cols.len() * bytes).div_ceil(LINE);
+        Self {
+            line: w.bytes.as_ptr().wrapping_add(rows.start * w.row_bytes + cols.start * bytes),
+            left: row_lines,
+            rows: rows.len(),
+            row_lines,
+            row_bytes: w.row_bytes,
+            count: (row_lines * rows.len()).div_ceil(tiles.max(1)),
+        }
+    }
+
+    /// # Safety
+    /// The CPU has V's instruction set.
+    #[inline(always)]
+    unsafe fn ask<V: Vector>(&mut self) {
+        for _ in 0..self.count {
+            if self.rows == 0 {
+                return;
+            }
+            // SAFETY: the caller's promise; the address need not exist.
+            unsafe { V::prefetch(self.line) };
+            self.line = self.line.wrapping_add(LINE);
+            self.left -= 1;
+            if self.left == 0 {
+                self.rows -= 1;
+                self.left = self.row_lines;
+                self.line = self.line.wrapping_add(self.row_bytes).wrapping_sub(self.row_lines * LINE);
+            }
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Products with weights that are rows of f32 or f16, where their file is mapped, at any alignment.
+//!
+//! # The order of a sum
+//!
+//! A row is cut into blocks of columns, equal but for the last, by its length alone. Within a block a tier with L lanes
+//! sums the elements p ≡ l (mod L) in lane l, in order, with fused multiply-adds, and then the lanes in a fixed tree;
+//! blocks are added in order. None of that depends on the number of tokens or threads, nor on which rows or tokens a tile
+//! holds. So one token at a time, chunks, whole prompts and batches of sessions all get the same bits.
+//!
+//! # Two ways there
+//!
+//! Few tokens are bound by memory and many by arithmetic: [`few`] reads weights in place, [`many`] copies a task's weights
+//! into panels first. Both multiply with the same [`tile`].
+
+mod few;
+mod half;
+mod lines;
+mod many;
+#[cfg(test)]
+mod tests;
+mod tile;
+mod vector;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+use std::ops::Range;
+
+pub(super) use half::round_to_half;
+pub(super) use lines::Lines;
+
+use super::Weights;
+use crate::isa::Vectors;
+use crate::{Isa, Parts};
+
+/// The longest block of columns. Of six tokens it takes 24 of a first cache's 32 KB; a shorter one would sum lanes
+/// more often than once in 1,500 multiply-adds.
+const COLUMNS: usize = 1024;
+
+/// Weights that a task of few tokens takes: a few µs from memory.
+const TASK: usize = 1 << 15;
+
+/// Rows of a task of many tokens: 256 KB of panels, a quarter of a second cache of 1 MB. Each value of x that a
+/// strip brings into the first cache is used that often.
+const ROWS_OF_MANY: usize = 64;
+
+/// The largest number of tokens for which weights are not worth copying.
+const FEW: usize = 16;
+
+/// How many rows of `w` to give to a [`task`]: a question of sizes alone.
+pub(super) fn rows_per_task(w: &Weights<'_>, tokens: usize) -> usize {
+    if tokens > FEW {
+        return ROWS_OF_MANY;
+    }
+    // Whole tiles to a task; fewer rows the more tokens they meet.
+    (TASK / (w.cols * tokens.max(1))).next_multiple_of(8).max(8)
+}
+
+/// `rows` of `y = x wᵀ`: `x` (T, cols), rounded to half precision if the weights are halves; `y` (T, w.rows).
+///
+/// No one else may write these rows' outputs.
+pub(super) fn task(isa: Isa, w: Weights<'_>, x: &[f32], rows: Range<usize>, y: &Parts<'_, f32>) {
+    match isa.vectors() {
+        Vectors::Scalar => scalar(w, x, rows, y),
+        #[cfg(target_arch = "x86_64")]
+        Vectors::Avx2 => x86::avx2(w, x, rows, y),
+        #[cfg(target_arch = "x86_64")]
+        Vectors::Avx512 => x86::avx512(w, x, rows, y),
+    }
+}
+
+/// The specification: each output is one sum in the order of the columns.
+fn scalar(w: Weights<'_>, x: &[f32], rows: Range<usize>, y: &Parts<'_, f32>) {
+    let mut weights = vec![0.0; w.cols];
+    for row in rows {
+        w.read_row(row, &mut weights);
+        for (token, x) in x.chunks_exact(w.cols).enumerate() {
+            let out = token * w.rows + row;
+            // SAFETY: each task writes its own rows' outputs.
+            let y = unsafe { y.part(out..out + 1) };
+            y[0] = weights.iter().zip(x).fold(0.0, |sum, (w, x)| sum + w * x);
+        }
+    }
+}
+
+/// Columns of a block: as equal as whole vectors of any tier allow.
+fn column_block(cols: usize) -> usize {
+    cols.div_ceil(cols.div_ceil(COLUMNS).max(1)).next_multiple_of(16)
+}
+
+/// Cuts tokens into strips of at most `most`, as equal as can be: the first token of each, and how many.
+#[inline]
+fn strips(tokens: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
+    let count = tokens.div_ceil(most);
+    (0..count).map(move |strip| {
+        let first = strip * tokens / count;
+        (first, (strip + 1) * tokens / count - first)
+    })
+}

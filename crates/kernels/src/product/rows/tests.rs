@@ -1,0 +1,77 @@
+//! Shapes on both sides of every border of a block: lanes, tiles, strips, column blocks, tasks, few and many tokens.
+
+use half::f16;
+
+use crate::testing::values;
+use crate::{Cpu, Format, Isa, Weights, product};
+
+/// The weights behind a byte that misaligns them, as a file does.
+fn encode(format: Format, weights: &[f32]) -> Vec<u8> {
+    let mut bytes = vec![0xff];
+    for &w in weights {
+        match format {
+            Format::F32 => bytes.extend(w.to_le_bytes()),
+            _ => bytes.extend(f16::from_f32(w).to_le_bytes()),
+        }
+    }
+    bytes
+}
+
+/// (rows, cols): less than a tile and more, tasks of all and of some rows; one block of columns, and several with a rest.
+const SHAPES: [(usize, usize); 8] =
+    [(1, 1), (3, 31), (8, 128), (13, 1024), (66, 48), (130, 7), (67, 1040), (5, 2061)];
+const TOKENS: [usize; 18] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 20, 37, 73];
+
+#[test]
+fn every_tier_multiplies_every_shape() {
+    for ((rows, cols), format) in SHAPES.into_iter().flat_map(|s| [Format::F32, Format::F16].map(|f| (s, f)))
+    {
+        let bytes = encode(format, &values(1, rows * cols, 1.0));
+        let w = Weights::new(format, rows, cols, &bytes[1..]).expect("the length fits");
+        let mut weights = vec![0.0; rows * cols];
+        weights.chunks_exact_mut(cols).enumerate().for_each(|(row, out)| w.read_row(row, out));
+        // Halves already, so that they mean the same to both formats.
+        let most = TOKENS[TOKENS.len() - 1];
+        let x: Vec<_> = values(2, most * cols, 1.0).iter().map(|&x| f16::from_f32(x).to_f32()).collect();
+        let want: Vec<_> =
+            x.chunks_exact(cols).flat_map(|x| weights.chunks_exact(cols).map(|w| dot(w, x))).collect();
+        for isa in Isa::available() {
+            let cpu = Cpu::new(isa, 1);
+            let mut alone = vec![f32::NAN; most * rows];
+            for (x, y) in x.chunks_exact(cols).zip(alone.chunks_exact_mut(rows)) {
+                product(&cpu, w, x, y);
+            }
+            // An output is a sum of `cols` terms, each rounded once at most, and their sums.
+            for (index, (&y, (sum, size))) in alone.iter().zip(&want).enumerate() {
+                let bound = size * (cols + 2) as f64 * f64::from(f32::EPSILON);
+                let error = (f64::from(y) - sum).abs();
+                assert!(error <= bound, "{isa} {format:?} ({rows}, {cols}) [{index}]: {y}, not {sum}");
+            }
+            let cpu = Cpu::new(isa, 3);
+            for tokens in TOKENS {
+                let mut y = vec![f32::NAN; tokens * rows];
+                product(&cpu, w, &x[..tokens * cols], &mut y);
+                let same = y.iter().zip(&alone).all(|(y, alone)| y.to_bits() == alone.to_bits());
+                assert!(same, "{isa} {format:?} ({rows}, {cols}): {tokens} tokens differ from one at a time");
+            }
+        }
+    }
+}
+
+/// The dot product, and the sum of its terms' magnitudes.
+fn dot(a: &[f32], b: &[f32]) -> (f64, f64) {
+    let terms = a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b));
+    terms.fold((0.0, 0.0), |(sum, size), term| (sum + term, size + term.abs()))
+}
+
+#[test]
+fn halves_meet_activations_rounded_to_halves() {
+    let bytes = encode(Format::F16, &[1.0, 0.5]);
+    let w = Weights::new(Format::F16, 1, 2, &bytes[1..]).expect("the length fits");
+    for isa in Isa::available() {
+        let mut y = [0.0; 2];
+        // 1 + 2⁻¹² is no half, and 1e6 is beyond all of them.
+        product(&Cpu::new(isa, 1), w, &[1.0 + 1.0 / 4096.0, 2.0, 1e6, 0.0], &mut y);
+        assert_eq!(y.map(f32::to_bits), [2.0_f32, 65504.0].map(f32::to_bits), "{isa}");
+    }
+}
