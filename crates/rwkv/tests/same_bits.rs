@@ -4,10 +4,12 @@
 
 mod common;
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use common::{cpu, every_cpu, largest_difference, model, shared, tokens};
-use rwkv::{Model, ModelConfig, Outputs, Segment, State, Version};
+use rwkv::model::Network;
+use rwkv::{DataType, LoadOptions, Model, ModelConfig, Outputs, Segment, State, Version, write_model};
 use rwkv_kernels::{Cpu, Isa};
 
 /// Logits after every token, and the state after the last.
@@ -68,7 +70,7 @@ fn check(model_on: impl Fn(Arc<Cpu>) -> Model, name: &str) {
         assert!(serial.logits.iter().all(|logit| logit.is_finite()));
         let texts = [&text[..], &text[..1], &text[..77], &text[..120], &text[..121]];
         let alone = texts.map(|text| in_chunks(&model, text, 64));
-        for threads in [1, 2] {
+        for threads in [1, 2, 4] {
             let model = model_on(cpu(isa, threads));
             // 160 is more than one pass: sequence mode itself cuts it.
             for chunk in [1, 7, 16, 64, 160] {
@@ -93,6 +95,25 @@ fn for_a_model_whose_widths_fit_no_vector() {
 #[test]
 fn for_a_model_of_usual_widths() {
     check(|cpu| model(&ModelConfig::v4(65, 64, 2), 2, cpu), "n_embd 64");
+}
+
+#[test]
+fn for_every_format() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = ModelConfig { version: Version::V4, n_vocab: 41, n_embd: 64, n_layer: 1, n_ffn: 96 };
+    let (_, layout, _) = Network::new(&config);
+    let values = common::values(&config, 4);
+    let path = |data_type| folder.path().join(format!("{data_type}.bin"));
+    for data_type in DataType::ALL {
+        if data_type.is_quantized() {
+            let go_on = |_, _| ControlFlow::Continue(());
+            rwkv::quantize(path(DataType::F32), path(data_type), data_type, &LoadOptions::default(), go_on)
+                .unwrap();
+        } else {
+            write_model(path(data_type), &config, &layout, &values, data_type).unwrap();
+        }
+        check(|cpu| Model::load_on(path(data_type), cpu).unwrap(), data_type.name());
+    }
 }
 
 #[test]

@@ -200,7 +200,7 @@ unsafe fn tile<U: Unpack, const T: usize>(
         let mut sums = [_mm512_setzero_ps(); T];
         for (block, x) in blocks.zip(x.as_chunks::<T>().0) {
             let block = block.as_ptr();
-            if T == 1 {
+            if T <= 8 {
                 prefetch(block, block_bytes);
             }
             let groups = U::groups(block);
