@@ -1,3 +1,6 @@
+import { execFile } from 'node:child_process'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { Model } from '../src/index.js'
 import { temporaryFolder, trainTiny } from './tiny.js'
@@ -47,4 +50,17 @@ describe('Model.bench', async () => {
     await expect(long).rejects.toMatchObject({ code: 'CLOSED' })
     await expect(other.bench(short)).rejects.toMatchObject({ code: 'CLOSED' })
   })
+})
+
+it('the example measures a model in four formats', async () => {
+  const folder = await trainTiny(await temporaryFolder(), { maxSteps: 2 })
+  const example = join(import.meta.dirname, '../dist/examples/smaller.js')
+  const { stdout } = await promisify(execFile)(process.execPath, [
+    example,
+    folder,
+    join(folder, '../text.txt'),
+  ])
+  const lines = stdout.trim().split('\n')
+  expect(lines.map(line => line.split(' ')[0])).toEqual(['FP32', 'Q8_0', 'Q5_1', 'Q4_0'])
+  for (const line of lines) expect(line).toMatch(/ {2}[\d.]+ MB {2}loss \d\.\d{4} {2}\d+ tokens\/s, \d+ % /)
 })
