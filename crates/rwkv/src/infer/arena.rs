@@ -34,11 +34,14 @@ impl Tensor {
 /// the inputs to read and the output to write, with no copy and nothing unsafe.
 #[derive(Debug, Default)]
 pub(super) struct Arena {
-    values: Vec<f32>,
+    /// From `first` on; what lies before that fills the cache line that memory happened to begin in.
+    memory: Vec<f32>,
+    first: usize,
     used: usize,
 }
 
-/// Tensors begin at multiples of a cache line's sixteen floats.
+/// Tensors begin at multiples of a cache line's sixteen floats, on a cache line: a vector as long as one then lies within
+/// one, and products need no more than one load for it.
 const ALIGN: usize = 16;
 
 impl Arena {
@@ -68,10 +71,8 @@ impl Arena {
             self.used = tensor.end().next_multiple_of(ALIGN);
             tensor
         });
-        if self.used > self.values.len() {
-            self.values.resize(self.used, 0.0);
-        }
-        let (before, mut new) = self.values.split_at_mut(start);
+        self.reserve(start);
+        let (before, mut new) = self.memory[self.first..].split_at_mut(start);
         let values = tensors.map(|tensor| {
             let stride = tensor.len().next_multiple_of(ALIGN);
             let (values, rest) = std::mem::take(&mut new).split_at_mut(stride);
@@ -81,9 +82,20 @@ impl Arena {
         (tensors, Before(before), values)
     }
 
+    /// Makes room for all that is used; the first `kept` values stay.
+    fn reserve(&mut self, kept: usize) {
+        if self.used <= self.memory.len() - self.first {
+            return;
+        }
+        let mut memory = vec![0.0_f32; self.used + ALIGN];
+        let first = memory.as_ptr().align_offset(ALIGN * size_of::<f32>()).min(ALIGN);
+        memory[first..first + kept].copy_from_slice(&self.memory[self.first..self.first + kept]);
+        (self.memory, self.first) = (memory, first);
+    }
+
     /// The values of `tensor`, row by row.
     pub(super) fn get(&self, tensor: Tensor) -> &[f32] {
-        &self.values[tensor.at..tensor.end()]
+        &self.memory[self.first..][tensor.at..tensor.end()]
     }
 
     /// Frees all tensors but `live`, which move to the front.
@@ -99,7 +111,7 @@ impl Arena {
                 continue;
             }
             // In order of place, every tensor moves towards the front and none over one that is still to move.
-            self.values.copy_within(live[i].at..live[i].end(), self.used);
+            self.memory[self.first..].copy_within(live[i].at..live[i].end(), self.used);
             moved[i].at = self.used;
             self.used = moved[i].end().next_multiple_of(ALIGN);
         }
@@ -133,6 +145,7 @@ mod tests {
         let old = filled(&mut arena, 2, 3, 1.0);
         let ([a, b], before, [x, y]) = arena.push(1, 17);
         assert_eq!(before.get(old), [1.0; 6]);
+        assert!([&x[0], &y[0]].iter().all(|&value| std::ptr::from_ref(value).addr().is_multiple_of(64)));
         x.fill(2.0);
         y.fill(3.0);
         assert_eq!(
@@ -153,9 +166,9 @@ mod tests {
         assert_eq!(arena.get(kept_d), [4.0; 21]);
         assert_eq!((kept_b.at, kept_d.at), (0, 32));
         assert_eq!(again, kept_d);
-        let grown = arena.values.len();
+        let grown = arena.memory.len();
         let e = filled(&mut arena, 3, 7, 5.0);
         assert_eq!((e.at, arena.get(kept_d)), (64, &[4.0; 21][..]));
-        assert_eq!(arena.values.len(), grown);
+        assert_eq!(arena.memory.len(), grown);
     }
 }
