@@ -1,12 +1,13 @@
 //! How fast a model runs here, and how near that is to what the machine can do.
 
 use std::hint::black_box;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::time::{Duration, Instant};
 
 use rwkv_kernels::read_sum;
 
 use super::batch::{Outputs, PASS, Segment};
+use super::memory::Memory;
 use super::model::Model;
 use crate::error::{Error, Result};
 
@@ -117,7 +118,8 @@ impl Model {
         progress: impl FnMut(usize, usize) -> ControlFlow<()>,
     ) -> Result<Bench> {
         options.check()?;
-        let buffer = read_buffer(options.buffer)?;
+        let (memory, range) = read_buffer(options.buffer)?;
+        let buffer: &[f32] = bytemuck::cast_slice(memory.get(range));
         let mut clock = Clock { start: Instant::now(), seconds: options.seconds, pieces: 0, progress };
         // Brings the weights into memory and makes room for the largest pass: what every later round finds done.
         let first_token = self.decode(1, 1, &mut clock)?.as_secs_f64();
@@ -136,11 +138,12 @@ impl Model {
             // One read right after another: the first may find a part of the model in the caches' way.
             for _ in 0..3 {
                 let start = Instant::now();
-                black_box(read_sum(&self.cpu, black_box(&buffer)));
-                available_bandwidth = available_bandwidth.max(rate(size_of_val(&*buffer), start.elapsed()));
+                black_box(read_sum(&self.cpu, black_box(buffer)));
+                available_bandwidth = available_bandwidth.max(rate(size_of_val(buffer), start.elapsed()));
             }
             clock.piece()?;
         }
+        clock.report(1.0)?;
         Ok(Bench {
             rounds: decode.len(),
             first_token,
@@ -214,9 +217,12 @@ impl<P: Progress> Clock<P> {
     fn tick(&mut self) -> Result<()> {
         let pieces = self.pieces as f64 / Self::PIECES as f64;
         let time = self.start.elapsed().as_secs_f64() / self.seconds.max(1e-3);
+        self.report(pieces.min(time).min(1.0))
+    }
+
+    fn report(&mut self, share: f64) -> Result<()> {
         let total = (1000.0 * self.seconds).max(1000.0);
-        let done = total * pieces.min(time).min(1.0);
-        match (self.progress)(done as usize, total as usize) {
+        match (self.progress)((total * share) as usize, total as usize) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(()) => Err(Error::Aborted),
         }
@@ -229,15 +235,16 @@ impl<P: Progress> Clock<P> {
     }
 }
 
-/// About `bytes` of memory that is really there: pages that were never written would all be one page of zeros.
-fn read_buffer(bytes: usize) -> Result<Vec<f32>> {
-    let len = (bytes / size_of::<f32>()).max(1);
-    let mut values = Vec::new();
-    match values.try_reserve_exact(len) {
-        Ok(()) => values.resize(len, 1.0),
-        Err(_) => return Err(Error::option("buffer", bytes, "as many bytes as memory can hold")),
-    }
-    Ok(values)
+/// About `bytes` of memory like that of the panels, in large pages where the system has them. It is written, because pages
+/// that never were would all be one page of zeros.
+fn read_buffer(bytes: usize) -> Result<(Memory, Range<usize>)> {
+    let len = (bytes / size_of::<f32>()).max(1) * size_of::<f32>();
+    let memory = Memory::for_lengths(std::iter::once(len));
+    let mut memory =
+        memory.map_err(|_| Error::option("buffer", bytes, "as many bytes as memory can hold"))?;
+    let (range, values) = memory.take(len);
+    bytemuck::cast_slice_mut(values).fill(1.0_f32);
+    Ok((memory, range))
 }
 
 /// So many a second.
