@@ -69,7 +69,7 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
   readonly trainTokens: number
   /** Tokens that validate: the last tenth. */
   readonly valTokens: number
-  /** The instruction set that it runs on: `scalar`, `avx2` or `avx512`. */
+  /** The instruction set that it runs on: `scalar`, `avx2`, `avxvnni`, `avx512` or `amx`. */
   readonly isa: string
   /** How text becomes tokens. */
   readonly tokenizer: Tokenizer

@@ -1,5 +1,8 @@
 //! Which instruction set the kernels use: found at run time, or forced with `RWKV_ISA`.
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx;
+
 use std::fmt;
 use std::str::FromStr;
 
@@ -18,6 +21,8 @@ pub enum Isa {
     AvxVnni,
     /// AVX-512 F, BW, DQ, VL and VNNI: sixteen floats at a time, 64 products of bytes in one instruction.
     Avx512,
+    /// AVX-512 with AMX: tiles that multiply 16 × 32 bytes by 32 × 16. On Linux.
+    Amx,
 }
 
 /// The vectors that a tier's element-wise kernels are compiled for. Tiers that differ only in how they multiply
@@ -52,7 +57,7 @@ impl std::error::Error for IsaError {}
 
 impl Isa {
     /// Every tier there is, slowest first.
-    pub const ALL: [Self; 4] = [Self::Scalar, Self::Avx2, Self::AvxVnni, Self::Avx512];
+    pub const ALL: [Self; 5] = [Self::Scalar, Self::Avx2, Self::AvxVnni, Self::Avx512, Self::Amx];
 
     /// The fastest tier that this CPU has.
     pub fn detect() -> Self {
@@ -96,6 +101,10 @@ impl Isa {
                     && is_x86_feature_detected!("avx512vl")
                     && is_x86_feature_detected!("avx512vnni")
             }
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Self::Amx => Self::Avx512.is_supported() && amx::is_usable(),
+            #[cfg(all(target_arch = "x86_64", not(target_os = "linux")))]
+            Self::Amx => false,
             #[cfg(not(target_arch = "x86_64"))]
             _ => false,
         }
@@ -108,6 +117,7 @@ impl Isa {
             Self::Avx2 => "avx2",
             Self::AvxVnni => "avxvnni",
             Self::Avx512 => "avx512",
+            Self::Amx => "amx",
         }
     }
 
@@ -118,7 +128,7 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 | Self::AvxVnni => Vectors::Avx2,
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => Vectors::Avx512,
+            Self::Avx512 | Self::Amx => Vectors::Avx512,
             #[cfg(not(target_arch = "x86_64"))]
             _ => unreachable!("Cpu::new refuses tiers that this machine lacks"),
         }

@@ -24,18 +24,33 @@ pub(super) fn task(panels: Panels<'_>, range: Range<usize>, x: &Activations, y: 
 }
 
 /// How a panel block's weights become eight registers of unsigned bytes.
-trait Unpack {
+pub(super) trait Unpack {
     const FORMAT: Format;
     /// # Safety
     /// A panel block can be read at `block`, and the CPU has the tier.
     unsafe fn groups(block: *const u8) -> [__m512i; 8];
+
+    /// The same as signed bytes, zero point subtracted.
+    ///
+    /// # Safety
+    /// As `groups`.
+    #[cfg(target_os = "linux")] // the AMX tier
+    #[inline(always)]
+    unsafe fn signed(block: *const u8) -> [__m512i; 8] {
+        // SAFETY: passed on.
+        unsafe {
+            let zero = _mm512_set1_epi8(super::unsigned_zero_point(Self::FORMAT) as i8);
+            let groups = Self::groups(block);
+            std::array::from_fn(|j| _mm512_sub_epi8(groups[j], zero))
+        }
+    }
 }
 
-struct Q4_0;
-struct Q4_1;
-struct Q5_0;
-struct Q5_1;
-struct Q8_0;
+pub(super) struct Q4_0;
+pub(super) struct Q4_1;
+pub(super) struct Q5_0;
+pub(super) struct Q5_1;
+pub(super) struct Q8_0;
 
 impl Unpack for Q4_0 {
     const FORMAT: Format = Format::Q4_0;
@@ -81,6 +96,13 @@ impl Unpack for Q8_0 {
         std::array::from_fn(|j| unsafe {
             _mm512_xor_si512(load(block.add(32 + 64 * j)), _mm512_set1_epi8(-128))
         })
+    }
+
+    #[cfg(target_os = "linux")] // the AMX tier
+    #[inline(always)]
+    unsafe fn signed(block: *const u8) -> [__m512i; 8] {
+        // SAFETY: passed on.
+        std::array::from_fn(|j| unsafe { load(block.add(32 + 64 * j)) })
     }
 }
 
@@ -136,22 +158,34 @@ unsafe fn with_fifth_bits(groups: [__m512i; 8], bits: *const u8) -> [__m512i; 8]
 fn tokens<U: Unpack>(panels: Panels<'_>, range: Range<usize>, x: &Activations, y: &Parts<'_, f32>) {
     let mut token = 0;
     while token < x.tokens() {
-        let (width, tile) = x.tile(token);
-        // A tile stays in the first cache for all panels, and a token's outputs lie together.
-        for panel in range.clone() {
-            // SAFETY: this function has the features; the task has the rows.
-            unsafe {
-                match width {
-                    16 => self::tile::<U, 16>(panels, panel, tile, token, y),
-                    8 => self::tile::<U, 8>(panels, panel, tile, token, y),
-                    4 => self::tile::<U, 4>(panels, panel, tile, token, y),
-                    2 => self::tile::<U, 2>(panels, panel, tile, token, y),
-                    _ => self::tile::<U, 1>(panels, panel, tile, token, y),
-                }
+        token += of_width::<U>(panels, range.clone(), x, token, y);
+    }
+}
+
+/// The tile of tokens that begins at `token`, whatever its width; returns that.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
+pub(super) fn of_width<U: Unpack>(
+    panels: Panels<'_>,
+    range: Range<usize>,
+    x: &Activations,
+    token: usize,
+    y: &Parts<'_, f32>,
+) -> usize {
+    let (width, tile) = x.tile(token);
+    // A tile stays in the first cache for all panels, and a token's outputs lie together.
+    for panel in range {
+        // SAFETY: this function has the features; the task has the rows.
+        unsafe {
+            match width {
+                16 => self::tile::<U, 16>(panels, panel, tile, token, y),
+                8 => self::tile::<U, 8>(panels, panel, tile, token, y),
+                4 => self::tile::<U, 4>(panels, panel, tile, token, y),
+                2 => self::tile::<U, 2>(panels, panel, tile, token, y),
+                _ => self::tile::<U, 1>(panels, panel, tile, token, y),
             }
         }
-        token += width;
     }
+    width
 }
 
 /// Asks for as many bytes as a panel block has, `AHEAD` bytes further on: the hardware's own prefetch stops at every 4 KB.
@@ -180,6 +214,9 @@ macro_rules! unrolled {
         })*
     };
 }
+
+#[cfg(target_os = "linux")] // the AMX tier
+pub(super) use unrolled;
 
 /// The outputs of the tile `x` of `T` tokens, which begins at `token`.
 ///

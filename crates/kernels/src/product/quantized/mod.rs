@@ -12,6 +12,8 @@
 //! any number of threads give the same bits.
 
 mod activations;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -31,6 +33,8 @@ use crate::{Format, Isa, Parts};
 /// Only one task at a time may have these rows of `y` (T, rows).
 pub(super) fn task(isa: Isa, panels: Panels<'_>, x: &Activations, range: Range<usize>, y: &Parts<'_, f32>) {
     match isa {
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        Isa::Amx => amx::task(panels, range, x, y),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => avx512::task(panels, range, x, y),
         #[cfg(target_arch = "x86_64")]

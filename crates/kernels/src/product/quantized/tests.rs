@@ -113,7 +113,7 @@ fn the_largest_integers_do_not_overflow() {
             let mut packed = vec![0; Panels::len(format, rows, cols).expect("it is quantized")];
             let panels = Panels::pack(&Cpu::new(Isa::Scalar, 1), w, &mut packed);
             for x in [1.0, -1.0] {
-                let x = vec![x; 5 * cols];
+                let x = vec![x; 27 * cols];
                 let want = product(&Cpu::new(Isa::Scalar, 1), panels, &x);
                 for isa in Isa::available() {
                     assert_eq!(product(&Cpu::new(isa, 1), panels, &x), want, "{isa} {format:?} {fill:#x}");

@@ -1,0 +1,239 @@
+//! Panels with AMX: a tile multiplies a panel block by the activations of up to 16 tokens.
+//!
+//! | tile | rows × bytes | holds |
+//! |---|---|---|
+//! | 0, 1 | tokens × 64 | dot products, i32: a row is one token and the 16 rows of the panel |
+//! | 2, 3 | tokens × 32 | activations, where [`Activations`] has them: a row is one token |
+//! | 4, 5 | 8 × 64 | weights: a row is a group, 16 rows × 4 columns |
+//!
+//! Two of each, so that one block's product is under way while the sums take in the block before.
+//!
+//! The integers are exact and the sums are AVX-512's, so the bits are too: tokens that do not fill a tile go there.
+
+use std::arch::asm;
+#[allow(clippy::wildcard_imports)] // intrinsics
+use std::arch::x86_64::*;
+use std::mem::offset_of;
+use std::ops::Range;
+
+use super::activations::Quantized;
+use super::avx512::{self, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Unpack, unrolled};
+use super::{Activations, PANEL, Panels, put};
+use crate::format::BLOCK;
+use crate::{Format, Parts};
+
+/// Rows of a tile of weights: groups of a panel block.
+const GROUPS: usize = BLOCK / 4;
+
+/// The outputs of the panels `range` for every token.
+pub(super) fn task(panels: Panels<'_>, range: Range<usize>, x: &Activations, y: &Parts<'_, f32>) {
+    // SAFETY: `Cpu::new` has checked that this machine has the tier.
+    unsafe {
+        match panels.format() {
+            Format::Q4_0 => tokens::<Q4_0>(panels, range, x, y),
+            Format::Q4_1 => tokens::<Q4_1>(panels, range, x, y),
+            Format::Q5_0 => tokens::<Q5_0>(panels, range, x, y),
+            Format::Q5_1 => tokens::<Q5_1>(panels, range, x, y),
+            Format::Q8_0 => tokens::<Q8_0>(panels, range, x, y),
+            Format::F32 | Format::F16 => unreachable!("panels are quantized"),
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn tokens<U: Unpack>(panels: Panels<'_>, range: Range<usize>, x: &Activations, y: &Parts<'_, f32>) {
+    let mut token = 0;
+    while token < x.tokens() {
+        // SAFETY: the features are this function's, the tier and the rows the caller's promise.
+        token += unsafe {
+            match x.tokens() - token {
+                16.. => in_tiles::<U, 16>(panels, range.clone(), x, token, y),
+                8.. => in_tiles::<U, 8>(panels, range.clone(), x, token, y),
+                _ => avx512::of_width::<U>(panels, range.clone(), x, token, y),
+            }
+        };
+    }
+}
+
+/// All tiles of `T` tokens, from `token` on; returns how many tokens that are.
+///
+/// # Safety
+/// No one else has the outputs, and the CPU has the tier.
+#[inline(always)]
+unsafe fn in_tiles<U: Unpack, const T: usize>(
+    panels: Panels<'_>,
+    range: Range<usize>,
+    x: &Activations,
+    token: usize,
+    y: &Parts<'_, f32>,
+) -> usize {
+    let tokens = (x.tokens() - token) / T * T;
+    // SAFETY: passed on.
+    unsafe {
+        let tiles = Tiles::<T>::configure();
+        for token in (token..token + tokens).step_by(T) {
+            let (_, x) = x.tile(token);
+            for panel in range.clone() {
+                tile::<U, T>(&tiles, panels, panel, x.as_chunks::<T>().0, token, y);
+            }
+        }
+    }
+    tokens
+}
+
+/// The outputs of the tile `x` of `T` tokens, which begins at `token`.
+///
+/// # Safety
+/// No one else has the outputs, and the CPU has the tier.
+#[inline(always)]
+unsafe fn tile<U: Unpack, const T: usize>(
+    tiles: &Tiles<T>,
+    panels: Panels<'_>,
+    panel: usize,
+    x: &[[Quantized; T]],
+    token: usize,
+    y: &Parts<'_, f32>,
+) {
+    let block_bytes = PANEL * U::FORMAT.block().1;
+    let blocks = x.len();
+    let mut dots = [Dots([[0; PANEL]; T]), Dots([[0; PANEL]; T])];
+    // SAFETY: the tier and the outputs are the caller's promise.
+    unsafe {
+        let mut sums = [_mm512_setzero_ps(); T];
+        let mut before = None;
+        for (b, (block, x)) in panels.panel(panel).chunks_exact(block_bytes).zip(x).enumerate() {
+            tiles.multiply(b % 2, x, &U::signed(block.as_ptr()), &mut dots[b % 2]);
+            if let Some((block, x)) = before.replace((block, x)) {
+                add::<U, T>(&mut sums, block, x, &dots[1 - b % 2]);
+            }
+        }
+        if let Some((block, x)) = before {
+            add::<U, T>(&mut sums, block, x, &dots[(blocks - 1) % 2]);
+        }
+        unrolled!(T, t, {
+            let mut lanes = [0.0; PANEL];
+            _mm512_storeu_ps(lanes.as_mut_ptr(), sums[t]);
+            put(panels, panel, token + t, &lanes, y);
+        });
+    }
+}
+
+/// The dot products of T tokens with the rows of a panel block.
+#[repr(align(64))]
+struct Dots<const T: usize>([[i32; PANEL]; T]);
+
+/// Adds the dot products of one panel block times their scales.
+///
+/// # Safety
+/// The CPU has the tier.
+#[inline(always)]
+unsafe fn add<U: Unpack, const T: usize>(
+    sums: &mut [__m512; T],
+    block: &[u8],
+    x: &[Quantized; T],
+    dots: &Dots<T>,
+) {
+    let block = block.as_ptr();
+    // SAFETY: scales and minima lie within a block; the rest is passed on.
+    unsafe {
+        let scale = _mm512_cvtph_ps(_mm256_loadu_si256(block.cast()));
+        unrolled!(T, t, {
+            let dot = _mm512_load_si512(dots.0[t].as_ptr().cast());
+            let scale = _mm512_mul_ps(scale, _mm512_set1_ps(x[t].scale));
+            sums[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, sums[t]);
+        });
+        if U::FORMAT.has_minimum() {
+            let minimum = _mm512_cvtph_ps(_mm256_loadu_si256(block.add(2 * PANEL).cast()));
+            unrolled!(T, t, {
+                let offset = _mm512_set1_ps(x[t].offset);
+                sums[t] = _mm512_fmadd_ps(minimum, offset, sums[t]);
+            });
+        }
+    }
+}
+
+/// This thread's tile registers, configured for T tokens until this is dropped.
+struct Tiles<const T: usize> {
+    /// Another thread's tiles are not configured by this.
+    of_this_thread: std::marker::PhantomData<*const ()>,
+}
+
+/// What `ldtilecfg` reads: the rows of each tile and the bytes of a row.
+#[repr(C, align(64))]
+struct Configuration {
+    palette: u8,
+    start_row: u8,
+    reserved: [u8; 14],
+    row_bytes: [u16; 16],
+    rows: [u8; 16],
+}
+
+impl<const T: usize> Tiles<T> {
+    /// # Safety
+    /// The CPU has the tier, T is at most 16, and this thread has no other `Tiles`.
+    unsafe fn configure() -> Self {
+        let mut configuration =
+            Configuration { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
+        configuration.row_bytes[..6].copy_from_slice(&[64, 64, 32, 32, 64, 64]);
+        let (tokens, groups) = (T as u8, GROUPS as u8);
+        configuration.rows[..6].copy_from_slice(&[tokens, tokens, tokens, tokens, groups, groups]);
+        // SAFETY: the instruction reads 64 bytes and changes tiles alone, which no one else uses, by the caller's promise.
+        unsafe {
+            asm!("ldtilecfg [{}]", in(reg) &raw const configuration, options(nostack, preserves_flags));
+        };
+        Self { of_this_thread: std::marker::PhantomData }
+    }
+
+    /// Writes to `into` the dot products of T tokens with the 16 rows of `weights`, in the tiles of `set`, 0 or 1.
+    ///
+    /// # Safety
+    /// The CPU has the tier.
+    #[allow(clippy::unused_self)] // whoever has one has configured the tiles
+    #[inline(always)]
+    unsafe fn multiply(
+        &self,
+        set: usize,
+        x: &[Quantized; T],
+        weights: &[__m512i; GROUPS],
+        into: &mut Dots<T>,
+    ) {
+        /// The instructions with the numbers of their tiles.
+        macro_rules! multiply {
+            ($dots:tt, $x:tt, $weights:tt, $integers:ident) => {
+                asm!(
+                    concat!("tilezero ", $dots),
+                    concat!("tileloadd ", $x, ", [{x} + {stride}]"),
+                    concat!("tileloadd ", $weights, ", [{weights} + {row}]"),
+                    concat!("tdpbssd ", $dots, ", ", $x, ", ", $weights),
+                    concat!("tilestored [{into} + {row}], ", $dots),
+                    x = in(reg) $integers,
+                    stride = in(reg) size_of::<Quantized>(),
+                    weights = in(reg) weights,
+                    row = in(reg) 64_usize,
+                    into = in(reg) into,
+                    out($dots) _,
+                    out($x) _,
+                    out($weights) _,
+                    options(nostack, preserves_flags),
+                )
+            };
+        }
+        // SAFETY: of `x`, the integers of T tokens are read, 32 bytes each; of `weights`, 8 rows of 64 bytes; and T of 64
+        // are written to `into`. These are the sizes that this `Tiles` has configured.
+        unsafe {
+            let integers = x.as_ptr().byte_add(offset_of!(Quantized, integers));
+            if set == 0 {
+                multiply!("tmm0", "tmm2", "tmm4", integers);
+            } else {
+                multiply!("tmm1", "tmm3", "tmm5", integers);
+            }
+        }
+    }
+}
+
+impl<const T: usize> Drop for Tiles<T> {
+    fn drop(&mut self) {
+        // SAFETY: the instruction changes tiles alone. A thread without any is cheaper to switch to and from.
+        unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) };
+    }
+}
