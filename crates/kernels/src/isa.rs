@@ -3,6 +3,8 @@
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod amx;
 
+#[cfg(target_arch = "aarch64")]
+use std::arch::is_aarch64_feature_detected;
 use std::fmt;
 use std::str::FromStr;
 
@@ -23,6 +25,12 @@ pub enum Isa {
     Avx512,
     /// AVX-512 with AMX: tiles that multiply 16 × 32 bytes by 32 × 16. On Linux.
     Amx,
+    /// NEON, which every 64-bit ARM CPU has: four floats at a time.
+    Neon,
+    /// NEON with the dot product extension: 16 products of bytes in one instruction.
+    Dotprod,
+    /// NEON with the dot product and the 8-bit matrix extensions: 32 products of bytes in one instruction.
+    I8mm,
 }
 
 /// The vectors that a tier's element-wise kernels are compiled for. Tiers that differ only in how they multiply
@@ -34,6 +42,8 @@ pub(crate) enum Vectors {
     Avx2,
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
 }
 
 /// `RWKV_ISA` names a tier that does not exist, or that this CPU does not have.
@@ -56,8 +66,17 @@ impl fmt::Display for IsaError {
 impl std::error::Error for IsaError {}
 
 impl Isa {
-    /// Every tier there is, slowest first.
-    pub const ALL: [Self; 5] = [Self::Scalar, Self::Avx2, Self::AvxVnni, Self::Avx512, Self::Amx];
+    /// Every tier there is, slowest first; those of one kind of CPU stand together.
+    pub const ALL: [Self; 8] = [
+        Self::Scalar,
+        Self::Avx2,
+        Self::AvxVnni,
+        Self::Avx512,
+        Self::Amx,
+        Self::Neon,
+        Self::Dotprod,
+        Self::I8mm,
+    ];
 
     /// The fastest tier that this CPU has.
     pub fn detect() -> Self {
@@ -103,10 +122,13 @@ impl Isa {
             }
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
             Self::Amx => Self::Avx512.is_supported() && amx::is_usable(),
-            #[cfg(all(target_arch = "x86_64", not(target_os = "linux")))]
-            Self::Amx => false,
-            #[cfg(not(target_arch = "x86_64"))]
-            _ => false,
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => is_aarch64_feature_detected!("neon"),
+            #[cfg(target_arch = "aarch64")]
+            Self::Dotprod => Self::Neon.is_supported() && is_aarch64_feature_detected!("dotprod"),
+            #[cfg(target_arch = "aarch64")]
+            Self::I8mm => Self::Dotprod.is_supported() && is_aarch64_feature_detected!("i8mm"),
+            _ => false, // tiers of other kinds of CPU
         }
     }
 
@@ -118,6 +140,9 @@ impl Isa {
             Self::AvxVnni => "avxvnni",
             Self::Avx512 => "avx512",
             Self::Amx => "amx",
+            Self::Neon => "neon",
+            Self::Dotprod => "dotprod",
+            Self::I8mm => "i8mm",
         }
     }
 
@@ -129,7 +154,8 @@ impl Isa {
             Self::Avx2 | Self::AvxVnni => Vectors::Avx2,
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 | Self::Amx => Vectors::Avx512,
-            #[cfg(not(target_arch = "x86_64"))]
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon | Self::Dotprod | Self::I8mm => Vectors::Neon,
             _ => unreachable!("Cpu::new refuses tiers that this machine lacks"),
         }
     }

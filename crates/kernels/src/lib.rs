@@ -36,7 +36,7 @@
 //!
 //! # Tiers
 //!
-//! [`Isa`] names the sets of instructions: scalar, AVX2, AVX-512. A [`Cpu`] holds one that the machine has, and a
+//! [`Isa`] names the sets of instructions: scalar, AVX2, AVX-512, NEON and others. A [`Cpu`] holds one that the machine has, and a
 //! [`Team`] of threads, and is the first argument of every kernel. The elementwise kernels, norms, [`wkv4`] and losses
 //! are written once over a small trait of vectors (`simd.rs`, which a tier implements in some 150 lines of one
 //! intrinsic each) and compiled once for each tier; the matrix products have an inner tile for each. A value in a
@@ -68,7 +68,10 @@
 //! where here a step is some hundred loops of microseconds.
 
 // Without a vector tier of their own yet, other architectures run the scalar code alone.
-#![cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+#![cfg_attr(
+    not(any(target_arch = "x86_64", target_arch = "aarch64")),
+    allow(dead_code, unused_imports, unused_macros)
+)]
 // Vectors must not cross a call: see simd.rs.
 #![allow(clippy::inline_always)]
 

@@ -18,6 +18,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 
 use crate::isa::Vectors;
 use crate::{Isa, Store};
@@ -44,6 +46,9 @@ pub(crate) fn dispatch<O: Operation>(isa: Isa, operation: O) -> O::Output {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         Vectors::Avx512 => unsafe { avx512::run(operation) },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above.
+        Vectors::Neon => unsafe { neon::run(operation) },
     }
 }
 

@@ -11,9 +11,9 @@ use std::arch::x86_64::{
 };
 use std::mem::transmute;
 
-use super::blocked::{Output, Strided, Tile};
+use super::blocked::{Output, Strided, Tile, with_rows};
 use super::pack::Element;
-use super::x86::{load_part16, mask16, tile, with_rows};
+use super::x86::{load_part16, mask16, tile};
 use crate::Store;
 
 /// Marks code for CPUs with AVX-512 BF16; [`Precision`](crate::Precision) is what checks for them.

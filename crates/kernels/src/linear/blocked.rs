@@ -59,6 +59,19 @@ pub(super) trait Tile {
     );
 }
 
+/// Calls `$f::<ROWS>` with the constant that equals the number of rows: the sums stay in registers only if their number
+/// is known when the code is compiled.
+macro_rules! with_rows {
+    ($rows:expr, [$($n:literal)*], $f:ident $args:tt) => {
+        match $rows {
+            $($n => $f::<$n> $args,)*
+            rows => unreachable!("a tile of {rows} rows"),
+        }
+    };
+}
+
+pub(super) use with_rows;
+
 /// Where a tile reads A: element (i, p) is at `i * row + p * col`.
 #[derive(Clone, Copy)]
 pub(super) struct Strided<E> {

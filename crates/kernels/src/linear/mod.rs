@@ -20,6 +20,8 @@
 #[cfg(target_arch = "x86_64")]
 mod bf16;
 mod blocked;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod pack;
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -97,6 +99,8 @@ fn product(cpu: &Cpu, [m, n, k]: [usize; 3], a: View<'_>, b: View<'_>, c: &mut [
         (Vectors::Avx512, Precision::F32) => blocked::product::<x86::Avx512>(cpu, [m, n, k], a, b, c, store),
         #[cfg(target_arch = "x86_64")]
         (Vectors::Avx2, Precision::F32) => blocked::product::<x86::Avx2>(cpu, [m, n, k], a, b, c, store),
+        #[cfg(target_arch = "aarch64")]
+        (Vectors::Neon, Precision::F32) => blocked::product::<neon::Neon>(cpu, [m, n, k], a, b, c, store),
         (Vectors::Scalar, Precision::F32) => scalar([m, n, k], a, b, c, store),
         (_, Precision::Bf16) => unreachable!("Cpu refuses bf16 with {} on this machine", cpu.isa()),
     }

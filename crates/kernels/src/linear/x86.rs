@@ -14,24 +14,11 @@ use std::arch::x86_64::{
     _mm512_maskz_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
 };
 
-use super::blocked::{Output, Strided, Tile};
+use super::blocked::{Output, Strided, Tile, with_rows};
 use crate::Store;
 
 pub(super) struct Avx2;
 pub(super) struct Avx512;
-
-/// Calls `$f::<ROWS>` with the constant that equals the number of rows: the sums stay in registers only if their number
-/// is known when the code is compiled.
-macro_rules! with_rows {
-    ($rows:expr, [$($n:literal)*], $f:ident $args:tt) => {
-        match $rows {
-            $($n => $f::<$n> $args,)*
-            rows => unreachable!("a tile of {rows} rows"),
-        }
-    };
-}
-
-pub(super) use with_rows;
 
 impl Tile for Avx2 {
     const HEIGHT: usize = 6;

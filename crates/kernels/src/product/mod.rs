@@ -3,6 +3,8 @@
 //! `y = x wᵀ` with activations `x` (T, cols), weights `w` (rows, cols) in the format of their file and where it was
 //! mapped, at any alignment, and `y` (T, rows).
 
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod products;
 mod quantized;
 mod rows;

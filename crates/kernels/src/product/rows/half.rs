@@ -31,6 +31,9 @@ pub(in crate::product) fn round_to_half(cpu: &Cpu, x: &[f32], out: &mut [f32]) {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             Vectors::Avx512 => unsafe { x86::avx512(x, out) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: as above.
+            Vectors::Neon => unsafe { neon(x, out) },
         }
     });
 }
@@ -40,6 +43,26 @@ fn scalar(x: &[f32], out: &mut [f32]) {
     for (out, x) in out.iter_mut().zip(x) {
         *out = f16::from_f32(x.clamp(-LARGEST, LARGEST)).to_f32();
     }
+}
+
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon")]
+fn neon(x: &[f32], out: &mut [f32]) {
+    use std::arch::aarch64::{vdupq_n_f32, vld1q_f32, vmaxq_f32, vminq_f32, vst1q_f32};
+
+    use crate::product::neon::{narrow, widen};
+
+    let (vectors, rest) = x.as_chunks::<4>();
+    let (out_vectors, out_rest) = out.as_chunks_mut::<4>();
+    let (largest, smallest) = (vdupq_n_f32(LARGEST), vdupq_n_f32(-LARGEST));
+    for (out, x) in out_vectors.iter_mut().zip(vectors) {
+        // SAFETY: four floats are read and written; this function has the feature. Minimum and maximum keep a NaN.
+        unsafe {
+            let x = vmaxq_f32(vminq_f32(vld1q_f32(x.as_ptr()), largest), smallest);
+            vst1q_f32(out.as_mut_ptr(), widen(narrow(x)));
+        }
+    }
+    scalar(rest, out_rest);
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -16,6 +16,8 @@ mod few;
 mod half;
 mod lines;
 mod many;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 #[cfg(test)]
 mod tests;
 mod tile;
@@ -65,6 +67,8 @@ pub(super) fn task(isa: Isa, w: Weights<'_>, x: &[f32], rows: Range<usize>, y: &
         Vectors::Avx2 => x86::avx2(w, x, rows, y),
         #[cfg(target_arch = "x86_64")]
         Vectors::Avx512 => x86::avx512(w, x, rows, y),
+        #[cfg(target_arch = "aarch64")]
+        Vectors::Neon => neon::neon(w, x, rows, y),
     }
 }
 
