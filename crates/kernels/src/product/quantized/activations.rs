@@ -1,6 +1,9 @@
 //! Activations in 8 bits, as quantized weights meet them.
 
 #[allow(clippy::wildcard_imports)] // intrinsics
+#[cfg(target_arch = "aarch64")]
+use std::arch::aarch64::*;
+#[allow(clippy::wildcard_imports)] // intrinsics
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
@@ -111,7 +114,10 @@ fn quantize(vectors: Vectors, x: &[f32; BLOCK], zero: i32) -> Quantized {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         Vectors::Avx512 => unsafe { avx512(x, zero) },
-        _ => scalar(x, zero),
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above.
+        Vectors::Neon => unsafe { neon(x, zero) },
+        Vectors::Scalar => scalar(x, zero),
     }
 }
 
@@ -192,6 +198,26 @@ fn avx512(x: &[f32; BLOCK], zero: i32) -> Quantized {
     unsafe {
         _mm_storeu_si128(integers.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(q[0]));
         _mm_storeu_si128(integers.as_mut_ptr().add(16).cast(), _mm512_cvtepi32_epi8(q[1]));
+    }
+    finish(scale, zero, sum, integers)
+}
+
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon")]
+fn neon(x: &[f32; BLOCK], zero: i32) -> Quantized {
+    // SAFETY: 32 floats are read.
+    let x: [float32x4_t; 8] = std::array::from_fn(|i| unsafe { vld1q_f32(x.as_ptr().add(4 * i)) });
+    let bits = x.map(|x| vreinterpretq_u32_f32(vabsq_f32(x)));
+    let largest = bits.into_iter().fold(vdupq_n_u32(0), |a, b| vmaxq_u32(a, b));
+    let (scale, inverse) = scales(f32::from_bits(vmaxvq_u32(largest)));
+    // To the nearest, ties to even; a NaN, as of an infinity times 0, becomes 0 as in the specification.
+    let q = x.map(|x| vcvtnq_s32_f32(vmulq_n_f32(x, inverse)));
+    let sum = vaddvq_s32(q.into_iter().fold(vdupq_n_s32(0), |a, b| vaddq_s32(a, b)));
+    let mut integers = [0; BLOCK];
+    for (out, q) in integers.as_chunks_mut::<8>().0.iter_mut().zip(q.as_chunks::<2>().0) {
+        let words = vcombine_s16(vqmovn_s32(q[0]), vqmovn_s32(q[1]));
+        // SAFETY: 8 bytes are written.
+        unsafe { vst1_s8(out.as_mut_ptr(), vqmovn_s16(words)) };
     }
     finish(scale, zero, sum, integers)
 }

@@ -18,6 +18,8 @@ mod amx;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod panels;
 mod scalar;
 
@@ -41,6 +43,12 @@ pub(super) fn task(isa: Isa, panels: Panels<'_>, x: &Activations, range: Range<u
         Isa::AvxVnni => avx2::task_vnni(panels, range, x, y),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => avx2::task(panels, range, x, y),
+        #[cfg(target_arch = "aarch64")]
+        Isa::I8mm => neon::task_i8mm(panels, range, x, y),
+        #[cfg(target_arch = "aarch64")]
+        Isa::Dotprod => neon::task_dotprod(panels, range, x, y),
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => neon::task(panels, range, x, y),
         _ => scalar::task(panels, range, x, y),
     }
 }
@@ -51,11 +59,31 @@ pub(super) fn task(isa: Isa, panels: Panels<'_>, x: &Activations, range: Range<u
 /// No one else has these outputs.
 #[inline(always)]
 unsafe fn put(panels: Panels<'_>, panel: usize, token: usize, sums: &[f32; PANEL], y: &Parts<'_, f32>) {
-    let rows = panels.rows_of(panel);
-    let first = token * panels.rows();
     // SAFETY: passed on.
-    let y = unsafe { y.part(first + rows.start..first + rows.end) };
-    y.copy_from_slice(&sums[..rows.len()]);
+    unsafe { put_part(panels, panel, 0, token, sums, y) }
+}
+
+/// The same for the rows of the panel from its row `from` on.
+///
+/// # Safety
+/// No one else has these outputs.
+#[inline(always)]
+unsafe fn put_part(
+    panels: Panels<'_>,
+    panel: usize,
+    from: usize,
+    token: usize,
+    sums: &[f32],
+    y: &Parts<'_, f32>,
+) {
+    let rows = panels.rows_of(panel);
+    let (start, end) = (rows.start + from, rows.end.min(rows.start + from + sums.len()));
+    if start < end {
+        let first = token * panels.rows();
+        // SAFETY: passed on.
+        let y = unsafe { y.part(first + start..first + end) };
+        y.copy_from_slice(&sums[..end - start]);
+    }
 }
 
 /// What tiers that multiply unsigned by signed bytes subtract from a weight: they add 128 to those of Q8_0.
