@@ -13,6 +13,7 @@ use std::ops::Range;
 
 use super::activations::Quantized;
 use super::{Activations, PANEL, Panels, put_part};
+use crate::product::neon::widen;
 use crate::{Format, Parts};
 
 /// The outputs of the panels `range` for every token, with NEON alone.
@@ -342,20 +343,4 @@ unsafe fn unpack<const FORMAT: usize>(block: *const u8, quarter: usize) -> Four 
 unsafe fn halves(data: *const u8, quarter: usize) -> float32x4_t {
     // SAFETY: 16 halves can be read, by the caller's promise.
     unsafe { widen(vld1_u16(data.add(2 * QUARTER * quarter).cast())) }
-}
-
-/// From half precision.
-#[inline(always)]
-pub(in crate::product) unsafe fn widen(halves: uint16x4_t) -> float32x4_t {
-    let floats: float32x4_t;
-    // SAFETY: the CPU has NEON, by the caller's promise; the instruction touches no memory. (The intrinsic needs a type
-    // that Rust 1.89 does not have.)
-    unsafe {
-        asm!(
-            "fcvtl {floats:v}.4s, {halves:v}.4h",
-            floats = out(vreg) floats, halves = in(vreg) halves,
-            options(pure, nomem, nostack, preserves_flags),
-        );
-    }
-    floats
 }

@@ -89,7 +89,8 @@ impl Vector for float32x4_t {
         for j in 0..N {
             // SAFETY: as above; both types are four floats.
             unsafe {
-                let [ab, cd] = [add_halves(tokens[j][0], tokens[j][1]), add_halves(tokens[j][2], tokens[j][3])];
+                let [ab, cd] =
+                    [add_halves(tokens[j][0], tokens[j][1]), add_halves(tokens[j][2], tokens[j][3])];
                 out[j] = transmute::<float32x4_t, [f32; 4]>(vpaddq_f32(ab, cd));
             }
         }
