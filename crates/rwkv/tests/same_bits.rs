@@ -65,15 +65,15 @@ fn check(model_on: impl Fn(Arc<Cpu>) -> Model, name: &str) {
     };
     for isa in Isa::available() {
         let model = model_on(cpu(isa, 1));
-        let text = tokens(model.config().n_vocab, 160);
+        let text = tokens(model.config().n_vocab, 270);
         let serial = in_chunks(&model, &text, 1);
         assert!(serial.logits.iter().all(|logit| logit.is_finite()));
         let texts = [&text[..], &text[..1], &text[..77], &text[..120], &text[..121]];
         let alone = texts.map(|text| in_chunks(&model, text, 64));
         for threads in [1, 2, 4] {
             let model = model_on(cpu(isa, threads));
-            // 160 is more than one pass: sequence mode itself cuts it.
-            for chunk in [1, 7, 16, 64, 160] {
+            // 270 is more than one pass: sequence mode itself cuts it.
+            for chunk in [1, 7, 16, 64, 270] {
                 let what = format!("{isa} × {threads}, chunks of {chunk}");
                 compare(&what, &in_chunks(&model, &text, chunk), &serial);
             }
@@ -127,8 +127,8 @@ fn for_published_models() {
 #[test]
 fn the_last_logits_are_the_last_of_all_and_none_are_none() {
     let model = model(&ModelConfig::v4(30, 32, 2), 3, cpu(Isa::detect(), 1));
-    let text = tokens(30, 200);
-    for len in [1, 2, 128, 129, 200] {
+    let text = tokens(30, 300);
+    for len in [1, 2, 256, 257, 300] {
         let (mut all, mut last, mut none) = (model.new_state(), model.new_state(), model.new_state());
         let every = model.eval_all(&text[..len], &mut all).unwrap();
         assert_eq!(every.len(), len * 30);
