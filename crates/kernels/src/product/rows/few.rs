@@ -57,8 +57,8 @@ unsafe fn outputs_of<V: Vector, S: Stored, const FOURS: usize, const N: usize>(
     let block = column_block(w.cols);
     let x = &x[token * w.cols..][..N * w.cols];
     let mut outputs = [[[0.0; ROWS]; N]; FOURS];
-    // The next tile's rows: those of short rows would else come too late.
-    let ahead = if N == 1 { FOURS * ROWS * w.row_bytes } else { 0 };
+    // The next tile's rows: those of short rows would else come too late. A second strip finds them there.
+    let ahead = if token == 0 { FOURS * ROWS * w.row_bytes } else { 0 };
     let mut source = Source { rows: [[w.bytes.as_ptr(); ROWS]; FOURS], step: V::LANES * S::BYTES, ahead };
     let mut col = 0;
     while col < w.cols {
