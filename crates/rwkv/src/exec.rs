@@ -70,6 +70,14 @@ pub trait Exec {
         slot: Slot,
     ) -> Self::Tensor;
 
+    /// The rows that the rest of the pass depends on, of whose tensors only `x` is used from here on: those whose logits
+    /// were asked for, the row before each of them (for [`shift`](Exec::shift)), and the last of each segment (for its
+    /// state). An executor may return all rows, and has to where all logits were asked for.
+    ///
+    /// The first row of a segment may be one that is there for its successor's sake alone: what is computed of it from the
+    /// state by `shift` means nothing and is not an output.
+    fn needed(&mut self, x: Self::Tensor) -> Self::Tensor;
+
     /// The rows whose logits were asked for, in order.
     fn outputs(&mut self, x: Self::Tensor) -> Self::Tensor;
 

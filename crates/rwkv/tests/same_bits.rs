@@ -72,7 +72,7 @@ fn check(model_on: impl Fn(Arc<Cpu>) -> Model, name: &str, len: usize) {
         let text = tokens(model.config().n_vocab, len);
         let serial = in_chunks(&model, &text, 1);
         assert!(serial.logits.iter().all(|logit| logit.is_finite()));
-        let texts = [&text[..], &text[..1], &text[..77], &text[..len / 2], &text[..len / 2 + 1]];
+        let texts = [&text[..], &text[..1], &text[..77], &text[..len / 2], &text[len / 2..]];
         let alone = texts.map(|text| in_chunks(&model, text, 64));
         for threads in [1, 2, 4] {
             let model = model_on(cpu(isa, threads));
@@ -139,6 +139,28 @@ fn the_last_logits_are_the_last_of_all_and_none_are_none() {
         let mut segments = [Segment { tokens: &text[..len], state: &mut none }];
         assert_eq!(model.eval_batch(&mut segments, Outputs::None).unwrap(), [[0.0; 0]]);
         assert!(all == last && all == none);
+    }
+}
+
+#[test]
+fn the_last_logits_of_a_batch_are_those_of_each_text_alone() {
+    for isa in Isa::available() {
+        let model = model(&ModelConfig::v4(30, 32, 2), 3, cpu(isa, 2));
+        let text = tokens(30, 300);
+        // Of every length that the end of a pass treats in its own way, and across the border of two passes.
+        let texts = [1, 2, 3, 1, 100, 147, 2, 5, 280].map(|len| &text[300 - len..]);
+        let alone = texts.map(|text| in_chunks(&model, text, 1));
+        for outputs in [Outputs::Last, Outputs::None] {
+            let mut states = texts.map(|_| model.new_state());
+            let segments = texts.iter().zip(&mut states);
+            let mut segments: Vec<_> = segments.map(|(tokens, state)| Segment { tokens, state }).collect();
+            let logits = model.eval_batch(&mut segments, outputs).unwrap();
+            for ((alone, logits), state) in alone.iter().zip(logits).zip(&states) {
+                let wanted = if outputs == Outputs::Last { 30 } else { 0 };
+                assert!(logits == alone.logits[alone.logits.len() - wanted..], "{isa}");
+                assert!(*state == alone.state, "{isa}");
+            }
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::PoisonError;
 
 use super::arena::Arena;
-use super::exec::Infer;
+use super::exec::{Infer, Needed};
 use super::model::Model;
 use crate::error::{Error, Result};
 use crate::state::State;
@@ -54,6 +54,10 @@ pub(super) struct Scratch {
     tokens: Vec<u32>,
     rows: Vec<Range<usize>>,
     outputs: Vec<usize>,
+    /// See [`Needed`].
+    kept: Vec<Range<usize>>,
+    needed_rows: Vec<Range<usize>>,
+    needed_outputs: Vec<usize>,
     parts: Vec<Part>,
 }
 
@@ -98,7 +102,17 @@ impl Model {
         let n_vocab = self.shared.config.n_vocab;
         let mut next = Position::default();
         while scratch.plan(segments, outputs, &mut next) {
-            let Scratch { arena, activations, tokens, rows, outputs, parts } = &mut *scratch;
+            let Scratch {
+                arena,
+                activations,
+                tokens,
+                rows,
+                outputs,
+                kept,
+                needed_rows,
+                needed_outputs,
+                parts,
+            } = &mut *scratch;
             // A pass takes consecutive segments, so its states are a stretch too.
             let members = parts.first().map_or(0, |part| part.segment)..next.planned;
             let mut states: Vec<_> =
@@ -113,6 +127,7 @@ impl Model {
                 segments: rows,
                 states: &mut states,
                 outputs,
+                needed: Needed { kept, segments: needed_rows, outputs: needed_outputs },
             };
             let logits = self.shared.network.forward(&mut infer);
             let mut logits = arena.get(logits);
@@ -155,6 +170,9 @@ impl Scratch {
         self.tokens.clear();
         self.rows.clear();
         self.outputs.clear();
+        self.kept.clear();
+        self.needed_rows.clear();
+        self.needed_outputs.clear();
         self.parts.clear();
         while self.tokens.len() < PASS
             && let Some(segment) = segments.get(next.segment)
@@ -171,6 +189,12 @@ impl Scratch {
                 Outputs::All => tokens.len(),
             };
             self.outputs.extend(self.tokens.len() - count..self.tokens.len());
+            // The outputs and the row before them; at least the last row, which the state takes.
+            let kept = (count + 1).min(tokens.len());
+            self.kept.push(self.tokens.len() - kept..self.tokens.len());
+            let first = self.needed_rows.last().map_or(0, |rows| rows.end);
+            self.needed_rows.push(first..first + kept);
+            self.needed_outputs.extend(first + kept - count..first + kept);
             self.parts.push(Part { segment: next.segment, tokens, outputs: count });
             next.planned = next.segment + 1;
             (next.segment, next.token) = if done { (next.segment + 1, 0) } else { (next.segment, end) };

@@ -30,6 +30,19 @@ pub struct Infer<'a, 's> {
     pub(super) states: &'a mut [&'s mut [f32]],
     /// The rows whose logits are wanted, ascending.
     pub(super) outputs: &'a [usize],
+    /// What is left of the rows after [`needed`](Exec::needed).
+    pub(super) needed: Needed<'a>,
+}
+
+/// The rows that the end of a pass needs.
+#[derive(Clone, Copy)]
+pub(super) struct Needed<'a> {
+    /// Ranges of the pass's rows, one a segment: its last ones.
+    pub(super) kept: &'a [Range<usize>],
+    /// The same rows, counted from 0 once the others are gone.
+    pub(super) segments: &'a [Range<usize>],
+    /// Those of them whose logits are wanted, ascending.
+    pub(super) outputs: &'a [usize],
 }
 
 impl Exec for Infer<'_, '_> {
@@ -98,17 +111,14 @@ impl Exec for Infer<'_, '_> {
         y
     }
 
+    fn needed(&mut self, x: Tensor) -> Tensor {
+        let Needed { kept, segments, outputs } = self.needed;
+        (self.segments, self.outputs) = (segments, outputs);
+        self.rows(x, kept.iter().cloned().flatten(), kept.iter().map(Range::len).sum())
+    }
+
     fn outputs(&mut self, x: Tensor) -> Tensor {
-        if self.outputs.len() == x.rows() {
-            return x;
-        }
-        let width = x.width();
-        let ([y], before, [out]) = self.arena.push(self.outputs.len(), width);
-        let x = before.get(x);
-        for (out, &row) in out.chunks_exact_mut(width).zip(self.outputs) {
-            out.copy_from_slice(&x[row * width..][..width]);
-        }
-        y
+        self.rows(x, self.outputs.iter().copied(), self.outputs.len())
     }
 
     fn keep<const N: usize>(&mut self, live: [Tensor; N]) -> [Tensor; N] {
@@ -117,6 +127,20 @@ impl Exec for Infer<'_, '_> {
 }
 
 impl Infer<'_, '_> {
+    /// The `count` rows of `x` that `rows` names, ascending.
+    fn rows(&mut self, x: Tensor, rows: impl Iterator<Item = usize>, count: usize) -> Tensor {
+        if count == x.rows() {
+            return x;
+        }
+        let width = x.width();
+        let ([y], before, [out]) = self.arena.push(count, width);
+        let x = before.get(x);
+        for (out, row) in out.chunks_exact_mut(width).zip(rows) {
+            out.copy_from_slice(&x[row * width..][..width]);
+        }
+        y
+    }
+
     /// A tensor (rows of x, width) computed from `x`.
     fn map(&mut self, x: Tensor, width: usize, compute: impl FnOnce(&Cpu, &[f32], &mut [f32])) -> Tensor {
         let ([y], before, [out]) = self.arena.push(x.rows(), width);

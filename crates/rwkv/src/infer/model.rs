@@ -211,10 +211,67 @@ impl fmt::Debug for Model {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::file::write_model;
+    use crate::quantize;
+
+    /// Writes an FP32 model whose values depend on `seed`.
+    fn write(path: &Path, seed: usize) {
+        let config = ModelConfig::v4(7, 32, 2);
+        let (_, layout, _) = Network::new(&config);
+        let value = |i: usize| -(((i + seed) * 37 % 101) as f32) / 101.0;
+        let values: Vec<Vec<_>> =
+            layout.specs().iter().map(|spec| (0..spec.len()).map(value).collect()).collect();
+        write_model(path, &config, &layout, &values, DataType::F32).unwrap();
+    }
+
+    fn load(path: &Path) -> Model {
+        Model::load(path, &LoadOptions { threads: Some(1), ..Default::default() }).unwrap()
+    }
 
     #[test]
     fn models_are_shared_between_threads() {
         fn check<T: Send + Sync + Clone>() {}
         check::<Model>();
+    }
+
+    #[test]
+    fn models_of_one_file_share_its_weights_until_the_file_is_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.bin");
+        write(&path, 1);
+        let (first, again, of_the_folder) = (load(&path), load(&path), load(folder.path()));
+        assert!(Arc::ptr_eq(&first.shared, &again.shared));
+        assert!(Arc::ptr_eq(&first.shared, &of_the_folder.shared));
+        write(&path, 2);
+        let other = load(&path);
+        assert!(!Arc::ptr_eq(&first.shared, &other.shared));
+        let read = |model: &Model| model.eval(&[1, 2, 3], &mut model.new_state()).unwrap();
+        assert_ne!(read(&first), read(&other));
+        assert_eq!(read(&first), read(&again));
+    }
+
+    #[test]
+    fn loading_says_how_far_it_is_and_can_be_stopped() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, small) = (folder.path().join("model.bin"), folder.path().join("small.bin"));
+        write(&path, 1);
+        let go_on = |_, _| ControlFlow::Continue(());
+        quantize(&path, &small, DataType::Q5_0, &LoadOptions::default(), go_on).unwrap();
+        let cpu = LoadOptions { threads: Some(2), ..Default::default() }.start_cpu().unwrap();
+        let mut calls = 0;
+        let stopped = Model::load_with(&small, Arc::clone(&cpu), |_, _| {
+            calls += 1;
+            if calls == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        assert_eq!((stopped.unwrap_err().code(), calls), ("ABORTED", 3));
+        let mut seen = Vec::new();
+        let model = Model::load_with(&small, cpu, |done, total| {
+            seen.push((done, total));
+            ControlFlow::Continue(())
+        });
+        assert_eq!(model.unwrap().data_type(), DataType::Q5_0);
+        let total = std::fs::metadata(&small).unwrap().len();
+        assert!(seen.is_sorted() && seen.iter().all(|&(done, of)| done <= of && of == total));
+        assert_eq!((seen[0].0, seen[seen.len() - 1].0), (0, total));
     }
 }

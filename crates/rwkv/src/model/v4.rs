@@ -63,10 +63,13 @@ struct ChannelMix {
 pub(super) fn forward<E: Exec>(e: &mut E, m: &Rwkv4) -> E::Tensor {
     let emb = e.embed(m.emb); // (T, D)
     let mut x = layer_norm(e, &m.ln0, emb);
-    for block in &m.blocks {
+    for (i, block) in m.blocks.iter().enumerate() {
         let att = layer_norm(e, &block.ln1, x);
         let att = time_mix(e, &block.att, att);
         x = e.add(x, att);
+        if i + 1 == m.blocks.len() {
+            x = e.needed(x); // (T', D): a prompt wants the last logits alone
+        }
         let ffn = layer_norm(e, &block.ln2, x);
         let ffn = channel_mix(e, &block.ffn, ffn);
         x = e.add(x, ffn);

@@ -240,6 +240,11 @@ impl Exec for Tape {
     }
 
     /// The loss is over every token: all rows are outputs.
+    fn needed(&mut self, x: Tensor) -> Tensor {
+        x
+    }
+
+    /// As above.
     fn outputs(&mut self, x: Tensor) -> Tensor {
         x
     }
