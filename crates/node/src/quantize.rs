@@ -1,5 +1,8 @@
 //! Model files made into quantized ones.
 
+// napi leaves its registration out of test builds, and with it the only use of what is here.
+#![cfg_attr(test, allow(dead_code))]
+
 use std::ops::ControlFlow;
 
 use napi::bindgen_prelude::AsyncTask;
