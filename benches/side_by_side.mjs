@@ -5,6 +5,9 @@
 // Each measurement is a process of its own: threads that one library leaves spinning must not disturb the other. A pair
 // is one measurement of each, and pairs begin with A and B in turn. Ratios say how many times faster A is than B, pair by
 // pair; what is printed is their median, the least and the greatest.
+//
+// Between the two, a third process only reads the weights of a token, again and again, with as many threads: decoding reads
+// them too, so this is the most that any library could do at that moment.
 
 import { spawnSync } from 'node:child_process'
 import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, readSync, rmSync, statSync } from 'node:fs'
@@ -12,6 +15,10 @@ import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
+import { tokenBytes } from './token_bytes.mjs'
+
+/** Fewer bytes a token than this may stay in a processor's last cache. */
+const MAY_BE_CACHED = 64e6
 
 const usage = `node benches/side_by_side.mjs LIB_A LIB_B MODEL
   --threads N     threads of each library (2)
@@ -22,7 +29,9 @@ const usage = `node benches/side_by_side.mjs LIB_A LIB_B MODEL
   --chunk-b N     size of B's chunks (64; rwkv.cpp aborts when a chunk is too long for its graph)
   --env-a K=V     an environment variable for A, such as RWKV_ISA=avx2; may be given again
   --env-b K=V     the same for B
-  --json          print an object with every measurement instead of a table`
+  --json          print an object with every measurement instead of a table
+
+The weights are also only read, by as many threads, between the two libraries of each pair: the bound on decoding.`
 
 const { values: options, positionals } = parse()
 const [libraryA, libraryB, model] = positionals.map(path => resolve(path))
@@ -39,12 +48,16 @@ for (const chunk of ['chunk-a', 'chunk-b']) {
   }
 }
 
+const { perToken, embedding } = weights()
 const folder = mkdtempSync(join(tmpdir(), 'side-by-side-'))
 process.on('exit', () => rmSync(folder, { recursive: true }))
 measureAll()
 
 function measureAll() {
-  const worker = compile()
+  const worker = compile('side_by_side.c', ['-O2', '-ldl'])
+  // For this very processor: the widest loads that it has.
+  const native = process.arch === 'arm64' ? '-mcpu=native' : '-march=native'
+  const reader = compile('side_by_side_memory.c', ['-O3', native, '-pthread'])
   const sides = {
     a: { library: libraryA, chunk: counts['chunk-a'], env: environment(options['env-a']) },
     b: { library: libraryB, chunk: counts['chunk-b'], env: environment(options['env-b']) },
@@ -52,10 +65,11 @@ function measureAll() {
   warm(model)
   const pairs = []
   for (let pair = 0; pair < counts.pairs; pair++) {
-    const order = pair % 2 === 0 ? ['a', 'b'] : ['b', 'a']
-    const found = {}
-    for (const side of order) found[side] = measure(worker, side, sides[side])
-    pairs.push({ a: found.a, b: found.b })
+    const [first, second] = pair % 2 === 0 ? ['a', 'b'] : ['b', 'a']
+    const found = { [first]: measure(worker, first, sides[first]) }
+    const memory = read(reader)
+    found[second] = measure(worker, second, sides[second])
+    pairs.push({ a: found.a, b: found.b, memory })
     if (!options.json) process.stderr.write(`\rpair ${pair + 1} of ${counts.pairs}`)
   }
   if (!options.json) process.stderr.write('\r\x1b[K')
@@ -73,12 +87,24 @@ function warm(path) {
 /** One run of one library. */
 function measure(worker, side, { library, chunk, env }) {
   const args = [library, model, counts.threads, counts.decode, counts.prefill, chunk, join(folder, side)]
-  const { status, signal, stdout, stderr, error } = spawnSync(worker, args.map(String), {
+  return run(library, worker, args, env)
+}
+
+/** One run of the threads that only read what decoding has to read; `decode` is how many tokens a second that would be. */
+function read(reader) {
+  const args = [model, counts.threads, counts.decode, embedding.begin, embedding.end]
+  const { bytesPerSecond } = run('reading the weights', reader, args)
+  return { decode: bytesPerSecond / perToken, bytesPerSecond }
+}
+
+/** What a program found. */
+function run(name, program, args, env) {
+  const { status, signal, stdout, stderr, error } = spawnSync(program, args.map(String), {
     encoding: 'utf8',
     env: { ...process.env, ...env },
   })
   if (error) fail(error.message)
-  if (status !== 0) fail(`${library} ended with ${signal ?? status}\n${stderr}`)
+  if (status !== 0) fail(`${name} ended with ${signal ?? status}\n${stderr}`)
   // A library may have printed something of its own before.
   return JSON.parse(stdout.trim().split('\n').at(-1))
 }
@@ -92,40 +118,59 @@ function report(pairs, difference) {
     { name: 'firstToken', unit: 's', faster: -1 },
     { name: 'peakMiB', unit: 'MiB', faster: -1 },
   ].map(({ name, unit, faster }) => {
-    const ratios = pairs.map(({ a, b }) => (a[name] / b[name]) ** faster).sort((x, y) => x - y)
     return {
       name,
       unit,
       a: median(pairs.map(({ a }) => a[name])),
       b: median(pairs.map(({ b }) => b[name])),
-      ratio: median(ratios),
-      least: ratios[0],
-      greatest: ratios.at(-1),
+      ...spread(pairs.map(({ a, b }) => (a[name] / b[name]) ** faster)),
     }
   })
+  const memory = {
+    bytesPerToken: perToken,
+    mayBeCached: perToken < MAY_BE_CACHED,
+    decode: median(pairs.map(({ memory }) => memory.decode)),
+    gigabytesPerSecond: median(pairs.map(({ memory }) => memory.bytesPerSecond / 1e9)),
+    shareA: spread(pairs.map(({ a, memory }) => a.decode / memory.decode)),
+    shareB: spread(pairs.map(({ b, memory }) => b.decode / memory.decode)),
+    overB: spread(pairs.map(({ b, memory }) => memory.decode / b.decode)),
+  }
   if (options.json) {
-    console.log(JSON.stringify({ a: libraryA, b: libraryB, model, megabytes, ...counts, difference, quantities, pairs }))
+    const settings = { a: libraryA, b: libraryB, model, megabytes, ...counts }
+    console.log(JSON.stringify({ ...settings, difference, quantities, memory, pairs }))
     return
   }
   console.log(`A ${libraryA}\nB ${libraryB}`)
   console.log(`${model}, ${megabytes.toFixed(0)} MB; ${counts.threads} threads, ${counts.pairs} pairs`)
   console.log(`${'median'.padEnd(22)}${'A'.padStart(10)}${'B'.padStart(10)}   A over B`)
-  for (const { name, unit, a, b, ratio, least, greatest } of quantities) {
+  for (const { name, unit, a, b, ...ratio } of quantities) {
     const label = `${name === 'peakMiB' ? 'peak memory' : name === 'firstToken' ? 'to first token' : name}, ${unit}`
-    const range = `${ratio.toFixed(2)}× (${least.toFixed(2)}–${greatest.toFixed(2)})`
-    console.log(`${label.padEnd(22)}${digits(a).padStart(10)}${digits(b).padStart(10)}   ${range}`)
+    console.log(`${label.padEnd(22)}${digits(a).padStart(10)}${digits(b).padStart(10)}   ${times(ratio)}`)
   }
+  reportMemory(memory)
   console.log(`largest difference of the logits after ${counts.prefill} tokens: ${difference.toExponential(1)}`)
 }
 
-/** The worker, compiled. */
-function compile() {
-  const program = join(folder, 'worker')
-  const source = fileURLToPath(new URL('side_by_side.c', import.meta.url))
+/** How near decoding came to the bound. */
+function reportMemory({ bytesPerToken, mayBeCached, decode, gigabytesPerSecond, shareA, shareB, overB }) {
+  const percent = ({ ratio }) => `${(100 * ratio).toFixed(0)} %`
+  const label = 'memory, tokens/s'.padEnd(22)
+  const speed = `${digits(bytesPerToken / 1e6)} MB a token at ${digits(gigabytesPerSecond)} GB/s, only read`
+  console.log(`${label}${digits(decode).padStart(10)}${' '.repeat(10)}   ${speed}`)
+  console.log(`${'decode, share of it'.padEnd(22)}${percent(shareA).padStart(10)}${percent(shareB).padStart(10)}`)
+  console.log(`the most that any program could decode, over B: ${times(overB)}`)
+  if (mayBeCached) {
+    console.log('so few bytes may stay in the last cache: then the bound is one of the caches, not of memory')
+  }
+}
+
+/** A program in C of this folder, compiled. */
+function compile(name, flags) {
+  const program = join(folder, name.replace('.c', ''))
+  const source = fileURLToPath(new URL(name, import.meta.url))
   const compiler = process.env.CC ?? 'cc'
-  const { status, stderr, error } = spawnSync(compiler, ['-O2', '-Wall', source, '-o', program, '-ldl'], {
-    encoding: 'utf8',
-  })
+  const args = ['-Wall', source, '-o', program, ...flags]
+  const { status, stderr, error } = spawnSync(compiler, args, { encoding: 'utf8' })
   if (error) fail(`cannot run the C compiler ${compiler}: ${error.message}; install one, or set CC`)
   if (status !== 0) fail(stderr)
   return program
@@ -141,6 +186,15 @@ function largestDifference(x, y) {
   return x.reduce((largest, value, i) => Math.max(largest, Math.abs(value - y[i])), 0)
 }
 
+/** The median of what the pairs found, the least and the greatest. */
+function spread(ratios) {
+  return { ratio: median(ratios), least: Math.min(...ratios), greatest: Math.max(...ratios) }
+}
+
+function times({ ratio, least, greatest }) {
+  return `${ratio.toFixed(2)}× (${least.toFixed(2)}–${greatest.toFixed(2)})`
+}
+
 function median(values) {
   const sorted = values.toSorted((x, y) => x - y)
   const middle = sorted.length >> 1
@@ -150,6 +204,14 @@ function median(values) {
 /** Three digits, and all those before the point. */
 function digits(value) {
   return value >= 100 ? value.toFixed(0) : value.toPrecision(3)
+}
+
+function weights() {
+  try {
+    return tokenBytes(model)
+  } catch (error) {
+    return fail(error.message)
+  }
 }
 
 function environment(settings) {
