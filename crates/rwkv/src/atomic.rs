@@ -2,19 +2,21 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
 /// Writes `path` through `body` so that a crash, a full disk or an error at any point leaves the old file, or none.
 ///
-/// The bytes go to a new file in the same folder, which is flushed to the disk and then renamed over `path`. On an
-/// error the new file is removed, and [`Error::Io`] names `path`.
+/// The bytes go to a new file in the same folder, which is flushed to the disk and then renamed over `path`; if that is a
+/// link to a file, over that file. On an error the new file is removed, and [`Error::Io`] names `path`. What is there and
+/// is no file, such as `/dev/null` or a pipe, is refused.
 pub fn write_atomically(path: &Path, body: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
     replace(path, body).map_err(Error::io("write", path))
 }
 
 fn replace(path: &Path, body: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    let path = &*target(path)?;
     let name =
         path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not a file name"))?;
     let folder = match path.parent() {
@@ -32,7 +34,7 @@ fn replace(path: &Path, body: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> 
         use std::os::unix::fs::PermissionsExt;
         builder.permissions(std::fs::Permissions::from_mode(0o666));
     }
-    let file = builder.tempfile_in(folder)?;
+    let file = builder.tempfile_in(folder).map_err(|error| cannot_create(folder, error))?;
     let mut writer = BufWriter::with_capacity(1 << 18, file);
     body(&mut writer)?;
     let file = writer.into_inner().map_err(io::IntoInnerError::into_error)?;
@@ -43,6 +45,32 @@ fn replace(path: &Path, body: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> 
         let _ = folder.sync_all();
     }
     Ok(())
+}
+
+/// The file that is to be replaced. Renaming would put a file in the place of a device, a pipe or a link.
+fn target(path: &Path) -> io::Result<PathBuf> {
+    let Ok(there) = std::fs::metadata(path) else { return Ok(path.to_owned()) };
+    if there.is_dir() {
+        return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a folder; name a file in it"));
+    }
+    if !there.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+    }
+    if std::fs::symlink_metadata(path)?.is_symlink() {
+        return std::fs::canonicalize(path);
+    }
+    Ok(path.to_owned())
+}
+
+/// Why there can be no new file in `folder`, without its own name, which means nothing to anyone.
+fn cannot_create(folder: &Path, error: io::Error) -> io::Error {
+    let kind = error.kind();
+    let problem = match kind {
+        _ if !folder.is_dir() => format!("there is no folder {}; make it first", folder.display()),
+        io::ErrorKind::PermissionDenied => format!("no permission to make a file in {}", folder.display()),
+        _ => return error,
+    };
+    io::Error::new(kind, problem)
 }
 
 #[cfg(test)]
@@ -92,11 +120,42 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
         std::fs::write(&file, "x").unwrap();
-        for path in [folder.path().join("missing/a.bin"), file.join("a.bin"), folder.path().to_owned()] {
+        for (path, says) in [
+            (folder.path().join("missing/a.bin"), "missing; make it first"),
+            (file.join("a.bin"), "there is no folder"),
+            (folder.path().to_owned(), "it is a folder"),
+        ] {
             let error = write_atomically(&path, |w| w.write_all(b"x")).unwrap_err();
             assert!(matches!(&error, Error::Io { path: named, .. } if *named == path), "{error}");
+            assert!(error.to_string().contains(says) && !error.to_string().contains("at path"), "{error}");
         }
         assert_eq!(names(folder.path()), ["file"]);
+        let denied = cannot_create(folder.path(), io::ErrorKind::PermissionDenied.into());
+        assert_eq!(denied.kind(), io::ErrorKind::PermissionDenied);
+        assert!(denied.to_string().contains(&folder.path().display().to_string()), "{denied}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_is_replaced_through_a_link_and_nothing_else_by_a_file() {
+        use std::os::unix::fs::{FileTypeExt, symlink};
+        use std::os::unix::net::UnixListener;
+        let folder = tempfile::tempdir().unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        let (link, file) = (folder.path().join("link"), elsewhere.path().join("file"));
+        std::fs::write(&file, "old").unwrap();
+        symlink(&file, &link).unwrap();
+        write_atomically(&link, |w| w.write_all(b"new")).unwrap();
+        assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "new");
+        assert_eq!(names(elsewhere.path()), ["file"]);
+
+        let socket = folder.path().join("socket");
+        let _listener = UnixListener::bind(&socket).unwrap();
+        let error = write_atomically(&socket, |w| w.write_all(b"x")).unwrap_err();
+        assert!(error.to_string().contains("it is not a regular file"), "{error}");
+        assert!(std::fs::symlink_metadata(&socket).unwrap().file_type().is_socket());
+        assert_eq!(names(folder.path()), ["link", "socket"]);
     }
 
     #[cfg(unix)]
