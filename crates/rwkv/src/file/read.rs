@@ -9,6 +9,9 @@ use crate::error::{Error, Fault, Result};
 /// The longest name of any published model has 32 bytes.
 const MAX_NAME: usize = 256;
 
+/// What to do with a file that ends before its time.
+const GET_IT_AGAIN: &str = "it is cut short or damaged, so copy or make it again";
+
 /// Reads the header and the directory of all tensors, to the last byte.
 pub(super) fn directory(path: &Path, bytes: &[u8]) -> Result<(Header, Vec<TensorInfo>)> {
     let mut cursor = Cursor { path, bytes, at: 0 };
@@ -68,7 +71,7 @@ fn tensor(cursor: &mut Cursor<'_>) -> Result<TensorInfo> {
     let offset = cursor.at;
     let left = cursor.left();
     if left < 12 {
-        let problem = format!("{left} trailing bytes; a tensor's header has at least 12");
+        let problem = format!("{left} trailing bytes; a tensor's header has at least 12; {GET_IT_AGAIN}");
         return Err(cursor.fault(None, offset, problem).of_kind(Fault::Truncated));
     }
     let dim_count = cursor.u32();
@@ -88,7 +91,7 @@ fn tensor(cursor: &mut Cursor<'_>) -> Result<TensorInfo> {
     let needed = 4 * dim_count as usize + name_len;
     if cursor.left() < needed {
         let problem = format!(
-            "the file ends within a tensor's header: {needed} bytes expected, {} left",
+            "the file ends within a tensor's header: {needed} bytes expected, {} left; {GET_IT_AGAIN}",
             cursor.left()
         );
         return Err(cursor.fault(None, dims_at, problem).of_kind(Fault::Truncated));
@@ -108,7 +111,9 @@ fn tensor(cursor: &mut Cursor<'_>) -> Result<TensorInfo> {
     };
     let left = cursor.left();
     if size > left as u64 {
-        let problem = format!("{dims:?} values of {data_type} are {size} bytes; the file has {left} left");
+        let problem = format!(
+            "{dims:?} values of {data_type} are {size} bytes; the file has {left} left; {GET_IT_AGAIN}"
+        );
         return Err(cursor.fault(Some(name), data_at, problem).of_kind(Fault::Truncated));
     }
     cursor.at += size as usize;
