@@ -181,6 +181,17 @@ describe('quantize', async () => {
         message: expect.stringContaining(missing),
       })
     }
+    const absent = undefined as unknown as string
+    for (const [name, words] of [
+      ['input', [absent, output, 'Q4_0']],
+      ['output', [input, absent, 'Q4_0']],
+      ['format', [input, output, absent as QuantizedFormat]],
+    ] as [string, Parameters<typeof quantize>][]) {
+      await expect(quantize(...words)).rejects.toMatchObject({
+        code: 'INVALID_OPTION',
+        message: `${name} is undefined; it must be a string`,
+      })
+    }
     await expect(quantize(input, output, 'Q4_0', { threads: 1.5 })).rejects.toMatchObject({
       code: 'INVALID_OPTION',
       message: expect.stringContaining('threads'),
@@ -235,7 +246,8 @@ describe('quantize', async () => {
     })
 
     it('all three words must be there', async () => {
-      expect(await rwkv(input, output)).toMatchObject({ code: 2, err: 'rwkv: FORMAT is missing\n' })
+      const err = 'rwkv: FORMAT is missing\n  rwkv quantize IN OUT FORMAT; rwkv help quantize says more\n'
+      expect(await rwkv(input, output)).toMatchObject({ code: 2, err })
       expect((await rwkv('--help')).out).toContain('rwkv quantize IN OUT FORMAT [options]')
     })
   })

@@ -15,6 +15,16 @@ export function wholeNumber(name: string, value: number | undefined): number | u
   throw new RwkvError('INVALID_OPTION', `${name} is ${value}; it must be a whole number, at least 0`)
 }
 
+/**
+ * Passes a string. Untyped programs forget one now and then, and Rust could not say which.
+ *
+ * @throws {RwkvError} `INVALID_OPTION`, naming the option.
+ */
+export function text(name: string, value: string): string {
+  if (typeof value === 'string') return value
+  throw new RwkvError('INVALID_OPTION', `${name} is ${value}; it must be a string`)
+}
+
 /** As {@link wholeNumber}, and at least 1. */
 export function checkPositive(name: string, value: number): number {
   if (wholeNumber(name, value) > 0) return value

@@ -2,7 +2,7 @@ import { stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { NativeModel } from '#native'
 import { cancellable } from './cancel.js'
-import { checkPositive, wholeNumber } from './checks.js'
+import { checkPositive, text, wholeNumber } from './checks.js'
 import { call, RwkvError } from './errors.js'
 import { native, Pending } from './internal.js'
 import type { Bench, BenchOptions, EvaluateOptions, LoadOptions, ModelConfig, TextLoss } from './options.js'
@@ -70,7 +70,7 @@ export class Model implements Disposable, AsyncDisposable {
    */
   static async load(path: string, options: LoadOptions = {}): Promise<Model> {
     const threads = wholeNumber('threads', options.threads)
-    const model = await cancellable(options, cancel => NativeModel.load(path, threads, cancel))
+    const model = await cancellable(options, cancel => NativeModel.load(text('path', path), threads, cancel))
     try {
       const tokenizer = await findTokenizer(path, model.info.nVocab)
       return new Model(path, model, tokenizer)

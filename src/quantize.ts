@@ -1,6 +1,6 @@
 import { quantize as nativeQuantize } from '#native'
 import { cancellable } from './cancel.js'
-import { wholeNumber } from './checks.js'
+import { text, wholeNumber } from './checks.js'
 import type { QuantizedFormat, QuantizeOptions, QuantizeResult } from './options.js'
 
 /**
@@ -33,6 +33,7 @@ export async function quantize(
   options: QuantizeOptions = {},
 ): Promise<QuantizeResult> {
   const threads = wholeNumber('threads', options.threads)
-  const made = await cancellable(options, cancel => nativeQuantize(input, output, format, threads, cancel))
+  const words = [text('input', input), text('output', output), text('format', format)] as const
+  const made = await cancellable(options, cancel => nativeQuantize(...words, threads, cancel))
   return made as QuantizeResult
 }

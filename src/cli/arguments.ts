@@ -26,11 +26,13 @@ type ValueOf<K extends Option['kind']> = K extends 'text' ? string : K extends '
  * Reads what follows the verb.
  *
  * @param args The words after the verb.
+ * @param verb Its name, for hints.
  * @param positionals Names of the words that are no options, such as `['MODEL']`; each must be there.
  * @throws {UsageError} naming the option that is unknown, has no value or is not a number.
  */
 export function readArguments<O extends Options>(
   args: readonly string[],
+  verb: string,
   positionals: readonly string[],
   options: O,
 ): { words: string[]; values: Values<O> } {
@@ -57,7 +59,7 @@ export function readArguments<O extends Options>(
       )
     values[known.name] = readValue(token.rawName, known.option, token.value)
   }
-  checkWords(words, positionals)
+  checkWords(words, verb, positionals)
   return { words, values: values as Values<O> }
 }
 
@@ -76,9 +78,13 @@ function readValue(flag: string, option: Option, value: string | undefined): str
   return number
 }
 
-function checkWords(words: readonly string[], positionals: readonly string[]): void {
+function checkWords(words: readonly string[], verb: string, positionals: readonly string[]): void {
   const missing = positionals[words.length]
-  if (missing) throw new UsageError(`${missing} is missing`)
+  if (missing)
+    throw new UsageError(
+      `${missing} is missing`,
+      `rwkv ${verb} ${positionals.join(' ')}; rwkv help ${verb} says more`,
+    )
   const extra = words[positionals.length]
   if (extra !== undefined)
     throw new UsageError(`unexpected argument "${extra}"`, 'quote a value that has spaces')

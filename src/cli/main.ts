@@ -32,7 +32,7 @@ async function main(args: readonly string[]): Promise<number> {
     console.log(helpOn(verb))
     return 0
   }
-  const { words, values } = readArguments(rest, verb.positionals, verb.options)
+  const { words, values } = readArguments(rest, verb.name, verb.positionals, verb.options)
   const output = new Output(values.json === true)
   try {
     return await verb.run(words, values, output)
