@@ -33,6 +33,7 @@ describe('rwkv', async () => {
   beforeAll(async () => {
     data = await writeText(folder)
     run = await trainTiny(folder)
+    await writeFile(join(folder, 'empty.txt'), '')
   })
 
   it('train --json: one object a line, the last one sums it up', async () => {
@@ -257,6 +258,7 @@ describe('rwkv', async () => {
       [['eval'], 2, 'MODEL is missing'],
       [['eval', 'RUN'], 2, '--data is missing'],
       [['eval', 'RUN', '--data', 'DATA', '--ctx-len', 0], 2, '--ctx-len is 0'],
+      [['eval', 'RUN', '--data', 'EMPTY'], 1, /empty.txt: a text of 0 tokens; it takes 2/],
       [['generate', 'none', '--prompt', 'x'], 1, 'none'],
       [['generate', 'RUN', '--prompt', 'Ω'], 1, "character 'Ω'"],
       [['generate', 'RUN', '--temperature', -1], 2, '--temperature is -1'],
@@ -271,7 +273,12 @@ describe('rwkv', async () => {
       [['bench', 'RUN', '--seconds', -1], 2, '--seconds is -1'],
     ]
     it.each(cases)('%j', async (words, code, says) => {
-      const places: Record<string, string> = { DATA: data, RUN: run, OUT: join(folder, 'out') }
+      const places: Record<string, string> = {
+        DATA: data,
+        RUN: run,
+        OUT: join(folder, 'out'),
+        EMPTY: join(folder, 'empty.txt'),
+      }
       const args = words.map(word => places[word] ?? word)
       const { out, err, ...result } = await rwkv(...args)
       expect(result.code).toBe(code)

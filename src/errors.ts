@@ -18,7 +18,7 @@ export type ErrorCode =
   | 'UNKNOWN_CHARACTER'
   /** A text that is not UTF-8. */
   | 'INVALID_UTF8'
-  /** Data that cannot be trained on, such as a text shorter than the context. */
+  /** Data that cannot be trained on or evaluated, such as a text shorter than the context. */
   | 'DATA'
   /** A training run's folder or checkpoint that cannot be used. */
   | 'RUN'

@@ -105,12 +105,15 @@ export class Model implements Disposable, AsyncDisposable {
   /**
    * How well the model predicts a text file: the mean of −ln p(token) over all its tokens.
    *
-   * @throws {RwkvError} `IO`, `INVALID_UTF8`, `UNKNOWN_CHARACTER`, `INVALID_OPTION` or `CLOSED`.
+   * @throws {RwkvError} `IO`, `DATA` for a text of less than two tokens, `INVALID_UTF8`, `UNKNOWN_CHARACTER`,
+   *   `INVALID_OPTION` or `CLOSED`.
    */
   async evaluate(path: string, options: EvaluateOptions = {}): Promise<TextLoss> {
     const ctxLen = options.ctxLen === undefined ? undefined : checkPositive('ctxLen', options.ctxLen)
     const tokenizer = this.tokenizer[native]
-    const work = cancellable(options, cancel => this.#native.evaluate(path, tokenizer, ctxLen, cancel))
+    const work = cancellable(options, cancel =>
+      this.#native.evaluate(text('path', path), tokenizer, ctxLen, cancel),
+    )
     return this.#pending.track(work)
   }
 

@@ -42,8 +42,9 @@ export class Progress {
     const unit = tokenizer.kind === 'byte' ? 'bytes' : 'characters'
     const learned = `${count(trainTokens)} ${unit} to learn, ${count(valTokens)} to validate`
     this.#output.line(`${style.bold(near(data))}: ${learned}, ${tokenizer.nVocab} different ones`)
+    const layers = nLayer === 1 ? '1 layer' : `${nLayer} layers`
     this.#output.line(
-      `RWKV-4 of ${nLayer} layers, ${nEmbd} wide: ${count(parameters)} parameters · ${isa}, ${precision}, ${threads} threads · ${out}`,
+      `RWKV-4 of ${layers}, ${nEmbd} wide: ${count(parameters)} parameters · ${isa}, ${precision}, ${threads} threads · ${out}`,
     )
     if (steps > 0) this.#output.line(`going on after step ${count(steps)}`)
   }

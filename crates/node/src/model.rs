@@ -222,6 +222,11 @@ impl NativeModel {
             let path = Path::new(&path);
             let bytes = std::fs::read(path).map_err(rwkv::Error::io("read", path))?;
             let tokens = tokenizer.encode_bytes(&bytes, path)?;
+            if tokens.len() < 2 {
+                let problem =
+                    format!("a text of {} tokens; it takes 2, one to predict the other from", tokens.len());
+                return Err(rwkv::Error::Data { path: path.to_owned(), problem }.into());
+            }
             let mut stopped = Ok(());
             let result = model.evaluate(&tokens, ctx_len.map(|n| n as usize), |done, total| {
                 cancel.progress(done, total);

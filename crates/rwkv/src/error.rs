@@ -100,7 +100,7 @@ pub enum Error {
         /// The first byte that is not part of a character.
         offset: usize,
     },
-    /// Training data that cannot be trained on.
+    /// Data that cannot be trained on, or evaluated.
     #[error("{}: {problem}", path.display())]
     Data {
         /// The file.
