@@ -3,6 +3,7 @@
 //! `y = x wᵀ` with activations `x` (T, cols), weights `w` (rows, cols) in the format of their file and where it was
 //! mapped, at any alignment, and `y` (T, rows).
 
+mod again;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod products;

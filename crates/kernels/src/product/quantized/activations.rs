@@ -11,6 +11,7 @@ use super::unsigned_zero_point;
 use crate::block::rows_per_block;
 use crate::format::BLOCK;
 use crate::isa::Vectors;
+use crate::product::again::ask_to_write;
 use crate::{Cpu, Format, Parts};
 
 /// 32 activations: `scale · integer`, and what a product with them needs besides.
@@ -52,7 +53,8 @@ impl Activations {
         if self.blocks.len() < tokens * per_token {
             self.blocks.resize(tokens * per_token, Quantized::default());
         }
-        let zero = unsigned_zero_point(format);
+        ask_to_write(&self.blocks[..tokens * per_token]);
+        let (vectors, zero) = (cpu.isa().vectors(), unsigned_zero_point(format));
         let parts = Parts::new(&mut self.blocks);
         cpu.run_blocks(tokens, rows_per_block(cols), |range| {
             for token in range {
@@ -60,7 +62,7 @@ impl Activations {
                 for (b, x) in x[token * cols..][..cols].as_chunks().0.iter().enumerate() {
                     // SAFETY: each token is one index's, and its blocks are no other token's.
                     let block = unsafe { parts.item(first * per_token + b * width + token - first) };
-                    *block = quantize(cpu.isa().vectors(), x, zero);
+                    quantize(vectors, x, zero, block);
                 }
             }
         });
@@ -106,29 +108,31 @@ fn tile_of(token: usize, tokens: usize) -> (usize, usize) {
     }
 }
 
-fn quantize(vectors: Vectors, x: &[f32; BLOCK], zero: i32) -> Quantized {
+/// Each tier writes where the block belongs: a block that is returned is copied in pieces that straddle those just
+/// written, and the copy waits for all of them.
+fn quantize(vectors: Vectors, x: &[f32; BLOCK], zero: i32, out: &mut Quantized) {
     match vectors {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: `Cpu::new` has checked that this machine has the tier.
-        Vectors::Avx2 => unsafe { avx2(x, zero) },
+        Vectors::Avx2 => unsafe { avx2(x, zero, out) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        Vectors::Avx512 => unsafe { avx512(x, zero) },
+        Vectors::Avx512 => unsafe { avx512(x, zero, out) },
         #[cfg(target_arch = "aarch64")]
         // SAFETY: as above.
-        Vectors::Neon => unsafe { neon(x, zero) },
-        Vectors::Scalar => scalar(x, zero),
+        Vectors::Neon => unsafe { neon(x, zero, out) },
+        Vectors::Scalar => scalar(x, zero, out),
     }
 }
 
 /// The specification.
-fn scalar(x: &[f32; BLOCK], zero: i32) -> Quantized {
+fn scalar(x: &[f32; BLOCK], zero: i32, out: &mut Quantized) {
     // As integers, magnitudes are in the same order, and NaN comes last.
     let largest = x.iter().map(|x| x.abs().to_bits()).max().unwrap_or(0);
     let (scale, inverse) = scales(f32::from_bits(largest));
-    let integers = x.map(|x| (x * inverse).round_ties_even() as i8);
-    let sum = integers.iter().map(|&q| i32::from(q)).sum();
-    finish(scale, zero, sum, integers)
+    out.integers = x.map(|x| (x * inverse).round_ties_even() as i8);
+    let sum = out.integers.iter().map(|&q| i32::from(q)).sum();
+    finish(scale, zero, sum, out);
 }
 
 /// The scale, and what a value is multiplied with before it is rounded.
@@ -144,13 +148,13 @@ fn scales(largest: f32) -> (f32, f32) {
 }
 
 #[inline(always)]
-fn finish(scale: f32, zero: i32, sum: i32, integers: [i8; BLOCK]) -> Quantized {
-    Quantized { scale, offset: scale * sum as f32, start: -zero * sum, integers }
+fn finish(scale: f32, zero: i32, sum: i32, out: &mut Quantized) {
+    (out.scale, out.offset, out.start) = (scale, scale * sum as f32, -zero * sum);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn avx2(x: &[f32; BLOCK], zero: i32) -> Quantized {
+fn avx2(x: &[f32; BLOCK], zero: i32, out: &mut Quantized) {
     let magnitude = _mm256_set1_epi32(0x7fff_ffff);
     // SAFETY: 32 floats are read.
     let x: [__m256; 4] = std::array::from_fn(|i| unsafe { _mm256_loadu_ps(x.as_ptr().add(8 * i)) });
@@ -174,15 +178,14 @@ fn avx2(x: &[f32; BLOCK], zero: i32) -> Quantized {
     let four = _mm_add_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256::<1>(pairs));
     let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0b01_00_11_10>(four));
     let one = _mm_add_epi32(two, _mm_shuffle_epi32::<0b10_11_00_01>(two));
-    let mut integers = [0; BLOCK];
     // SAFETY: 32 bytes are written.
-    unsafe { _mm256_storeu_si256(integers.as_mut_ptr().cast(), bytes) };
-    finish(scale, zero, _mm_cvtsi128_si32(one), integers)
+    unsafe { _mm256_storeu_si256(out.integers.as_mut_ptr().cast(), bytes) };
+    finish(scale, zero, _mm_cvtsi128_si32(one), out);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn avx512(x: &[f32; BLOCK], zero: i32) -> Quantized {
+fn avx512(x: &[f32; BLOCK], zero: i32, out: &mut Quantized) {
     // SAFETY: 32 floats are read.
     let (a, b) = unsafe { (_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(x.as_ptr().add(16))) };
     let bits = [a, b].map(|x| _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x7fff_ffff)));
@@ -193,18 +196,17 @@ fn avx512(x: &[f32; BLOCK], zero: i32) -> Quantized {
     let finite = if scale.is_nan() { 0 } else { 0xffff };
     let q = [a, b].map(|x| _mm512_maskz_cvtps_epi32(finite, _mm512_mul_ps(x, inverse)));
     let sum = _mm512_reduce_add_epi32(_mm512_add_epi32(q[0], q[1]));
-    let mut integers = [0; BLOCK];
     // SAFETY: 2 × 16 bytes are written.
     unsafe {
-        _mm_storeu_si128(integers.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(q[0]));
-        _mm_storeu_si128(integers.as_mut_ptr().add(16).cast(), _mm512_cvtepi32_epi8(q[1]));
+        _mm_storeu_si128(out.integers.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(q[0]));
+        _mm_storeu_si128(out.integers.as_mut_ptr().add(16).cast(), _mm512_cvtepi32_epi8(q[1]));
     }
-    finish(scale, zero, sum, integers)
+    finish(scale, zero, sum, out);
 }
 
 #[cfg(target_arch = "aarch64")]
 #[target_feature(enable = "neon")]
-fn neon(x: &[f32; BLOCK], zero: i32) -> Quantized {
+fn neon(x: &[f32; BLOCK], zero: i32, out: &mut Quantized) {
     // SAFETY: 32 floats are read.
     let x: [float32x4_t; 8] = std::array::from_fn(|i| unsafe { vld1q_f32(x.as_ptr().add(4 * i)) });
     let bits = x.map(|x| vreinterpretq_u32_f32(vabsq_f32(x)));
@@ -213,13 +215,12 @@ fn neon(x: &[f32; BLOCK], zero: i32) -> Quantized {
     // To the nearest, ties to even; a NaN, as of an infinity times 0, becomes 0 as in the specification.
     let q = x.map(|x| vcvtnq_s32_f32(vmulq_n_f32(x, inverse)));
     let sum = vaddvq_s32(q.into_iter().fold(vdupq_n_s32(0), |a, b| vaddq_s32(a, b)));
-    let mut integers = [0; BLOCK];
-    for (out, q) in integers.as_chunks_mut::<8>().0.iter_mut().zip(q.as_chunks::<2>().0) {
+    for (out, q) in out.integers.as_chunks_mut::<8>().0.iter_mut().zip(q.as_chunks::<2>().0) {
         let words = vcombine_s16(vqmovn_s32(q[0]), vqmovn_s32(q[1]));
         // SAFETY: 8 bytes are written.
         unsafe { vst1_s8(out.as_mut_ptr(), vqmovn_s16(words)) };
     }
-    finish(scale, zero, sum, integers)
+    finish(scale, zero, sum, out);
 }
 
 #[cfg(test)]

@@ -1,14 +1,14 @@
 //! Few tokens: weights are read where they lie.
 //!
 //! The time is that of reading them from memory. So the loop over rows is the outer one, the second strip of tokens finds
-//! a tile's rows in the cache, and nothing is copied. One token's tile is eight rows tall: eight streams keep more of
-//! memory busy than four.
+//! a tile's rows in the cache, and nothing is copied. One token's tile is eight rows tall, since eight streams keep more
+//! of memory busy than four, or no tile at all: see [`one`].
 
 use std::ops::Range;
 
 use super::tile::{Source, tile, with_tokens};
 use super::vector::{ROWS, Stored, Vector};
-use super::{column_block, strips};
+use super::{column_block, one, strips};
 use crate::Parts;
 use crate::product::Weights;
 
@@ -24,6 +24,11 @@ pub(super) unsafe fn outputs<V: Vector, S: Stored>(
     y: &Parts<'_, f32>,
 ) {
     let tokens = x.len() / w.cols;
+    if tokens == 1 && V::LANES == one::LANES {
+        // SAFETY: passed on.
+        unsafe { one::outputs::<V, S>(w, x, rows, y) };
+        return;
+    }
     let mut row = rows.start;
     if tokens == 1 {
         while rows.end - row >= 2 * ROWS {

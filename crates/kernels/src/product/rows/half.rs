@@ -3,6 +3,7 @@
 use half::f16;
 
 use crate::isa::Vectors;
+use crate::product::again::ask_to_write;
 use crate::{Cpu, Parts};
 
 /// The largest finite half.
@@ -18,6 +19,7 @@ const BLOCK: usize = 1 << 14;
 /// If the lengths differ.
 pub(in crate::product) fn round_to_half(cpu: &Cpu, x: &[f32], out: &mut [f32]) {
     assert_eq!(x.len(), out.len());
+    ask_to_write(out);
     let parts = Parts::new(out);
     cpu.run_blocks(x.len(), BLOCK, |block| {
         let x = &x[block.clone()];

@@ -18,6 +18,7 @@ mod lines;
 mod many;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+mod one;
 #[cfg(test)]
 mod tests;
 mod tile;
