@@ -9,6 +9,8 @@ mod neon;
 mod products;
 mod quantized;
 mod rows;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod tiles;
 
 pub use products::{Matrix, Product, Scratch, products};
 pub use quantized::{PANEL, Panels};

@@ -20,6 +20,7 @@ use super::activations::Quantized;
 use super::avx512::{self, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Unpack, unrolled};
 use super::{Activations, PANEL, Panels, put};
 use crate::format::BLOCK;
+use crate::product::tiles::Tiles;
 use crate::{Format, Parts};
 
 /// Rows of a tile of weights: groups of a panel block.
@@ -70,7 +71,7 @@ unsafe fn in_tiles<U: Unpack, const T: usize>(
     let tokens = (x.tokens() - token) / T * T;
     // SAFETY: passed on.
     unsafe {
-        let tiles = Tiles::<T>::configure();
+        let tiles = TokenTiles::<T>::configure();
         for token in (token..token + tokens).step_by(T) {
             let (_, x) = x.tile(token);
             for panel in range.clone() {
@@ -87,7 +88,7 @@ unsafe fn in_tiles<U: Unpack, const T: usize>(
 /// No one else has the outputs, and the CPU has the tier.
 #[inline(always)]
 unsafe fn tile<U: Unpack, const T: usize>(
-    tiles: &Tiles<T>,
+    tiles: &TokenTiles<T>,
     panels: Panels<'_>,
     panel: usize,
     x: &[[Quantized; T]],
@@ -153,35 +154,14 @@ unsafe fn add<U: Unpack, const T: usize>(
 }
 
 /// This thread's tile registers, configured for T tokens until this is dropped.
-struct Tiles<const T: usize> {
-    /// Another thread's tiles are not configured by this.
-    of_this_thread: std::marker::PhantomData<*const ()>,
-}
+struct TokenTiles<const T: usize>(#[allow(dead_code)] Tiles); // kept to be dropped
 
-/// What `ldtilecfg` reads: the rows of each tile and the bytes of a row.
-#[repr(C, align(64))]
-struct Configuration {
-    palette: u8,
-    start_row: u8,
-    reserved: [u8; 14],
-    row_bytes: [u16; 16],
-    rows: [u8; 16],
-}
-
-impl<const T: usize> Tiles<T> {
+impl<const T: usize> TokenTiles<T> {
     /// # Safety
-    /// The CPU has the tier, T is at most 16, and this thread has no other `Tiles`.
+    /// The CPU has the tier, T is at most 16, and this thread has no other tiles.
     unsafe fn configure() -> Self {
-        let mut configuration =
-            Configuration { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
-        configuration.row_bytes[..6].copy_from_slice(&[64, 64, 32, 32, 64, 64]);
-        let (tokens, groups) = (T as u8, GROUPS as u8);
-        configuration.rows[..6].copy_from_slice(&[tokens, tokens, tokens, tokens, groups, groups]);
-        // SAFETY: the instruction reads 64 bytes and changes tiles alone, which no one else uses, by the caller's promise.
-        unsafe {
-            asm!("ldtilecfg [{}]", in(reg) &raw const configuration, options(nostack, preserves_flags));
-        };
-        Self { of_this_thread: std::marker::PhantomData }
+        // SAFETY: passed on.
+        Self(unsafe { Tiles::configure([(T, 64), (T, 64), (T, 32), (T, 32), (GROUPS, 64), (GROUPS, 64)]) })
     }
 
     /// Writes to `into` the dot products of T tokens with the 16 rows of `weights`, in the tiles of `set`, 0 or 1.
@@ -219,7 +199,7 @@ impl<const T: usize> Tiles<T> {
             };
         }
         // SAFETY: of `x`, the integers of T tokens are read, 32 bytes each; of `weights`, 8 rows of 64 bytes; and T of 64
-        // are written to `into`. These are the sizes that this `Tiles` has configured.
+        // are written to `into`. These are the sizes that this has configured.
         unsafe {
             let integers = x.as_ptr().byte_add(offset_of!(Quantized, integers));
             if set == 0 {
@@ -228,12 +208,5 @@ impl<const T: usize> Tiles<T> {
                 multiply!("tmm1", "tmm3", "tmm5", integers);
             }
         }
-    }
-}
-
-impl<const T: usize> Drop for Tiles<T> {
-    fn drop(&mut self) {
-        // SAFETY: the instruction changes tiles alone. A thread without any is cheaper to switch to and from.
-        unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) };
     }
 }
