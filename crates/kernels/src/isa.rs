@@ -23,7 +23,7 @@ pub enum Isa {
     AvxVnni,
     /// AVX-512 F, BW, DQ, VL and VNNI: sixteen floats at a time, 64 products of bytes in one instruction.
     Avx512,
-    /// AVX-512 with AMX: tiles that multiply 16 × 32 bytes by 32 × 16. On Linux.
+    /// AVX-512 with AMX's INT8 and BF16: tiles that multiply 16 × 32 bytes, or bf16 numbers, by 32 × 16. On Linux.
     Amx,
     /// NEON, which every 64-bit ARM CPU has: four floats at a time.
     Neon,

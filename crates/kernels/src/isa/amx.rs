@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 /// Tiles' number among the parts of a thread's state that the system saves.
 const XTILEDATA: u64 = 18;
 
-/// Whether the CPU multiplies tiles of bytes and the system saves them, asked for once.
+/// Whether the CPU multiplies tiles of bytes and of bf16 numbers and the system saves them, asked for once.
 ///
 /// Linux gives tiles only to a process that asks for them, because each of its threads that uses them then needs 8 KB
 /// more to be saved in. The permission is the process's: all its threads have it, those there are and those to come.
@@ -16,10 +16,10 @@ pub(super) fn is_usable() -> bool {
     *USABLE.get_or_init(|| cpu_has_tiles() && system_saves_tiles() && permission())
 }
 
-/// AMX-TILE and AMX-INT8, and tiles of the sizes that the kernels configure.
+/// AMX-BF16, AMX-TILE and AMX-INT8, which come together so far, and tiles of the sizes that the kernels configure.
 #[allow(unused_unsafe)] // newer compilers know that every x86-64 has the instruction
 fn cpu_has_tiles() -> bool {
-    const TILE_AND_INT8: u32 = 1 << 24 | 1 << 25;
+    const BF16_TILE_AND_INT8: u32 = 1 << 22 | 1 << 24 | 1 << 25;
     // SAFETY: every x86-64 has the instruction; what a leaf that it does not have would say is not looked at.
     let (last, features, palettes, palette) = unsafe {
         (__cpuid(0).eax, __cpuid_count(7, 0).edx, __cpuid_count(0x1d, 0).eax, __cpuid_count(0x1d, 1))
@@ -27,7 +27,7 @@ fn cpu_has_tiles() -> bool {
     // Palette 1: the bytes of a tile (high half of eax), and of a row, the number of tiles, and of rows.
     let (tile_bytes, row_bytes, tiles) = (palette.eax >> 16, palette.ebx & 0xffff, palette.ebx >> 16);
     last >= 0x1d
-        && features & TILE_AND_INT8 == TILE_AND_INT8
+        && features & BF16_TILE_AND_INT8 == BF16_TILE_AND_INT8
         && palettes >= 1
         && (tile_bytes, row_bytes) == (1024, 64)
         && tiles >= 8

@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use super::quantized::{self, Activations};
-use super::rows::{self, Lines, round_to_half};
+use super::rows::{self, Input, Inputs};
 use super::{Panels, Weights};
-use crate::{Cpu, Format, Parts};
+use crate::{Cpu, Parts};
 
 /// A matrix to multiply by, where it lies.
 #[derive(Clone, Copy, Debug)]
@@ -48,16 +48,21 @@ pub struct Product<'a> {
 /// Activations as the weights want them: kept from one call to the next, so that none allocates.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    prepared: Vec<Activations>,
-    /// Rounded to half precision.
-    rounded: Vec<Lines>,
+    /// For quantized weights.
+    quantized: Vec<Activations>,
+    /// For rows.
+    inputs: Vec<Inputs>,
+}
+
+/// A matrix and what it is multiplied with.
+enum Operands<'a> {
+    Rows(Weights<'a>, Input<'a>),
+    Panels(Panels<'a>, &'a Activations),
 }
 
 /// A product whose outputs are handed out in tasks.
 struct Work<'a> {
-    matrix: Matrix<'a>,
-    x: &'a [f32],
-    prepared: &'a Activations,
+    operands: Operands<'a>,
     y: Parts<'a, f32>,
     /// Rows, or panels, of a task.
     block: usize,
@@ -73,12 +78,12 @@ struct Work<'a> {
 /// # Panics
 /// If the lengths do not fit, or weights of [`Matrix::Rows`] are quantized.
 pub fn products<const N: usize>(cpu: &Cpu, scratch: &mut Scratch, products: [Product<'_>; N]) {
-    if scratch.prepared.len() < N {
-        scratch.prepared.resize_with(N, Activations::default);
-        scratch.rounded.resize_with(N, Lines::default);
+    if scratch.inputs.len() < N {
+        scratch.quantized.resize_with(N, Activations::default);
+        scratch.inputs.resize_with(N, Inputs::default);
     }
-    let places = scratch.prepared.iter_mut().zip(&mut scratch.rounded);
-    for (product, (prepared, rounded)) in products.iter().zip(places) {
+    let places = scratch.quantized.iter_mut().zip(&mut scratch.inputs);
+    for (product, (quantized, inputs)) in products.iter().zip(places) {
         let (rows, cols) = (product.matrix.rows(), product.matrix.cols());
         assert!(
             cols > 0 && product.x.len().is_multiple_of(cols),
@@ -88,43 +93,41 @@ pub fn products<const N: usize>(cpu: &Cpu, scratch: &mut Scratch, products: [Pro
         let tokens = product.x.len() / cols;
         assert_eq!(product.y.len(), tokens * rows, "({tokens}, {rows}) outputs");
         match product.matrix {
-            Matrix::Rows(w) => match w.format() {
-                Format::F32 => (),
-                Format::F16 => round_to_half(cpu, product.x, rounded.reserve(product.x.len())),
-                _ => panic!("quantized weights come in panels"),
-            },
-            Matrix::Panels(panels) => prepared.set(cpu, panels.format(), product.x, cols),
+            Matrix::Rows(w) => inputs.set(cpu, &w, product.x),
+            Matrix::Panels(panels) => quantized.set(cpu, panels.format(), product.x, cols),
         }
     }
     let mut end = 0;
-    let mut places = scratch.prepared.iter().zip(&scratch.rounded);
+    let mut places = scratch.quantized.iter().zip(&scratch.inputs);
     let work = products.map(|Product { matrix, x, y }| {
         let tokens = x.len() / matrix.cols();
-        let (units, block) = match matrix {
-            Matrix::Rows(w) => (w.rows(), rows::rows_per_task(&w, tokens)),
-            Matrix::Panels(panels) => (panels.count(), panels_per_task(&panels, tokens)),
+        let (quantized, inputs) = places.next().expect("one was reserved for each product");
+        let (operands, units, block) = match matrix {
+            Matrix::Rows(w) => {
+                let block = rows::rows_per_task(cpu.isa(), &w, tokens);
+                (Operands::Rows(w, inputs.get(&w, x)), w.rows(), block)
+            }
+            Matrix::Panels(panels) => {
+                let block = panels_per_task(&panels, tokens);
+                (Operands::Panels(panels, quantized), panels.count(), block)
+            }
         };
         let start = end;
         end += if tokens == 0 { 0 } else { units.div_ceil(block) };
-        let (prepared, rounded) = places.next().expect("one was reserved for each product");
-        let x = match matrix {
-            Matrix::Rows(w) if w.format() == Format::F16 => rounded.get(x.len()),
-            _ => x,
-        };
-        Work { matrix, x, prepared, y: Parts::new(y), block, tasks: start..end }
+        Work { operands, y: Parts::new(y), block, tasks: start..end }
     });
     cpu.run(end, |index| {
         for work in &work {
             if work.tasks.contains(&index) {
                 let start = (index - work.tasks.start) * work.block;
-                match work.matrix {
-                    Matrix::Rows(w) => {
+                match work.operands {
+                    Operands::Rows(w, x) => {
                         let rows = start..w.rows().min(start + work.block);
-                        rows::task(cpu.isa(), w, work.x, rows, &work.y);
+                        rows::task(cpu.isa(), w, x, rows, &work.y);
                     }
-                    Matrix::Panels(panels) => {
+                    Operands::Panels(panels, x) => {
                         let range = start..panels.count().min(start + work.block);
-                        quantized::task(cpu.isa(), panels, work.prepared, range, &work.y);
+                        quantized::task(cpu.isa(), panels, x, range, &work.y);
                     }
                 }
             }

@@ -54,12 +54,7 @@ pub(super) unsafe fn outputs<V: Vector, S: Stored>(
     let mut col = 0;
     while col < w.cols {
         let cols = col..w.cols.min(col + block);
-        let next = if cols.end < w.cols {
-            Soon::new(&w, rows.clone(), cols.end..w.cols.min(cols.end + block), tiles)
-        } else {
-            // A thread takes its tasks in the order of the rows.
-            Soon::new(&w, rows.end..w.rows.min(rows.end + rows.len()), 0..block.min(w.cols), tiles)
-        };
+        let next = Soon::after(&w, rows.clone(), cols.clone(), block, tiles);
         // SAFETY: passed on.
         unsafe { multiply::<V, S>(w, x, rows.clone(), cols.clone(), y, panels, next) };
         col = cols.end;
@@ -187,7 +182,7 @@ fn set_or_add(add: bool, y: &mut [f32; ROWS], outputs: [f32; ROWS]) {
 }
 
 /// Weights that will be packed next, asked for a few cache lines with each tile, so that they come while it multiplies.
-struct Soon {
+pub(super) struct Soon {
     line: *const u8,
     /// Lines left of the row.
     left: usize,
@@ -200,6 +195,22 @@ struct Soon {
 }
 
 impl Soon {
+    /// The weights that follow `rows` and `cols`, in blocks of `block` columns, shared among `tiles` tiles.
+    pub(super) fn after(
+        w: &Weights<'_>,
+        rows: Range<usize>,
+        cols: Range<usize>,
+        block: usize,
+        tiles: usize,
+    ) -> Self {
+        if cols.end < w.cols {
+            Self::new(w, rows, cols.end..w.cols.min(cols.end + block), tiles)
+        } else {
+            // A thread takes its tasks in the order of the rows.
+            Self::new(w, rows.end..w.rows.min(rows.end + rows.len()), 0..block.min(w.cols), tiles)
+        }
+    }
+
     fn new(w: &Weights<'_>, rows: Range<usize>, cols: Range<usize>, tiles: usize) -> Self {
         let bytes = w.row_bytes / w.cols;
         // A row that begins within a line has one more, which the neighbouring columns bring.
@@ -217,7 +228,7 @@ impl Soon {
     /// # Safety
     /// The CPU has V's instruction set.
     #[inline(always)]
-    unsafe fn ask<V: Vector>(&mut self) {
+    pub(super) unsafe fn ask<V: Vector>(&mut self) {
         for _ in 0..self.count {
             if self.rows == 0 {
                 return;

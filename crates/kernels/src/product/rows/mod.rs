@@ -11,9 +11,15 @@
 //!
 //! Few tokens are bound by memory and many by arithmetic: [`few`] reads weights in place, [`many`] copies a task's weights
 //! into panels first. Both multiply with the same [`tile`].
+//!
+//! The tier `amx` has an order, and one way for any number of tokens, of its own (`amx.rs`); that, too, depends on nothing but the
+//! row and the token.
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx;
 mod few;
 mod half;
+mod input;
 mod lines;
 mod many;
 #[cfg(target_arch = "aarch64")]
@@ -28,8 +34,8 @@ mod x86;
 
 use std::ops::Range;
 
-pub(super) use half::round_to_half;
-pub(super) use lines::Lines;
+pub(super) use input::{Input, Inputs};
+use lines::Lines;
 
 use super::Weights;
 use crate::isa::Vectors;
@@ -50,18 +56,24 @@ const ROWS_OF_MANY: usize = 64;
 const FEW: usize = 16;
 
 /// How many rows of `w` to give to a [`task`]: a question of sizes alone.
-pub(super) fn rows_per_task(w: &Weights<'_>, tokens: usize) -> usize {
-    if tokens > FEW {
+pub(super) fn rows_per_task(isa: Isa, w: &Weights<'_>, tokens: usize) -> usize {
+    // Tiles multiply four groups of 16 rows in turn, also for one token.
+    if tokens > FEW || isa == Isa::Amx {
         return ROWS_OF_MANY;
     }
     // Whole tiles to a task; fewer rows the more tokens they meet.
     (TASK / (w.cols * tokens.max(1))).next_multiple_of(8).max(8)
 }
 
-/// `rows` of `y = x wᵀ`: `x` (T, cols), rounded to half precision if the weights are halves; `y` (T, w.rows).
+/// `rows` of `y = x wᵀ`: `x` (T, cols), `y` (T, w.rows).
 ///
 /// No one else may write these rows' outputs.
-pub(super) fn task(isa: Isa, w: Weights<'_>, x: &[f32], rows: Range<usize>, y: &Parts<'_, f32>) {
+pub(super) fn task(isa: Isa, w: Weights<'_>, x: Input<'_>, rows: Range<usize>, y: &Parts<'_, f32>) {
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    if isa == Isa::Amx {
+        return amx::task(w, x.values.len() / w.cols, x.tiles, rows, y);
+    }
+    let x = x.values;
     match isa.vectors() {
         Vectors::Scalar => scalar(w, x, rows, y),
         #[cfg(target_arch = "x86_64")]

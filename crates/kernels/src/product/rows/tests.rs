@@ -6,7 +6,7 @@ use crate::testing::values;
 use crate::{Cpu, Format, Isa, Weights, product};
 
 /// The weights behind a byte that misaligns them, as a file does.
-fn encode(format: Format, weights: &[f32]) -> Vec<u8> {
+pub(super) fn encode(format: Format, weights: &[f32]) -> Vec<u8> {
     let mut bytes = vec![0xff];
     for &w in weights {
         match format {
@@ -18,9 +18,9 @@ fn encode(format: Format, weights: &[f32]) -> Vec<u8> {
 }
 
 /// (rows, cols): less than a tile and more, tasks of all and of some rows; one block of columns, and several with a rest.
-const SHAPES: [(usize, usize); 8] =
-    [(1, 1), (3, 31), (8, 128), (13, 1024), (66, 48), (130, 7), (67, 1040), (5, 2061)];
-const TOKENS: [usize; 18] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 20, 37, 73];
+const SHAPES: [(usize, usize); 9] =
+    [(1, 1), (3, 31), (8, 128), (13, 1024), (66, 48), (130, 7), (67, 1040), (5, 2061), (70, 1100)];
+const TOKENS: [usize; 21] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 16, 17, 33, 37, 64, 73];
 
 #[test]
 fn every_tier_multiplies_every_shape() {
@@ -41,9 +41,13 @@ fn every_tier_multiplies_every_shape() {
             for (x, y) in x.chunks_exact(cols).zip(alone.chunks_exact_mut(rows)) {
                 product(&cpu, w, x, y);
             }
-            // An output is a sum of `cols` terms, each rounded once at most, and their sums.
             for (index, (&y, (sum, size))) in alone.iter().zip(&want).enumerate() {
-                let bound = size * (cols + 2) as f64 * f64::from(f32::EPSILON);
+                let bound = match isa {
+                    // No number is so small that tiles lose anything.
+                    Isa::Amx => amx_bound(format, cols, *size, 0.0),
+                    // A sum of `cols` terms, each rounded once at most, and their sums.
+                    _ => size * (cols + 2) as f64 * f64::from(f32::EPSILON),
+                };
                 let error = (f64::from(y) - sum).abs();
                 assert!(error <= bound, "{isa} {format:?} ({rows}, {cols}) [{index}]: {y}, not {sum}");
             }
@@ -56,6 +60,28 @@ fn every_tier_multiplies_every_shape() {
             }
         }
     }
+}
+
+/// How far an output of the tier `amx` may be from the sum of terms whose magnitudes sum to `size`; `sides` is the sum of the
+/// magnitudes of what is multiplied, where numbers may be so small that tiles lose parts of them.
+///
+/// A term's products of parts go through 16 additions of one instruction, one of the two halves' sums, and one of each
+/// instruction to the output. The magnitudes of a half's parts sum to its own; those of an f32 to at most (1 + 2⁻⁷ + 2⁻¹⁶) times
+/// its own, and three products that are left out come to 2 · 2⁻⁸ · 2⁻¹⁶ + 2⁻³² times the term. Each part that is less than 2⁻¹²⁶, and each
+/// result, may become zero.
+pub(super) fn amx_bound(format: Format, cols: usize, size: f64, sides: f64) -> f64 {
+    let tiny = f64::from(f32::MIN_POSITIVE);
+    let unit = f64::from(f32::EPSILON) / 2.0;
+    let steps = cols.div_ceil(32) as f64;
+    let (products, parts, left_out) = match format {
+        Format::F16 => (4.0, 1.0, 0.0),
+        _ => (6.0, 1.0 + 1.0 / 128.0 + 1.0 / 65536.0, 2.0_f64.powi(-23) + 2.0_f64.powi(-32)),
+    };
+    let additions = 17.0 + products * steps;
+    let rounding = additions * unit / (1.0 - additions * unit);
+    // Three parts on either side; an instruction's additions for an output are 32, 1 and 1.
+    let lost = if sides > 0.0 { tiny * (3.0 * parts * sides + 34.0 * products * steps) } else { 0.0 };
+    size * (rounding * parts * parts + left_out) + lost
 }
 
 /// The dot product, and the sum of its terms' magnitudes.

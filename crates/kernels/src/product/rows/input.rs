@@ -1,0 +1,53 @@
+//! Activations as a product's weights and tier take them.
+
+use super::Lines;
+use super::half::round_to_half;
+use crate::product::Weights;
+use crate::{Cpu, Format};
+
+/// What is made of a product's activations. Kept between products, so that none allocates.
+#[derive(Debug, Default)]
+pub(in crate::product) struct Inputs {
+    /// Rounded to half precision, for FP16.
+    rounded: Lines,
+    /// In parts, for AMX.
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    tiles: Lines,
+}
+
+/// The activations of a product.
+#[derive(Clone, Copy)]
+pub(in crate::product) struct Input<'a> {
+    /// (T, cols), rounded to half precision if the weights are halves.
+    pub(super) values: &'a [f32],
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    pub(super) tiles: &'a Lines,
+}
+
+impl Inputs {
+    /// Takes `x` (T, cols), for weights `w`.
+    ///
+    /// # Panics
+    /// If the weights are quantized.
+    pub(in crate::product) fn set(&mut self, cpu: &Cpu, w: &Weights<'_>, x: &[f32]) {
+        match w.format {
+            Format::F32 => (),
+            Format::F16 => round_to_half(cpu, x, self.rounded.reserve(x.len())),
+            _ => panic!("quantized weights come in panels"),
+        }
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        if cpu.isa() == crate::Isa::Amx {
+            let x = if w.format == Format::F16 { self.rounded.get(x.len()) } else { x };
+            super::amx::prepare(cpu, w.format, x, w.cols, &mut self.tiles);
+        }
+    }
+
+    /// What has been made of `x` for `w`.
+    pub(in crate::product) fn get<'a>(&'a self, w: &Weights<'_>, x: &'a [f32]) -> Input<'a> {
+        Input {
+            values: if w.format == Format::F16 { self.rounded.get(x.len()) } else { x },
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            tiles: &self.tiles,
+        }
+    }
+}
