@@ -57,6 +57,7 @@ use super::many::Soon;
 use super::{Lines, ROWS_OF_MANY};
 use crate::block::BLOCK;
 use crate::product::Weights;
+use crate::product::again::ask_to_write;
 use crate::product::tiles::ROWS;
 use crate::{Cpu, Format, Parts};
 
@@ -118,7 +119,9 @@ pub(super) fn prepare(cpu: &Cpu, format: Format, x: &[f32], cols: usize, tiles: 
     if layout.tokens == 0 {
         return;
     }
-    let out = Parts::new(tiles.reserve(layout.strips() * layout.strip()));
+    let out = tiles.reserve(layout.strips() * layout.strip());
+    ask_to_write(out);
+    let out = Parts::new(out);
     let block = (BLOCK / (STEP * layout.width())).max(1);
     let blocks = layout.steps.div_ceil(block);
     cpu.run(layout.strips() * blocks, |index| {
