@@ -170,7 +170,7 @@ export interface BenchOptions {
   onProgress?: (progress: Progress) => void
 }
 
-/** How fast a model runs here. Every figure but the bandwidth available is the median of the rounds. */
+/** How fast a model runs here. Every figure is the median of the rounds, of the ratios too. */
 export interface Bench {
   /** Rounds that were measured. */
   readonly rounds: number
@@ -188,9 +188,12 @@ export interface Bench {
   readonly bytesPerToken: number
   /** Bytes of weights a second that decoding reads. */
   readonly readBandwidth: number
-  /** Bytes a second that the same threads read from memory when they do nothing else: the best of all rounds. */
+  /** Bytes a second that the same threads read from memory when they do nothing else. */
   readonly availableReadBandwidth: number
-  /** The former over the latter: near 1 if decoding waits for memory alone, above 1 if weights stay in the caches. */
+  /**
+   * The former over the latter, by rounds: near 1 if decoding waits for memory alone, above 1 if weights stay in the
+   * caches.
+   */
   readonly readBandwidthShare: number
 }
 

@@ -18,8 +18,8 @@ export const bench = verb({
   },
   details: `
 MODEL is a training run's folder or a .bin file. Each round measures decoding, the sessions together, the prompt, and how
-fast this machine's memory can be read by as many threads. The last takes the best round; the others are medians. Weights
-that stay in the caches are read faster than memory.
+fast this machine's memory can be read by as many threads, before and after decoding. What is printed are the medians of the
+rounds, of the ratios too. Weights that stay in the caches are read faster than memory.
 
 With --json: {"model","format","fileSize","isa","threads","loadSeconds","firstTokenSeconds","rounds",
 "decodeTokensPerSecond","prefillTokensPerSecond","batchTokensPerSecond","batchGain","bytesPerToken","readBandwidth",
@@ -57,7 +57,7 @@ With --json: {"model","format","fileSize","isa","threads","loadSeconds","firstTo
       ],
     ] as const
     for (const [name, value] of rows) output.line(`${style.dim(name.padEnd(11))} ${value}`)
-    const rounds = `medians of ${count(found.rounds)} rounds; the bandwidth available is the best of them`
+    const rounds = `medians of ${count(found.rounds)} rounds`
     output.line(style.dim(rounds))
     return 0
   },

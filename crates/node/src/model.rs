@@ -269,7 +269,7 @@ impl NativeModel {
                 bytes_per_token: found.bytes_per_token as f64,
                 read_bandwidth: found.bandwidth(),
                 available_read_bandwidth: found.available_bandwidth,
-                read_bandwidth_share: found.bandwidth_share(),
+                read_bandwidth_share: found.bandwidth_share,
             })
         })
     }

@@ -68,7 +68,7 @@ fn every_figure_is_there_and_progress_ends_at_its_total() {
     assert_eq!(found.rounds, BenchOptions::ROUNDS);
     assert_eq!(found.bytes_per_token, model.bytes_per_token());
     let figures = [found.first_token, found.decode, found.prefill, found.batch, found.batch_gain];
-    for figure in figures.into_iter().chain([found.available_bandwidth, found.bandwidth_share()]) {
+    for figure in figures.into_iter().chain([found.available_bandwidth, found.bandwidth_share]) {
         assert!(figure > 0.0 && figure.is_finite(), "{found:?}");
     }
     assert!((found.bandwidth() - found.decode * found.bytes_per_token as f64).abs() < 1.0);
