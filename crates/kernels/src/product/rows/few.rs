@@ -24,7 +24,7 @@ pub(super) unsafe fn outputs<V: Vector, S: Stored>(
     y: &Parts<'_, f32>,
 ) {
     let tokens = x.len() / w.cols;
-    if tokens == 1 && V::LANES == one::LANES {
+    if tokens == 1 && V::LANES == one::LANES && w.cols <= one::COLS {
         // SAFETY: passed on.
         unsafe { one::outputs::<V, S>(w, x, rows, y) };
         return;

@@ -14,6 +14,9 @@ use crate::product::Weights;
 /// quarter slower than eight rows side by side, where memory was fast.
 pub(super) const LANES: usize = 16;
 
+/// Of rows that are short enough: each reads all activations again, and these must not fill the first cache.
+pub(super) const COLS: usize = 2048;
+
 /// The outputs of `rows` for the token `x`.
 ///
 /// # Safety
