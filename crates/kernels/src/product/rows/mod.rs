@@ -7,10 +7,10 @@
 //! blocks are added in order. None of that depends on the number of tokens or threads, nor on which rows or tokens a tile
 //! holds. So one token at a time, chunks, whole prompts and batches of sessions all get the same bits.
 //!
-//! # Two ways there
+//! # The ways there
 //!
 //! Few tokens are bound by memory and many by arithmetic: [`few`] reads weights in place, [`many`] copies a task's weights
-//! into panels first. Both multiply with the same [`tile`].
+//! into panels first. Both multiply with the same [`tile`]. A single token needs no tile: [`one`] reads row after row.
 //!
 //! The tier `amx` has an order, and one way for any number of tokens, of its own (`amx.rs`); that, too, depends on nothing but the
 //! row and the token.
