@@ -120,6 +120,7 @@ mod imp {
             return Ok(());
         }
         page_size();
+        stay_loaded();
         // SAFETY: all fields of a sigaction may be zero; both calls get pointers to one that lives long enough, and the
         // handler does nothing but what a handler may.
         unsafe {
@@ -138,6 +139,21 @@ mod imp {
         }
         *installed = true;
         Ok(())
+    }
+
+    /// Keeps the library that this code is in, such as Node's addon, from being unloaded: the system would call a handler
+    /// that is not there any more.
+    fn stay_loaded() {
+        let mut library: std::mem::MaybeUninit<libc::Dl_info> = std::mem::MaybeUninit::zeroed();
+        // SAFETY: `library` is written before it is read, if dladdr says so by a number other than 0; the name in it stays
+        // valid while the library is loaded. Opening a library that is open already runs no code of it. Where that fails,
+        // this code is part of the program itself, which stays.
+        unsafe {
+            if libc::dladdr(on_sigbus as *const libc::c_void, library.as_mut_ptr()) != 0 {
+                let name = library.assume_init().dli_fname;
+                libc::dlopen(name, libc::RTLD_LAZY | libc::RTLD_NOLOAD | libc::RTLD_NODELETE);
+            }
+        }
     }
 
     /// Asked for once, because a handler had better not.
