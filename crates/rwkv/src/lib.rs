@@ -99,11 +99,13 @@ pub mod exec;
 pub mod file;
 pub mod fingerprint;
 pub mod infer;
+pub mod machine;
 pub mod model;
 pub mod params;
 pub mod quantize;
 pub mod sampler;
 pub mod state;
+pub mod text;
 pub mod tokenizer;
 
 pub use atomic::write_atomically;
@@ -117,4 +119,5 @@ pub use infer::{Bench, BenchOptions, Evaluation, Infer, LoadOptions, Model, Outp
 pub use quantize::quantize;
 pub use sampler::{Sampler, SamplerOptions};
 pub use state::State;
+pub use text::read_text;
 pub use tokenizer::{Decoder, Tokenizer};
