@@ -220,7 +220,7 @@ impl NativeModel {
         Job::run(move || {
             let model = handle.get()?;
             let path = Path::new(&path);
-            let bytes = std::fs::read(path).map_err(rwkv::Error::io("read", path))?;
+            let bytes = rwkv::read_text(path, || handle.go_on(&cancel).is_err())?;
             let tokens = tokenizer.encode_bytes(&bytes, path)?;
             if tokens.len() < 2 {
                 let problem =

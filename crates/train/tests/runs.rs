@@ -70,7 +70,10 @@ fn a_periodic_text_is_learned_by_heart() {
     assert!(after < 0.2, "{before} to {after}");
     assert!(trainer.done() && reports[149].checkpoint_due && reports[149].validation_due);
     let greedy = SamplerOptions { temperature: 0.0, ..SamplerOptions::default() };
-    assert_eq!(trainer.sample("abcd", 12, greedy).expect("a sample"), "efghabcdefgh");
+    assert_eq!(
+        trainer.sample("abcd", 12, greedy, &AtomicBool::new(false)).expect("a sample"),
+        "efghabcdefgh"
+    );
 }
 
 #[test]
