@@ -409,3 +409,60 @@ fn schedule(options: &TrainOptions) -> Schedule {
         max_steps: options.max_steps,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_can_be_stopped_at_every_look_and_leaves_no_trace() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let text: String = (0..200).map(|i| format!("{} whales, {} ships\n", i * i % 97, i % 13)).collect();
+        let book = folder.path().join("book.txt");
+        std::fs::write(&book, text).expect("a text");
+        let create = |out: &str| {
+            let shape = TrainOptions {
+                n_layer: 2,
+                n_embd: 8,
+                ctx_len: 8,
+                batch_size: 2,
+                ..TrainOptions::new("", "")
+            };
+            let options = TrainOptions {
+                data: book.clone(),
+                out: folder.path().join(out),
+                threads: Some(1),
+                max_steps: 4,
+                ..shape
+            };
+            Trainer::create(&options).expect("a run")
+        };
+        let (mut whole, mut stopped) = (create("whole"), create("stopped"));
+        let log = |trainer: &Trainer| std::fs::read(trainer.out().join("log.jsonl")).expect("a log");
+        for step in 1..=3 {
+            let mut looks = 0_u32;
+            let expected = whole.learn(|| {
+                looks += 1;
+                false
+            });
+            let expected = expected.expect("a step");
+            let before = (stopped.params().to_vec(), log(&stopped));
+            for at in 0..looks {
+                let mut left = at;
+                let error = stopped.learn(|| {
+                    left = left.wrapping_sub(1);
+                    left == u32::MAX
+                });
+                assert!(matches!(error, Err(Error::Aborted)), "step {step}, look {at} of {looks}: {error:?}");
+                assert_eq!(stopped.steps(), step - 1);
+                assert!((stopped.params(), log(&stopped)) == (&before.0, before.1.clone()));
+            }
+            let found = stopped.step().expect("the same step");
+            assert_eq!((found.loss, found.grad_norm), (expected.loss, expected.grad_norm));
+            assert!(
+                stopped.params() == whole.params()
+                    && stopped.optimizer.moments() == whole.optimizer.moments()
+            );
+        }
+    }
+}
