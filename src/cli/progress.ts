@@ -155,7 +155,7 @@ export class Progress {
     this.#output.line(
       `${model} (${bytes(4 * this.#trainer.parameters)}) · ${join(options.out, 'report.html')}`,
     )
-    tellUnsound(this.#trainer, this.#output)
+    if (!this.#output.json) tellUnsound(this.#trainer, this.#output)
   }
 }
 

@@ -1,8 +1,8 @@
 //! One trainer at a time in a run's folder.
 //!
-//! The operating system's lock on the file `.lock` decides: it ends with the process that holds it, however that ends. The
-//! file stays when the lock is given back, because to remove it would let two trainers lock two files of that name.
-//! Who holds it stands in `.lock.json`: on Windows nobody else may read a file that is locked.
+//! The operating system's lock on the file `.lock` decides: it ends with the process that holds it, however that ends.
+//! Who holds it stands in `.lock.json`: on Windows nobody else may read a file that is locked. Both are removed when the
+//! lock is given back, but on Windows `.lock` stays.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -59,7 +59,9 @@ impl Lock {
         let path = run.join(".lock");
         match OpenOptions::new().write(true).open(&path) {
             Ok(file) => try_lock(run, &file),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                Ok(())
+            }
             Err(error) => Err(Error::io("open", path)(error)),
         }
     }
@@ -78,19 +80,27 @@ impl Lock {
 
     fn lock(&mut self) -> Result<()> {
         let path = self.run.join(".lock");
-        let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
-        let file = file.map_err(Error::io("open", path))?;
-        try_lock(&self.run, &file)?;
-        self.file = Some(file);
-        write_json(&Holder::path(&self.run), &self.holder)
+        loop {
+            let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
+            let file = file.map_err(Error::io("open", &path))?;
+            try_lock(&self.run, &file)?;
+            // Whoever had it may have removed it since we opened it, and another trainer may have locked a new one.
+            if is_at(&file, &path) {
+                self.file = Some(file);
+                return write_json(&Holder::path(&self.run), &self.holder);
+            }
+        }
     }
 }
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Before the lock ends. If it cannot be removed it says who had the lock last, which nobody asks.
+        // Before the lock ends. What cannot be removed says who had the lock last, which nobody asks.
         if self.file.is_some() && Holder::read(&self.run).as_ref() == Some(&self.holder) {
             let _ = fs::remove_file(Holder::path(&self.run));
+            if cfg!(unix) {
+                let _ = fs::remove_file(self.run.join(".lock"));
+            }
         }
     }
 }
@@ -117,6 +127,21 @@ impl Holder {
         let own = if *process == std::process::id() { " (this one)" } else { "" };
         format!("process {process}{own}{host} has been training here for {time}")
     }
+}
+
+/// Whether the file at `path` is this one.
+#[cfg(unix)]
+fn is_at(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let identity = |found: fs::Metadata| (found.dev(), found.ino());
+    let (ours, there) = (file.metadata().map(identity).ok(), fs::metadata(path).map(identity).ok());
+    ours.is_some() && ours == there
+}
+
+/// It is, because it is never removed.
+#[cfg(not(unix))]
+fn is_at(_: &File, _: &Path) -> bool {
+    true
 }
 
 fn try_lock(run: &Path, file: &File) -> Result<()> {
@@ -162,6 +187,21 @@ mod tests {
         assert!(Holder::path(run).exists());
         drop(again);
         assert!(!Holder::path(run).exists());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_that_was_removed_after_it_was_opened_is_no_lock() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let first = Lock::take(folder.path()).expect("the lock");
+        let path = folder.path().join(".lock");
+        let opened = File::open(&path).expect("the first one's");
+        assert!(is_at(&opened, &path));
+        drop(first);
+        assert!(!path.exists() && !is_at(&opened, &path));
+        let _second = Lock::take(folder.path()).expect("the lock");
+        try_lock(folder.path(), &opened).expect("the file of old can be locked too");
+        assert!(!is_at(&opened, &path));
     }
 
     #[test]

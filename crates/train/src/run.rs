@@ -7,7 +7,7 @@
 //! | `model.bin` | the trained model, as inference reads it |
 //! | `checkpoint-<step>/` | all that is needed to go on bit for bit; the newest two are kept, and the newest sound one |
 //! | `log.jsonl` | one object a line: a step, or a validation |
-//! | `.lock`, `.lock.json` | locked while a trainer is at work here, and who it is |
+//! | `.lock`, `.lock.json` | while a trainer is at work here: what it has locked, and who it is |
 //!
 //! Every file is written under another name and renamed, so that a crash leaves the last good one; only the log is
 //! appended to. One trainer works in a folder at a time; anyone may read. At each save whatever is missing by then is

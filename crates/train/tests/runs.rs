@@ -276,10 +276,10 @@ fn absurd(options: TrainOptions) -> TrainOptions {
 /// Saves after every other step, until the run diverges.
 fn run_until_it_diverges(trainer: &mut Trainer) -> Error {
     loop {
-        if trainer.steps() % 2 == 0 {
-            if let Err(error) = trainer.save_checkpoint().and_then(|_| trainer.save_model()) {
-                return error;
-            }
+        if trainer.steps().is_multiple_of(2)
+            && let Err(error) = trainer.save_checkpoint().and_then(|_| trainer.save_model())
+        {
+            return error;
         }
         if let Err(error) = trainer.step() {
             return error;
