@@ -35,7 +35,7 @@ fn read_within(path: &Path, limit: usize, stop: impl Fn() -> bool) -> Result<Vec
     check(path, opened.file_type())?;
     let (len, is_pipe) = (opened.len(), !opened.is_file());
     if len > limit as u64 {
-        return Err(too_large(path, &format!("has {}", Bytes(len as f64)), limit));
+        return Err(too_large(path, &Bytes(len as f64).to_string(), limit));
     }
 
     let mut bytes = Vec::new();
@@ -57,7 +57,7 @@ fn read_within(path: &Path, limit: usize, stop: impl Fn() -> bool) -> Result<Vec
             Err(error) => return Err(Error::io("read", path)(error)),
         };
         if count > limit - bytes.len() {
-            return Err(too_large(path, "is larger", limit));
+            return Err(too_large(path, &format!("more than {}", Bytes(limit as f64)), limit));
         }
         reserve(&mut bytes, count).map_err(Error::io("read", path))?;
         bytes.extend_from_slice(&chunk[..count]);
@@ -69,11 +69,10 @@ fn reserve(bytes: &mut Vec<u8>, more: usize) -> io::Result<()> {
     bytes.try_reserve(more).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))
 }
 
-fn too_large(path: &Path, what: &str, limit: usize) -> Error {
-    let problem = format!(
-        "the text {what}; on this machine it may have {}, an eighth of the memory",
-        Bytes(limit as f64)
-    );
+fn too_large(path: &Path, size: &str, limit: usize) -> Error {
+    let limit = Bytes(limit as f64);
+    let problem =
+        format!("the text has {size}; a text may have {limit} here, an eighth of the machine's memory");
     Error::Data { path: path.to_owned(), problem }
 }
 
@@ -159,7 +158,7 @@ mod tests {
         let path = folder.path().join("sparse");
         File::create(&path).unwrap().set_len((machine::memory() / PART) as u64 + 1).unwrap();
         let error = read_text(&path, || panic!("reading has begun")).unwrap_err();
-        assert!(error.to_string().contains("an eighth of the memory"), "{error}");
+        assert!(error.to_string().contains("an eighth of the machine's memory"), "{error}");
     }
 
     #[test]
@@ -210,7 +209,7 @@ mod tests {
                 // The reader gives up before the writer does.
                 scope.spawn(|| std::fs::write(&pipe, &text).unwrap_err());
                 let error = read_within(&pipe, 100_000, NEVER).unwrap_err();
-                assert!(error.to_string().contains("the text is larger; on this machine it may have 0.1 MB"));
+                assert!(error.to_string().contains("the text has more than 0.1 MB; a text may have 0.1 MB"));
             });
             std::thread::scope(|scope| {
                 // Opened and closed: an empty text.
