@@ -164,6 +164,14 @@ describe('arguments of every call', async () => {
     expect(await model.evaluate(data, { ctxLen: 2 ** 32 + 1 })).toEqual(whole)
     expect(await model.evaluate(data, { ctxLen: 1 })).not.toEqual(whole)
   })
+
+  it('a sample of 2³² tokens and more is not an empty one', async () => {
+    await using trainer = await create({ out: join(folder, 'sample') })
+    const controller = new AbortController()
+    const sampling = trainer.sample({ maxTokens: 2 ** 32, signal: controller.signal })
+    setTimeout(() => controller.abort(), 20)
+    await expect(sampling).rejects.toMatchObject({ name: 'AbortError' })
+  })
 })
 
 describe('the binding itself', () => {

@@ -159,8 +159,6 @@ function changed(schema: object, good: object, changes: readonly [at: number, va
   for (const [at, value] of changes) {
     const name = names[at % names.length] ?? ''
     if (name === 'signal' && value === undefined) continue
-    // A sample does not look at its signal yet.
-    if (schema === schemas.sampleOptions && name === 'maxTokens' && Number.isSafeInteger(value)) continue
     Object.defineProperty(options, name, { value, enumerable: true, configurable: true, writable: true })
   }
   return options

@@ -28,6 +28,22 @@ export interface Step {
   readonly tokensPerSecond: number
 }
 
+/** What {@link Trainer.save} found and wrote. */
+export interface Saved {
+  /**
+   * Mean loss on validation text, in nats a token: over the whole split if that was validated after this step, else over a
+   * part of it.
+   */
+  readonly valLoss: number
+  /**
+   * Whether the model is one to go on from: its loss on validation text, or else on training text, is at most one nat
+   * above that of guessing. {@link Trainer.resume} passes over checkpoints that are not.
+   */
+  readonly isSound: boolean
+  /** Whether `model.bin` is the model of this step: one that is not sound does not replace another. */
+  readonly wroteModel: boolean
+}
+
 /**
  * A model in training.
  *
@@ -53,6 +69,7 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
   #isClosed = false
   #steps: number
   #seconds: number
+  #saved: Saved | undefined
 
   /** The options in force, defaults included. */
   readonly options: Readonly<Required<TrainOptions>>
@@ -62,6 +79,8 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
   readonly trainTokens: number
   /** Tokens that validate: the last tenth. */
   readonly valTokens: number
+  /** The step of the newest checkpoint there was, if the run went on from before it, because it was not sound. */
+  readonly wentBackFrom: number | undefined
   /** The instruction set that it runs on: `scalar`, `avx2`, `avxvnni`, `avx512` or `amx`. */
   readonly isa: string
   /** How text becomes tokens. */
@@ -78,6 +97,7 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
     this.parameters = info.parameters
     this.trainTokens = info.trainTokens
     this.valTokens = info.valTokens
+    this.wentBackFrom = info.wentBackFrom
     this.isa = info.isa
     this.tokenizer = new Tokenizer(trainer.tokenizer)
   }
@@ -85,9 +105,10 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
   /**
    * Begins a run in a new folder. Nothing is written before the options and the text are known to be good.
    *
-   * @param options Besides the options of the run, a signal: it stops the loop over the trainer after the step under
-   *   way, by throwing its reason.
-   * @throws {RwkvError} `INVALID_OPTION`, `IO`, `INVALID_UTF8`, `DATA`, or `RUN` if the folder holds a run already.
+   * @param options Besides the options of the run, a signal: it stops the loop over the trainer by throwing its reason. A
+   *   step under way is then given up, as if it had not begun.
+   * @throws {RwkvError} `INVALID_OPTION`, `IO`, `INVALID_UTF8`, `DATA`, or `RUN` if the folder holds a run already or
+   *   another trainer is at work in it.
    */
   static async create(options: TrainOptions & { signal?: AbortSignal }): Promise<Trainer> {
     const { signal, ...settings } = check('Trainer.create()', trainOptions, options)
@@ -100,8 +121,10 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
   /**
    * Goes on with the run in the folder `out` from its newest checkpoint, bit for bit as if it had never stopped.
    *
-   * @throws {RwkvError} `RUN` if there is no run or it is damaged, or if the text is another one; otherwise as
-   *   {@link create}.
+   * Checkpoints that are not sound (see {@link Saved}) do not count: they are removed, and {@link wentBackFrom} says so.
+   *
+   * @throws {RwkvError} `RUN` if there is no run or it is damaged, or if another trainer is at work on it; `DATA` if the
+   *   text is another one; otherwise as {@link create}.
    */
   static async resume(out: string, changes: ResumeOptions & { signal?: AbortSignal } = {}): Promise<Trainer> {
     argument('out', pathKind, out)
@@ -125,6 +148,11 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
   /** Whether all steps are done. */
   get isDone(): boolean {
     return this.#steps >= this.options.maxSteps
+  }
+
+  /** What the last {@link save} found and wrote; undefined before the first. */
+  get saved(): Saved | undefined {
+    return this.#saved
   }
 
   /**
@@ -153,9 +181,15 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
     return this.#work({ signal }, cancel => this.#native.sample(prompt, maxTokens, sampling, cancel))
   }
 
-  /** Writes a checkpoint to resume from, the model as it is by now to `model.bin`, and `report.html`. */
+  /**
+   * Writes a checkpoint to resume from, the model as it is by now to `model.bin`, and `report.html`; {@link saved} says
+   * how good the model is. Files of the run that are missing by now are written again.
+   *
+   * @throws {RwkvError} `DIVERGED` if the loss is not finite; `IO`; `RUN` if the folder was removed and another trainer is
+   *   at work in a new one.
+   */
   async save(): Promise<void> {
-    await this.#work({}, cancel => this.#native.save(cancel))
+    this.#saved = await this.#work({}, cancel => this.#native.save(cancel))
     const { parameters, isa } = this
     const text = await this.sample({ maxTokens: 400, temperature: 0.8, topP: 0.95, seed: 1 })
     await writeReport(this.options.out, {

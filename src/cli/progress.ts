@@ -6,6 +6,7 @@ import { bytes, clock, count, quote, short } from './format.js'
 import { bar } from './live.js'
 import { type Output, style } from './output.js'
 import { OutputError } from './stdout.js'
+import { tellUnsound } from './unsound.js'
 
 /** What is shown of a run, and what is counted for it. */
 export class Progress {
@@ -37,6 +38,7 @@ export class Progress {
       precision,
       isa,
       steps,
+      wentBackFrom: this.#trainer.wentBackFrom,
       maxSteps,
     }
     this.#output.object({ event: 'start', ...about })
@@ -47,7 +49,11 @@ export class Progress {
     this.#output.line(
       `RWKV-4 of ${layers}, ${nEmbd} wide: ${count(parameters)} parameters · ${isa}, ${precision}, ${threads} threads · ${out}`,
     )
+    const { wentBackFrom } = this.#trainer
+    if (wentBackFrom !== undefined)
+      this.#output.line(`checkpoint-${wentBackFrom} was worse than guessing, and is removed`)
     if (steps > 0) this.#output.line(`going on after step ${count(steps)}`)
+    else if (wentBackFrom !== undefined) this.#output.line('no checkpoint is better: beginning again')
   }
 
   /** Shows a step, and sometimes what the model writes by now. */
@@ -131,6 +137,7 @@ export class Progress {
     const { steps } = this.#trainer
     const { out } = this.#trainer.options
     await this.#trainer.save()
+    tellUnsound(this.#trainer, this.#output)
     const goOn = `rwkv train --resume ${quote(out)}`
     this.#output.object({ event: 'interrupted', steps, resume: out })
     this.#output.line(`stopped after step ${steps} and saved it; to go on:`)
@@ -155,6 +162,8 @@ export class Progress {
     const [trainLoss, valLoss] = [this.#training.at(-1)?.loss ?? null, this.#validation.at(-1)?.loss ?? null]
     const tokensPerSecond = this.#seconds > 0 ? this.#tokens / this.#seconds : null
     const seconds = (performance.now() - this.#startedAt) / 1000
+    // The last object is the one that sums up; for people the last lines are what they must not miss.
+    if (this.#output.json) tellUnsound(this.#trainer, this.#output)
     this.#output.object({ event: 'done', steps, trainLoss, valLoss, tokensPerSecond, seconds, model })
     if (this.#training.length === 0) {
       this.#output.line(`all ${count(steps)} steps are done: ${model}`)
@@ -172,6 +181,7 @@ export class Progress {
     this.#output.line(
       `${model} (${bytes(4 * this.#trainer.parameters)}) · ${join(options.out, 'report.html')}`,
     )
+    if (!this.#output.json) tellUnsound(this.#trainer, this.#output)
   }
 }
 

@@ -81,7 +81,7 @@ export const train = verb({
   options,
   details: `
 Writes a folder: model.bin, tokenizer.json, config.json, checkpoints, log.jsonl and report.html (open it in a browser).
-Ctrl-C finishes the step and saves a checkpoint; the same command with --resume goes on from it. SIGTERM, SIGHUP (a closed
+Ctrl-C saves a checkpoint of the last whole step; the same command with --resume goes on from it. SIGTERM, SIGHUP (a closed
 terminal) and standard output that cannot be written do the same. Tokens a second are those of the optimizer's steps
 alone: neither validation, sampling nor saving counts.
 

@@ -221,7 +221,7 @@ impl NativeModel {
             let model = handle.get()?;
             let ctx_len = count("ctxLen", ctx_len)?;
             let path = Path::new(&path);
-            let bytes = std::fs::read(path).map_err(rwkv::Error::io("read", path))?;
+            let bytes = rwkv::read_text(path, || handle.go_on(&cancel).is_err())?;
             let tokens = tokenizer.encode_bytes(&bytes, path)?;
             if tokens.len() < 2 {
                 let problem =

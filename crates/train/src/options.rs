@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use rwkv::infer::MAX_THREADS;
+use rwkv::machine::{self, Bytes};
 use rwkv::{Error, ModelConfig, Result};
 use rwkv_kernels::{Cpu, Isa, Precision};
 use serde::{Deserialize, Serialize};
 
-use crate::memory::{Bytes, Memory, memory_limit};
+use crate::memory::Memory;
 
 /// How text becomes tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -270,7 +271,7 @@ impl TrainOptions {
     /// [`Error::InvalidOption`] that names what takes most of it, with the estimate.
     pub fn check_memory(&self, n_vocab: usize) -> Result<()> {
         let need = Memory::of(self, n_vocab);
-        let limit = memory_limit();
+        let limit = machine::memory();
         if need.total() <= limit {
             return Ok(());
         }
