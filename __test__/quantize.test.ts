@@ -1,6 +1,6 @@
-import { execFile, spawn } from 'node:child_process'
+import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { mkdir, open, readdir, readFile, stat, writeFile } from 'node:fs/promises'
+import { mkdir, open, readdir, readFile, readlink, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { beforeAll, describe, expect, it } from 'vitest'
 import { Model, type Progress, type QuantizedFormat, quantize, RwkvError } from '../src/index.js'
@@ -15,6 +15,15 @@ function rwkv(...args: string[]): Promise<{ code: unknown; out: string; err: str
       resolve({ code: error ? error.code : 0, out, err })
     })
   })
+}
+
+/** Whether a process has a file open in `folder`. */
+async function isWriting(process_: ChildProcess, folder: string): Promise<boolean> {
+  if (process.platform !== 'linux') return (await readdir(folder)).length > 0
+  const open = `/proc/${process_.pid}/fd`
+  const files = await readdir(open).catch(() => [])
+  const paths = await Promise.all(files.map(file => readlink(join(open, file)).catch(() => '')))
+  return paths.some(path => path.startsWith(folder))
 }
 
 interface Tensor {
@@ -237,13 +246,31 @@ describe('quantize', async () => {
         printed += chunk
       })
       const exit = new Promise(resolve => child.on('exit', resolve))
-      // Once there is a file that is being written.
-      while ((await readdir(alone)).length === 0) await new Promise(resolve => setTimeout(resolve, 2))
+      // Once the output is being written: on Linux it has no name yet, and is only to be seen among the open files.
+      while (!(await isWriting(child, alone))) await new Promise(resolve => setTimeout(resolve, 2))
       child.kill('SIGINT')
       expect(await exit).toBe(130)
       expect(printed).toBe(`stopped: ${join(alone, 'out.bin')} was not written\n`)
       expect(await readdir(alone)).toEqual([])
     })
+
+    it.skipIf(process.platform !== 'linux').each(['SIGTERM', 'SIGKILL'] as const)(
+      'a program that is ended by %s while it quantizes leaves nothing behind',
+      async signal => {
+        const alone = join(folder, signal)
+        await mkdir(alone)
+        const index = join(import.meta.dirname, '../dist/index.js')
+        const program = `
+          import { quantize } from ${JSON.stringify(index)}
+          await quantize(${JSON.stringify(large)}, ${JSON.stringify(join(alone, 'out.bin'))}, 'Q4_1', { threads: 1 })`
+        const child = spawn(process.execPath, ['--input-type=module', '--eval', program])
+        const ended = new Promise(resolve => child.on('exit', (_, signal) => resolve(signal)))
+        while (!(await isWriting(child, alone))) await new Promise(resolve => setTimeout(resolve, 2))
+        child.kill(signal)
+        expect(await ended).toBe(signal)
+        expect(await readdir(alone)).toEqual([])
+      },
+    )
 
     it('all three words must be there', async () => {
       const err = 'rwkv: FORMAT is missing\n  rwkv quantize IN OUT FORMAT; rwkv help quantize says more\n'

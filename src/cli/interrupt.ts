@@ -17,15 +17,20 @@ export class Interrupt extends Error {
 const signals: readonly NodeJS.Signals[] =
   process.platform === 'win32' ? ['SIGINT', 'SIGBREAK', 'SIGHUP'] : ['SIGINT', 'SIGTERM', 'SIGHUP']
 
-/** The first signal aborts `controller` with an {@link Interrupt}, so that a verb can end well; the second ends the process at once. */
+/**
+ * The first signal aborts `controller` with an {@link Interrupt}, so that a verb can end well; the second ends the process at
+ * once. Only signals count: Ctrl-C in `rwkv train | tee` also closes the pipe, and may do so first.
+ */
 export function heedSignals(controller: AbortController): void {
+  let isFirst = true
   for (const signal of signals) {
     process.on(signal, () => {
       const interrupt = new Interrupt(signal)
-      if (controller.signal.aborted) {
+      if (!isFirst) {
         leave(interrupt.exitCode)
         process.exit()
       }
+      isFirst = false
       controller.abort(interrupt)
     })
   }
