@@ -6,6 +6,10 @@ export type ErrorCode =
   | 'MODEL_FILE'
   /** The file is sound but holds something that this version cannot run. */
   | 'UNSUPPORTED'
+  /** A model's file was written to while it was in use: load it again. */
+  | 'FILE_CHANGED'
+  /** A weight or a result is infinite or not a number. */
+  | 'NOT_FINITE'
   /** An option has a value that makes no sense; the message starts with the option's name. */
   | 'INVALID_OPTION'
   /** A token that the model does not have. */

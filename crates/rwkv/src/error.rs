@@ -47,6 +47,35 @@ pub enum Error {
         /// What kind of thing it is.
         fault: Fault,
     },
+    /// A file was written to while it was in use.
+    #[error(
+        "{}: this file changed while it was in use: {how}; load it again (a file in use can be replaced safely by writing \
+         a new one beside it and renaming that)",
+        path.display()
+    )]
+    FileChanged {
+        /// The file.
+        path: PathBuf,
+        /// What is different.
+        how: String,
+    },
+    /// A weight of a model in memory is infinite or not a number.
+    #[error("tensor {tensor:?}: {problem}")]
+    Weight {
+        /// The parameter.
+        tensor: String,
+        /// Where in it.
+        problem: String,
+    },
+    /// A result is infinite or not a number although every weight is finite.
+    #[error(
+        "{what} became infinite or not a number: this model's weights, or the state that it goes on from, are too large \
+         for single precision; check how the model was made"
+    )]
+    NotFinite {
+        /// The result.
+        what: String,
+    },
     /// An option has a value that makes no sense.
     #[error("{name} is {value}; it must be {expected}")]
     InvalidOption {
@@ -201,6 +230,8 @@ impl Error {
             Self::Io { .. } => "IO",
             Self::ModelFile { .. } => "MODEL_FILE",
             Self::Unsupported { .. } => "UNSUPPORTED",
+            Self::FileChanged { .. } => "FILE_CHANGED",
+            Self::Weight { .. } | Self::NotFinite { .. } => "NOT_FINITE",
             Self::InvalidOption { .. } => "INVALID_OPTION",
             Self::TokenOutOfRange { .. } => "TOKEN_OUT_OF_RANGE",
             Self::State { .. } => "STATE",
