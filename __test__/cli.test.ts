@@ -3,20 +3,10 @@ import { mkdir, open, readFile, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { beforeAll, describe, expect, it } from 'vitest'
+import { main, rwkv } from './cli.js'
 import { temporaryFolder, text, tiny, trainTiny, writeText } from './tiny.js'
 
 const nVocab = new Set(text).size
-const main = join(import.meta.dirname, '../dist/cli/main.js')
-
-/** What a run of the command line printed, and its exit code. */
-function rwkv(...args: (string | number)[]): Promise<{ code: unknown; out: string; err: string }> {
-  return new Promise(resolve => {
-    execFile(process.execPath, [main, ...args.map(String)], (error, out, err) => {
-      resolve({ code: error ? error.code : 0, out, err })
-    })
-  })
-}
-
 const objects = (out: string) =>
   out
     .trim()

@@ -1,10 +1,11 @@
 import { randomInt } from 'node:crypto'
 import { type Cancel, NativeTrainer, type RunInfo } from '#native'
 import { type Controls, cancellable } from './cancel.js'
-import { checkPositive, wholeNumber } from './checks.js'
 import { Pending, Turn } from './internal.js'
-import type { Progress, ResumeOptions, SamplingOptions, TrainOptions } from './options.js'
+import { argument, options as check, path as pathKind } from './kinds.js'
+import type { ResumeOptions, SampleOptions, TrainOptions, ValidateOptions } from './options.js'
 import { writeReport } from './report/run.js'
+import { resumeOptions, sampleOptions, trainOptions, validateOptions } from './schemas.js'
 import { Tokenizer } from './tokenizer.js'
 
 /** What a step did. */
@@ -41,14 +42,6 @@ export interface Saved {
   readonly isSound: boolean
   /** Whether `model.bin` is the model of this step: one that is not sound does not replace another. */
   readonly wroteModel: boolean
-}
-
-/** Options of {@link Trainer.sample}. */
-export interface SampleOptions extends SamplingOptions {
-  /** What to go on from. Default: a line break. */
-  prompt?: string
-  /** Tokens to write. Default: 200. */
-  maxTokens?: number
 }
 
 /**
@@ -118,7 +111,7 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
    *   another trainer is at work in it.
    */
   static async create(options: TrainOptions & { signal?: AbortSignal }): Promise<Trainer> {
-    const { signal, ...settings } = options
+    const { signal, ...settings } = check('Trainer.create()', trainOptions, options)
     return new Trainer(
       await cancellable({ signal }, cancel => NativeTrainer.create(settings, cancel)),
       signal,
@@ -134,7 +127,8 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
    *   text is another one; otherwise as {@link create}.
    */
   static async resume(out: string, changes: ResumeOptions & { signal?: AbortSignal } = {}): Promise<Trainer> {
-    const { signal, ...settings } = changes
+    argument('out', pathKind, out)
+    const { signal, ...settings } = check('Trainer.resume()', resumeOptions, changes)
     return new Trainer(
       await cancellable({ signal }, cancel => NativeTrainer.resume(out, settings, cancel)),
       signal,
@@ -171,20 +165,20 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
   }
 
   /** Mean loss over the whole validation split: windows of `ctxLen` tokens, each from an empty state. */
-  async validate(
-    options: { signal?: AbortSignal; onProgress?: (progress: Progress) => void } = {},
-  ): Promise<number> {
-    return this.#work(options, cancel => this.#native.validate(cancel))
+  async validate(options: ValidateOptions = {}): Promise<number> {
+    const controls = check('validate()', validateOptions, options)
+    return this.#work(controls, cancel => this.#native.validate(cancel))
   }
 
-  /** What the model writes by now. */
+  /**
+   * What the model writes by now.
+   *
+   * @throws {RwkvError} `UNKNOWN_CHARACTER`, `INVALID_OPTION`, `BUSY` or `CLOSED`; the signal's reason, once it is aborted.
+   */
   async sample(options: SampleOptions = {}): Promise<string> {
-    const { prompt = '', maxTokens = 200, temperature, topK, topP, seed = randomInt(2 ** 47) } = options
-    checkPositive('maxTokens', maxTokens)
-    wholeNumber('topK', topK)
-    wholeNumber('seed', seed)
-    const sampling = { temperature, topK, topP, seed }
-    return this.#work({}, cancel => this.#native.sample(prompt, maxTokens, sampling, cancel))
+    const { prompt = '', maxTokens = 200, signal, ...given } = check('sample()', sampleOptions, options)
+    const sampling = { ...given, seed: given.seed ?? randomInt(2 ** 47) }
+    return this.#work({ signal }, cancel => this.#native.sample(prompt, maxTokens, sampling, cancel))
   }
 
   /**

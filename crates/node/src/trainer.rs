@@ -8,12 +8,13 @@ use napi::bindgen_prelude::{AsyncTask, ObjectFinalize, ToNapiValue, TypeName};
 use napi_derive::napi;
 use rwkv::Error;
 use rwkv_kernels::Precision;
-use rwkv_train::{ResumeOptions, TrainOptions, TrainPrecision, Trainer, whole_number};
+use rwkv_train::{ResumeOptions, TrainOptions, TrainPrecision, Trainer};
 
 use crate::control::Cancel;
 use crate::environment::{Close, Held};
 use crate::failure::{Result, Thrown};
 use crate::job::Job;
+use crate::number::{count, whole};
 use crate::session::Sampling;
 use crate::slot::{Claim, Slot};
 use crate::tokenizer::NativeTokenizer;
@@ -128,15 +129,6 @@ fn precision_name(precision: Precision) -> &'static str {
         Precision::F32 => "f32",
         Precision::Bf16 => "bf16",
     }
-}
-
-fn whole(name: &'static str, value: Option<f64>) -> Result<Option<u64>> {
-    Ok(value.map(|value| whole_number(name, value)).transpose()?)
-}
-
-fn count(name: &'static str, value: Option<f64>) -> Result<Option<usize>> {
-    // A count beyond a 32-bit machine's range is beyond every limit there is.
-    Ok(whole(name, value)?.map(|value| usize::try_from(value).unwrap_or(usize::MAX)))
 }
 
 /// What a run is about.
@@ -312,14 +304,15 @@ impl NativeTrainer {
     pub fn sample(
         &self,
         prompt: String,
-        tokens: u32,
+        tokens: f64,
         sampling: Sampling,
         cancel: &Cancel,
     ) -> std::result::Result<AsyncTask<Job<String>>, Thrown> {
-        let flag = cancel.flag();
+        let tokens = count("maxTokens", Some(tokens))?.unwrap_or_default();
+        let (flag, sampling) = (cancel.flag(), sampling.options()?);
         self.work(cancel, move |trainer| {
             flag.check()?;
-            Ok(trainer.sample(&prompt, tokens as usize, sampling.options(), flag.raised())?)
+            Ok(trainer.sample(&prompt, tokens, sampling, flag.raised())?)
         })
     }
 

@@ -64,35 +64,29 @@ fn fill<W: Write>(file: W, body: impl FnOnce(&mut dyn Write) -> io::Result<()>) 
 /// Files without a name (`O_TMPFILE`), which the system frees when the process ends, however it ends.
 #[cfg(target_os = "linux")]
 mod unnamed {
-    use std::ffi::CString;
-    use std::fs::{File, OpenOptions};
+    use std::fs::File;
     use std::io;
     use std::os::fd::AsRawFd;
-    use std::os::unix::ffi::OsStrExt;
-    use std::os::unix::fs::OpenOptionsExt;
-    use std::path::Path;
+    use std::path::{Path, PathBuf};
+
+    use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, open};
 
     /// A new file on the file system of `folder`. None if that has no such files, or if they could not be named later; what
     /// else may be wrong with the folder is found out when a file with a name is tried.
     pub(super) fn create(folder: &Path) -> Option<File> {
-        let file =
-            OpenOptions::new().write(true).custom_flags(libc::O_TMPFILE).mode(0o666).open(folder).ok()?;
+        let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+        // As for any new file: what the umask leaves of this.
+        let file = File::from(open(folder, flags, Mode::from_raw_mode(0o666)).ok()?);
         path_of(&file).exists().then_some(file)
     }
 
     /// Gives the file a name.
     pub(super) fn link(file: &File, name: &Path) -> io::Result<()> {
-        let [from, to] = [&path_of(file), name].map(|path| CString::new(path.as_os_str().as_bytes()));
-        let (from, to) = (from?, to?);
-        // SAFETY: both are strings that end in a zero and live until the call returns.
-        let linked = unsafe {
-            libc::linkat(libc::AT_FDCWD, from.as_ptr(), libc::AT_FDCWD, to.as_ptr(), libc::AT_SYMLINK_FOLLOW)
-        };
-        if linked == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        linkat(CWD, path_of(file), CWD, name, AtFlags::SYMLINK_FOLLOW).map_err(io::Error::from)
     }
 
     /// Where the system shows an open file. Linking an open file itself takes a privilege; linking this does not.
-    fn path_of(file: &File) -> std::path::PathBuf {
+    fn path_of(file: &File) -> PathBuf {
         format!("/proc/self/fd/{}", file.as_raw_fd()).into()
     }
 }

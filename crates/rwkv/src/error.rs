@@ -271,7 +271,11 @@ impl Error {
     /// An [`Error::InvalidOption`].
     #[allow(clippy::needless_pass_by_value)] // callers pass numbers and names, at no cost
     pub fn option(name: &'static str, value: impl ToString, expected: impl Into<String>) -> Self {
-        Self::InvalidOption { name, value: value.to_string(), expected: expected.into() }
+        let text = value.to_string();
+        // Rust writes 1e308 as 309 digits.
+        let number = if text.len() > 24 { text.parse::<f64>().ok() } else { None };
+        let value = number.map_or(text, |number| format!("{number:e}"));
+        Self::InvalidOption { name, value, expected: expected.into() }
     }
 }
 

@@ -73,5 +73,5 @@ pub mod schedule;
 pub mod tape;
 mod trainer;
 
-pub use options::{ResumeOptions, TokenizerKind, TrainOptions, TrainPrecision, whole_number};
+pub use options::{ResumeOptions, TokenizerKind, TrainOptions, TrainPrecision};
 pub use trainer::{Soundness, StepReport, Trainer};

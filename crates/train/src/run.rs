@@ -120,8 +120,9 @@ impl RunFolder {
             return Err(fault(&file, problem));
         }
         let tokenizer = Tokenizer::load(path.join("tokenizer.json"))?;
-        // Before anything takes memory by these numbers.
-        config.options.validate().map_err(|error| fault(&file, error.to_string()))?;
+        // Before anything takes memory by these numbers. The folder is not among them: it is where it was found.
+        let options = TrainOptions { out: path.to_owned(), ..config.options.clone() };
+        options.validate().map_err(|error| fault(&file, error.to_string()))?;
         let expected = config.options.model(tokenizer.n_vocab());
         if config.model != expected {
             let problem = format!(
