@@ -191,12 +191,16 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
   async save(): Promise<void> {
     this.#saved = await this.#work({}, cancel => this.#native.save(cancel))
     const { parameters, isa } = this
-    const text = await this.sample({ maxTokens: 400, temperature: 0.8, topP: 0.95, seed: 1 })
+    const sampling = { maxTokens: 400, temperature: 0.8, topP: 0.95, seed: 1 }
+    // What a model far above chance writes is noise, if its numbers are finite at all.
+    const sample = this.#saved.isSound
+      ? { prompt: '', text: (await this.sample(sampling)).trim() }
+      : undefined
     await writeReport(this.options.out, {
       parameters,
       isa,
       threads: this.options.threads,
-      sample: { prompt: '', text: text.trim() },
+      sample,
     })
   }
 

@@ -367,6 +367,8 @@ fn a_model_whose_loss_is_not_finite_is_never_saved() {
     let place = Place::new(&prose());
     let mut first = Trainer::create(&absurd(place.options("first"))).expect("a run");
     while first.step().is_ok() {}
+    let sample = first.sample("", 3, SamplerOptions::default(), &AtomicBool::new(false));
+    assert_eq!(sample.expect_err("no numbers").code(), "DIVERGED");
     // Its last step left parameters that the next one's loss was not finite with.
     let mut trainer = Trainer::create(&absurd(place.options("run"))).expect("a run");
     run_steps(&mut trainer, first.steps() as usize);

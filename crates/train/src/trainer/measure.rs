@@ -73,7 +73,7 @@ impl Trainer {
     ///
     /// # Errors
     /// [`Error::UnknownCharacter`] in the prompt; [`Error::InvalidOption`] among the options; [`Error::Aborted`] soon
-    /// after `stop` is set.
+    /// after `stop` is set; [`Error::Diverged`] if the model's numbers are no longer finite.
     pub fn sample(
         &self,
         prompt: &str,
@@ -96,7 +96,10 @@ impl Trainer {
             let mut logits = Vec::new();
             for stretch in tokens.chunks(STRETCH) {
                 check()?;
-                logits = model.eval(stretch, &mut state)?;
+                logits = model.eval(stretch, &mut state).map_err(|error| match error {
+                    Error::Weight { .. } | Error::NotFinite { .. } => self.divergence(self.step, f32::NAN),
+                    error => error,
+                })?;
             }
             tokens = vec![sampler.sample(&logits)];
             text += &decoder.push(&self.tokenizer.decode(&tokens)?);
