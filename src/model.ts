@@ -61,10 +61,12 @@ export class Model implements Disposable, AsyncDisposable {
   /**
    * Loads a model.
    *
-   * A file of FP32 or FP16 weights is mapped and not read: weights come from the disk when they are first used, and programs
-   * that load the same file share them. Such a file may be replaced by renaming another over it, or removed, but not
-   * written to: then every later call throws `FILE_CHANGED`. Quantized weights are repacked into memory, and the file is
-   * done with. Models that one program loads from one file share its weights either way.
+   * FP32 and FP16 weights are mapped and not read: they come from the disk when they are first used, and programs that load
+   * the same file share them. Quantized weights are repacked for the instruction set. Models that one program loads from
+   * one file share its weights either way.
+   *
+   * The file may be replaced by renaming another over it, or removed, but not written to: then every later call throws
+   * `FILE_CHANGED`.
    *
    * @param path A training run's folder, or a `.bin` file of rwkv.cpp's format. A `tokenizer.json` beside the file is
    *   the model's tokenizer; without one, a model of 256 tokens reads and writes bytes.

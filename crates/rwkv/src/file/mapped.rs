@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -68,18 +67,12 @@ impl Mapped {
         self.stamp
     }
 
-    /// Gives the memory of `range` back to the system, for it was copied; whoever reads it all the same has it mapped
-    /// again.
-    pub(crate) fn release(&self, range: Range<usize>) {
-        #[cfg(unix)]
-        {
-            let advice = memmap2::UncheckedAdvice::DontNeed;
-            // SAFETY: the map is of a file and read-only, so its pages are dropped and read again when they are touched;
-            // none holds anything that the file does not.
-            let _ = unsafe { self.map.unchecked_advise_range(advice, range.start, range.len()) };
-        }
-        #[cfg(not(unix))]
-        let _ = range;
+    /// Fills `into` with the bytes from `at` on: read, not mapped, so that they take no memory besides.
+    ///
+    /// # Errors
+    /// [`Error::FileChanged`] if the file has become shorter, [`Error::Io`].
+    pub(crate) fn read_at(&self, at: usize, into: &mut [u8]) -> Result<()> {
+        self.stamp.read_at(at, into)
     }
 }
 
@@ -125,9 +118,15 @@ impl Stamp {
         &self.path
     }
 
-    /// The file, to read from.
-    pub(crate) fn file(&self) -> &File {
-        &self.file
+    /// Fills `into` with the bytes from `at` on; several threads may do so at the same time.
+    ///
+    /// # Errors
+    /// [`Error::FileChanged`] if the file has become shorter, [`Error::Io`].
+    pub(crate) fn read_at(&self, at: usize, into: &mut [u8]) -> Result<()> {
+        read_exact_at(&self.file, at as u64, into).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => self.changed("it became shorter while it was read".to_owned()),
+            _ => Error::io("read", &self.path)(error),
+        })
     }
 
     /// Its size in bytes when it was opened.
@@ -153,4 +152,26 @@ impl Stamp {
     pub(crate) fn changed(&self, how: String) -> Error {
         Error::FileChanged { path: self.path.clone(), how }
     }
+}
+
+#[cfg(unix)]
+fn read_exact_at(file: &File, at: u64, into: &mut [u8]) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, into, at)
+}
+
+#[cfg(windows)]
+fn read_exact_at(file: &File, mut at: u64, mut into: &mut [u8]) -> io::Result<()> {
+    use std::os::windows::fs::FileExt;
+    while !into.is_empty() {
+        match file.seek_read(into, at) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => {
+                at += count as u64;
+                into = &mut into[count..];
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }

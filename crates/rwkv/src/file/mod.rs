@@ -166,10 +166,10 @@ impl ModelFile {
         self.map.bytes().len() as u64
     }
 
-    /// Gives the memory of the mapped parameter at `index` back to the system, for it was copied; whoever reads it all
-    /// the same has it mapped again.
-    pub(crate) fn release(&self, index: usize) {
-        self.map.release(self.tensors[self.positions[index]].data.clone());
+    /// Fills `into` with what begins `at` bytes into the data of the parameter at `index`: read, not mapped, so that it takes
+    /// no memory besides.
+    pub(crate) fn read_at(&self, index: usize, at: usize, into: &mut [u8]) -> Result<()> {
+        self.map.read_at(self.tensors[self.positions[index]].data.start + at, into)
     }
 
     /// Writes the model again, in the file's own order: the same bytes.

@@ -1,6 +1,5 @@
 //! A file as a list of tensors, whatever model they make.
 
-use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::Path;
 
@@ -42,15 +41,7 @@ impl TensorFile {
 
     /// Fills `into` with what begins `at` bytes into the data of `tensor`.
     pub(crate) fn read(&self, tensor: &TensorInfo, at: usize, into: &mut [u8]) -> Result<()> {
-        let mut file = self.stamp.file();
-        file.seek(SeekFrom::Start((tensor.data.start + at) as u64))
-            .and_then(|_| file.read_exact(into))
-            .map_err(|error| match error.kind() {
-                io::ErrorKind::UnexpectedEof => {
-                    self.stamp.changed("it became shorter while it was read".to_owned())
-                }
-                _ => Error::io("read", self.stamp.path())(error),
-            })
+        self.stamp.read_at(tensor.data.start + at, into)
     }
 
     /// An [`Error::ModelFile`] about `tensor`.

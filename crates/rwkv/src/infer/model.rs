@@ -42,11 +42,12 @@ pub(super) struct Shared {
 impl Model {
     /// Loads a `.bin` file, or the `model.bin` of a training run's folder.
     ///
-    /// A file of FP32 or FP16 weights is mapped and not read: weights come from the disk when they are first used, and
-    /// processes that load the same file share them. It should not be written to while the model is in use; if it is, every
-    /// later call answers with [`Error::FileChanged`](crate::Error::FileChanged). (Renaming another file over it, or
-    /// removing it, is no harm.) Quantized weights are repacked into memory of their own, and the file is done with. Models
-    /// that one process loads from one file share its weights either way.
+    /// FP32 and FP16 weights are mapped and not read: they come from the disk when they are first used, and processes that
+    /// load the same file share them. Quantized weights are repacked into memory of their own. Models that one process loads
+    /// from one file share its weights either way.
+    ///
+    /// The file should not be written to while the model is in use; if it is, every later call answers with
+    /// [`Error::FileChanged`](crate::Error::FileChanged). Renaming another file over it, or removing it, is no harm.
     ///
     /// # Errors
     /// As [`ModelFile::open`] and [`LoadOptions::start_cpu`]; [`Error::ModelFile`](crate::Error::ModelFile) also for a

@@ -1,12 +1,9 @@
 //! The values of a model's parameters, where they are, and whether they are sound.
 
 use std::ops::{ControlFlow, Range};
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rwkv_kernels::{
-    Cpu, Format, Matrix as Stored, Panels, Parts, Product, Scratch, Weights, all_finite, products,
-};
+use rwkv_kernels::{Cpu, Format, Matrix as Stored, Panels, Product, Scratch, Weights, all_finite, products};
 
 use super::memory::Memory;
 use crate::data_type::DataType;
@@ -16,8 +13,8 @@ use crate::params::{Layout, Matrix, Vector};
 
 /// A value for each handle of a [`Layout`], as files store it.
 ///
-/// FP32 and FP16 matrices of a file whose matrices are all of that kind stay in it, mapped: such a model loads at once, and
-/// several processes share it. Where anything is quantized, everything is copied, and the file is not needed any more.
+/// FP32 and FP16 matrices of a file stay in it, mapped: they cost nothing to load, and processes share them. Quantized ones
+/// are repacked into memory, whose new pages are the larger part of what loading them takes.
 #[derive(Debug)]
 pub(super) struct Parameters {
     layout: Layout,
@@ -27,12 +24,10 @@ pub(super) struct Parameters {
     kept: Vec<Kept>,
     /// Which matrices are known to hold finite weights alone.
     sound: Vec<AtomicBool>,
-    /// What [`Kept::Panels`] and [`Kept::Rows`] lie in.
-    memory: Memory,
-    /// What [`Kept::Mapped`] lies in; none if nothing does.
+    /// What [`Kept::Panels`] lie in.
+    panels: Memory,
+    /// Where the parameters are from, and where [`Kept::Mapped`] lie; none if they were given as values.
     file: Option<ModelFile>,
-    /// Where the parameters came from, for messages: the file, and the byte where each tensor begins.
-    origin: Option<(PathBuf, Vec<usize>)>,
 }
 
 /// Where a parameter is.
@@ -42,9 +37,7 @@ enum Kept {
     Values(Vec<f32>),
     /// A matrix in the mapped file.
     Mapped,
-    /// A matrix of FP32 or FP16, copied: where in `memory`.
-    Rows(Range<usize>),
-    /// A quantized matrix, repacked: where in `memory`.
+    /// A quantized matrix, repacked: where in `panels`.
     Panels(Range<usize>),
 }
 
@@ -73,13 +66,11 @@ impl Parameters {
         let layout = file.layout().clone();
         let n = layout.specs().len();
         let formats: Vec<_> = (0..n).map(|index| file.tensor(index).0.data_type.format()).collect();
-        let copies = formats.iter().any(|format| format.is_quantized());
-        let room = |index: usize| {
+        let quantized = |index: usize| {
             let spec = &layout.specs()[index];
-            let panels = Panels::len(formats[index], spec.rows, spec.cols);
-            panels.or(copies.then(|| file.tensor(index).1.len())).filter(|_| spec.is_matrix)
+            if spec.is_matrix { Panels::len(formats[index], spec.rows, spec.cols) } else { None }
         };
-        let mut memory = Memory::for_lengths((0..n).filter_map(room))
+        let mut panels = Memory::for_lengths((0..n).filter_map(quantized))
             .map_err(Error::io("take memory for the weights of", file.path()))?;
         let total = file.len();
         let mut done = 0;
@@ -88,40 +79,21 @@ impl Parameters {
             if progress(done, total).is_break() {
                 return Err(Error::Aborted);
             }
-            let bytes = file.tensor(index).1;
-            kept.push(match room(index) {
+            kept.push(match quantized(index) {
                 None if spec.is_matrix => Kept::Mapped,
                 None => Kept::Values(finite_vector(&file, index)?),
                 Some(len) => {
-                    let (range, into) = memory.take(len);
-                    let kept = if formats[index].is_quantized() {
-                        let weights = Weights::new(formats[index], spec.rows, spec.cols, bytes)
-                            .expect("the file was checked when it was opened");
-                        Panels::pack(cpu, weights, into);
-                        Kept::Panels(range)
-                    } else {
-                        copy(cpu, bytes, into);
-                        Kept::Rows(range)
-                    };
-                    file.release(index);
-                    kept
+                    let (range, into) = panels.take(len);
+                    pack(cpu, &file, index, into)?;
+                    Kept::Panels(range)
                 }
             });
-            done += bytes.len() as u64;
+            done += file.tensor(index).1.len() as u64;
         }
         file.check()?;
         let _ = progress(total, total);
-        let starts = (0..n).map(|index| file.tensor(index).0.offset).collect();
-        Ok(Self {
-            layout,
-            data_type: file.data_type(),
-            formats,
-            kept,
-            sound: unknown(n),
-            memory,
-            origin: Some((file.path().to_owned(), starts)),
-            file: (!copies).then_some(file),
-        })
+        let data_type = file.data_type();
+        Ok(Self { layout, data_type, formats, kept, sound: unknown(n), panels, file: Some(file) })
     }
 
     /// # Panics
@@ -134,9 +106,8 @@ impl Parameters {
             formats: vec![Format::F32; values.len()],
             sound: unknown(values.len()),
             kept: values.into_iter().map(Kept::Values).collect(),
-            memory: Memory::for_lengths(std::iter::empty()).expect("a page of memory"),
+            panels: Memory::for_lengths(std::iter::empty()).expect("a page of memory"),
             file: None,
-            origin: None,
             layout,
         }
     }
@@ -164,7 +135,7 @@ impl Parameters {
         match &self.kept[index] {
             Kept::Panels(range) => {
                 let spec = &self.layout.specs()[index];
-                let bytes = self.memory.get(range.clone());
+                let bytes = self.panels.get(range.clone());
                 let panels = Panels::new(self.formats[index], spec.rows, spec.cols, bytes);
                 Stored::Panels(panels.expect("packed with this shape"))
             }
@@ -178,7 +149,6 @@ impl Parameters {
         let spec = &self.layout.specs()[index];
         let bytes = match (&self.kept[index], &self.file) {
             (Kept::Values(values), _) => bytemuck::cast_slice(values),
-            (Kept::Rows(range), _) => self.memory.get(range.clone()),
             (Kept::Mapped, Some(file)) => file.tensor(index).1,
             (kept, _) => unreachable!("{}: {kept:?} has no rows", spec.name),
         };
@@ -238,12 +208,12 @@ impl Parameters {
 
     fn bad_weight(&self, matrix: Matrix, problem: String) -> Error {
         let tensor = self.layout.specs()[matrix.index()].name.clone();
-        match &self.origin {
+        match &self.file {
             None => Error::Weight { tensor, problem },
-            Some((path, starts)) => Error::ModelFile {
-                path: path.clone(),
+            Some(file) => Error::ModelFile {
+                path: file.path().to_owned(),
                 tensor: Some(tensor),
-                offset: starts[matrix.index()] as u64,
+                offset: file.tensor(matrix.index()).0.offset as u64,
                 problem,
                 fault: Fault::Other,
             },
@@ -275,12 +245,10 @@ fn finite_vector(file: &ModelFile, index: usize) -> Result<Vec<f32>> {
     }
 }
 
-/// `into = from`, by all threads.
-fn copy(cpu: &Cpu, from: &[u8], into: &mut [u8]) {
-    const BLOCK: usize = 1 << 20;
-    let into = Parts::new(into);
-    cpu.run_blocks(from.len(), BLOCK, |range| {
-        // SAFETY: blocks do not overlap.
-        unsafe { into.part(range.clone()) }.copy_from_slice(&from[range]);
-    });
+/// Repacks a quantized matrix of the file.
+fn pack(cpu: &Cpu, file: &ModelFile, index: usize, into: &mut [u8]) -> Result<()> {
+    let (spec, format) = (&file.layout().specs()[index], file.tensor(index).0.data_type.format());
+    let row_bytes = file.tensor(index).1.len() / spec.rows;
+    let fetch = |rows: Range<usize>, buffer: &mut [u8]| file.read_at(index, rows.start * row_bytes, buffer);
+    Panels::pack_from(cpu, format, spec.rows, spec.cols, fetch, into).map(drop)
 }

@@ -1,6 +1,8 @@
 //! Quantized weights repacked so that 16 rows stand side by side.
 
+use std::convert::Infallible;
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 use crate::format::BLOCK;
 use crate::product::Weights;
@@ -49,28 +51,59 @@ impl<'a> Panels<'a> {
     /// # Panics
     /// If `into` does not have [`len`](Self::len) bytes.
     pub fn pack(cpu: &Cpu, w: Weights<'_>, into: &'a mut [u8]) -> Self {
-        let (format, rows, cols) = (w.format(), w.rows(), w.cols());
+        let row_bytes = w.format().row_bytes(w.cols()).unwrap_or(0);
+        let fetch = |rows: Range<usize>, buffer: &mut [u8]| -> Result<(), Infallible> {
+            for (row, buffer) in rows.zip(buffer.chunks_exact_mut(row_bytes)) {
+                buffer.copy_from_slice(w.row(row));
+            }
+            Ok(())
+        };
+        let Ok(panels) = Self::pack_from(cpu, w.format(), w.rows(), w.cols(), fetch, into);
+        panels
+    }
+
+    /// Repacks `rows` rows of `cols` weights into `into`, a panel at a time: `fetch(rows, buffer)` fills `buffer` with the
+    /// stored bytes of those rows. So the rows need never be in memory all at once.
+    ///
+    /// # Errors
+    /// One of those of `fetch`; `into` then holds nothing of use.
+    ///
+    /// # Panics
+    /// If `into` does not have [`len`](Self::len) bytes.
+    pub fn pack_from<E: Send>(
+        cpu: &Cpu,
+        format: Format,
+        rows: usize,
+        cols: usize,
+        fetch: impl Fn(Range<usize>, &mut [u8]) -> Result<(), E> + Sync,
+        into: &'a mut [u8],
+    ) -> Result<Self, E> {
         assert_eq!(Self::len(format, rows, cols), Some(into.len()), "{format:?} panels of ({rows}, {cols})");
         let block_bytes = format.block().1;
         let panel_bytes = into.len() / rows.div_ceil(PANEL).max(1);
+        let row_bytes = panel_bytes / PANEL;
+        let failed = Mutex::new(None);
         let parts = Parts::new(&mut *into);
         cpu.run(rows.div_ceil(PANEL), |panel| {
             // SAFETY: each panel is one index's.
             let panel_out = unsafe { parts.part(panel * panel_bytes..(panel + 1) * panel_bytes) };
-            let of_rows: [&[u8]; PANEL] = std::array::from_fn(|r| {
-                let row = panel * PANEL + r;
-                if row < rows { w.row(row) } else { &[] }
-            });
+            let of_panel = panel * PANEL..rows.min((panel + 1) * PANEL);
+            // Rows that the matrix does not have stay zeros.
+            let mut stored = vec![0; panel_bytes];
+            if let Err(error) = fetch(of_panel.clone(), &mut stored[..of_panel.len() * row_bytes]) {
+                *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                return;
+            }
             for (b, out) in panel_out.chunks_exact_mut(PANEL * block_bytes).enumerate() {
-                for (r, row) in of_rows.iter().enumerate() {
-                    match row.get(b * block_bytes..(b + 1) * block_bytes) {
-                        Some(block) => interleave(format, block, r, out),
-                        None => interleave(format, &[0; 34][..block_bytes], r, out),
-                    }
+                for (r, row) in stored.chunks_exact(row_bytes).enumerate() {
+                    interleave(format, &row[b * block_bytes..(b + 1) * block_bytes], r, out);
                 }
             }
         });
-        Self { format, rows, cols, bytes: into }
+        match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            None => Ok(Self { format, rows, cols, bytes: into }),
+            Some(error) => Err(error),
+        }
     }
 
     /// How the weights are stored.
