@@ -189,7 +189,7 @@ describe('quantize', async () => {
     ] as [string, Parameters<typeof quantize>][]) {
       await expect(quantize(...words)).rejects.toMatchObject({
         code: 'INVALID_OPTION',
-        message: `${name} is undefined; it must be a string`,
+        message: `${name} is undefined; it must be a ${name === 'format' ? 'string' : 'path'}`,
       })
     }
     await expect(quantize(input, output, 'Q4_0', { threads: 1.5 })).rejects.toMatchObject({

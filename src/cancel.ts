@@ -21,22 +21,24 @@ export interface Controls {
  * Runs native work that an `AbortSignal` can stop.
  *
  * The signal raises a flag that the work looks at between two pieces of itself. If it stopped for that, the promise
- * rejects with the signal's reason, as `fetch` does; a work that had finished by then still counts as done.
+ * rejects with the signal's reason, as `fetch` does; a work that had finished by then still counts as done. A callback
+ * that throws stops the work too, and the promise rejects with what it threw.
  */
 export async function cancellable<T>(controls: Controls, work: (cancel: Cancel) => Promise<T>): Promise<T> {
   const { signal, onProgress } = controls
   signal?.throwIfAborted()
   const cancel = new Cancel()
   const raise = () => cancel.raise()
-  const report = () => cancel.total > 0 && onProgress?.({ done: cancel.done, total: cancel.total })
+  const reports = onProgress && new Reports(onProgress, cancel)
   signal?.addEventListener('abort', raise, { once: true })
-  const timer = onProgress && setInterval(report, REPORT_EVERY)
+  const timer = reports && setInterval(() => reports.tell(), REPORT_EVERY)
   underWay.add(cancel)
   try {
     const result = await work(cancel)
-    report()
+    await reports?.finish()
     return result
   } catch (error) {
+    if (reports?.failure) throw reports.failure.error
     if (!isAborted(error)) throw toRwkvError(error)
     if (signal?.aborted) throw signal.reason
     // Nobody else raises the flag but `close()`.
@@ -46,4 +48,55 @@ export async function cancellable<T>(controls: Controls, work: (cancel: Cancel) 
     clearInterval(timer)
     signal?.removeEventListener('abort', raise)
   }
+}
+
+/** Tells a callback how far work is. If the callback fails, at once or in a promise that it returns, the work is stopped. */
+class Reports {
+  readonly #callback: (progress: Progress) => unknown
+  readonly #cancel: Cancel
+  /** What the callback does with an earlier report, if it does that asynchronously. */
+  #earlier: Promise<void> | undefined
+  /** What the callback threw. */
+  failure: { error: unknown } | undefined
+
+  constructor(callback: (progress: Progress) => unknown, cancel: Cancel) {
+    this.#callback = callback
+    this.#cancel = cancel
+  }
+
+  /** Reports, unless nothing is known yet or the callback is still busy. */
+  tell(): void {
+    const { done, total } = this.#cancel
+    if (total === 0 || this.failure || this.#earlier) return
+    try {
+      const result = this.#callback({ done, total })
+      if (!isThenable(result)) return
+      this.#earlier = Promise.resolve(result).then(
+        () => {
+          this.#earlier = undefined
+        },
+        error => this.#fail(error),
+      )
+    } catch (error) {
+      this.#fail(error)
+    }
+  }
+
+  /** Reports the end, and throws if any of the reports failed. */
+  async finish(): Promise<void> {
+    await this.#earlier
+    this.tell()
+    await this.#earlier
+    if (this.failure) throw this.failure.error
+  }
+
+  #fail(error: unknown): void {
+    this.#earlier = undefined
+    this.failure ??= { error }
+    this.#cancel.raise()
+  }
+}
+
+function isThenable(value: unknown): value is PromiseLike<unknown> {
+  return typeof (value as PromiseLike<unknown> | undefined)?.then === 'function'
 }

@@ -6,6 +6,10 @@ export type ErrorCode =
   | 'MODEL_FILE'
   /** The file is sound but holds something that this version cannot run. */
   | 'UNSUPPORTED'
+  /** A model's file was written to while it was in use: load it again. */
+  | 'FILE_CHANGED'
+  /** A weight or a result is infinite or not a number. */
+  | 'NOT_FINITE'
   /** An option has a value that makes no sense; the message starts with the option's name. */
   | 'INVALID_OPTION'
   /** A token that the model does not have. */
@@ -69,14 +73,15 @@ export function isAborted(error: unknown): boolean {
 /**
  * The native side's errors are plain objects with a code: here they become ours. Others pass.
  *
- * A value of the wrong type, such as a string for a number, is found by napi itself, whose codes are in mixed case.
+ * Arguments are checked before they get there, so that a value which napi itself refuses, with a code in mixed case, is
+ * a fault of ours.
  */
 export function toRwkvError(error: unknown): unknown {
   const code = codeOf(error)
   if (code === undefined || error instanceof RwkvError) return error
   const { message } = error as Error
-  if (code === 'GenericFailure') return new RwkvError('INTERNAL', message)
-  return new RwkvError(/[a-z]/.test(code) ? 'INVALID_OPTION' : (code as ErrorCode), message)
+  if (!/[a-z]/.test(code)) return new RwkvError(code as ErrorCode, message)
+  return new RwkvError('INTERNAL', `a fault in rwkv, please report it: ${message}`)
 }
 
 /** Calls into the native side; its errors come out as {@link RwkvError}. */

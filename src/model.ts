@@ -2,10 +2,11 @@ import { stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { NativeModel } from '#native'
 import { cancellable } from './cancel.js'
-import { checkPositive, text, wholeNumber } from './checks.js'
 import { call, RwkvError } from './errors.js'
 import { native, Pending } from './internal.js'
+import { argument, options as check, path as pathKind } from './kinds.js'
 import type { Bench, BenchOptions, EvaluateOptions, LoadOptions, ModelConfig, TextLoss } from './options.js'
+import { benchOptions, evaluateOptions, loadOptions } from './schemas.js'
 import { Session } from './session.js'
 import { Tokenizer } from './tokenizer.js'
 
@@ -60,22 +61,28 @@ export class Model implements Disposable, AsyncDisposable {
   /**
    * Loads a model.
    *
-   * The file is mapped. FP32 and FP16 weights are not read: they come from the disk when they are first used, and
-   * programs that load the same file share them. Quantized weights are repacked for the instruction set. Models that one
-   * program loads from one file share its weights either way.
+   * A file of FP32 or FP16 weights is mapped and not read: weights come from the disk when they are first used, and programs
+   * that load the same file share them. Such a file may be replaced by renaming another over it, or removed, but not
+   * written to: then every later call throws `FILE_CHANGED`. Quantized weights are repacked into memory, and the file is
+   * done with. Models that one program loads from one file share its weights either way.
    *
    * @param path A training run's folder, or a `.bin` file of rwkv.cpp's format. A `tokenizer.json` beside the file is
    *   the model's tokenizer; without one, a model of 256 tokens reads and writes bytes.
    * @throws {RwkvError} `IO`, `MODEL_FILE`, `UNSUPPORTED`, `TOKENIZER`, `INVALID_OPTION` or `ISA`.
    */
   static async load(path: string, options: LoadOptions = {}): Promise<Model> {
-    const threads = wholeNumber('threads', options.threads)
-    const model = await cancellable(options, cancel => NativeModel.load(text('path', path), threads, cancel))
+    argument('path', pathKind, path)
+    const { threads, ...controls } = check('Model.load()', loadOptions, options)
+    let loaded: NativeModel | undefined
     try {
+      const model = await cancellable(controls, async cancel => {
+        loaded = await NativeModel.load(path, threads, cancel)
+        return loaded
+      })
       const tokenizer = await findTokenizer(path, model.info.nVocab)
       return new Model(path, model, tokenizer)
     } catch (error) {
-      model.close()
+      loaded?.close()
       throw error
     }
   }
@@ -109,11 +116,10 @@ export class Model implements Disposable, AsyncDisposable {
    *   `INVALID_OPTION` or `CLOSED`.
    */
   async evaluate(path: string, options: EvaluateOptions = {}): Promise<TextLoss> {
-    const ctxLen = options.ctxLen === undefined ? undefined : checkPositive('ctxLen', options.ctxLen)
+    argument('path', pathKind, path)
+    const { ctxLen, ...controls } = check('evaluate()', evaluateOptions, options)
     const tokenizer = this.tokenizer[native]
-    const work = cancellable(options, cancel =>
-      this.#native.evaluate(text('path', path), tokenizer, ctxLen, cancel),
-    )
+    const work = cancellable(controls, cancel => this.#native.evaluate(path, tokenizer, ctxLen, cancel))
     return this.#pending.track(work)
   }
 
@@ -126,12 +132,10 @@ export class Model implements Disposable, AsyncDisposable {
    * @throws {RwkvError} `INVALID_OPTION` or `CLOSED`.
    */
   async bench(options: BenchOptions = {}): Promise<Bench> {
-    const { seconds } = options
-    const [decode, prompt, sessions] = (['decode', 'prompt', 'sessions'] as const).map(name =>
-      wholeNumber(name, options[name]),
+    const { signal, onProgress, ...what } = check('bench()', benchOptions, options)
+    return this.#pending.track(
+      cancellable({ signal, onProgress }, cancel => this.#native.bench(what, cancel)),
     )
-    const what = { decode, prompt, sessions, seconds }
-    return this.#pending.track(cancellable(options, cancel => this.#native.bench(what, cancel)))
   }
 
   /**
@@ -167,7 +171,10 @@ export class Model implements Disposable, AsyncDisposable {
 
 /** The tokenizer of a model of `nVocab` tokens, if there is one. */
 async function findTokenizer(path: string, nVocab: number): Promise<Tokenizer | undefined> {
-  const folder = (await stat(path)).isDirectory() ? path : dirname(path)
+  const found = await stat(path).catch((error: Error) => {
+    throw new RwkvError('IO', `cannot read ${path}: ${error.message}`, { cause: error })
+  })
+  const folder = found.isDirectory() ? path : dirname(path)
   const file = join(folder, 'tokenizer.json')
   const isThere = await stat(file).then(
     () => true,

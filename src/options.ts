@@ -101,7 +101,12 @@ export interface QuantizeResult {
   readonly quantized: number
 }
 
-/** How far something is, in units of its own. */
+/**
+ * How far something is, in units of its own.
+ *
+ * An `onProgress` that throws, or returns a promise that rejects, stops the work: the call rejects with that error. If it
+ * returns a promise, it is not called again before that is settled, and the call waits for it.
+ */
 export interface Progress {
   readonly done: number
   readonly total: number
@@ -127,6 +132,30 @@ export interface GenerateOptions extends SamplingOptions {
   stop?: string | readonly string[]
   /** Stops the writing; the loop over the text then throws the signal's reason. */
   signal?: AbortSignal
+}
+
+/** Options of {@link Session.eval} and {@link Session.prompt}. */
+export interface PromptOptions {
+  /** Stops the reading; the session is then as it was before. */
+  signal?: AbortSignal
+}
+
+/** Options of {@link Trainer.sample}. */
+export interface SampleOptions extends SamplingOptions {
+  /** What to go on from. Default: a line break. */
+  prompt?: string
+  /** Tokens to write. Default: 200. */
+  maxTokens?: number
+  /** Stops the writing. */
+  signal?: AbortSignal
+}
+
+/** Options of {@link Trainer.validate}. */
+export interface ValidateOptions {
+  /** Stops the validation. */
+  signal?: AbortSignal
+  /** Told how far it is. */
+  onProgress?: (progress: Progress) => void
 }
 
 /** Options of {@link Model.evaluate}. */

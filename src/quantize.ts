@@ -1,7 +1,8 @@
 import { quantize as nativeQuantize } from '#native'
 import { cancellable } from './cancel.js'
-import { text, wholeNumber } from './checks.js'
+import { argument, options as check, path, text } from './kinds.js'
 import type { QuantizedFormat, QuantizeOptions, QuantizeResult } from './options.js'
+import { quantizeOptions } from './schemas.js'
 
 /**
  * Makes a model file of FP32 or FP16 weights into one of a quantized format: smaller, and faster to run.
@@ -32,8 +33,10 @@ export async function quantize(
   format: QuantizedFormat,
   options: QuantizeOptions = {},
 ): Promise<QuantizeResult> {
-  const threads = wholeNumber('threads', options.threads)
-  const words = [text('input', input), text('output', output), text('format', format)] as const
-  const made = await cancellable(options, cancel => nativeQuantize(...words, threads, cancel))
+  argument('input', path, input)
+  argument('output', path, output)
+  argument('format', text, format)
+  const { threads, ...controls } = check('quantize()', quantizeOptions, options)
+  const made = await cancellable(controls, cancel => nativeQuantize(input, output, format, threads, cancel))
   return made as QuantizeResult
 }

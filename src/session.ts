@@ -1,12 +1,13 @@
 import { randomInt } from 'node:crypto'
 import type { Cancel, NativeSession, NativeWriter } from '#native'
 import { cancellable } from './cancel.js'
-import { checkPositive, wholeNumber } from './checks.js'
 import { call, RwkvError } from './errors.js'
 import { native, type Pending, Turn } from './internal.js'
+import { argument, options as check, text as textKind, toTokens } from './kinds.js'
 import type { Model } from './model.js'
-import type { GenerateOptions } from './options.js'
-import { State } from './state.js'
+import type { GenerateOptions, PromptOptions } from './options.js'
+import { generateOptions, promptOptions } from './schemas.js'
+import { State, stateKind } from './state.js'
 import { StopText } from './stop.js'
 
 /** Tokens that one trip to the native side may write; how many it does write depends on how long they take. */
@@ -52,14 +53,19 @@ export class Session implements Disposable {
    *
    * @throws {RwkvError} `TOKEN_OUT_OF_RANGE`, `INVALID_OPTION` if there are no tokens, `BUSY` or `CLOSED`.
    */
-  async eval(tokens: ArrayLike<number>, options: { signal?: AbortSignal } = {}): Promise<Float32Array> {
+  async eval(tokens: ArrayLike<number>, options: PromptOptions = {}): Promise<Float32Array> {
+    const ids = toTokens(tokens)
+    const { signal } = check('eval()', promptOptions, options)
     this.#refuseWhileWriting()
-    return this.#eval(tokens, options.signal)
+    return this.#eval(ids, signal)
   }
 
   /** Reads a text; otherwise as {@link eval}. */
-  async prompt(text: string, options: { signal?: AbortSignal } = {}): Promise<Float32Array> {
-    return this.eval(this.#model.tokenizer.encode(text), options)
+  async prompt(text: string, options: PromptOptions = {}): Promise<Float32Array> {
+    argument('text', textKind, text)
+    const { signal } = check('prompt()', promptOptions, options)
+    this.#refuseWhileWriting()
+    return this.#eval(this.#model.tokenizer.encode(text), signal)
   }
 
   /**
@@ -81,17 +87,16 @@ export class Session implements Disposable {
    * ```
    */
   async *generate(prompt: string, options: GenerateOptions = {}): AsyncGenerator<string, void, undefined> {
-    const { maxTokens = 256, stop, signal, temperature, topK, topP, seed = randomInt(2 ** 47) } = options
-    checkPositive('maxTokens', maxTokens)
-    wholeNumber('topK', topK)
-    wholeNumber('seed', seed)
+    argument('prompt', textKind, prompt)
+    const { maxTokens = 256, stop, signal, ...sampling } = check('generate()', generateOptions, options)
     const end = new StopText(stop)
     this.#refuseWhileWriting()
     this.#turn.check()
     this.#isWriting = true
     try {
       const tokenizer = this.#model.tokenizer
-      const writer = call(() => this.#native.writer(tokenizer[native], { temperature, topK, topP, seed }))
+      const seed = sampling.seed ?? randomInt(2 ** 47)
+      const writer = call(() => this.#native.writer(tokenizer[native], { ...sampling, seed }))
       if (prompt !== '') await this.#eval(tokenizer.encode(prompt), signal)
       for (let left = maxTokens; left > 0 && !end.isReached; ) {
         const piece = await this.#write(writer, end.isWanted ? 1 : Math.min(left, MAX_PIECE), signal)
@@ -114,6 +119,7 @@ export class Session implements Disposable {
   }
 
   set state(state: State) {
+    argument('state', stateKind, state)
     this.#refuseWhileWriting()
     this.#turn.check()
     call(() => this.#native.restore(state[native]))
@@ -130,9 +136,8 @@ export class Session implements Disposable {
     this.close()
   }
 
-  async #eval(tokens: ArrayLike<number>, signal: AbortSignal | undefined): Promise<Float32Array> {
-    const ids = tokens instanceof Uint32Array ? tokens : toTokens(tokens)
-    return this.#work(signal, cancel => this.#native.eval(ids, cancel))
+  async #eval(tokens: Uint32Array, signal: AbortSignal | undefined): Promise<Float32Array> {
+    return this.#work(signal, cancel => this.#native.eval(tokens, cancel))
   }
 
   async #write(writer: NativeWriter, limit: number, signal: AbortSignal | undefined) {
@@ -144,18 +149,11 @@ export class Session implements Disposable {
   }
 
   #refuseWhileWriting(): void {
-    if (!this.#isWriting) return
+    // Of what is closed, that is said first.
+    if (!this.#isWriting || this.#isClosed || this.#model.isClosed) return
     throw new RwkvError(
       'BUSY',
       'this session is still writing: end the loop over generate() first, or use another session',
     )
   }
-}
-
-/** A `Uint32Array` of them would make 1.5 and −1 tokens. */
-function toTokens(tokens: ArrayLike<number>): Uint32Array {
-  return Uint32Array.from(tokens, token => {
-    if (Number.isInteger(token) && token >= 0 && token < 2 ** 32) return token
-    throw new RwkvError('TOKEN_OUT_OF_RANGE', `token ${token} is not a whole number from 0 on`)
-  })
 }

@@ -1,6 +1,7 @@
-import { NativeState } from '#native'
+import { NativeModel, NativeState } from '#native'
 import { call } from './errors.js'
 import { native } from './internal.js'
+import { argument, bytes, instance } from './kinds.js'
 import type { Model } from './model.js'
 
 /**
@@ -33,6 +34,8 @@ export class State {
    * @throws {RwkvError} `STATE` if the bytes are damaged, or were made by another model.
    */
   static from(model: Model, buffer: Uint8Array): State {
+    argument('model', modelKind, model)
+    argument('buffer', bytes, buffer)
     return new State(call(() => NativeState.from(model[native], buffer)))
   }
 
@@ -43,6 +46,7 @@ export class State {
 
   /** Whether both are of the same model and hold the same, number by number. */
   equals(other: State): boolean {
+    argument('other', stateKind, other)
     return this.#native.equals(other.#native)
   }
 
@@ -56,3 +60,8 @@ export class State {
     return this.#native
   }
 }
+
+const modelKind = instance<Model>('Model', NativeModel)
+
+/** A {@link State}, as an argument. @internal */
+export const stateKind = instance<State>('State', NativeState)

@@ -1,5 +1,3 @@
-import { RwkvError } from './errors.js'
-
 /** Ends a stream of text before the first of some strings, wherever the stream is cut into pieces. */
 export class StopText {
   readonly #stops: readonly string[]
@@ -7,12 +5,9 @@ export class StopText {
   #held = ''
   #isReached = false
 
-  /** @throws {RwkvError} `INVALID_OPTION` if one of them is empty: every text would end before it began. */
+  /** @param stop None of them is empty: every text would end before it began. */
   constructor(stop: string | readonly string[] | undefined) {
-    this.#stops = stop === undefined ? [] : typeof stop === 'string' ? [stop] : stop
-    if (this.#stops.includes('')) {
-      throw new RwkvError('INVALID_OPTION', 'stop has an empty string; it must have at least one character')
-    }
+    this.#stops = stop === undefined ? [] : typeof stop === 'string' ? [stop] : [...stop]
   }
 
   /** Whether there is anything to look for. */

@@ -1,6 +1,7 @@
 import { NativeTokenizer } from '#native'
 import { call, toRwkvError } from './errors.js'
 import { native } from './internal.js'
+import { argument, path as pathKind, text as textKind, toTokens } from './kinds.js'
 import type { TokenizerKind } from './options.js'
 
 /**
@@ -30,11 +31,13 @@ export class Tokenizer {
 
   /** The distinct characters of `text` as tokens, in the order of their code points. */
   static charactersOf(text: string): Tokenizer {
+    argument('text', textKind, text)
     return new Tokenizer(call(() => NativeTokenizer.charactersOf(text)))
   }
 
   /** Reads a `tokenizer.json`. */
   static async load(path: string): Promise<Tokenizer> {
+    argument('path', pathKind, path)
     try {
       return new Tokenizer(await NativeTokenizer.load(path))
     } catch (error) {
@@ -63,6 +66,7 @@ export class Tokenizer {
    * @throws {RwkvError} `UNKNOWN_CHARACTER` if the vocabulary lacks one.
    */
   encode(text: string): Uint32Array {
+    argument('text', textKind, text)
     return call(() => this.#native.encode(text))
   }
 
@@ -72,11 +76,13 @@ export class Tokenizer {
    * @throws {RwkvError} `TOKEN_OUT_OF_RANGE`.
    */
   decode(tokens: ArrayLike<number>): string {
-    return call(() => this.#native.decode(Uint32Array.from(tokens)).toString('utf8'))
+    const ids = toTokens(tokens)
+    return call(() => this.#native.decode(ids).toString('utf8'))
   }
 
   /** Writes a `tokenizer.json`, whole or not at all. */
   async save(path: string): Promise<void> {
+    argument('path', pathKind, path)
     try {
       await this.#native.save(path)
     } catch (error) {

@@ -1,10 +1,11 @@
 import { randomInt } from 'node:crypto'
 import { type Cancel, NativeTrainer, type RunInfo } from '#native'
 import { type Controls, cancellable } from './cancel.js'
-import { checkPositive, wholeNumber } from './checks.js'
 import { Pending, Turn } from './internal.js'
-import type { Progress, ResumeOptions, SamplingOptions, TrainOptions } from './options.js'
+import { argument, options as check, path as pathKind } from './kinds.js'
+import type { ResumeOptions, SampleOptions, TrainOptions, ValidateOptions } from './options.js'
 import { writeReport } from './report/run.js'
+import { resumeOptions, sampleOptions, trainOptions, validateOptions } from './schemas.js'
 import { Tokenizer } from './tokenizer.js'
 
 /** What a step did. */
@@ -27,12 +28,20 @@ export interface Step {
   readonly tokensPerSecond: number
 }
 
-/** Options of {@link Trainer.sample}. */
-export interface SampleOptions extends SamplingOptions {
-  /** What to go on from. Default: a line break. */
-  prompt?: string
-  /** Tokens to write. Default: 200. */
-  maxTokens?: number
+/** What {@link Trainer.save} found and wrote. */
+export interface Saved {
+  /**
+   * Mean loss on validation text, in nats a token: over the whole split if that was validated after this step, else over a
+   * part of it.
+   */
+  readonly valLoss: number
+  /**
+   * Whether the model is one to go on from: its loss on validation text, or else on training text, is at most one nat
+   * above that of guessing. {@link Trainer.resume} passes over checkpoints that are not.
+   */
+  readonly isSound: boolean
+  /** Whether `model.bin` is the model of this step: one that is not sound does not replace another. */
+  readonly wroteModel: boolean
 }
 
 /**
@@ -60,6 +69,7 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
   #isClosed = false
   #steps: number
   #seconds: number
+  #saved: Saved | undefined
 
   /** The options in force, defaults included. */
   readonly options: Readonly<Required<TrainOptions>>
@@ -69,6 +79,8 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
   readonly trainTokens: number
   /** Tokens that validate: the last tenth. */
   readonly valTokens: number
+  /** The step of the newest checkpoint there was, if the run went on from before it, because it was not sound. */
+  readonly wentBackFrom: number | undefined
   /** The instruction set that it runs on: `scalar`, `avx2`, `avxvnni`, `avx512` or `amx`. */
   readonly isa: string
   /** How text becomes tokens. */
@@ -85,6 +97,7 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
     this.parameters = info.parameters
     this.trainTokens = info.trainTokens
     this.valTokens = info.valTokens
+    this.wentBackFrom = info.wentBackFrom
     this.isa = info.isa
     this.tokenizer = new Tokenizer(trainer.tokenizer)
   }
@@ -92,12 +105,13 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
   /**
    * Begins a run in a new folder. Nothing is written before the options and the text are known to be good.
    *
-   * @param options Besides the options of the run, a signal: it stops the loop over the trainer after the step under
-   *   way, by throwing its reason.
-   * @throws {RwkvError} `INVALID_OPTION`, `IO`, `INVALID_UTF8`, `DATA`, or `RUN` if the folder holds a run already.
+   * @param options Besides the options of the run, a signal: it stops the loop over the trainer by throwing its reason. A
+   *   step under way is then given up, as if it had not begun.
+   * @throws {RwkvError} `INVALID_OPTION`, `IO`, `INVALID_UTF8`, `DATA`, or `RUN` if the folder holds a run already or
+   *   another trainer is at work in it.
    */
   static async create(options: TrainOptions & { signal?: AbortSignal }): Promise<Trainer> {
-    const { signal, ...settings } = options
+    const { signal, ...settings } = check('Trainer.create()', trainOptions, options)
     return new Trainer(
       await cancellable({ signal }, cancel => NativeTrainer.create(settings, cancel)),
       signal,
@@ -107,11 +121,14 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
   /**
    * Goes on with the run in the folder `out` from its newest checkpoint, bit for bit as if it had never stopped.
    *
-   * @throws {RwkvError} `RUN` if there is no run or it is damaged, or if the text is another one; otherwise as
-   *   {@link create}.
+   * Checkpoints that are not sound (see {@link Saved}) do not count: they are removed, and {@link wentBackFrom} says so.
+   *
+   * @throws {RwkvError} `RUN` if there is no run or it is damaged, or if another trainer is at work on it; `DATA` if the
+   *   text is another one; otherwise as {@link create}.
    */
   static async resume(out: string, changes: ResumeOptions & { signal?: AbortSignal } = {}): Promise<Trainer> {
-    const { signal, ...settings } = changes
+    argument('out', pathKind, out)
+    const { signal, ...settings } = check('Trainer.resume()', resumeOptions, changes)
     return new Trainer(
       await cancellable({ signal }, cancel => NativeTrainer.resume(out, settings, cancel)),
       signal,
@@ -133,6 +150,11 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
     return this.#steps >= this.options.maxSteps
   }
 
+  /** What the last {@link save} found and wrote; undefined before the first. */
+  get saved(): Saved | undefined {
+    return this.#saved
+  }
+
   /**
    * Learns from one batch, and does nothing else: no validation, no saving.
    *
@@ -143,25 +165,31 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
   }
 
   /** Mean loss over the whole validation split: windows of `ctxLen` tokens, each from an empty state. */
-  async validate(
-    options: { signal?: AbortSignal; onProgress?: (progress: Progress) => void } = {},
-  ): Promise<number> {
-    return this.#work(options, cancel => this.#native.validate(cancel))
+  async validate(options: ValidateOptions = {}): Promise<number> {
+    const controls = check('validate()', validateOptions, options)
+    return this.#work(controls, cancel => this.#native.validate(cancel))
   }
 
-  /** What the model writes by now. */
+  /**
+   * What the model writes by now.
+   *
+   * @throws {RwkvError} `UNKNOWN_CHARACTER`, `INVALID_OPTION`, `BUSY` or `CLOSED`; the signal's reason, once it is aborted.
+   */
   async sample(options: SampleOptions = {}): Promise<string> {
-    const { prompt = '', maxTokens = 200, temperature, topK, topP, seed = randomInt(2 ** 47) } = options
-    checkPositive('maxTokens', maxTokens)
-    wholeNumber('topK', topK)
-    wholeNumber('seed', seed)
-    const sampling = { temperature, topK, topP, seed }
-    return this.#work({}, cancel => this.#native.sample(prompt, maxTokens, sampling, cancel))
+    const { prompt = '', maxTokens = 200, signal, ...given } = check('sample()', sampleOptions, options)
+    const sampling = { ...given, seed: given.seed ?? randomInt(2 ** 47) }
+    return this.#work({ signal }, cancel => this.#native.sample(prompt, maxTokens, sampling, cancel))
   }
 
-  /** Writes a checkpoint to resume from, the model as it is by now to `model.bin`, and `report.html`. */
+  /**
+   * Writes a checkpoint to resume from, the model as it is by now to `model.bin`, and `report.html`; {@link saved} says
+   * how good the model is. Files of the run that are missing by now are written again.
+   *
+   * @throws {RwkvError} `DIVERGED` if the loss is not finite; `IO`; `RUN` if the folder was removed and another trainer is
+   *   at work in a new one.
+   */
   async save(): Promise<void> {
-    await this.#work({}, cancel => this.#native.save(cancel))
+    this.#saved = await this.#work({}, cancel => this.#native.save(cancel))
     const { parameters, isa } = this
     const text = await this.sample({ maxTokens: 400, temperature: 0.8, topP: 0.95, seed: 1 })
     await writeReport(this.options.out, {

@@ -1,6 +1,7 @@
 import { parseArgs } from 'node:util'
+import { suggestion } from '../suggest.js'
 import { kebab } from './format.js'
-import { suggestion, UsageError } from './usage.js'
+import { UsageError } from './usage.js'
 
 /** One option of a verb. Its name is the TypeScript one; on the command line it is written in kebab case. */
 export interface Option {

@@ -2,7 +2,7 @@ import { Model } from '../model.js'
 import { bytes, clock, count } from './format.js'
 import { bar } from './live.js'
 import { style } from './output.js'
-import { common, untilInterrupted, verb } from './verb.js'
+import { common, verb } from './verb.js'
 
 /** `rwkv bench` */
 export const bench = verb({
@@ -24,8 +24,7 @@ rounds, of the ratios too. Weights that stay in the caches are read faster than 
 With --json: {"model","format","fileSize","isa","threads","loadSeconds","firstTokenSeconds","rounds",
 "decodeTokensPerSecond","prefillTokensPerSecond","batchTokensPerSecond","batchGain","bytesPerToken","readBandwidth",
 "availableReadBandwidth","readBandwidthShare"}, bandwidths in bytes a second.`,
-  async run([path = ''], { json: _, threads, ...options }, output) {
-    const signal = untilInterrupted()
+  async run([path = ''], { json: _, threads, ...options }, output, signal) {
     const startedAt = performance.now()
     await using model = await Model.load(path, { threads, signal })
     const loadSeconds = (performance.now() - startedAt) / 1000

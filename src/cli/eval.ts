@@ -3,7 +3,7 @@ import { clock, count } from './format.js'
 import { bar } from './live.js'
 import { style } from './output.js'
 import { UsageError } from './usage.js'
-import { common, untilInterrupted, verb } from './verb.js'
+import { common, verb } from './verb.js'
 
 /** `rwkv eval` */
 export const evaluate = verb({
@@ -23,9 +23,8 @@ export const evaluate = verb({
   details: `
 MODEL is a training run's folder or a .bin file. With --json: {"tokens","loss","perplexity","bitsPerByte"}, the loss in
 nats a token.`,
-  async run([path = ''], { data, ctxLen, threads }, output) {
+  async run([path = ''], { data, ctxLen, threads }, output, signal) {
     if (data === undefined) throw new UsageError('--data is missing', 'rwkv eval MODEL --data FILE')
-    const signal = untilInterrupted()
     await using model = await Model.load(path, { threads, signal })
     const startedAt = performance.now()
     const onProgress = ({ done, total }: { done: number; total: number }) => {

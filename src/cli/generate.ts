@@ -1,5 +1,6 @@
 import { Model } from '../model.js'
-import { common, sampling, untilInterrupted, verb } from './verb.js'
+import { exitCode } from './interrupt.js'
+import { common, sampling, verb } from './verb.js'
 
 /** `rwkv generate` */
 export const generate = verb({
@@ -15,16 +16,15 @@ export const generate = verb({
   },
   details: `
 MODEL is a training run's folder or a .bin file. With --json: {"prompt","text","tokens","seconds","tokensPerSecond"}.`,
-  async run([path = ''], values, output) {
+  async run([path = ''], values, output, signal) {
     const { json: _, prompt = '\n', threads, ...options } = values
-    const signal = untilInterrupted()
     await using model = await Model.load(path, { threads, signal })
     const session = model.createSession()
     const startedAt = performance.now()
     let text = ''
     let shown = ''
     const show = (whole: string) => {
-      if (!output.json) process.stdout.write(whole.slice(shown.length))
+      output.text(whole.slice(shown.length))
       shown = whole
     }
     try {
@@ -41,6 +41,6 @@ MODEL is a training run's folder or a .bin file. With --json: {"prompt","text","
     const seconds = (performance.now() - startedAt) / 1000
     const tokens = model.tokenizer.encode(text).length
     output.object({ prompt, text, tokens, seconds, tokensPerSecond: tokens / seconds })
-    return signal.aborted ? 130 : 0
+    return exitCode(signal)
   },
 })

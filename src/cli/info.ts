@@ -12,8 +12,8 @@ export const info = verb({
   options: common,
   details: `
 MODEL is a training run's folder or a .bin file.`,
-  async run([path = ''], { threads }, output) {
-    await using model = await Model.load(path, { threads })
+  async run([path = ''], { threads }, output, signal) {
+    await using model = await Model.load(path, { threads, signal })
     const { config, parameters, format, fileSize, isa } = model
     const tokenizer = tokenizerOf(model)
     output.object({ path, ...config, parameters, format, fileSize, tokenizer, isa, threads: model.threads })

@@ -1,15 +1,19 @@
-import type { WriteStream } from 'node:tty'
 import { stripVTControlCharacters } from 'node:util'
 
 /** The line at the foot of a terminal that is rewritten in place, while finished lines scroll above it. */
 export class LiveLine {
-  readonly #stream: WriteStream
+  readonly #write: (text: string) => void
+  readonly #columns: () => number
   #shown = false
   #nextAt = 0
 
-  /** @param stream A terminal. */
-  constructor(stream: WriteStream) {
-    this.#stream = stream
+  /**
+   * @param write Writes to a terminal.
+   * @param columns How wide the terminal is now.
+   */
+  constructor(write: (text: string) => void, columns: () => number) {
+    this.#write = write
+    this.#columns = columns
   }
 
   /** Shows `text`, cut to the terminal's width; ten times a second at most, for a terminal can be slow. */
@@ -17,13 +21,13 @@ export class LiveLine {
     const now = performance.now()
     if (now < this.#nextAt) return
     this.#nextAt = now + 100
-    this.#stream.write(`\r\x1b[2K${cut(text, this.#stream.columns || 80)}`)
+    this.#write(`\r\x1b[2K${cut(text, this.#columns())}`)
     this.#shown = true
   }
 
   /** Takes the line away, so that other text can be written. */
   clear(): void {
-    if (this.#shown) this.#stream.write('\r\x1b[2K')
+    if (this.#shown) this.#write('\r\x1b[2K')
     this.#shown = false
     this.#nextAt = 0
   }

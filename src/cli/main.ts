@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 import { readFile } from 'node:fs/promises'
 import { RwkvError } from '../errors.js'
+import { suggestion } from '../suggest.js'
 import { readArguments } from './arguments.js'
 import { bench } from './bench.js'
 import { evaluate } from './eval.js'
@@ -8,46 +9,63 @@ import { kebab } from './format.js'
 import { generate } from './generate.js'
 import { helpOn, overview } from './help.js'
 import { info } from './info.js'
+import { exitCode, heedSignals, Interrupt, leave } from './interrupt.js'
 import { Output, style } from './output.js'
 import { quantize } from './quantize.js'
+import { complain, OutputError, stdout } from './stdout.js'
 import { train } from './train.js'
-import { suggestion, UsageError } from './usage.js'
+import { UsageError } from './usage.js'
 import type { Verb } from './verb.js'
 
 const verbs = [train, generate, evaluate, info, quantize, bench] as readonly Verb[]
 
-/** Exit codes: 0 done, 1 failed, 2 asked in a way that makes no sense, 130 stopped with Ctrl-C. */
+/**
+ * Exit codes: 0 done, 1 failed, 2 asked in a way that makes no sense; and 130 stopped with Ctrl-C, 143 with SIGTERM, 129
+ * with SIGHUP.
+ */
 async function main(args: readonly string[]): Promise<number> {
   const [word, ...rest] = args
   if (word === '--version' || word === '-v' || word === 'version') {
-    console.log(await version())
-    return 0
+    return tell(await version())
   }
   if (word === undefined || word === '--help' || word === '-h' || word === 'help') {
-    console.log(rest[0] === undefined ? overview(verbs) : helpOn(find(rest[0])))
-    return 0
+    return tell(rest[0] === undefined ? overview(verbs) : helpOn(find(rest[0])))
   }
   const verb = find(word)
   if (rest.includes('--help') || rest.includes('-h')) {
-    console.log(helpOn(verb))
-    return 0
+    return tell(helpOn(verb))
   }
   const { words, values } = readArguments(rest, verb.name, verb.positionals, verb.options)
   const output = new Output(values.json === true)
+  const stop = new AbortController()
+  heedSignals(stop)
+  stdout.onFailure = failure => stop.abort(failure)
   try {
-    return await verb.run(words, values, output)
+    return await verb.run(words, values, output, stop.signal)
   } catch (error) {
     output.done()
-    if (!isInterrupt(error)) throw error
+    if (error === stdout.failure) return exitCode(stop.signal)
+    // A verb that had something of its own to say about it has returned.
+    if (!(error instanceof Interrupt)) throw error
     output.object({ event: 'interrupted' })
     output.line('stopped')
-    return 130
+    return error.exitCode
   }
 }
 
-/** Whether a verb ended for Ctrl-C, and had nothing of its own to say about it. */
-function isInterrupt(error: unknown): boolean {
-  return error instanceof DOMException && error.name === 'AbortError'
+/** Prints what was asked about the program itself. */
+function tell(text: string): number {
+  stdout.write(`${text}\n`)
+  return 0
+}
+
+/** The exit code, once everything that was written has arrived or is known not to. */
+async function arrived(code: number): Promise<number> {
+  await stdout.flush()
+  const { failure } = stdout
+  // A reader that has seen enough (`rwkv generate … | head`) is no error.
+  if (failure && !failure.isClosedPipe) throw failure
+  return code
 }
 
 function find(name: string): Verb {
@@ -64,19 +82,23 @@ async function version(): Promise<string> {
 }
 
 /** Says what went wrong, in one line, with a hint where there is one; a stack trace helps nobody here. */
-function report(error: unknown, json: boolean): number {
+async function report(error: unknown, json: boolean): Promise<number> {
   const { message, code, hint } = describe(error)
   if (json) {
-    process.stdout.write(`${JSON.stringify({ event: 'error', code, message })}\n`)
-  } else {
-    const red = process.stderr.isTTY && process.stderr.hasColors() ? style.red : (text: string) => text
-    process.stderr.write(`${red('rwkv:')} ${message}\n${hint ? `  ${hint}\n` : ''}`)
+    stdout.write(`${JSON.stringify({ event: 'error', code, message })}\n`)
+    await stdout.flush()
   }
+  if (!json || stdout.failure) {
+    const red = process.stderr.isTTY && process.stderr.hasColors() ? style.red : (text: string) => text
+    complain(`${red('rwkv:')} ${message}\n${hint ? `  ${hint}\n` : ''}`)
+  }
+  if (error instanceof OutputError) return error.exitCode
   return code === 'USAGE' || code === 'INVALID_OPTION' ? 2 : 1
 }
 
 function describe(error: unknown): { message: string; code: string; hint?: string | undefined } {
   if (error instanceof UsageError) return error
+  if (error instanceof OutputError) return { code: 'IO', message: error.message }
   if (error instanceof RwkvError) return { code: error.code, message: inKebab(error.message, error.code) }
   const message = error instanceof Error ? error.message : String(error)
   return { code: 'INTERNAL', message: `${message} (a fault in rwkv, please report it)` }
@@ -93,11 +115,8 @@ function inKebab(message: string, code: string): string {
   })
 }
 
-// A reader that has seen enough (`rwkv generate … | head`) is no error.
-process.stdout.on('error', error => {
-  if ((error as NodeJS.ErrnoException).code === 'EPIPE') process.exit(0)
-  throw error
-})
-
 const args = process.argv.slice(2)
-process.exitCode = await main(args).catch(error => report(error, args.includes('--json')))
+const code = await main(args)
+  .then(arrived)
+  .catch(error => report(error, args.includes('--json')))
+leave(code)

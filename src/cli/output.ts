@@ -1,6 +1,7 @@
 import { WriteStream } from 'node:tty'
 import { stripVTControlCharacters } from 'node:util'
 import { LiveLine } from './live.js'
+import { type OutputError, stdout } from './stdout.js'
 
 /** Where a verb's words go: lines for people, or with `--json` one object a line for programs. */
 export class Output {
@@ -19,7 +20,13 @@ export class Output {
     // hasColors looks at NO_COLOR, FORCE_COLOR and TERM.
     this.colour = !json && (terminal?.hasColors() ?? false)
     this.columns = terminal?.columns || 100
-    this.#live = json ? undefined : terminal && new LiveLine(terminal)
+    this.#live =
+      json || !terminal
+        ? undefined
+        : new LiveLine(
+            text => stdout.write(text),
+            () => terminal.columns || 80,
+          )
   }
 
   /** Whether there is a line that can be rewritten in place. */
@@ -31,12 +38,17 @@ export class Output {
   line(text = ''): void {
     if (this.json) return
     this.#live?.clear()
-    process.stdout.write(`${this.colour ? text : stripVTControlCharacters(text)}\n`)
+    stdout.write(`${this.colour ? text : stripVTControlCharacters(text)}\n`)
+  }
+
+  /** A piece of text for people, as it is. */
+  text(text: string): void {
+    if (!this.json) stdout.write(text)
   }
 
   /** An object for programs; left out without `--json`. */
   object(value: object): void {
-    if (this.json) process.stdout.write(`${JSON.stringify(value)}\n`)
+    if (this.json) stdout.write(`${JSON.stringify(value)}\n`)
   }
 
   /** Rewrites the live line, where there is one. */
@@ -47,6 +59,12 @@ export class Output {
   /** Takes the live line away. */
   done(): void {
     this.#live?.clear()
+  }
+
+  /** Waits until everything is written; the first write that failed, if there was one. */
+  async failure(): Promise<OutputError | undefined> {
+    await stdout.flush()
+    return stdout.failure
   }
 }
 

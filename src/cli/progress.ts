@@ -5,6 +5,8 @@ import { lossChart, type Point } from './chart.js'
 import { bytes, clock, count, quote, short } from './format.js'
 import { bar } from './live.js'
 import { type Output, style } from './output.js'
+import { OutputError } from './stdout.js'
+import { tellUnsound } from './unsound.js'
 
 /** What is shown of a run, and what is counted for it. */
 export class Progress {
@@ -36,6 +38,7 @@ export class Progress {
       precision,
       isa,
       steps,
+      wentBackFrom: this.#trainer.wentBackFrom,
       maxSteps,
     }
     this.#output.object({ event: 'start', ...about })
@@ -46,11 +49,15 @@ export class Progress {
     this.#output.line(
       `RWKV-4 of ${layers}, ${nEmbd} wide: ${count(parameters)} parameters · ${isa}, ${precision}, ${threads} threads · ${out}`,
     )
+    const { wentBackFrom } = this.#trainer
+    if (wentBackFrom !== undefined)
+      this.#output.line(`checkpoint-${wentBackFrom} was worse than guessing, and is removed`)
     if (steps > 0) this.#output.line(`going on after step ${count(steps)}`)
+    else if (wentBackFrom !== undefined) this.#output.line('no checkpoint is better: beginning again')
   }
 
   /** Shows a step, and sometimes what the model writes by now. */
-  async after(step: Step): Promise<void> {
+  async after(step: Step, signal: AbortSignal): Promise<void> {
     const { loss, tokens, seconds, valLoss } = step
     const smoothed = this.#smooth.add(loss)
     this.#tokens += tokens
@@ -65,10 +72,15 @@ export class Progress {
     })
     this.#output.live(this.#line(step, smoothed))
     if (valLoss === undefined) this.#plain(step, smoothed)
-    else await this.#validated(step, smoothed, valLoss)
+    else await this.#validated(step, smoothed, valLoss, signal)
   }
 
-  async #validated({ step, loss }: Step, smoothed: number, valLoss: number): Promise<void> {
+  async #validated(
+    { step, loss }: Step,
+    smoothed: number,
+    valLoss: number,
+    signal: AbortSignal,
+  ): Promise<void> {
     const before = this.#validation.at(-1)?.step ?? 0
     this.#validation.push({ step, loss: valLoss })
     this.#output.object({ event: 'validation', step, valLoss })
@@ -78,7 +90,8 @@ export class Progress {
     // A sample for each quarter of the run.
     const quarter = (step: number) => Math.floor((4 * step) / this.#trainer.options.maxSteps)
     if (quarter(step) === quarter(before)) return
-    const text = await this.#trainer.sample({ maxTokens: 160, temperature: 0.8, topP: 0.95, seed: step })
+    const sampling = { temperature: 0.8, topP: 0.95, seed: step }
+    const text = await this.#trainer.sample({ maxTokens: 160, ...sampling, signal })
     this.#output.object({ event: 'sample', step, text })
     this.#output.line(text.trim().replace(/^/gm, `  ${style.dim('│')} `))
   }
@@ -113,22 +126,44 @@ export class Progress {
     return `${short(this.#tokens / this.#seconds)} tokens/s`
   }
 
-  /** Ctrl-C: everything up to the last step is kept. */
-  async interrupted(): Promise<void> {
+  /**
+   * Ctrl-C, or nobody hears what is shown: everything up to the last step is kept.
+   *
+   * @param code The exit code that this means; 0 if it means none.
+   * @throws {OutputError} that says so, if what is shown does not arrive.
+   */
+  async interrupted(code: number): Promise<void> {
     this.#output.done()
+    const { steps } = this.#trainer
     const { out } = this.#trainer.options
     await this.#trainer.save()
-    this.#output.object({ event: 'interrupted', steps: this.#trainer.steps, resume: out })
-    this.#output.line(`stopped after step ${this.#trainer.steps} and saved it; to go on:`)
-    this.#output.line(`  rwkv train --resume ${quote(out)}`)
+    tellUnsound(this.#trainer, this.#output)
+    const goOn = `rwkv train --resume ${quote(out)}`
+    this.#output.object({ event: 'interrupted', steps, resume: out })
+    this.#output.line(`stopped after step ${steps} and saved it; to go on:`)
+    this.#output.line(`  ${goOn}`)
+    const failure = await this.#output.failure()
+    if (failure)
+      throw new OutputError(failure.cause, `saved checkpoint-${steps}; go on with ${goOn}`, code || 1)
   }
 
-  end(): void {
+  /** @throws {OutputError} that says what the run came to, if what is shown does not arrive. */
+  async end(): Promise<void> {
+    this.#summary()
+    const failure = await this.#output.failure()
+    const model = join(this.#trainer.options.out, 'model.bin')
+    if (failure)
+      throw new OutputError(failure.cause, `all ${count(this.#trainer.steps)} steps are done: ${model}`)
+  }
+
+  #summary(): void {
     const { options, steps } = this.#trainer
     const model = join(options.out, 'model.bin')
     const [trainLoss, valLoss] = [this.#training.at(-1)?.loss ?? null, this.#validation.at(-1)?.loss ?? null]
     const tokensPerSecond = this.#seconds > 0 ? this.#tokens / this.#seconds : null
     const seconds = (performance.now() - this.#startedAt) / 1000
+    // The last object is the one that sums up; for people the last lines are what they must not miss.
+    if (this.#output.json) tellUnsound(this.#trainer, this.#output)
     this.#output.object({ event: 'done', steps, trainLoss, valLoss, tokensPerSecond, seconds, model })
     if (this.#training.length === 0) {
       this.#output.line(`all ${count(steps)} steps are done: ${model}`)
@@ -146,6 +181,7 @@ export class Progress {
     this.#output.line(
       `${model} (${bytes(4 * this.#trainer.parameters)}) · ${join(options.out, 'report.html')}`,
     )
+    if (!this.#output.json) tellUnsound(this.#trainer, this.#output)
   }
 }
 

@@ -3,9 +3,10 @@ import { basename, dirname, join } from 'node:path'
 import type { Progress, QuantizedFormat } from '../options.js'
 import { quantize as quantizeFile } from '../quantize.js'
 import { bytes, clock, quote } from './format.js'
+import { Interrupt } from './interrupt.js'
 import { bar } from './live.js'
 import { style } from './output.js'
-import { common, untilInterrupted, verb } from './verb.js'
+import { common, verb } from './verb.js'
 
 /** `rwkv quantize` */
 export const quantize = verb({
@@ -25,8 +26,7 @@ FORMAT is one of
 
 The file is the one that rwkv.cpp makes, byte for byte. Embedding, head and vectors stay as they are.
 With --json: {"input","output","from","to","bytesIn","bytesOut","tensors","quantized","seconds"}.`,
-  async run([input = '', path = '', format = ''], { threads }, output) {
-    const signal = untilInterrupted()
+  async run([input = '', path = '', format = ''], { threads }, output, signal) {
     const startedAt = performance.now()
     const seconds = () => (performance.now() - startedAt) / 1000
     const onProgress = ({ done, total }: Progress) => {
@@ -37,14 +37,12 @@ With --json: {"input","output","from","to","bytesIn","bytesOut","tensors","quant
     const options = { threads, signal, onProgress }
     const made = await quantizeFile(input, path, format as QuantizedFormat, options).catch(error => {
       output.done()
-      if (signal.aborted) return undefined
-      throw error
-    })
-    if (!made) {
+      if (error !== signal.reason || !(error instanceof Interrupt)) throw error
       output.object({ event: 'interrupted', output: path })
       output.line(`stopped: ${path} was not written`)
-      return 130
-    }
+      return error.exitCode
+    })
+    if (typeof made === 'number') return made
     const { from, to, bytesIn, bytesOut, tensors, quantized } = made
     output.object({ input, output: path, ...made, seconds: seconds() })
     const share = Math.round((100 * bytesOut) / bytesIn)

@@ -3,9 +3,10 @@ import type { ResumeOptions, TrainOptions } from '../options.js'
 import { Trainer } from '../trainer.js'
 import type { Values } from './arguments.js'
 import { kebab } from './format.js'
+import { exitCode } from './interrupt.js'
 import { Progress } from './progress.js'
 import { UsageError } from './usage.js'
-import { common, untilInterrupted, verb } from './verb.js'
+import { common, verb } from './verb.js'
 
 /** Options that a run keeps from its beginning to its end. */
 const fixed = {
@@ -80,25 +81,26 @@ export const train = verb({
   options,
   details: `
 Writes a folder: model.bin, tokenizer.json, config.json, checkpoints, log.jsonl and report.html (open it in a browser).
-Ctrl-C finishes the step and saves a checkpoint; the same command with --resume goes on from it. Tokens a second are those of the optimizer's
-steps alone: neither validation, sampling nor saving counts.
+Ctrl-C saves a checkpoint of the last whole step; the same command with --resume goes on from it. SIGTERM, SIGHUP (a closed
+terminal) and standard output that cannot be written do the same. Tokens a second are those of the optimizer's steps
+alone: neither validation, sampling nor saving counts.
 
 With --json the last line is {"event":"done","steps","trainLoss","valLoss","tokensPerSecond","seconds","model"}:
 trainLoss is the mean over the last fifty steps or so, valLoss that of the whole validation split, seconds are those of
 the whole run by the clock.`,
-  async run(_, values, output) {
-    const signal = untilInterrupted()
+  async run(_, values, output, signal) {
     await using trainer = await begin(values, signal)
     const progress = new Progress(trainer, output)
     progress.start()
     try {
-      for await (const step of trainer) await progress.after(step)
+      for await (const step of trainer) await progress.after(step, signal)
     } catch (error) {
       if (!signal.aborted || error !== signal.reason) throw error
-      await progress.interrupted()
-      return 130
+      const code = exitCode(signal)
+      await progress.interrupted(code)
+      return code
     }
-    progress.end()
+    await progress.end()
     return 0
   },
 })

@@ -11,8 +11,14 @@ export interface Verb<O extends Options = Options> {
   readonly options: O
   /** More for its own help: what it prints, what it writes. */
   readonly details: string
-  /** Does the job, and returns the exit code. */
-  run(words: readonly string[], values: Values<O>, output: Output): Promise<number>
+  /**
+   * Does the job, and returns the exit code.
+   *
+   * @param signal Aborted when the process is told to end, with an `Interrupt`, and when what is written does not arrive,
+   *   with an `OutputError`.
+   * @throws The signal's reason, if there is nothing of its own to say about it.
+   */
+  run(words: readonly string[], values: Values<O>, output: Output, signal: AbortSignal): Promise<number>
 }
 
 /** Keeps the names and kinds of a verb's options known to the compiler. */
@@ -43,13 +49,3 @@ export const sampling = {
   },
   seed: { kind: 'integer', value: 'N', help: 'the same seed writes the same text', default: 'random' },
 } as const satisfies Record<string, Option>
-
-/** The first Ctrl-C aborts the signal, so that a verb can end well; the second ends the process at once. */
-export function untilInterrupted(): AbortSignal {
-  const controller = new AbortController()
-  process.on('SIGINT', () => {
-    if (controller.signal.aborted) process.exit(130)
-    controller.abort()
-  })
-  return controller.signal
-}

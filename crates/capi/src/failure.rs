@@ -75,8 +75,9 @@ fn flags_of(error: &Error) -> u32 {
     match error {
         Error::Io { source, .. } if source.kind() == ErrorKind::OutOfMemory => flags::MODEL | flags::ALLOC,
         Error::Io { action: "open", .. } => flags::FILE | flags::FILE_OPEN,
-        Error::Io { action: "read", .. } => flags::FILE | flags::FILE_READ,
+        Error::Io { action: "read", .. } | Error::FileChanged { .. } => flags::FILE | flags::FILE_READ,
         Error::Io { .. } => flags::FILE | flags::FILE_WRITE,
+        Error::Weight { .. } | Error::NotFinite { .. } => flags::MODEL | flags::DATA,
         Error::ModelFile { tensor: None, offset: ..HEADER, fault, .. } => flags::FILE | detail(*fault),
         Error::ModelFile { fault, .. } => flags::MODEL_PARAMS | detail(*fault),
         Error::Unsupported { fault: Fault::Version, .. } => flags::MODEL | flags::UNSUPPORTED,

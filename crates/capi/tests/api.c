@@ -5,10 +5,12 @@
  */
 #define _POSIX_C_SOURCE 200809L /* setenv */
 
+#include <math.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "rwkv.h"
 
@@ -289,6 +291,55 @@ static void test_files(void) {
 #endif
 }
 
+/* A model file that is cut short or written over while it is in use: an error, and not the end of the process. */
+static void test_changed_file(void) {
+    static char whole[1 << 20];
+    FILE * from = fopen("model.bin", "rb");
+    NEED(from);
+    size_t size = fread(whole, 1, sizeof whole, from);
+    fclose(from);
+    NEED(size > 4096 && size < sizeof whole);
+    for (int cut = 0; cut < 2; cut++) {
+        FILE * to = fopen("used.bin", "wb");
+        NEED(to && fwrite(whole, 1, size, to) == size);
+        fclose(to);
+        struct rwkv_context * ctx = rwkv_init_from_file("used.bin", 2, 0);
+        NEED(ctx);
+        struct result result = new_result();
+        CHECK(rwkv_eval(ctx, tokens[0], NULL, result.state, result.logits), "the file is as it was");
+        free_result(result);
+
+        if (cut) {
+            NEED(truncate("used.bin", 100) == 0);
+        } else {
+            to = fopen("used.bin", "rb+");
+            NEED(to && fwrite("other bytes", 1, 11, to) == 11);
+            fclose(to);
+        }
+        result = new_result();
+        CHECK(!rwkv_eval(ctx, tokens[0], NULL, result.state, result.logits), "the file changed");
+        check_error(ctx, RWKV_ERROR_FILE | RWKV_ERROR_FILE_READ, "the file changed");
+        CHECK(!rwkv_eval_sequence(ctx, tokens, TOKENS, NULL, result.state, result.logits), "again");
+        check_error(ctx, RWKV_ERROR_FILE | RWKV_ERROR_FILE_READ, "again");
+        CHECK(untouched(result.state, STATE) && untouched(result.logits, N_VOCAB), "written all the same");
+        free_result(result);
+        rwkv_free(ctx);
+    }
+}
+
+/* Numbers that are none, in the state that a caller hands in. */
+static void test_not_finite(void) {
+    struct rwkv_context * ctx = load(1);
+    struct result result = new_result();
+    rwkv_init_state(ctx, result.state);
+    result.state[3] = NAN;
+    CHECK(!rwkv_eval(ctx, tokens[0], result.state, NULL, result.logits), "a state that is not a number");
+    check_error(ctx, RWKV_ERROR_ARGS, "a state that is not a number");
+    CHECK(untouched(result.logits, N_VOCAB), "logits of a state that is not a number");
+    free_result(result);
+    rwkv_free(ctx);
+}
+
 static void test_arguments(void) {
     struct rwkv_context * ctx = load(2);
     struct result result = new_result();
@@ -481,6 +532,8 @@ int main(int argc, char ** argv) {
     test_same_bits();
     test_nulls();
     test_files();
+    test_changed_file();
+    test_not_finite();
     test_arguments();
     test_no_context();
     test_quantize();

@@ -11,6 +11,7 @@ mod environment;
 mod failure;
 mod job;
 mod model;
+mod number;
 mod quantize;
 mod session;
 mod slot;

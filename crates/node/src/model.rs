@@ -14,6 +14,7 @@ use crate::control::{Cancel, Flag};
 use crate::environment::{self, Close, Held};
 use crate::failure::{Failure, Result, Thrown};
 use crate::job::Job;
+use crate::number::count;
 use crate::session::NativeSession;
 use crate::tokenizer::NativeTokenizer;
 
@@ -69,16 +70,15 @@ pub struct BenchOptions {
 }
 
 impl BenchOptions {
-    fn options(&self) -> rwkv::BenchOptions {
+    fn options(&self) -> Result<rwkv::BenchOptions> {
         let default = rwkv::BenchOptions::default();
-        let count = |given: Option<f64>, default| given.map_or(default, |count| count as usize);
-        rwkv::BenchOptions {
-            decode: count(self.decode, default.decode),
-            prompt: count(self.prompt, default.prompt),
-            sessions: count(self.sessions, default.sessions),
+        Ok(rwkv::BenchOptions {
+            decode: count("decode", self.decode)?.unwrap_or(default.decode),
+            prompt: count("prompt", self.prompt)?.unwrap_or(default.prompt),
+            sessions: count("sessions", self.sessions)?.unwrap_or(default.sessions),
             seconds: self.seconds.unwrap_or(default.seconds),
             ..default
-        }
+        })
     }
 }
 
@@ -153,12 +153,12 @@ pub struct NativeModel {
 impl NativeModel {
     /// Loads a `.bin` file, or the `model.bin` of a training run's folder.
     #[napi(ts_return_type = "Promise<NativeModel>")]
-    pub fn load(path: String, threads: Option<u32>, cancel: &Cancel) -> AsyncTask<Job<NativeModel>> {
+    pub fn load(path: String, threads: Option<f64>, cancel: &Cancel) -> AsyncTask<Job<NativeModel>> {
         let cancel = cancel.flag();
         let work = move || {
             cancel.check()?;
             let path = PathBuf::from(path);
-            let options = LoadOptions { threads: threads.map(|threads| threads as usize), isa: None };
+            let options = LoadOptions { threads: count("threads", threads)?, isa: None };
             let file_size = file_size(&path)?;
             let cpu = options.start_cpu()?;
             let model = Model::load_with(&path, cpu, |done, total| {
@@ -213,14 +213,15 @@ impl NativeModel {
         &self,
         path: String,
         tokenizer: &NativeTokenizer,
-        ctx_len: Option<u32>,
+        ctx_len: Option<f64>,
         cancel: &Cancel,
     ) -> AsyncTask<Job<TextLoss>> {
         let (handle, tokenizer, cancel) = (Arc::clone(&self.handle), Arc::clone(&tokenizer.0), cancel.flag());
         Job::run(move || {
             let model = handle.get()?;
+            let ctx_len = count("ctxLen", ctx_len)?;
             let path = Path::new(&path);
-            let bytes = std::fs::read(path).map_err(rwkv::Error::io("read", path))?;
+            let bytes = rwkv::read_text(path, || handle.go_on(&cancel).is_err())?;
             let tokens = tokenizer.encode_bytes(&bytes, path)?;
             if tokens.len() < 2 {
                 let problem =
@@ -228,7 +229,7 @@ impl NativeModel {
                 return Err(rwkv::Error::Data { path: path.to_owned(), problem }.into());
             }
             let mut stopped = Ok(());
-            let result = model.evaluate(&tokens, ctx_len.map(|n| n as usize), |done, total| {
+            let result = model.evaluate(&tokens, ctx_len, |done, total| {
                 cancel.progress(done, total);
                 stopped = handle.go_on(&cancel);
                 if stopped.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
@@ -251,8 +252,9 @@ impl NativeModel {
         let (handle, cancel) = (Arc::clone(&self.handle), cancel.flag());
         Job::run(move || {
             let model = handle.get()?;
+            let options = options.options()?;
             let mut stopped = Ok(());
-            let result = model.bench(&options.options(), |done, total| {
+            let result = model.bench(&options, |done, total| {
                 cancel.progress(done, total);
                 stopped = handle.go_on(&cancel);
                 if stopped.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }

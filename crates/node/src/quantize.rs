@@ -12,6 +12,7 @@ use rwkv::quantize::{Quantized, quantized_format};
 
 use crate::control::Cancel;
 use crate::job::Job;
+use crate::number::count;
 
 /// What was made of a file.
 #[napi(object)]
@@ -36,14 +37,14 @@ pub(crate) fn quantize(
     input: String,
     output: String,
     format: String,
-    threads: Option<u32>,
+    threads: Option<f64>,
     cancel: &Cancel,
 ) -> AsyncTask<Job<QuantizeResult>> {
     let cancel = cancel.flag();
     Job::run(move || {
         cancel.check()?;
         let format = quantized_format(&format)?;
-        let options = LoadOptions { threads: threads.map(|threads| threads as usize), isa: None };
+        let options = LoadOptions { threads: count("threads", threads)?, isa: None };
         let made = rwkv::quantize(input, output, format, &options, |done, total| {
             cancel.progress(done as usize, total as usize);
             if cancel.is_raised() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

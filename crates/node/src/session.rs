@@ -12,6 +12,7 @@ use crate::environment::Close;
 use crate::failure::{Failure, Result, Thrown};
 use crate::job::Job;
 use crate::model::Handle;
+use crate::number::{count, whole};
 use crate::slot::Slot;
 use crate::state::NativeState;
 use crate::tokenizer::NativeTokenizer;
@@ -96,7 +97,7 @@ impl NativeSession {
         tokenizer: &NativeTokenizer,
         sampling: Sampling,
     ) -> std::result::Result<NativeWriter, Thrown> {
-        let sampler = Sampler::new(sampling.options()).map_err(Failure::from)?;
+        let sampler = Sampler::new(sampling.options()?).map_err(Failure::from)?;
         let pen = Pen { sampler, decoder: Decoder::default(), tokenizer: Arc::clone(&tokenizer.0) };
         Ok(NativeWriter {
             model: Arc::clone(&self.model),
@@ -118,22 +119,22 @@ pub struct Sampling {
     /// 0 always takes the likeliest token.
     pub temperature: Option<f64>,
     /// Candidates at most.
-    pub top_k: Option<u32>,
+    pub top_k: Option<f64>,
     /// Probability of all candidates together.
     pub top_p: Option<f64>,
-    /// Start of the random numbers; a whole number.
-    pub seed: f64,
+    /// Start of the random numbers.
+    pub seed: Option<f64>,
 }
 
 impl Sampling {
-    pub(crate) fn options(&self) -> SamplerOptions {
+    pub(crate) fn options(&self) -> Result<SamplerOptions> {
         let default = SamplerOptions::default();
-        SamplerOptions {
-            temperature: self.temperature.map_or(default.temperature, |temperature| temperature as f32),
-            top_k: self.top_k.map(|top_k| top_k as usize),
-            top_p: self.top_p.map_or(default.top_p, |top_p| top_p as f32),
-            seed: self.seed as u64,
-        }
+        Ok(SamplerOptions {
+            temperature: self.temperature.unwrap_or(default.temperature),
+            top_k: count("topK", self.top_k)?,
+            top_p: self.top_p.unwrap_or(default.top_p),
+            seed: whole("seed", self.seed)?.unwrap_or(default.seed),
+        })
     }
 }
 
@@ -164,7 +165,8 @@ pub struct NativeWriter {
 impl NativeWriter {
     /// Writes a few tokens, `limit` at most. If it is stopped, what is written by then is the piece.
     #[napi(ts_return_type = "Promise<Piece>")]
-    pub fn write(&self, limit: u32, cancel: &Cancel) -> std::result::Result<AsyncTask<Job<Piece>>, Thrown> {
+    pub fn write(&self, limit: f64, cancel: &Cancel) -> std::result::Result<AsyncTask<Job<Piece>>, Thrown> {
+        let limit = count("maxTokens", Some(limit))?.unwrap_or_default();
         let (handle, cancel) = (Arc::clone(&self.model), cancel.flag());
         let model = handle.get()?;
         let mut text = self.text.claim(&cancel)?;
@@ -181,7 +183,7 @@ impl NativeWriter {
             };
             let mut piece = Piece { text: String::new(), tokens: 0 };
             let start = Instant::now();
-            while piece.tokens < limit {
+            while (piece.tokens as usize) < limit {
                 let token = pen.sampler.sample(logits);
                 *logits = model.eval(&[token], state)?;
                 let bytes = pen.tokenizer.decode(&[token])?;

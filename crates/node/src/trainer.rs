@@ -8,12 +8,13 @@ use napi::bindgen_prelude::{AsyncTask, ObjectFinalize, ToNapiValue, TypeName};
 use napi_derive::napi;
 use rwkv::Error;
 use rwkv_kernels::Precision;
-use rwkv_train::{ResumeOptions, TrainOptions, TrainPrecision, Trainer, whole_number};
+use rwkv_train::{ResumeOptions, TrainOptions, TrainPrecision, Trainer};
 
 use crate::control::Cancel;
 use crate::environment::{Close, Held};
 use crate::failure::{Result, Thrown};
 use crate::job::Job;
+use crate::number::{count, whole};
 use crate::session::Sampling;
 use crate::slot::{Claim, Slot};
 use crate::tokenizer::NativeTokenizer;
@@ -130,15 +131,6 @@ fn precision_name(precision: Precision) -> &'static str {
     }
 }
 
-fn whole(name: &'static str, value: Option<f64>) -> Result<Option<u64>> {
-    Ok(value.map(|value| whole_number(name, value)).transpose()?)
-}
-
-fn count(name: &'static str, value: Option<f64>) -> Result<Option<usize>> {
-    // A count beyond a 32-bit machine's range is beyond every limit there is.
-    Ok(whole(name, value)?.map(|value| usize::try_from(value).unwrap_or(usize::MAX)))
-}
-
 /// What a run is about.
 #[napi(object)]
 pub struct RunInfo {
@@ -156,6 +148,8 @@ pub struct RunInfo {
     pub step: f64,
     /// Time spent in those steps.
     pub seconds: f64,
+    /// The step of the newest checkpoint there was, if the run goes on from before it, because it was not sound.
+    pub went_back_from: Option<f64>,
     /// The instruction set in use.
     pub isa: String,
 }
@@ -170,6 +164,7 @@ impl RunInfo {
             val_tokens: trainer.data().validation().len() as f64,
             step: trainer.steps() as f64,
             seconds: trainer.seconds(),
+            went_back_from: trainer.went_back_from().map(|step| step as f64),
             isa: trainer.isa().to_string(),
         }
     }
@@ -196,6 +191,17 @@ pub struct StepInfo {
     pub checkpoint_due: bool,
 }
 
+/// What was saved.
+#[napi(object)]
+pub struct SaveInfo {
+    /// Mean loss on validation text: of the whole split if it was validated after this step, else of a part of it.
+    pub val_loss: f64,
+    /// Whether that, or the loss on training text, is at most one nat above that of guessing.
+    pub is_sound: bool,
+    /// Whether model.bin is of this step: a model that is not sound does not replace another.
+    pub wrote_model: bool,
+}
+
 /// A model in training.
 #[napi(custom_finalize)]
 pub struct NativeTrainer {
@@ -215,7 +221,7 @@ impl NativeTrainer {
         Ok(Job::run_then(
             move || {
                 cancel.check()?;
-                Ok(Trainer::create(&options)?)
+                Ok(Trainer::create_until(&options, cancel.raised())?)
             },
             Self::new,
         ))
@@ -232,7 +238,7 @@ impl NativeTrainer {
         Ok(Job::run_then(
             move || {
                 cancel.check()?;
-                Ok(Trainer::resume(out, &changes)?)
+                Ok(Trainer::resume_until(out, &changes, cancel.raised())?)
             },
             Self::new,
         ))
@@ -268,7 +274,7 @@ impl NativeTrainer {
                     Error::option("maxSteps", steps, "more to go on: that many steps are done").into()
                 );
             }
-            let report = trainer.step()?;
+            let report = trainer.step_until(flag.raised())?;
             Ok(StepInfo {
                 step: report.step as f64,
                 loss: report.loss.into(),
@@ -298,23 +304,25 @@ impl NativeTrainer {
     pub fn sample(
         &self,
         prompt: String,
-        tokens: u32,
+        tokens: f64,
         sampling: Sampling,
         cancel: &Cancel,
     ) -> std::result::Result<AsyncTask<Job<String>>, Thrown> {
-        let flag = cancel.flag();
+        let tokens = count("maxTokens", Some(tokens))?.unwrap_or_default();
+        let (flag, sampling) = (cancel.flag(), sampling.options()?);
         self.work(cancel, move |trainer| {
             flag.check()?;
-            Ok(trainer.sample(&prompt, tokens as usize, sampling.options())?)
+            Ok(trainer.sample(&prompt, tokens, sampling, flag.raised())?)
         })
     }
 
     /// Writes a checkpoint, and the model as it is.
-    #[napi(ts_return_type = "Promise<void>")]
-    pub fn save(&self, cancel: &Cancel) -> std::result::Result<AsyncTask<Job<()>>, Thrown> {
+    #[napi(ts_return_type = "Promise<SaveInfo>")]
+    pub fn save(&self, cancel: &Cancel) -> std::result::Result<AsyncTask<Job<SaveInfo>>, Thrown> {
         self.work(cancel, |trainer| {
-            trainer.save_checkpoint()?;
-            Ok(trainer.save_model()?)
+            let soundness = trainer.save_checkpoint()?;
+            let wrote_model = trainer.save_model()?;
+            Ok(SaveInfo { val_loss: soundness.val_loss.into(), is_sound: soundness.is_sound, wrote_model })
         })
     }
 

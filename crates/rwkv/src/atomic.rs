@@ -11,6 +11,9 @@ use crate::error::{Error, Result};
 /// The bytes go to a new file in the same folder, which is flushed to the disk and then renamed over `path`; if that is a
 /// link to a file, over that file. On an error the new file is removed, and [`Error::Io`] names `path`. What is there and
 /// is no file, such as `/dev/null` or a pipe, is refused.
+///
+/// On Linux the new file has no name until it is whole, so that even a killed process leaves nothing behind. Elsewhere, and
+/// on file systems that know no such files, a process killed while it writes leaves `.<name>.<random>.tmp`.
 pub fn write_atomically(path: &Path, body: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
     replace(path, body).map_err(Error::io("write", path))
 }
@@ -34,17 +37,73 @@ fn replace(path: &Path, body: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> 
         use std::os::unix::fs::PermissionsExt;
         builder.permissions(std::fs::Permissions::from_mode(0o666));
     }
-    let file = builder.tempfile_in(folder).map_err(|error| cannot_create(folder, error))?;
-    let mut writer = BufWriter::with_capacity(1 << 18, file);
-    body(&mut writer)?;
-    let file = writer.into_inner().map_err(io::IntoInnerError::into_error)?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
+    if let Some(file) = unnamed::create(folder) {
+        let file = fill(file, body)?;
+        file.sync_all()?;
+        let named = builder.make_in(folder, |name| unnamed::link(&file, name))?;
+        named.persist(path).map_err(|error| error.error)?;
+    } else {
+        let file = builder.tempfile_in(folder).map_err(|error| cannot_create(folder, error))?;
+        let file = fill(file, body)?;
+        file.as_file().sync_all()?;
+        file.persist(path).map_err(|error| error.error)?;
+    }
     // The rename itself reaches the disk with the folder. Not every system can open one; the file is whole regardless.
     if let Ok(folder) = File::open(folder) {
         let _ = folder.sync_all();
     }
     Ok(())
+}
+
+fn fill<W: Write>(file: W, body: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<W> {
+    let mut writer = BufWriter::with_capacity(1 << 18, file);
+    body(&mut writer)?;
+    writer.into_inner().map_err(io::IntoInnerError::into_error)
+}
+
+/// Files without a name (`O_TMPFILE`), which the system frees when the process ends, however it ends.
+#[cfg(target_os = "linux")]
+mod unnamed {
+    use std::fs::File;
+    use std::io;
+    use std::os::fd::AsRawFd;
+    use std::path::{Path, PathBuf};
+
+    use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, open};
+
+    /// A new file on the file system of `folder`. None if that has no such files, or if they could not be named later; what
+    /// else may be wrong with the folder is found out when a file with a name is tried.
+    pub(super) fn create(folder: &Path) -> Option<File> {
+        let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+        // As for any new file: what the umask leaves of this.
+        let file = File::from(open(folder, flags, Mode::from_raw_mode(0o666)).ok()?);
+        path_of(&file).exists().then_some(file)
+    }
+
+    /// Gives the file a name.
+    pub(super) fn link(file: &File, name: &Path) -> io::Result<()> {
+        linkat(CWD, path_of(file), CWD, name, AtFlags::SYMLINK_FOLLOW).map_err(io::Error::from)
+    }
+
+    /// Where the system shows an open file. Linking an open file itself takes a privilege; linking this does not.
+    fn path_of(file: &File) -> PathBuf {
+        format!("/proc/self/fd/{}", file.as_raw_fd()).into()
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod unnamed {
+    use std::fs::File;
+    use std::io;
+    use std::path::Path;
+
+    pub(super) fn create(_: &Path) -> Option<File> {
+        None
+    }
+
+    pub(super) fn link(_: &File, _: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
 
 /// The file that is to be replaced. Renaming would put a file in the place of a device, a pipe or a link.
@@ -113,6 +172,23 @@ mod tests {
         }
         assert_eq!(names(folder.path()), ["a.bin"]);
         assert_eq!(std::fs::read(&path).unwrap(), b"old");
+    }
+
+    /// What a kill at any moment leaves behind.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_file_that_is_being_written_has_no_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.bin");
+        assert!(unnamed::create(folder.path()).is_some(), "this file system has no files without a name");
+        write_atomically(&path, |w| {
+            w.write_all(&vec![7; 1 << 20])?;
+            w.flush()?;
+            assert_eq!(names(folder.path()), Vec::<String>::new());
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(names(folder.path()), ["a.bin"]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Everything that can go wrong, as one enum with stable codes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rwkv_kernels::IsaError;
 
@@ -46,6 +46,35 @@ pub enum Error {
         what: String,
         /// What kind of thing it is.
         fault: Fault,
+    },
+    /// A file was written to while it was in use.
+    #[error(
+        "{}: this file changed while it was in use: {how}; load it again (a file in use can be replaced safely by writing \
+         a new one beside it and renaming that)",
+        path.display()
+    )]
+    FileChanged {
+        /// The file.
+        path: PathBuf,
+        /// What is different.
+        how: String,
+    },
+    /// A weight of a model in memory is infinite or not a number.
+    #[error("tensor {tensor:?}: {problem}")]
+    Weight {
+        /// The parameter.
+        tensor: String,
+        /// Where in it.
+        problem: String,
+    },
+    /// A result is infinite or not a number although every weight is finite.
+    #[error(
+        "{what} became infinite or not a number: this model's weights, or the state that it goes on from, are too large \
+         for single precision; check how the model was made"
+    )]
+    NotFinite {
+        /// The result.
+        what: String,
     },
     /// An option has a value that makes no sense.
     #[error("{name} is {value}; it must be {expected}")]
@@ -117,14 +146,18 @@ pub enum Error {
         problem: String,
     },
     /// Training left the range of numbers.
-    #[error(
-        "the loss became {loss} at step {step}; lower --learning-rate, or resume from the last checkpoint with a lower one"
-    )]
+    #[error("the loss became {loss} at step {step}; {}", way_on(run, checkpoint.as_ref(), *learning_rate))]
     Diverged {
         /// The step, counted from 1.
         step: u64,
         /// The loss: not a number, or infinite.
         loss: f32,
+        /// The folder of the run.
+        run: PathBuf,
+        /// The newest checkpoint that is sound, from which the run goes on when it is resumed.
+        checkpoint: Option<SoundCheckpoint>,
+        /// The highest learning rate of the run.
+        learning_rate: f64,
     },
     /// The caller asked to stop.
     #[error("stopped on request")]
@@ -132,6 +165,36 @@ pub enum Error {
     /// `RWKV_ISA` names a tier that is not there.
     #[error(transparent)]
     Isa(#[from] IsaError),
+}
+
+/// A checkpoint to go on from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SoundCheckpoint {
+    /// Its folder.
+    pub path: PathBuf,
+    /// Steps done.
+    pub step: u64,
+    /// Its loss on validation text, where that is known.
+    pub val_loss: Option<f32>,
+}
+
+/// What to do about a run that has diverged.
+fn way_on(run: &Path, checkpoint: Option<&SoundCheckpoint>, learning_rate: f64) -> String {
+    let from = match checkpoint {
+        None => "no checkpoint is sound, so begin again".to_owned(),
+        Some(SoundCheckpoint { path, val_loss, .. }) => {
+            let name = path.file_name().unwrap_or(path.as_os_str()).display();
+            let loss =
+                val_loss.map(|loss| format!(", whose validation loss was {loss:.2},")).unwrap_or_default();
+            format!("go on from {name}{loss}")
+        }
+    };
+    let two_digits = |rate: f64| format!("{rate:.1e}").parse().unwrap_or(rate);
+    let (rate, half) = (two_digits(learning_rate), two_digits(learning_rate / 2.0));
+    let run = run.display().to_string();
+    let plain = run.chars().all(|c| c.is_alphanumeric() || "/\\:._-".contains(c));
+    let run = if plain { run } else { format!("\"{run}\"") };
+    format!("{from} with a lower rate: rwkv train --resume {run} --learning-rate {half} (half of {rate})")
 }
 
 /// The kind of thing in a model file that is wrong or not supported, for programs that tell them apart.
@@ -167,6 +230,8 @@ impl Error {
             Self::Io { .. } => "IO",
             Self::ModelFile { .. } => "MODEL_FILE",
             Self::Unsupported { .. } => "UNSUPPORTED",
+            Self::FileChanged { .. } => "FILE_CHANGED",
+            Self::Weight { .. } | Self::NotFinite { .. } => "NOT_FINITE",
             Self::InvalidOption { .. } => "INVALID_OPTION",
             Self::TokenOutOfRange { .. } => "TOKEN_OUT_OF_RANGE",
             Self::State { .. } => "STATE",
@@ -206,6 +271,38 @@ impl Error {
     /// An [`Error::InvalidOption`].
     #[allow(clippy::needless_pass_by_value)] // callers pass numbers and names, at no cost
     pub fn option(name: &'static str, value: impl ToString, expected: impl Into<String>) -> Self {
-        Self::InvalidOption { name, value: value.to_string(), expected: expected.into() }
+        let text = value.to_string();
+        // Rust writes 1e308 as 309 digits.
+        let number = if text.len() > 24 { text.parse::<f64>().ok() } else { None };
+        let value = number.map_or(text, |number| format!("{number:e}"));
+        Self::InvalidOption { name, value, expected: expected.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_diverged_is_told_how_to_go_on() {
+        let checkpoint =
+            SoundCheckpoint { path: "my runs/a/checkpoint-4".into(), step: 4, val_loss: Some(2.307) };
+        let diverged = |run: &str, checkpoint| Error::Diverged {
+            step: 9,
+            loss: f32::NAN,
+            run: run.into(),
+            checkpoint,
+            learning_rate: 0.4 / 768.0,
+        };
+        assert_eq!(
+            diverged("my runs/a", Some(checkpoint)).to_string(),
+            "the loss became NaN at step 9; go on from checkpoint-4, whose validation loss was 2.31, with a lower \
+             rate: rwkv train --resume \"my runs/a\" --learning-rate 0.00026 (half of 0.00052)"
+        );
+        assert_eq!(
+            diverged("runs/a", None).to_string(),
+            "the loss became NaN at step 9; no checkpoint is sound, so begin again with a lower rate: rwkv train \
+             --resume runs/a --learning-rate 0.00026 (half of 0.00052)"
+        );
     }
 }

@@ -99,17 +99,19 @@ pub mod exec;
 pub mod file;
 pub mod fingerprint;
 pub mod infer;
+pub mod machine;
 pub mod model;
 pub mod params;
 pub mod quantize;
 pub mod sampler;
 pub mod state;
+pub mod text;
 pub mod tokenizer;
 
 pub use atomic::write_atomically;
 pub use config::{ModelConfig, Version};
 pub use data_type::DataType;
-pub use error::{Error, Fault, Result};
+pub use error::{Error, Fault, Result, SoundCheckpoint};
 pub use exec::Exec;
 pub use file::{ModelFile, write_model};
 pub use fingerprint::Fingerprint;
@@ -117,4 +119,5 @@ pub use infer::{Bench, BenchOptions, Evaluation, Infer, LoadOptions, Model, Outp
 pub use quantize::quantize;
 pub use sampler::{Sampler, SamplerOptions};
 pub use state::State;
+pub use text::read_text;
 pub use tokenizer::{Decoder, Tokenizer};

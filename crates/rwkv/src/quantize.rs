@@ -10,6 +10,7 @@ use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use half::f16;
 use rwkv_kernels::{BLOCK, Cpu, Unquantizable};
 
 use crate::atomic::write_atomically;
@@ -97,6 +98,7 @@ fn targets() -> String {
 ///   of 32 weights.
 /// - [`Error::ModelFile`] if the input is damaged, or a weight is infinite, no number, or so large that its block's scale
 ///   is beyond half precision.
+/// - [`Error::FileChanged`] if the input is written to meanwhile.
 /// - [`Error::Aborted`] if `progress` says so.
 /// - [`Error::Io`], and those of [`LoadOptions::start_cpu`].
 pub fn quantize(
@@ -228,13 +230,36 @@ impl<P: FnMut(u64, u64) -> ControlFlow<()>> Work<'_, P> {
                     self.quantize(tensor, at)?;
                     out.write_all(&self.blocks)?;
                 } else {
+                    self.check_copied(tensor, at)?;
                     out.write_all(&self.weights)?;
                 }
                 self.report(data.start + at + self.weights.len())?;
             }
         }
+        self.file.check()?;
         self.written = out.count;
         Ok(())
+    }
+
+    /// Refuses a chunk, to be copied, that holds a number no model can use. The same is asked of what is quantized.
+    fn check_copied(&self, tensor: &TensorInfo, at: usize) -> Result<()> {
+        let bytes = &self.weights;
+        let (first, size) = match tensor.data_type {
+            DataType::F32 => {
+                (bytes.as_chunks().0.iter().position(|&b| !f32::from_le_bytes(b).is_finite()), 4)
+            }
+            DataType::F16 => {
+                (bytes.as_chunks().0.iter().position(|&b| !f16::from_le_bytes(b).is_finite()), 2)
+            }
+            _ => (None, 1), // refused before anything was written
+        };
+        match first {
+            None => Ok(()),
+            Some(first) => {
+                let offset = tensor.data().start + at + first * size;
+                Err(self.file.fault(tensor, offset, "the weight here is infinite or not a number"))
+            }
+        }
     }
 
     /// Makes blocks of the chunk that begins `at` bytes into `tensor`. A chunk is whole blocks: its size is a multiple

@@ -9,11 +9,11 @@ use crate::error::{Error, Result};
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SamplerOptions {
     /// Sharpens (below 1) or flattens (above 1) the distribution; 0 always takes the likeliest token.
-    pub temperature: f32,
+    pub temperature: f64,
     /// Only the likeliest `top_k` tokens are candidates; none means all.
     pub top_k: Option<usize>,
     /// Only the likeliest tokens that together have this much probability are candidates; 1 means all.
-    pub top_p: f32,
+    pub top_p: f64,
     /// Start of the random numbers: the same seed and the same logits give the same tokens.
     pub seed: u64,
 }
@@ -97,9 +97,9 @@ impl Sampler {
             self.cut_to_count(top_k);
         }
         if top_p < 1.0 {
-            self.cut_to_probability(f64::from(top_p));
+            self.cut_to_probability(top_p);
         }
-        self.draw(f64::from(temperature))
+        self.draw(temperature)
     }
 
     /// Candidates are all tokens, weighing `exp(logit − max)`.
@@ -181,7 +181,7 @@ fn argmax(logits: &[f32]) -> u32 {
 mod tests {
     use super::*;
 
-    fn sampler(temperature: f32, top_k: Option<usize>, top_p: f32, seed: u64) -> Sampler {
+    fn sampler(temperature: f64, top_k: Option<usize>, top_p: f64, seed: u64) -> Sampler {
         Sampler::new(SamplerOptions { temperature, top_k, top_p, seed }).unwrap()
     }
 
@@ -198,9 +198,9 @@ mod tests {
     #[test]
     fn tokens_are_as_frequent_as_they_are_probable() {
         struct Case {
-            temperature: f32,
+            temperature: f64,
             top_k: Option<usize>,
-            top_p: f32,
+            top_p: f64,
             expected: [f64; 4],
         }
         let sqrt = [0.2_f64, 0.4, 0.1, 0.3].map(f64::sqrt);
@@ -217,6 +217,10 @@ mod tests {
             Case { temperature: 1e6, top_k: None, top_p: 0.65, expected: [0., 0.5, 0., 0.5] },
             Case { temperature: 5.0, top_k: None, top_p: 1e-9, expected: [0., 1., 0., 0.] },
             Case { temperature: 1e-30, top_k: None, top_p: 1.0, expected: [0., 1., 0., 0.] },
+            // Beyond the range of f32.
+            Case { temperature: 1e-300, top_k: None, top_p: 1.0, expected: [0., 1., 0., 0.] },
+            Case { temperature: 1e300, top_k: None, top_p: 1e-300, expected: [0., 1., 0., 0.] },
+            Case { temperature: 1e308, top_k: None, top_p: 1.0, expected: [0.25; 4] },
         ];
         for Case { temperature, top_k, top_p, expected } in cases {
             let found = frequencies(sampler(temperature, top_k, top_p, 7));
@@ -273,12 +277,12 @@ mod tests {
     fn nonsense_options_are_named() {
         let cases: [(&str, SamplerOptions); 7] = [
             ("temperature", SamplerOptions { temperature: -0.1, ..Default::default() }),
-            ("temperature", SamplerOptions { temperature: f32::NAN, ..Default::default() }),
-            ("temperature", SamplerOptions { temperature: f32::INFINITY, ..Default::default() }),
+            ("temperature", SamplerOptions { temperature: f64::NAN, ..Default::default() }),
+            ("temperature", SamplerOptions { temperature: f64::INFINITY, ..Default::default() }),
             ("topK", SamplerOptions { top_k: Some(0), ..Default::default() }),
             ("topP", SamplerOptions { top_p: 0.0, ..Default::default() }),
             ("topP", SamplerOptions { top_p: 1.1, ..Default::default() }),
-            ("topP", SamplerOptions { top_p: f32::NAN, ..Default::default() }),
+            ("topP", SamplerOptions { top_p: f64::NAN, ..Default::default() }),
         ];
         for (expected, options) in cases {
             let error = Sampler::new(options).unwrap_err();

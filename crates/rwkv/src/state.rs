@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use rwkv_kernels::all_finite;
+
 use crate::error::{Error, Result};
 use crate::fingerprint::Fingerprint;
 
@@ -163,6 +165,8 @@ impl State {
     }
 
     /// Whether `model`, whose states have the floats of `layout`, can go on from here.
+    ///
+    /// A float that is infinite or not a number would be in every later one, without a word.
     pub(crate) fn check(&self, model: &Fingerprint, layout: &StateLayout) -> Result<()> {
         if let Some(problem) = self.model.mismatch(model) {
             return Err(Error::State { problem });
@@ -170,6 +174,11 @@ impl State {
         let (is, expected) = (self.values.len(), layout.initial().len());
         if is != expected {
             return Err(Error::State { problem: format!("it has {is} floats; this model's has {expected}") });
+        }
+        if !all_finite(&self.values)
+            && let Some(at) = self.values.iter().position(|value| !value.is_finite())
+        {
+            return Err(Error::State { problem: format!("its float {at} is {}", self.values[at]) });
         }
         Ok(())
     }
@@ -267,5 +276,21 @@ mod tests {
         // A forged length under the right fingerprint.
         let forged = State { model, values: vec![0.0; 3] };
         assert!(forged.check(&model, &layout).unwrap_err().to_string().contains("3 floats"));
+    }
+
+    #[test]
+    fn a_state_that_is_not_finite_is_refused() {
+        let (state, layout) = example();
+        let model = *state.model();
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut state = state.clone();
+            state.as_mut_slice()[7] = bad;
+            let read = State::from_bytes(&state.to_bytes()).unwrap();
+            let error = read.check(&model, &layout).unwrap_err();
+            assert!(
+                error.code() == "STATE" && error.to_string().contains(&format!("float 7 is {bad}")),
+                "{error}"
+            );
+        }
     }
 }

@@ -33,7 +33,12 @@ fn main() -> rwkv::Result<()> {
     trainer.save_model()?;
     println!(
         "{}",
-        trainer.sample("\n", 300, rwkv::SamplerOptions { temperature: 0.8, ..Default::default() })?
+        trainer.sample(
+            "\n",
+            300,
+            rwkv::SamplerOptions { temperature: 0.8, ..Default::default() },
+            &AtomicBool::new(false)
+        )?
     );
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! A training run at one step, on disk: parameters, moments, and where it stands.
 //!
 //! A folder of three files of little-endian f32 in the layout's order, and `checkpoint.json`, which names the step
-//! and holds every file's CRC-32. The order of the training texts follows from seed and step, so there is no other random
+//! and holds every file's CRC-32, and says whether the model was sound: see [`Soundness`]. The order of the training texts follows from seed and step, so there is no other random
 //! state to keep. The folder is written under another name and renamed when it is whole.
 
 use std::fs;
@@ -14,11 +14,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::options::TrainOptions;
 use crate::run::{fault, write_json};
+use crate::trainer::Soundness;
 
 const _: () =
     assert!(cfg!(target_endian = "little"), "files hold little-endian floats, written as they are in memory");
 
-const FORMAT: u32 = 1;
+/// Format 1 did not say whether the model was sound, and is read too.
+const FORMAT: u32 = 2;
 const FILES: [&str; 3] = ["parameters.f32", "means.f32", "squares.f32"];
 
 /// What a checkpoint says of itself: `checkpoint.json`.
@@ -33,6 +35,9 @@ pub(crate) struct Manifest {
     pub(crate) data_crc32: u32,
     /// Time spent in steps.
     pub(crate) seconds: f64,
+    /// Whether the model was sound, and its loss. None in format 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) soundness: Option<Soundness>,
     /// CRC-32 of each of `FILES`.
     files_crc32: [u32; 3],
     /// CRC-32 of all of the above, as compact JSON with this field 0.
@@ -54,8 +59,24 @@ impl Manifest {
         options: TrainOptions,
         data_crc32: u32,
         seconds: f64,
+        soundness: Soundness,
     ) -> Self {
-        Self { format: FORMAT, step, model, options, data_crc32, seconds, files_crc32: [0; 3], crc32: 0 }
+        Self {
+            format: FORMAT,
+            step,
+            model,
+            options,
+            data_crc32,
+            seconds,
+            soundness: Some(soundness),
+            files_crc32: [0; 3],
+            crc32: 0,
+        }
+    }
+
+    /// Whether a run can go on from it. A checkpoint of format 1 is taken to be sound.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.soundness.is_none_or(|soundness| soundness.is_sound)
     }
 
     fn checksum(&self) -> u32 {
@@ -88,24 +109,32 @@ pub(crate) fn write(run: &Path, mut manifest: Manifest, tensors: [&[Vec<f32>]; 3
     written
 }
 
-/// Reads a checkpoint of the model that `layout` describes.
+/// Reads what a checkpoint says of itself.
 ///
 /// # Errors
-/// [`Error::Run`] if anything is missing or damaged.
-pub(crate) fn read(path: &Path, layout: &Layout) -> Result<Checkpoint> {
+/// [`Error::Run`] if that is missing or damaged.
+pub(crate) fn read_manifest(path: &Path) -> Result<Manifest> {
     let file = path.join("checkpoint.json");
     let bytes = fs::read(&file).map_err(|error| damaged(&file, &format!("cannot be read ({error})")))?;
     let manifest: Manifest = serde_json::from_slice(&bytes)
         .map_err(|error| damaged(&file, &format!("not a checkpoint ({error})")))?;
-    if manifest.format != FORMAT {
+    if !(1..=FORMAT).contains(&manifest.format) {
         return Err(fault(
             &file,
-            format!("format {}, and this version reads format {FORMAT}", manifest.format),
+            format!("format {}, and this version reads formats 1 to {FORMAT}", manifest.format),
         ));
     }
     if manifest.crc32 != manifest.checksum() {
         return Err(damaged(&file, "its checksum is wrong"));
     }
+    Ok(manifest)
+}
+
+/// Reads the checkpoint that `manifest` was read from, of the model that `layout` describes.
+///
+/// # Errors
+/// [`Error::Run`] if anything is missing or damaged.
+pub(crate) fn read(path: &Path, manifest: Manifest, layout: &Layout) -> Result<Checkpoint> {
     let [params, means, squares] = std::array::from_fn(|index| {
         read_floats(&path.join(FILES[index]), manifest.files_crc32[index], layout)
     });
@@ -166,9 +195,18 @@ mod tests {
         vec![vec![at; 6], vec![-at; 4]]
     }
 
-    fn write_one(run: &Path, step: u64) {
+    fn manifest(step: u64) -> Manifest {
         let options = TrainOptions::new("book.txt", "").resolved();
-        let manifest = Manifest::new(step, options.model(65), options, 9, 1.25);
+        let soundness = Soundness { val_loss: 2.5, is_sound: true };
+        Manifest::new(step, options.model(65), options, 9, 1.25, soundness)
+    }
+
+    fn read_all(path: &Path) -> Result<Checkpoint> {
+        read(path, read_manifest(path)?, &layout())
+    }
+
+    fn write_one(run: &Path, step: u64) {
+        let manifest = manifest(step);
         write(run, manifest, [&tensors(1.0), &tensors(2.0), &tensors(3.0)]).expect("a checkpoint");
     }
 
@@ -178,7 +216,7 @@ mod tests {
         // Twice: the second replaces the first.
         write_one(run.path(), 12);
         write_one(run.path(), 12);
-        let checkpoint = read(&run.path().join("checkpoint-12"), &layout()).expect("a checkpoint");
+        let checkpoint = read_all(&run.path().join("checkpoint-12")).expect("a checkpoint");
         assert_eq!((checkpoint.manifest.step, checkpoint.manifest.seconds), (12, 1.25));
         assert_eq!(checkpoint.params, tensors(1.0));
         assert_eq!((checkpoint.means, checkpoint.squares), (tensors(2.0), tensors(3.0)));
@@ -207,11 +245,11 @@ mod tests {
                     damage(&mut bytes);
                 }
                 fs::write(path.join(name), bytes).expect("a damaged file");
-                let error = read(&path, &layout()).err().expect(name);
+                let error = read_all(&path).err().expect(name);
                 assert!(error.code() == "RUN" && error.to_string().contains(name), "{error}");
                 assert!(error.to_string().contains("remove its folder"), "{error}");
                 fs::remove_file(path.join(name)).expect("a missing file");
-                assert_eq!(read(&path, &layout()).err().expect(name).code(), "RUN");
+                assert_eq!(read_all(&path).err().expect(name).code(), "RUN");
             }
         }
     }
@@ -221,10 +259,26 @@ mod tests {
         let run = tempfile::tempdir().expect("a folder");
         write_one(run.path(), 1);
         let missing = run.path().join("missing");
-        let options = TrainOptions::new("book.txt", "").resolved();
-        let manifest = Manifest::new(2, options.model(65), options, 9, 1.25);
-        let error = write(&missing, manifest, [&tensors(1.0); 3].map(Vec::as_slice)).expect_err("no folder");
+        let error =
+            write(&missing, manifest(2), [&tensors(1.0); 3].map(Vec::as_slice)).expect_err("no folder");
         assert!(error.code() == "IO" && error.to_string().contains("missing"), "{error}");
-        read(&run.path().join("checkpoint-1"), &layout()).expect("the last good one");
+        read_all(&run.path().join("checkpoint-1")).expect("the last good one");
+    }
+
+    /// Written by the version before format 2.
+    const FORMAT_1: &str = include_str!("../tests/fixtures/checkpoint-format-1.json");
+
+    #[test]
+    fn a_checkpoint_of_format_1_is_read_and_taken_to_be_sound() {
+        let run = tempfile::tempdir().expect("a folder");
+        let path = run.path().join("checkpoint.json");
+        fs::write(&path, FORMAT_1).expect("a checkpoint");
+        let manifest = read_manifest(run.path()).expect("a checkpoint");
+        assert!(manifest.is_sound() && manifest.soundness.is_none());
+        for (from, to) in [("\"format\": 1", "\"format\": 3"), ("\"format\": 1", "\"format\": 0")] {
+            fs::write(&path, FORMAT_1.replacen(from, to, 1)).expect("another format");
+            let error = read_manifest(run.path()).expect_err(to);
+            assert!(error.to_string().contains("this version reads formats 1 to 2"), "{error}");
+        }
     }
 }

@@ -2,11 +2,12 @@
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use rwkv::{Error, Result, Tokenizer};
+use rwkv::{Error, Result, Tokenizer, read_text};
 
 use crate::options::TokenizerKind;
 
@@ -22,10 +23,15 @@ impl Dataset {
     /// Reads a text and makes its tokenizer.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::InvalidUtf8`]; [`Error::Data`] if there is nothing to learn, or less than a training
-    /// text of `ctx_len` tokens and what follows its last one.
-    pub fn read(path: &Path, kind: TokenizerKind, ctx_len: usize) -> Result<(Self, Tokenizer)> {
-        let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+    /// As [`read_text`], with [`Error::Aborted`] soon after `stop` is set; [`Error::InvalidUtf8`]; [`Error::Data`] if
+    /// there is nothing to learn, or less than a training text of `ctx_len` tokens and what follows its last one.
+    pub fn read(
+        path: &Path,
+        kind: TokenizerKind,
+        ctx_len: usize,
+        stop: &AtomicBool,
+    ) -> Result<(Self, Tokenizer)> {
+        let bytes = read_text(path, || stop.load(Ordering::Relaxed))?;
         let tokenizer = match kind {
             TokenizerKind::Byte => Tokenizer::Byte,
             TokenizerKind::Character => {
@@ -50,8 +56,14 @@ impl Dataset {
     ///
     /// # Errors
     /// [`Error::Data`] if it is another text now, and as [`read`](Self::read).
-    pub fn read_again(path: &Path, tokenizer: &Tokenizer, ctx_len: usize, crc32: u32) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+    pub fn read_again(
+        path: &Path,
+        tokenizer: &Tokenizer,
+        ctx_len: usize,
+        crc32: u32,
+        stop: &AtomicBool,
+    ) -> Result<Self> {
+        let bytes = read_text(path, || stop.load(Ordering::Relaxed))?;
         if crc32fast::hash(&bytes) != crc32 {
             let problem = "this is not the text that the run began with; a new text takes a new run";
             return Err(fault(path, problem.to_owned()));
@@ -179,9 +191,9 @@ impl Windows {
     }
 }
 
-/// Consecutive windows of the whole validation split, as (windows' length, number of windows): what is left at the end,
-/// shorter than a window, is not used, nor is the split's first token a target.
-pub fn validation_windows(n_tokens: usize, ctx_len: usize) -> (usize, usize) {
+/// Adjoining windows of a whole text, as (windows' length, number of windows): what is left at the end,
+/// shorter than a window, is not used, nor is the first token a target.
+pub fn adjoining_windows(n_tokens: usize, ctx_len: usize) -> (usize, usize) {
     let len = ctx_len.min(n_tokens - 1);
     (len, (n_tokens - 1) / len)
 }
@@ -194,7 +206,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("book.txt");
         std::fs::write(&path, text).expect("a file");
-        Dataset::read(&path, kind, ctx_len)
+        Dataset::read(&path, kind, ctx_len, &AtomicBool::new(false))
     }
 
     #[test]
@@ -227,7 +239,8 @@ mod tests {
         }
         dataset(b"abcabcabcabcabcabcab", TokenizerKind::Character, 17).expect("just long enough");
         dataset(b"abcabcabcab", TokenizerKind::Character, 8).expect("the shortest text");
-        assert!(Dataset::read(Path::new("/no/such/book.txt"), TokenizerKind::Byte, 8).is_err());
+        let never = AtomicBool::new(false);
+        assert!(Dataset::read(Path::new("/no/such/book.txt"), TokenizerKind::Byte, 8, &never).is_err());
     }
 
     #[test]
@@ -263,8 +276,8 @@ mod tests {
 
     #[test]
     fn validation_covers_the_split_and_leaves_the_rest() {
-        assert_eq!(validation_windows(111_540, 64), (64, 1742));
-        assert_eq!(validation_windows(65, 64), (64, 1));
-        assert_eq!(validation_windows(2, 64), (1, 1));
+        assert_eq!(adjoining_windows(111_540, 64), (64, 1742));
+        assert_eq!(adjoining_windows(65, 64), (64, 1));
+        assert_eq!(adjoining_windows(2, 64), (1, 1));
     }
 }

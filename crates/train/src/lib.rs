@@ -21,10 +21,11 @@
 //! }
 //! trainer.save_model()?; // runs/book/model.bin, which rwkv.cpp reads too
 //!
-//! let loss = trainer.validate(&AtomicBool::new(false), |_| ())?;
+//! let never = AtomicBool::new(false); // set by another thread, it ends the call soon
+//! let loss = trainer.validate(&never, |_| ())?;
 //! assert!(loss < 0.5, "{loss}");
 //! let likeliest = SamplerOptions { temperature: 0.0, ..SamplerOptions::default() };
-//! assert_eq!(trainer.sample("tick", 6, likeliest)?, " tock ");
+//! assert_eq!(trainer.sample("tick", 6, likeliest, &never)?, " tock ");
 //! # Ok(())
 //! # }
 //! ```
@@ -50,8 +51,10 @@
 //! # How it differs from other trainers
 //! - It needs no Python, no GPU and no framework, and the file it writes is the file that inference maps.
 //! - [`Trainer`] does not own the loop. The caller pulls one step at a time and decides what happens in between, so
-//!   stopping, saving, validating and drawing are not options of a framework but ordinary code.
-//! - A [run's folder](run) is never half written, and [`Trainer::resume`] goes on bit for bit.
+//!   stopping, saving, validating and drawing are not options of a framework but ordinary code. What takes long looks at
+//!   a flag between two operators; a step that was stopped has changed nothing.
+//! - A [run's folder](run) is never half written nor written by two trainers, and [`Trainer::resume`] goes on bit for bit.
+//!   A run that diverges goes on from the newest checkpoint that is [sound](Soundness).
 //! - Windows of the text are laid out anew for each epoch, and each is learned once in it: see
 //!   [`Windows`](data::Windows).
 //! - Options that make no sense, texts that cannot be learned and models that do not fit into memory are refused by
@@ -60,6 +63,7 @@
 mod checkpoint;
 pub mod data;
 pub mod init;
+mod lock;
 mod memory;
 mod ops;
 pub mod optimizer;
@@ -69,5 +73,5 @@ pub mod schedule;
 pub mod tape;
 mod trainer;
 
-pub use options::{ResumeOptions, TokenizerKind, TrainOptions, TrainPrecision, whole_number};
-pub use trainer::{StepReport, Trainer};
+pub use options::{ResumeOptions, TokenizerKind, TrainOptions, TrainPrecision};
+pub use trainer::{Soundness, StepReport, Trainer};

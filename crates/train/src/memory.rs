@@ -1,6 +1,4 @@
-//! How much memory a run takes, and how much there is.
-
-use std::fmt;
+//! How much memory a run takes.
 
 use crate::options::TrainOptions;
 
@@ -23,26 +21,6 @@ impl Memory {
 
     pub(crate) fn total(&self) -> f64 {
         self.parameters + self.activations
-    }
-}
-
-/// The machine's memory where the system tells it, else 64 GiB.
-pub(crate) fn memory_limit() -> f64 {
-    let from_system = || {
-        let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-        let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-        Some(kib * 1024.0)
-    };
-    from_system().unwrap_or(64.0 * 1024.0 * 1024.0 * 1024.0)
-}
-
-pub(crate) struct Bytes(pub(crate) f64);
-
-impl fmt::Display for Bytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(bytes) = *self;
-        if bytes >= 1e9 { write!(f, "{:.1} GB", bytes / 1e9) } else { write!(f, "{:.1} MB", bytes / 1e6) }
     }
 }
 

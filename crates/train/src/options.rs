@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use rwkv::infer::MAX_THREADS;
+use rwkv::machine::{self, Bytes};
 use rwkv::{Error, ModelConfig, Result};
 use rwkv_kernels::{Cpu, Isa, Precision};
 use serde::{Deserialize, Serialize};
 
-use crate::memory::{Bytes, Memory, memory_limit};
+use crate::memory::Memory;
 
 /// How text becomes tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -187,6 +188,13 @@ impl TrainOptions {
     /// # Errors
     /// [`Error::InvalidOption`] that names the option.
     pub fn validate(&self) -> Result<()> {
+        // An empty path would mean the current folder, which nobody has named.
+        let paths = [("data", &self.data, "the path of a text"), ("out", &self.out, "the path of a folder")];
+        for (name, path, expected) in paths {
+            if path.as_os_str().is_empty() {
+                return Err(Error::option(name, "empty", expected));
+            }
+        }
         let counts = [
             ("nLayer", self.n_layer, MAX_COUNT),
             ("nEmbd", self.n_embd, MAX_COUNT),
@@ -263,7 +271,7 @@ impl TrainOptions {
     /// [`Error::InvalidOption`] that names what takes most of it, with the estimate.
     pub fn check_memory(&self, n_vocab: usize) -> Result<()> {
         let need = Memory::of(self, n_vocab);
-        let limit = memory_limit();
+        let limit = machine::memory();
         if need.total() <= limit {
             return Ok(());
         }
@@ -317,19 +325,6 @@ impl ResumeOptions {
     }
 }
 
-/// A whole number that came as a float, as numbers do from JavaScript.
-///
-/// # Errors
-/// [`Error::InvalidOption`] if it is negative, fractional, not a number or too large to be exact.
-pub fn whole_number(name: &'static str, value: f64) -> Result<u64> {
-    const EXACT: f64 = 9_007_199_254_740_991.0; // 2^53 − 1
-    if (0.0..=EXACT).contains(&value) && value.fract() == 0.0 {
-        Ok(value as u64)
-    } else {
-        Err(Error::option(name, value, "a whole number"))
-    }
-}
-
 /// Keeps every product of two counts, and every length of a file, well within 64 bits.
 const MAX_COUNT: usize = 1 << 24;
 const MAX_STEPS: u64 = 1 << 32;
@@ -357,6 +352,8 @@ mod tests {
     fn nonsense_is_named() {
         let nan = f64::NAN;
         let cases = [
+            ("data", TrainOptions::new("", "run")),
+            ("out", TrainOptions::new("book.txt", "")),
             ("nLayer", TrainOptions { n_layer: 0, ..options() }),
             ("nEmbd", TrainOptions { n_embd: usize::MAX, ..options() }),
             ("ctxLen", TrainOptions { ctx_len: 0, ..options() }),
@@ -399,12 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn floats_that_are_no_counts_are_named() {
-        assert_eq!(whole_number("nLayer", 4.0).expect("a count"), 4);
-        for value in [-1.0, 0.5, f64::NAN, f64::INFINITY, 1e300] {
-            let error = whole_number("nLayer", value).expect_err("not a count");
-            assert!(error.to_string().starts_with("nLayer is "), "{error}");
-        }
+    fn words_that_are_none_of_a_few_are_refused() {
         assert!("bpe".parse::<TokenizerKind>().is_err() && "f16".parse::<TrainPrecision>().is_err());
     }
 }

@@ -5,22 +5,26 @@
 //! | `config.json` | the model's shape, the options in force, the text's checksum |
 //! | `tokenizer.json` | how text becomes tokens |
 //! | `model.bin` | the trained model, as inference reads it |
-//! | `checkpoint-<step>/` | all that is needed to go on bit for bit; the newest two are kept |
+//! | `checkpoint-<step>/` | all that is needed to go on bit for bit; the newest two are kept, and the newest sound one |
 //! | `log.jsonl` | one object a line: a step, or a validation |
+//! | `.lock`, `.lock.json` | while a trainer is at work here: what it has locked, and who it is |
 //!
 //! Every file is written under another name and renamed, so that a crash leaves the last good one; only the log is
-//! appended to.
+//! appended to. One trainer works in a folder at a time; anyone may read. At each save whatever is missing by then is
+//! written again.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use rwkv::{Error, ModelConfig, Result, Tokenizer, write_atomically};
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::{self, Manifest};
+use crate::lock::Lock;
 use crate::options::TrainOptions;
 
-/// How many checkpoints are kept.
+/// How many checkpoints are kept, besides the newest sound one.
 const KEPT: usize = 2;
 
 /// `config.json`.
@@ -64,38 +68,50 @@ pub struct LogLine {
     pub seconds: f64,
 }
 
-/// Paths of a run, and the log under way.
+/// A run's folder, held by this trainer: what has to be in it, and the log under way.
 #[derive(Debug)]
 pub(crate) struct RunFolder {
     path: PathBuf,
+    config: RunConfig,
+    tokenizer: Tokenizer,
+    /// Open for reading too: if its name is gone or another file has it, this is where the lines still are.
     log: File,
+    /// Dropped last.
+    lock: Lock,
+}
+
+/// A run's folder, held, as it was found.
+#[derive(Debug)]
+pub(crate) struct Found {
+    path: PathBuf,
+    pub(crate) config: RunConfig,
+    pub(crate) tokenizer: Tokenizer,
+    lock: Lock,
 }
 
 impl RunFolder {
-    /// Makes the folder of a new run.
-    pub(crate) fn create(path: &Path, config: &RunConfig, tokenizer: &Tokenizer) -> Result<Self> {
-        if path.join("config.json").exists() {
-            return Err(fault(
-                path,
-                "this folder holds a run already; go on with it by --resume, or take another --out",
-            ));
-        }
-        fs::create_dir_all(path).map_err(Error::io("create", path))?;
-        tokenizer.save(path.join("tokenizer.json"))?;
-        // Last: a folder with a config.json is a whole run.
-        write_config(path, config)?;
-        Self::with_log(path, 0)
+    /// Refuses a folder that holds a run or is held by a trainer. Changes nothing.
+    pub(crate) fn check_free(path: &Path) -> Result<()> {
+        Lock::check(path)?;
+        check_empty(path)
     }
 
-    /// Opens a run's folder: its configuration and tokenizer.
-    pub(crate) fn read(path: &Path) -> Result<(RunConfig, Tokenizer)> {
+    /// Makes the folder of a new run.
+    pub(crate) fn create(path: &Path, config: RunConfig, tokenizer: Tokenizer) -> Result<Self> {
+        fs::create_dir_all(path).map_err(Error::io("create", path))?;
+        let lock = Lock::take(path)?;
+        check_empty(path)?;
+        Self::write(Found { path: path.to_owned(), config, tokenizer, lock }, 0)
+    }
+
+    /// Takes a run's folder: its configuration and tokenizer.
+    pub(crate) fn take(path: &Path) -> Result<Found> {
         let file = path.join("config.json");
-        let bytes = match fs::read(&file) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(fault(path, "there is no run to go on with: the folder has no config.json"));
-            }
-            result => result.map_err(Error::io("read", &file))?,
-        };
+        if !file.exists() {
+            return Err(fault(path, "there is no run to go on with: the folder has no config.json"));
+        }
+        let lock = Lock::take(path)?;
+        let bytes = fs::read(&file).map_err(Error::io("read", &file))?;
         let config: RunConfig = serde_json::from_slice(&bytes)
             .map_err(|error| fault(&file, format!("not a run's configuration: {error}")))?;
         if config.format != RunConfig::FORMAT {
@@ -104,8 +120,9 @@ impl RunFolder {
             return Err(fault(&file, problem));
         }
         let tokenizer = Tokenizer::load(path.join("tokenizer.json"))?;
-        // Before anything takes memory by these numbers.
-        config.options.validate().map_err(|error| fault(&file, error.to_string()))?;
+        // Before anything takes memory by these numbers. The folder is not among them: it is where it was found.
+        let options = TrainOptions { out: path.to_owned(), ..config.options.clone() };
+        options.validate().map_err(|error| fault(&file, error.to_string()))?;
         let expected = config.options.model(tokenizer.n_vocab());
         if config.model != expected {
             let problem = format!(
@@ -114,28 +131,65 @@ impl RunFolder {
             );
             return Err(fault(&file, problem));
         }
-        Ok((config, tokenizer))
+        Ok(Found { path: path.to_owned(), config, tokenizer, lock })
     }
 
-    /// Goes on with a run from `step`: what the log says of later steps is dropped, and what a killed process left
-    /// half written is removed.
-    pub(crate) fn resume(path: &Path, config: &RunConfig, step: u64) -> Result<Self> {
-        sweep(path)?;
-        write_config(path, config)?;
-        Self::with_log(path, step)
+    /// Goes on with a run from `step`: what the log says of later steps is dropped, later checkpoints are removed (none of
+    /// them is sound), and so is what a killed process left half written.
+    pub(crate) fn resume(found: Found, step: u64) -> Result<Self> {
+        sweep(&found.path)?;
+        for (_, later) in checkpoints(&found.path)?.into_iter().filter(|&(at, _)| at > step) {
+            fs::remove_dir_all(&later).map_err(Error::io("remove", &later))?;
+        }
+        Self::write(found, step)
     }
 
-    fn with_log(path: &Path, step: u64) -> Result<Self> {
+    /// Writes all but checkpoints and models; `config.json` last, because a folder that has one is a whole run.
+    fn write(found: Found, step: u64) -> Result<Self> {
+        let Found { path, config, tokenizer, lock } = found;
+        // Not written, so not there when it is read again.
+        let options = TrainOptions { out: PathBuf::new(), ..config.options };
+        let config = RunConfig { options, ..config };
+        tokenizer.save(path.join("tokenizer.json"))?;
+        let lines = read_log(&path)?;
         let file = path.join("log.jsonl");
-        let lines = read_log(path)?;
         write_atomically(&file, |w| {
             lines.iter().filter(|line| line.step <= step).try_for_each(|line| {
                 serde_json::to_writer(&mut *w, line)?;
                 w.write_all(b"\n")
             })
         })?;
-        let log = OpenOptions::new().append(true).open(&file).map_err(Error::io("open", &file))?;
-        Ok(Self { path: path.to_owned(), log })
+        write_config(&path, &config)?;
+        let log = open_log(&file)?;
+        Ok(Self { path, config, tokenizer, log, lock })
+    }
+
+    /// Writes again what is no longer there, or no longer what this trainer wrote: a run that goes on must end as one that
+    /// can be resumed and sampled.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Run`] if the folder was removed and another trainer has begun in a new one.
+    pub(crate) fn mend(&mut self) -> Result<()> {
+        let Self { path, config, tokenizer, log, lock } = self;
+        fs::create_dir_all(&*path).map_err(Error::io("create", &*path))?;
+        lock.renew()?;
+        if !Tokenizer::load(&*path).is_ok_and(|there| there == *tokenizer) {
+            tokenizer.save(path.join("tokenizer.json"))?;
+        }
+        let file = path.join("log.jsonl");
+        let ours = log.metadata().map_err(Error::io("read", &file))?.len();
+        if !fs::metadata(&file).is_ok_and(|there| there.is_file() && there.len() == ours) {
+            let mut lines = Vec::new();
+            log.rewind().and_then(|()| log.read_to_end(&mut lines)).map_err(Error::io("read", &file))?;
+            write_atomically(&file, |w| w.write_all(&lines))?;
+            *log = open_log(&file)?;
+        }
+        let there = fs::read(path.join("config.json")).ok();
+        let there = there.and_then(|bytes| serde_json::from_slice::<RunConfig>(&bytes).ok());
+        if there.as_ref() != Some(config) {
+            write_config(path, config)?;
+        }
+        Ok(())
     }
 
     /// The folder.
@@ -151,13 +205,62 @@ impl RunFolder {
         self.log.write_all(&text).map_err(Error::io("write", path))
     }
 
-    /// Removes all checkpoints but the newest.
+    /// Removes all checkpoints but the newest, and the newest sound one.
     pub(crate) fn prune(&self) -> Result<()> {
+        let sound = self.newest_sound()?.map(|(_, path)| path);
         for (_, old) in checkpoints(&self.path)?.into_iter().rev().skip(KEPT) {
-            fs::remove_dir_all(&old).map_err(Error::io("remove", &old))?;
+            if Some(&old) != sound.as_ref() {
+                fs::remove_dir_all(&old).map_err(Error::io("remove", &old))?;
+            }
         }
         Ok(())
     }
+
+    /// The newest checkpoint that a run can go on from. Damaged ones are passed over.
+    pub(crate) fn newest_sound(&self) -> Result<Option<(Manifest, PathBuf)>> {
+        let read = |(_, path): (u64, PathBuf)| Some((checkpoint::read_manifest(&path).ok()?, path));
+        let mut newest_first = checkpoints(&self.path)?.into_iter().rev().filter_map(read);
+        Ok(newest_first.find(|(manifest, _)| manifest.is_sound()))
+    }
+}
+
+impl Found {
+    /// The checkpoint to go on from: the newest that is sound. None if there is none.
+    ///
+    /// # Errors
+    /// [`Error::Run`] if a newer one is damaged.
+    pub(crate) fn newest_sound(&self) -> Result<Option<(Manifest, PathBuf)>> {
+        for (_, path) in checkpoints(&self.path)?.into_iter().rev() {
+            let manifest = checkpoint::read_manifest(&path)?;
+            if manifest.is_sound() {
+                return Ok(Some((manifest, path)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The step of the newest checkpoint, sound or not.
+    pub(crate) fn newest_step(&self) -> Result<Option<u64>> {
+        Ok(checkpoints(&self.path)?.last().map(|&(step, _)| step))
+    }
+}
+
+/// Refuses a folder that holds a run, or what is left of one: its checkpoints would be taken for the new run's.
+fn check_empty(path: &Path) -> Result<()> {
+    if path.join("config.json").exists() {
+        let problem = "this folder holds a run already; go on with it by --resume, or take another --out";
+        return Err(fault(path, problem));
+    }
+    if path.is_dir() && !checkpoints(path)?.is_empty() {
+        let problem = "this folder has checkpoints of a run whose config.json is gone; take another --out, or \
+                       remove them";
+        return Err(fault(path, problem));
+    }
+    Ok(())
+}
+
+fn open_log(file: &Path) -> Result<File> {
+    OpenOptions::new().read(true).append(true).open(file).map_err(Error::io("open", file))
 }
 
 /// The lines of a run's log, in order; none if there is no log. A last line that a crash cut off is left out.
@@ -177,7 +280,7 @@ pub fn read_log(run: &Path) -> Result<Vec<LogLine>> {
 }
 
 /// The checkpoints of a run, oldest first: steps and folders.
-pub(crate) fn checkpoints(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
+fn checkpoints(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(run).map_err(Error::io("read", run))? {
         let entry = entry.map_err(Error::io("read", run))?;
@@ -227,21 +330,38 @@ mod tests {
         RunConfig { format: RunConfig::FORMAT, model: options.model(256), options, data_crc32: 7 }
     }
 
+    fn create(path: &Path) -> RunFolder {
+        RunFolder::create(path, config(), Tokenizer::Byte).expect("a new run")
+    }
+
+    fn resume(path: &Path, step: u64) -> RunFolder {
+        RunFolder::resume(RunFolder::take(path).expect("a run"), step).expect("the run")
+    }
+
     #[test]
     fn a_run_is_read_as_it_was_written_and_not_overwritten() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("a/b");
-        assert!(RunFolder::read(&path).expect_err("no run").to_string().contains("no run to go on with"));
-        RunFolder::create(&path, &config(), &Tokenizer::Byte).expect("a new run");
-        assert_eq!(RunFolder::read(&path).expect("a run"), (config(), Tokenizer::Byte));
-        let error = RunFolder::create(&path, &config(), &Tokenizer::Byte).expect_err("a run is there");
-        assert!(error.to_string().contains("--resume"), "{error}");
+        assert!(RunFolder::take(&path).expect_err("no run").to_string().contains("no run to go on with"));
+        drop(create(&path));
+        let found = RunFolder::take(&path).expect("a run");
+        assert_eq!((&found.config, &found.tokenizer), (&config(), &Tokenizer::Byte));
+        drop(found);
+        for file in ["config.json", "checkpoint-3"] {
+            let error = RunFolder::check_free(&path).expect_err("a run is there");
+            assert!(error.to_string().contains("take another --out"), "{error}");
+            let error = RunFolder::create(&path, config(), Tokenizer::Byte).expect_err("a run is there");
+            assert!(error.to_string().contains("take another --out"), "{error}");
+            // What is left of a run is none to begin in.
+            fs::create_dir_all(path.join("checkpoint-3")).expect("a checkpoint");
+            fs::remove_file(path.join("config.json")).unwrap_or_else(|_| assert_eq!(file, "checkpoint-3"));
+        }
     }
 
     #[test]
     fn a_damaged_configuration_is_refused() {
         let folder = tempfile::tempdir().expect("a folder");
-        RunFolder::create(folder.path(), &config(), &Tokenizer::Byte).expect("a new run");
+        drop(create(folder.path()));
         let file = folder.path().join("config.json");
         let good = fs::read_to_string(&file).expect("config.json");
         for (from, to) in [
@@ -252,7 +372,7 @@ mod tests {
             ("\"beta1\": 0.9", "\"beta1\": 9.0"),
         ] {
             fs::write(&file, good.replacen(from, to, 1)).expect("a damaged file");
-            let error = RunFolder::read(folder.path()).expect_err(to);
+            let error = RunFolder::take(folder.path()).expect_err(to);
             assert!(error.code() == "RUN" && error.to_string().contains("config.json"), "{error}");
         }
     }
@@ -260,7 +380,7 @@ mod tests {
     #[test]
     fn what_a_killed_process_left_is_removed() {
         let folder = tempfile::tempdir().expect("a folder");
-        RunFolder::create(folder.path(), &config(), &Tokenizer::Byte).expect("a new run");
+        drop(create(folder.path()));
         let names = || {
             let mut names: Vec<_> =
                 fs::read_dir(folder.path()).expect("the run").flatten().map(|e| e.file_name()).collect();
@@ -271,21 +391,57 @@ mod tests {
         fs::create_dir(folder.path().join(".checkpoint-5.tmp")).expect("a folder");
         fs::write(folder.path().join(".checkpoint-5.tmp/means.f32"), "x").expect("a file");
         fs::write(folder.path().join(".model.bin.x7Yz.tmp"), "x").expect("a file");
-        RunFolder::resume(folder.path(), &config(), 0).expect("the run");
+        drop(resume(folder.path(), 0));
         assert_eq!(names(), before);
+    }
+
+    fn line(step: u64) -> LogLine {
+        LogLine { step, loss: Some(1.5), seconds: 0.25, ..LogLine::default() }
     }
 
     #[test]
     fn the_log_forgets_what_comes_after_the_checkpoint_and_lines_cut_off() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut run = RunFolder::create(folder.path(), &config(), &Tokenizer::Byte).expect("a new run");
-        let line = |step| LogLine { step, loss: Some(1.5), seconds: 0.25, ..LogLine::default() };
+        let mut run = create(folder.path());
         for step in 1..=5 {
             run.log(&line(step)).expect("a line");
         }
         run.log.write_all(b"{\"step\": 6, \"lo").expect("a line cut off");
-        let mut run = RunFolder::resume(folder.path(), &config(), 3).expect("the run");
+        drop(run);
+        let mut run = resume(folder.path(), 3);
         run.log(&line(4)).expect("a line");
         assert_eq!(read_log(folder.path()).expect("a log"), (1..=4).map(line).collect::<Vec<_>>());
+    }
+
+    /// Deleted, emptied or replaced: each file alone, and the folder as a whole.
+    #[test]
+    fn what_is_missing_is_written_again_with_every_line_of_the_log() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("run");
+        let mut run = create(&path);
+        let mut step = 0;
+        let removals: [&dyn Fn(); 6] = [
+            &|| fs::remove_file(path.join("config.json")).expect("config.json"),
+            &|| fs::write(path.join("config.json"), "").expect("config.json"),
+            &|| fs::remove_file(path.join("tokenizer.json")).expect("tokenizer.json"),
+            &|| fs::remove_file(path.join("log.jsonl")).expect("log.jsonl"),
+            &|| {
+                fs::remove_file(path.join("log.jsonl")).expect("log.jsonl");
+                fs::write(path.join("log.jsonl"), "another").expect("another file");
+            },
+            &|| fs::remove_dir_all(&path).expect("the folder"),
+        ];
+        for remove in removals {
+            remove();
+            step += 1;
+            run.log(&line(step)).expect("a line");
+            run.mend().expect("the rest");
+            step += 1;
+            run.log(&line(step)).expect("a line");
+            assert_eq!(read_log(&path).expect("a log"), (1..=step).map(line).collect::<Vec<_>>());
+            assert!(RunFolder::take(&path).expect_err("held").to_string().contains("training here"));
+        }
+        drop(run);
+        assert_eq!(RunFolder::take(&path).expect("the run").config, config());
     }
 }

@@ -1,11 +1,13 @@
 //! Whole training runs: learning, stopping, going on, saving.
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use rwkv::infer::LoadOptions;
-use rwkv::{Error, Model, ModelFile, SamplerOptions};
+use rwkv::{Error, Model, ModelFile, SamplerOptions, Tokenizer};
 use rwkv_train::run::read_log;
 use rwkv_train::tape::Tape;
 use rwkv_train::{ResumeOptions, StepReport, TokenizerKind, TrainOptions, Trainer};
@@ -45,7 +47,7 @@ fn prose() -> String {
     (0..120).map(line).collect::<Vec<_>>().join("\n")
 }
 
-fn run(trainer: &mut Trainer, steps: usize) -> Vec<StepReport> {
+fn run_steps(trainer: &mut Trainer, steps: usize) -> Vec<StepReport> {
     (0..steps).map(|_| trainer.step().expect("a step")).collect()
 }
 
@@ -63,33 +65,36 @@ fn a_periodic_text_is_learned_by_heart() {
     let options = TrainOptions { max_steps: 150, learning_rate: Some(1e-2), ..place.options("run") };
     let mut trainer = Trainer::create(&options).expect("a run");
     let before = validate(&mut trainer);
-    let reports = run(&mut trainer, 150);
+    let reports = run_steps(&mut trainer, 150);
     let after = validate(&mut trainer);
     assert!((before - 8_f32.ln()).abs() < 0.3, "an untrained model guesses: {before}");
     // The first token of a window cannot be known: one in 12 costs up to ln 8 until its place is learned.
     assert!(after < 0.2, "{before} to {after}");
     assert!(trainer.done() && reports[149].checkpoint_due && reports[149].validation_due);
     let greedy = SamplerOptions { temperature: 0.0, ..SamplerOptions::default() };
-    assert_eq!(trainer.sample("abcd", 12, greedy).expect("a sample"), "efghabcdefgh");
+    assert_eq!(
+        trainer.sample("abcd", 12, greedy, &AtomicBool::new(false)).expect("a sample"),
+        "efghabcdefgh"
+    );
 }
 
 #[test]
 fn a_run_that_stops_and_goes_on_is_the_same_to_the_last_bit() {
     let place = Place::new(&prose());
     let mut whole = Trainer::create(&place.options("whole")).expect("a run");
-    let expected = run(&mut whole, 20);
+    let expected = run_steps(&mut whole, 20);
 
     let mut first = Trainer::create(&place.options("halves")).expect("a run");
-    let mut reports = run(&mut first, 10);
+    let mut reports = run_steps(&mut first, 10);
     validate(&mut first);
     first.save_checkpoint().expect("a checkpoint");
-    run(&mut first, 3); // lost
+    run_steps(&mut first, 3); // lost
     drop(first);
     // Two threads: the result does not depend on them.
     let changes = ResumeOptions { threads: Some(2), ..ResumeOptions::default() };
     let mut second = Trainer::resume(place.path("halves"), &changes).expect("the run");
     assert_eq!((second.steps(), second.threads()), (10, 2));
-    reports.extend(run(&mut second, 10));
+    reports.extend(run_steps(&mut second, 10));
 
     assert!(bits(&whole) == bits(&second), "parameters differ");
     for (a, b) in expected.iter().zip(&reports) {
@@ -113,7 +118,7 @@ fn the_number_of_threads_changes_no_bit() {
             ..place.options(&format!("run-{threads}"))
         };
         let mut trainer = Trainer::create(&options).expect("a run");
-        run(&mut trainer, 4);
+        run_steps(&mut trainer, 4);
         let val_loss = validate(&mut trainer);
         (bits(&trainer), val_loss.to_bits())
     };
@@ -125,7 +130,7 @@ fn the_number_of_threads_changes_no_bit() {
 fn a_run_can_be_made_longer_and_needs_its_own_text() {
     let place = Place::new(&prose());
     let mut trainer = Trainer::create(&TrainOptions { max_steps: 3, ..place.options("run") }).expect("a run");
-    run(&mut trainer, 3);
+    run_steps(&mut trainer, 3);
     trainer.save_checkpoint().expect("a checkpoint");
     drop(trainer);
     let shorter = ResumeOptions { max_steps: Some(2), ..ResumeOptions::default() };
@@ -134,7 +139,7 @@ fn a_run_can_be_made_longer_and_needs_its_own_text() {
     let longer = ResumeOptions { max_steps: Some(5), ..ResumeOptions::default() };
     let mut trainer = Trainer::resume(place.path("run"), &longer).expect("the run");
     assert!(!trainer.done());
-    run(&mut trainer, 2);
+    run_steps(&mut trainer, 2);
     assert!(trainer.done());
     drop(trainer);
 
@@ -150,7 +155,7 @@ fn a_run_can_be_made_longer_and_needs_its_own_text() {
 fn the_saved_model_has_the_trainers_logits_and_rewrites_to_the_same_bytes() {
     let place = Place::new(&prose());
     let mut trainer = Trainer::create(&place.options("run")).expect("a run");
-    run(&mut trainer, 20);
+    run_steps(&mut trainer, 20);
     trainer.save_model().expect("a model");
 
     let tokens = trainer.data().train()[..48].to_vec();
@@ -178,7 +183,7 @@ fn the_validation_loss_is_the_mean_over_all_whole_windows() {
     let place = Place::new(&prose());
     let options = place.options("run");
     let mut trainer = Trainer::create(&options).expect("a run");
-    run(&mut trainer, 20);
+    run_steps(&mut trainer, 20);
     let model = trainer.model();
     let n_vocab = model.config().n_vocab;
     let validation = trainer.data().validation();
@@ -208,7 +213,7 @@ fn only_the_newest_two_checkpoints_are_kept_and_a_damaged_one_is_refused() {
     let place = Place::new(&prose());
     let mut trainer = Trainer::create(&place.options("run")).expect("a run");
     for _ in 0..3 {
-        run(&mut trainer, 1);
+        run_steps(&mut trainer, 1);
         trainer.save_checkpoint().expect("a checkpoint");
     }
     drop(trainer);
@@ -239,7 +244,7 @@ fn a_folder_with_a_run_is_not_trained_over() {
     assert_eq!(fs::read(place.path("run/config.json")).expect("config.json"), config);
     // It has no checkpoint yet: it goes on from its beginning.
     let mut again = Trainer::resume(place.path("run"), &ResumeOptions::default()).expect("the run");
-    assert_eq!(run(&mut again, 1)[0].step, 1);
+    assert_eq!(run_steps(&mut again, 1)[0].step, 1);
 }
 
 #[test]
@@ -257,46 +262,225 @@ fn a_place_that_cannot_be_written_is_named_and_stays_empty() {
     assert!(!place.path("run").exists());
 }
 
+/// Nearly every step multiplies the matrices by 1 − 25.
+fn absurd(options: TrainOptions) -> TrainOptions {
+    TrainOptions {
+        learning_rate: Some(0.3),
+        weight_decay: 50.0,
+        warmup_steps: Some(20),
+        max_steps: 40,
+        ..options
+    }
+}
+
+/// Saves after every other step, until the run diverges.
+fn run_until_it_diverges(trainer: &mut Trainer) -> Error {
+    loop {
+        if trainer.steps().is_multiple_of(2)
+            && let Err(error) = trainer.save_checkpoint().and_then(|_| trainer.save_model())
+        {
+            return error;
+        }
+        if let Err(error) = trainer.step() {
+            return error;
+        }
+    }
+}
+
+fn checkpoints(place: &Place) -> Vec<u64> {
+    let names = fs::read_dir(place.path("run")).expect("the run").flatten().map(|entry| entry.file_name());
+    let steps = names.filter_map(|name| name.to_str()?.strip_prefix("checkpoint-")?.parse().ok());
+    let mut steps: Vec<_> = steps.collect();
+    steps.sort_unstable();
+    steps
+}
+
 #[test]
-fn a_run_that_diverges_stops_and_saves_nothing_more() {
+fn a_run_that_diverges_keeps_its_newest_sound_checkpoint_and_goes_on_from_it() {
     let place = Place::new(&prose());
-    // Every step multiplies the matrices by 1 - 100.
-    let absurd = TrainOptions {
-        learning_rate: Some(1.0),
-        weight_decay: 100.0,
-        max_steps: 100,
-        ..place.options("run")
-    };
-    let mut trainer = Trainer::create(&absurd).expect("a run");
-    run(&mut trainer, 1);
-    trainer.save_checkpoint().expect("a checkpoint");
-    let parameters = place.path("run/checkpoint-1/parameters.f32");
-    let good = fs::read(&parameters).expect("parameters");
-    let error = (0..100).find_map(|_| trainer.step().err()).expect("an overflow");
-    assert!(matches!(error, Error::Diverged { step, .. } if step == trainer.steps() + 1), "{error}");
+    let mut trainer = Trainer::create(&absurd(place.options("run"))).expect("a run");
+    let error = run_until_it_diverges(&mut trainer);
+    let Error::Diverged { step, checkpoint: Some(ref sound), ref run, .. } = error else { panic!("{error}") };
+    // A step found it, or the loss on validation text of what was to be saved.
+    assert!([0, 1].contains(&(step - trainer.steps())) && *run == place.path("run"), "{error}");
+    let most = (trainer.config().n_vocab as f32).ln() + 1.0;
+    assert!(sound.val_loss.is_some_and(|loss| loss < most), "{sound:?}");
+    assert_eq!(sound.path, place.path(&format!("run/checkpoint-{}", sound.step)));
+    let error = trainer.step().expect_err("it has diverged");
+    for says in
+        [&format!("go on from checkpoint-{}, whose", sound.step), "--learning-rate 0.15 (half of 0.3)"]
+    {
+        assert!(error.to_string().contains(says), "{error}");
+    }
+    // The two newest ones are ruins.
+    let kept = checkpoints(&place);
+    assert!(kept.len() == 3 && kept[0] == sound.step && kept[1] > sound.step + 2, "{kept:?}, {sound:?}");
     for error in
         [trainer.save_checkpoint().expect_err("diverged"), trainer.save_model().expect_err("diverged")]
     {
         assert_eq!(error.code(), "DIVERGED");
     }
-    assert!(!place.path("run/model.bin").exists());
-    assert_eq!(fs::read(parameters).expect("parameters"), good);
+    // model.bin is of the last sound checkpoint too.
+    let tokens = trainer.data().validation()[..100].to_vec();
     drop(trainer);
-    let milder =
-        ResumeOptions { learning_rate: Some(1e-3), weight_decay: Some(0.1), ..ResumeOptions::default() };
-    let mut trainer = Trainer::resume(place.path("run"), &milder).expect("the last good checkpoint");
-    assert!(run(&mut trainer, 1)[0].loss.is_finite());
+    let model = Model::load(place.path("run"), &LoadOptions::default()).expect("the model");
+    let loss = model.evaluate(&tokens, Some(12), |_, _| ControlFlow::Continue(())).expect("a loss").loss;
+    assert!(loss < f64::from(most), "{loss}");
+
+    let milder = ResumeOptions { learning_rate: Some(1e-3), weight_decay: Some(0.1), ..Default::default() };
+    let mut trainer = Trainer::resume(place.path("run"), &milder).expect("the last sound checkpoint");
+    assert_eq!((trainer.steps(), trainer.went_back_from()), (sound.step, kept.last().copied()));
+    assert_eq!(checkpoints(&place), [sound.step]);
+    assert!(run_steps(&mut trainer, 4).last().expect("a step").loss < most + 1.0);
+    assert!(trainer.save_checkpoint().expect("a checkpoint").is_sound);
 }
 
 #[test]
-fn validation_is_cancelled_at_once() {
+fn a_run_without_a_sound_checkpoint_begins_again() {
+    let place = Place::new(&prose());
+    // Every step multiplies the matrices by 1 - 100.
+    let options = TrainOptions {
+        learning_rate: Some(1.0),
+        weight_decay: 100.0,
+        warmup_steps: Some(0),
+        ..place.options("run")
+    };
+    let mut trainer = Trainer::create(&options).expect("a run");
+    run_steps(&mut trainer, 2);
+    let found = trainer.save_checkpoint().expect("a checkpoint");
+    assert!(!found.is_sound && found.val_loss > 10.0, "{found:?}");
+    // There is none that it would replace.
+    assert!(trainer.save_model().expect("a model"));
+    run_steps(&mut trainer, 1);
+    assert!(!trainer.save_model().expect("the one before"));
+    let error = (0..100).find_map(|_| trainer.step().err()).expect("an overflow");
+    assert!(error.to_string().contains("no checkpoint is sound, so begin again"), "{error}");
+    drop(trainer);
+    let milder = ResumeOptions { learning_rate: Some(1e-3), weight_decay: Some(0.1), ..Default::default() };
+    let mut trainer = Trainer::resume(place.path("run"), &milder).expect("the run");
+    assert_eq!((trainer.steps(), trainer.went_back_from()), (0, Some(2)));
+    assert!(run_steps(&mut trainer, 1)[0].loss < 5.0);
+}
+
+#[test]
+fn a_model_whose_loss_is_not_finite_is_never_saved() {
+    let place = Place::new(&prose());
+    let mut first = Trainer::create(&absurd(place.options("first"))).expect("a run");
+    while first.step().is_ok() {}
+    // Its last step left parameters that the next one's loss was not finite with.
+    let mut trainer = Trainer::create(&absurd(place.options("run"))).expect("a run");
+    run_steps(&mut trainer, first.steps() as usize);
+    let error = trainer.save_checkpoint().expect_err("a loss that is not finite");
+    assert!(
+        matches!(error, Error::Diverged { step, loss, .. } if step == trainer.steps() && !loss.is_finite())
+    );
+    assert_eq!(trainer.save_model().expect_err("it has diverged").code(), "DIVERGED");
+    assert_eq!(trainer.step().expect_err("it has diverged").code(), "DIVERGED");
+    assert!(checkpoints(&place).is_empty() && !place.path("run/model.bin").exists());
+}
+
+/// Learned by heart and surprised by another text: far above chance there, and no ruin.
+#[test]
+fn a_model_that_has_overfitted_is_sound() {
+    let place = Place::new(&("ab".repeat(450) + &"cd".repeat(50)));
+    let options = TrainOptions { max_steps: 150, learning_rate: Some(1e-2), ..place.options("run") };
+    let mut trainer = Trainer::create(&options).expect("a run");
+    run_steps(&mut trainer, 150);
+    let found = trainer.save_checkpoint().expect("a checkpoint");
+    assert!(found.is_sound && found.val_loss > 4_f32.ln() + 1.0, "{found:?}");
+}
+
+#[test]
+fn a_part_of_the_validation_text_tells_what_the_whole_does() {
     let place = Place::new(&prose());
     let mut trainer = Trainer::create(&place.options("run")).expect("a run");
-    let error = trainer.validate(&AtomicBool::new(true), |_| ()).expect_err("cancelled");
-    assert_eq!(error.code(), "ABORTED");
+    let part = trainer.soundness().expect("a loss");
+    run_steps(&mut trainer, 1);
+    let whole = validate(&mut trainer);
+    let found = trainer.soundness().expect("a loss");
+    assert_eq!(found.val_loss.to_bits(), whole.to_bits());
+    assert!(part.is_sound && found.is_sound && (part.val_loss - whole).abs() < 0.5, "{part:?}, {found:?}");
+}
+
+#[test]
+fn what_takes_long_ends_when_its_flag_is_set() {
+    let place = Place::new(&prose());
+    let mut trainer = Trainer::create(&place.options("run")).expect("a run");
+    let set = AtomicBool::new(true);
+    let sampling = SamplerOptions::default();
+    let errors = [
+        trainer.step_until(&set).expect_err("a step"),
+        trainer.validate(&set, |_| ()).expect_err("a validation"),
+        trainer.sample("", 10, sampling, &set).expect_err("a sample"),
+        Trainer::create_until(&place.options("other"), &set).expect_err("a run"),
+        Trainer::resume_until(place.path("run"), &ResumeOptions::default(), &set).expect_err("a run"),
+    ];
+    let codes = errors.map(|error| error.code());
+    assert_eq!(codes, ["ABORTED", "ABORTED", "ABORTED", "ABORTED", "RUN"]);
+    assert!(trainer.steps() == 0 && !place.path("other").exists());
+
+    // A sample that would never end, nor ever read its prompt.
+    let flag = AtomicBool::new(false);
+    for (prompt, n_tokens) in [("", usize::MAX), ("whales".repeat(2_000_000).as_str(), 1)] {
+        flag.store(false, Ordering::Relaxed);
+        std::thread::scope(|scope| {
+            let sample = scope.spawn(|| trainer.sample(prompt, n_tokens, sampling, &flag));
+            std::thread::sleep(Duration::from_millis(20));
+            flag.store(true, Ordering::Relaxed);
+            assert_eq!(sample.join().expect("no panic").expect_err("a sample").code(), "ABORTED");
+        });
+    }
     let mut heard = Vec::new();
     trainer.validate(&AtomicBool::new(false), |done| heard.push(done)).expect("a validation");
     assert!(heard.is_sorted() && heard.last() == Some(&1.0));
+}
+
+#[test]
+fn two_trainers_cannot_work_in_one_folder() {
+    let place = Place::new(&prose());
+    let mut first = Trainer::create(&place.options("run")).expect("a run");
+    run_steps(&mut first, 1);
+    first.save_checkpoint().expect("a checkpoint");
+    first.save_model().expect("a model");
+    // What a trainer is writing just now; a second one would sweep it away.
+    fs::write(place.path("run/.model.bin.x7Yz.tmp"), "x").expect("a file");
+    let log = fs::read(place.path("run/log.jsonl")).expect("a log");
+    // A text that is not there: the folder is looked at first.
+    let missing = TrainOptions { data: place.path("none.txt"), ..place.options("run") };
+    for error in [
+        Trainer::create(&missing).expect_err("held"),
+        Trainer::resume(place.path("run"), &ResumeOptions::default()).expect_err("held"),
+    ] {
+        let says = format!("process {} (this one)", std::process::id());
+        assert!(error.code() == "RUN" && error.to_string().contains(&says), "{error}");
+    }
+    assert!(place.path("run/.model.bin.x7Yz.tmp").exists());
+    assert_eq!(fs::read(place.path("run/log.jsonl")).expect("a log"), log);
+    Model::load(place.path("run"), &LoadOptions::default()).expect("others may read");
+    run_steps(&mut first, 1);
+    drop(first);
+    let second = Trainer::resume(place.path("run"), &ResumeOptions::default()).expect("the run");
+    assert_eq!(second.steps(), 1);
+}
+
+#[test]
+fn a_run_whose_folder_is_deleted_ends_as_a_whole_one() {
+    let place = Place::new(&prose());
+    let mut trainer = Trainer::create(&place.options("run")).expect("a run");
+    run_steps(&mut trainer, 10);
+    trainer.save_checkpoint().expect("a checkpoint");
+    fs::remove_dir_all(place.path("run")).expect("the folder");
+    run_steps(&mut trainer, 10);
+    trainer.save_checkpoint().expect("a checkpoint");
+    trainer.save_model().expect("a model");
+    drop(trainer);
+    let log = read_log(&place.path("run")).expect("a log");
+    assert_eq!(log.iter().map(|line| line.step).collect::<Vec<_>>(), (1..=20).collect::<Vec<_>>());
+    let longer = ResumeOptions { max_steps: Some(21), ..ResumeOptions::default() };
+    let mut trainer = Trainer::resume(place.path("run"), &longer).expect("the run");
+    assert_eq!(run_steps(&mut trainer, 1)[0].step, 21);
+    Model::load(place.path("run"), &LoadOptions::default()).expect("the model");
+    Tokenizer::load(place.path("run")).expect("the tokenizer");
 }
 
 #[test]
@@ -309,7 +493,7 @@ fn bytes_that_are_no_text_can_be_learned_as_bytes() {
         Trainer::create(&TrainOptions { tokenizer: TokenizerKind::Byte, ..place.options("run") })
             .expect("a run");
     assert_eq!(trainer.config().n_vocab, 256);
-    assert!(run(&mut trainer, 1)[0].loss > 0.0);
+    assert!(run_steps(&mut trainer, 1)[0].loss > 0.0);
 }
 
 #[test]

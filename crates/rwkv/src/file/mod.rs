@@ -12,19 +12,19 @@
 //! # Trust
 //! None. Everything that a header says is checked against the file's length and against the model's [`Layout`] before
 //! anything of that size is allocated or read; what is wrong is an [`Error::ModelFile`] that
-//! names the file, the tensor, the byte and what was expected.
+//! names the file, the tensor, the byte and what was expected. And a file may change while it is in use: that is an
+//! [`Error::FileChanged`], never a signal and never another model's numbers.
 
 mod check;
+mod guard;
+mod mapped;
 mod read;
 mod tensors;
 mod write;
 
-use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
-
-use memmap2::Mmap;
+use std::path::Path;
 
 use crate::atomic::write_atomically;
 use crate::config::ModelConfig;
@@ -32,6 +32,7 @@ use crate::data_type::DataType;
 use crate::error::{Error, Fault, Result};
 use crate::params::Layout;
 
+use mapped::{Mapped, Stamp};
 pub(crate) use tensors::TensorFile;
 pub use write::write_model;
 pub(crate) use write::{header as write_header, tensor_header as write_tensor_header};
@@ -71,12 +72,11 @@ pub struct TensorInfo {
 
 /// A model file, mapped into memory and found sound.
 ///
-/// The map is of the file as it is: whoever changes the file in place changes the weights of a running model. Programs
-/// that replace files by renaming, as this crate does, leave a map intact.
+/// Programs that replace files by renaming, as this crate does, leave a map intact, and so does removing the file. What is
+/// written into the file itself shows in the map: [`check`](Self::check) says whether that happened.
 #[derive(Debug)]
 pub struct ModelFile {
-    path: PathBuf,
-    map: Mmap,
+    map: Mapped,
     header: Header,
     config: ModelConfig,
     layout: Layout,
@@ -91,18 +91,26 @@ impl ModelFile {
     ///
     /// # Errors
     /// [`Error::Io`] if there is no such file or it cannot be read; [`Error::ModelFile`] if it is damaged;
-    /// [`Error::Unsupported`] if it holds another version of RWKV.
+    /// [`Error::Unsupported`] if it holds another version of RWKV; [`Error::FileChanged`] if it is being written to.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let map = map(path).map_err(Error::io("open", path))?;
-        let (header, tensors) = read::directory(path, &map)?;
-        let (config, layout, positions) = check::against_layout(path, map.len(), &header, &tensors)?;
-        Ok(Self { path: path.to_owned(), map, header, config, layout, tensors, positions })
+        let map = Mapped::open(path)?;
+        let (header, tensors) = map.read(|bytes| read::directory(path, bytes))?;
+        let (config, layout, positions) = check::against_layout(path, map.bytes().len(), &header, &tensors)?;
+        Ok(Self { map, header, config, layout, tensors, positions })
     }
 
     /// Where the file was opened.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.map.path()
+    }
+
+    /// Whether what was read from the file so far can be believed: to be asked after reading, not before.
+    ///
+    /// # Errors
+    /// [`Error::FileChanged`] if the file was written to since it was opened, or a part of it could not be read.
+    pub fn check(&self) -> Result<()> {
+        self.map.check()
     }
 
     /// The model's shape.
@@ -136,7 +144,7 @@ impl ModelFile {
     /// If the layout has no such parameter.
     pub fn tensor(&self, index: usize) -> (&TensorInfo, &[u8]) {
         let tensor = &self.tensors[self.positions[index]];
-        (tensor, &self.map[tensor.data.clone()])
+        (tensor, &self.map.bytes()[tensor.data.clone()])
     }
 
     /// The values of the parameter at `index` of the [`layout`](Self::layout), as stored (see
@@ -155,54 +163,35 @@ impl ModelFile {
     /// Bytes of the file.
     #[allow(clippy::len_without_is_empty)] // an empty file is refused
     pub fn len(&self) -> u64 {
-        self.map.len() as u64
+        self.map.bytes().len() as u64
     }
 
     /// Gives the memory of the mapped parameter at `index` back to the system, for it was copied; whoever reads it all
     /// the same has it mapped again.
     pub(crate) fn release(&self, index: usize) {
-        #[cfg(unix)]
-        {
-            let data = &self.tensors[self.positions[index]].data;
-            // SAFETY: the map is of a file and read-only, so its pages are dropped and read again when they are touched;
-            // none holds anything that the file does not.
-            let _ = unsafe {
-                self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, data.start, data.len())
-            };
-        }
-        #[cfg(not(unix))]
-        let _ = index;
+        self.map.release(self.tensors[self.positions[index]].data.clone());
     }
 
     /// Writes the model again, in the file's own order: the same bytes.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if `path` cannot be written, [`Error::FileChanged`]; `path` is then as it was.
     pub fn write_to(&self, path: impl AsRef<Path>) -> Result<()> {
-        write_atomically(path.as_ref(), |w| {
+        let mut sound = Ok(());
+        let written = write_atomically(path.as_ref(), |w| {
             write::header(w, &self.header)?;
-            self.tensors.iter().try_for_each(|tensor| {
+            let written = self.tensors.iter().try_for_each(|tensor| {
                 write::tensor_header(w, &tensor.name, &tensor.dims, tensor.data_type)?;
-                w.write_all(&self.map[tensor.data.clone()])
-            })
-        })
+                w.write_all(&self.map.bytes()[tensor.data.clone()])
+            });
+            sound = self.check();
+            written.and_then(
+                |()| if sound.is_ok() { Ok(()) } else { Err(io::Error::other("the input changed")) },
+            )
+        });
+        sound?;
+        written
     }
-}
-
-fn map(path: &Path) -> io::Result<Mmap> {
-    map_file(&open_file(path)?)
-}
-
-fn open_file(path: &Path) -> io::Result<File> {
-    // Asked before opening: opening a pipe would wait for its other end.
-    if !std::fs::metadata(path)?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
-    }
-    File::open(path)
-}
-
-fn map_file(file: &File) -> io::Result<Mmap> {
-    // SAFETY: the map is read-only and nothing in this process writes to a model file in place: `write_atomically`
-    // renames a new one over it, which leaves the mapped one as it was. That other programs do the same is the
-    // documented condition of `ModelFile`.
-    unsafe { Mmap::map(file) }
 }
 
 /// An [`Error::ModelFile`]; [`Error::of_kind`] says of which kind.

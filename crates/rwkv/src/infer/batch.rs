@@ -3,9 +3,12 @@
 use std::ops::Range;
 use std::sync::PoisonError;
 
+use rwkv_kernels::all_finite;
+
 use super::arena::Arena;
 use super::exec::{Infer, Needed};
 use super::model::Model;
+use super::parameters::NotFinite;
 use crate::error::{Error, Result};
 use crate::state::State;
 
@@ -59,6 +62,8 @@ pub(super) struct Scratch {
     needed_rows: Vec<Range<usize>>,
     needed_outputs: Vec<usize>,
     parts: Vec<Part>,
+    /// The states of all segments as they were, one after the other.
+    states: Vec<f32>,
 }
 
 /// The part of a segment that one pass reads.
@@ -74,7 +79,7 @@ impl Model {
     /// Reads all segments, in as many passes as it takes.
     ///
     /// Calls `sink(segment, tokens, logits)` with the logits (tokens, n_vocab) of those tokens of the segment for which
-    /// they are wanted, in order within a segment. An error of `sink` ends the evaluation half-way.
+    /// they are wanted, in order within a segment. On an error, that of `sink` too, all states are as they were.
     pub(super) fn run(
         &self,
         segments: &mut [Segment<'_>],
@@ -85,9 +90,20 @@ impl Model {
             self.check_tokens(segment.tokens)?;
             segment.state.check(&self.shared.fingerprint, &self.shared.state_layout)?;
         }
+        self.shared.parameters.check_file()?;
         let pool = || self.shared.scratch.lock().unwrap_or_else(PoisonError::into_inner);
         let mut scratch = pool().pop().unwrap_or_default();
+        scratch.states.clear();
+        scratch.states.extend(segments.iter().flat_map(|segment| segment.state.as_slice()));
         let result = self.run_with(&mut scratch, segments, outputs, sink);
+        if result.is_err() {
+            let mut before = scratch.states.as_slice();
+            for Segment { state, .. } in segments {
+                let (own, rest) = before.split_at(state.as_slice().len());
+                state.as_mut_slice().copy_from_slice(own);
+                before = rest;
+            }
+        }
         pool().push(scratch);
         result
     }
@@ -112,6 +128,7 @@ impl Model {
                 needed_rows,
                 needed_outputs,
                 parts,
+                states: _,
             } = &mut *scratch;
             // A pass takes consecutive segments, so its states are a stretch too.
             let members = parts.first().map_or(0, |part| part.segment)..next.planned;
@@ -128,9 +145,12 @@ impl Model {
                 states: &mut states,
                 outputs,
                 needed: Needed { kept, segments: needed_rows, outputs: needed_outputs },
+                not_finite: None,
             };
             let logits = self.shared.network.forward(&mut infer);
+            let not_finite = infer.not_finite;
             let mut logits = arena.get(logits);
+            self.check_pass(not_finite, logits, &states)?;
             for Part { segment, tokens, outputs } in &*parts {
                 let (rows, rest) = logits.split_at(outputs * n_vocab);
                 logits = rest;
@@ -140,6 +160,23 @@ impl Model {
             }
         }
         Ok(())
+    }
+
+    /// Whether what a pass computed means anything.
+    ///
+    /// # Errors
+    /// [`Error::FileChanged`] if the weights changed meanwhile, which explains all else; [`Error::ModelFile`] or
+    /// [`Error::NotFinite`] for what is infinite or not a number.
+    fn check_pass(&self, not_finite: Option<NotFinite>, logits: &[f32], states: &[&mut [f32]]) -> Result<()> {
+        let parameters = &self.shared.parameters;
+        parameters.check_file()?;
+        if let Some(found) = not_finite {
+            return Err(parameters.explain(&self.cpu, found));
+        }
+        // Whatever goes wrong reaches the logits. Where none are wanted, the states show it.
+        let finite =
+            if logits.is_empty() { states.iter().all(|state| all_finite(state)) } else { all_finite(logits) };
+        if finite { Ok(()) } else { Err(Error::NotFinite { what: "what the model computes".to_owned() }) }
     }
 
     /// Whether there are tokens, and the model has all of them.

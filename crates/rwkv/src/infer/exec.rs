@@ -5,7 +5,7 @@ use std::ops::Range;
 use rwkv_kernels::{self as kernels, Cpu, Product};
 
 use super::arena::{Arena, Tensor};
-use super::parameters::Parameters;
+use super::parameters::{NotFinite, Parameters};
 use crate::exec::Exec;
 use crate::params::{Matrix, Vector};
 use crate::state::Slot;
@@ -32,6 +32,8 @@ pub struct Infer<'a, 's> {
     pub(super) outputs: &'a [usize],
     /// What is left of the rows after [`needed`](Exec::needed).
     pub(super) needed: Needed<'a>,
+    /// The first thing that was infinite or not a number. Operators go on regardless: what they compute is thrown away.
+    pub(super) not_finite: Option<NotFinite>,
 }
 
 /// The rows that the end of a pass needs.
@@ -49,10 +51,13 @@ impl Exec for Infer<'_, '_> {
     type Tensor = Tensor;
 
     fn embed(&mut self, table: Matrix) -> Tensor {
-        let table = self.parameters.weights(table);
-        let ([y], _, [out]) = self.arena.push(self.tokens.len(), table.cols());
-        for (row, &token) in out.chunks_exact_mut(table.cols()).zip(self.tokens) {
-            table.read_row(token as usize, row);
+        let weights = self.parameters.weights(table);
+        let ([y], _, [out]) = self.arena.push(self.tokens.len(), weights.cols());
+        for (row, &token) in out.chunks_exact_mut(weights.cols()).zip(self.tokens) {
+            weights.read_row(token as usize, row);
+            if !kernels::all_finite(row) {
+                self.not_finite.get_or_insert(NotFinite::Embedding(table, token as usize));
+            }
         }
         y
     }
@@ -77,7 +82,8 @@ impl Exec for Infer<'_, '_> {
     }
 
     fn linears<const N: usize>(&mut self, products: [(Matrix, Tensor); N]) -> [Tensor; N] {
-        let matrices = products.map(|(matrix, _)| self.parameters.matrix(matrix));
+        let handles = products.map(|(matrix, _)| matrix);
+        let matrices = handles.map(|matrix| self.parameters.matrix(matrix));
         let shapes = std::array::from_fn(|i| (products[i].1.rows(), matrices[i].rows()));
         let (tensors, before, outs) = self.arena.push_each(shapes);
         let mut outs = outs.into_iter();
@@ -87,6 +93,10 @@ impl Exec for Infer<'_, '_> {
             y: outs.next().expect("there are N"),
         });
         kernels::products(self.cpu, self.activations, products);
+        drop(outs);
+        for (matrix, y) in handles.into_iter().zip(tensors) {
+            self.not_finite = self.not_finite.or_else(|| self.parameters.check(matrix, self.arena.get(y)));
+        }
         tensors
     }
 

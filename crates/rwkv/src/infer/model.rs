@@ -42,12 +42,15 @@ pub(super) struct Shared {
 impl Model {
     /// Loads a `.bin` file, or the `model.bin` of a training run's folder.
     ///
-    /// The file is mapped. FP32 and FP16 weights are not read: they come from the disk when they are first used, and
-    /// processes that load the same file share them. Quantized weights are repacked into memory of their own. Models that
-    /// one process loads from one file share its weights either way.
+    /// A file of FP32 or FP16 weights is mapped and not read: weights come from the disk when they are first used, and
+    /// processes that load the same file share them. It should not be written to while the model is in use; if it is, every
+    /// later call answers with [`Error::FileChanged`](crate::Error::FileChanged). (Renaming another file over it, or
+    /// removing it, is no harm.) Quantized weights are repacked into memory of their own, and the file is done with. Models
+    /// that one process loads from one file share its weights either way.
     ///
     /// # Errors
-    /// As [`ModelFile::open`] and [`LoadOptions::start_cpu`]; [`Error::Io`](crate::Error::Io) if there is not enough memory.
+    /// As [`ModelFile::open`] and [`LoadOptions::start_cpu`]; [`Error::ModelFile`](crate::Error::ModelFile) also for a
+    /// vector with a value that is infinite or no number; [`Error::Io`](crate::Error::Io) if there is not enough memory.
     pub fn load(path: impl AsRef<Path>, options: &LoadOptions) -> Result<Self> {
         Self::load_on(path, options.start_cpu()?)
     }
@@ -70,7 +73,9 @@ impl Model {
         let path = if path.is_dir() { &path.join("model.bin") } else { path };
         // Looked at before the file is opened: if it is replaced in between, it will not be taken for the new one.
         let identity = Identity::of(path)?;
-        if let Some(shared) = loaded::find(&identity) {
+        if let Some(shared) = loaded::find(&identity)
+            && shared.parameters.check_file().is_ok()
+        {
             return Ok(Self { shared, cpu });
         }
         let file = ModelFile::open(path)?;
@@ -154,8 +159,11 @@ impl Model {
     ///
     /// # Errors
     /// [`Error::TokenOutOfRange`](crate::Error::TokenOutOfRange), [`Error::State`](crate::Error::State) for a state of
-    /// another model, [`Error::InvalidOption`](crate::Error::InvalidOption) for no tokens at all. The state is then as
-    /// it was. The same holds for the methods below.
+    /// another model or one that is not finite, [`Error::InvalidOption`](crate::Error::InvalidOption) for no tokens at all;
+    /// [`Error::FileChanged`](crate::Error::FileChanged) if the model's file was written to;
+    /// [`Error::ModelFile`](crate::Error::ModelFile) the first time that a weight takes part which is infinite or not a
+    /// number; [`Error::NotFinite`](crate::Error::NotFinite) if a result is. The state is then as it was. The same holds
+    /// for the methods below.
     pub fn eval(&self, tokens: &[u32], state: &mut State) -> Result<Vec<f32>> {
         let mut logits = self.eval_batch(&mut [Segment { tokens, state }], Outputs::Last)?;
         Ok(logits.swap_remove(0))

@@ -1,86 +1,127 @@
-//! The values of a model's parameters, where they are.
+//! The values of a model's parameters, where they are, and whether they are sound.
 
 use std::ops::{ControlFlow, Range};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use rwkv_kernels::{Cpu, Format, Matrix as Stored, Panels, Weights};
+use rwkv_kernels::{
+    Cpu, Format, Matrix as Stored, Panels, Parts, Product, Scratch, Weights, all_finite, products,
+};
 
 use super::memory::Memory;
 use crate::data_type::DataType;
-use crate::error::{Error, Result};
+use crate::error::{Error, Fault, Result};
 use crate::file::ModelFile;
 use crate::params::{Layout, Matrix, Vector};
 
-/// Where the values come from.
-#[derive(Debug)]
-enum Source {
-    /// Matrices of FP32 and FP16 stay in the mapped file.
-    File(ModelFile),
-    /// All are here, in the layout's order.
-    Memory(Vec<Vec<f32>>),
-}
-
-/// What a parameter of a file is kept as.
-#[derive(Debug)]
-enum Kept {
-    /// A vector, as f32: vectors are small, and every pass reads all of them.
-    Vector(Vec<f32>),
-    /// A matrix, where it is mapped.
-    InPlace,
-    /// A quantized matrix, repacked: where in `panels`.
-    Panels(Range<usize>),
-}
-
 /// A value for each handle of a [`Layout`], as files store it.
+///
+/// FP32 and FP16 matrices of a file whose matrices are all of that kind stay in it, mapped: such a model loads at once, and
+/// several processes share it. Where anything is quantized, everything is copied, and the file is not needed any more.
 #[derive(Debug)]
 pub(super) struct Parameters {
     layout: Layout,
-    source: Source,
-    /// For parameters of a file, in the layout's order.
+    data_type: DataType,
+    /// In the layout's order, as are the next two.
+    formats: Vec<Format>,
     kept: Vec<Kept>,
-    panels: Memory,
+    /// Which matrices are known to hold finite weights alone.
+    sound: Vec<AtomicBool>,
+    /// What [`Kept::Panels`] and [`Kept::Rows`] lie in.
+    memory: Memory,
+    /// What [`Kept::Mapped`] lies in; none if nothing does.
+    file: Option<ModelFile>,
+    /// Where the parameters came from, for messages: the file, and the byte where each tensor begins.
+    origin: Option<(PathBuf, Vec<usize>)>,
+}
+
+/// Where a parameter is.
+#[derive(Debug)]
+enum Kept {
+    /// Here: vectors of a file, which are small and read in every pass, and all that was given as values.
+    Values(Vec<f32>),
+    /// A matrix in the mapped file.
+    Mapped,
+    /// A matrix of FP32 or FP16, copied: where in `memory`.
+    Rows(Range<usize>),
+    /// A quantized matrix, repacked: where in `memory`.
+    Panels(Range<usize>),
+}
+
+/// What a pass found to be infinite or not a number.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum NotFinite {
+    /// A row of the embedding.
+    Embedding(Matrix, usize),
+    /// A product with this matrix.
+    Product(Matrix),
 }
 
 impl Parameters {
     /// Takes the parameters of `file`, and repacks what is quantized.
     ///
     /// `progress(done, total)` is called with bytes of the file; if it breaks, this ends with [`Error::Aborted`].
+    ///
+    /// # Errors
+    /// [`Error::ModelFile`] for a vector with a value that is infinite or no number; [`Error::FileChanged`];
+    /// [`Error::Io`] if memory is short. Matrices are looked at when they are first used: [`check`](Self::check).
     pub(super) fn of_file(
         file: ModelFile,
         cpu: &Cpu,
         mut progress: impl FnMut(u64, u64) -> ControlFlow<()>,
     ) -> Result<Self> {
         let layout = file.layout().clone();
-        let quantized = |index| {
-            let format = file.tensor(index).0.data_type.format();
+        let n = layout.specs().len();
+        let formats: Vec<_> = (0..n).map(|index| file.tensor(index).0.data_type.format()).collect();
+        let copies = formats.iter().any(|format| format.is_quantized());
+        let room = |index: usize| {
             let spec = &layout.specs()[index];
-            if spec.is_matrix { Panels::len(format, spec.rows, spec.cols) } else { None }
+            let panels = Panels::len(formats[index], spec.rows, spec.cols);
+            panels.or(copies.then(|| file.tensor(index).1.len())).filter(|_| spec.is_matrix)
         };
-        let mut panels = Memory::for_lengths((0..layout.specs().len()).filter_map(quantized))
+        let mut memory = Memory::for_lengths((0..n).filter_map(room))
             .map_err(Error::io("take memory for the weights of", file.path()))?;
         let total = file.len();
         let mut done = 0;
-        let mut kept = Vec::with_capacity(layout.specs().len());
+        let mut kept = Vec::with_capacity(n);
         for (index, spec) in layout.specs().iter().enumerate() {
             if progress(done, total).is_break() {
                 return Err(Error::Aborted);
             }
-            let (tensor, bytes) = file.tensor(index);
-            kept.push(match quantized(index) {
-                _ if !spec.is_matrix => Kept::Vector(file.read(index)),
-                None => Kept::InPlace,
+            let bytes = file.tensor(index).1;
+            kept.push(match room(index) {
+                None if spec.is_matrix => Kept::Mapped,
+                None => Kept::Values(finite_vector(&file, index)?),
                 Some(len) => {
-                    let weights = Weights::new(tensor.data_type.format(), spec.rows, spec.cols, bytes)
-                        .expect("the file was checked when it was opened");
-                    let (range, into) = panels.take(len);
-                    Panels::pack(cpu, weights, into);
+                    let (range, into) = memory.take(len);
+                    let kept = if formats[index].is_quantized() {
+                        let weights = Weights::new(formats[index], spec.rows, spec.cols, bytes)
+                            .expect("the file was checked when it was opened");
+                        Panels::pack(cpu, weights, into);
+                        Kept::Panels(range)
+                    } else {
+                        copy(cpu, bytes, into);
+                        Kept::Rows(range)
+                    };
                     file.release(index);
-                    Kept::Panels(range)
+                    kept
                 }
             });
             done += bytes.len() as u64;
         }
+        file.check()?;
         let _ = progress(total, total);
-        Ok(Self { layout, source: Source::File(file), kept, panels })
+        let starts = (0..n).map(|index| file.tensor(index).0.offset).collect();
+        Ok(Self {
+            layout,
+            data_type: file.data_type(),
+            formats,
+            kept,
+            sound: unknown(n),
+            memory,
+            origin: Some((file.path().to_owned(), starts)),
+            file: (!copies).then_some(file),
+        })
     }
 
     /// # Panics
@@ -88,66 +129,158 @@ impl Parameters {
     pub(super) fn of_values(layout: Layout, values: Vec<Vec<f32>>) -> Self {
         let shapes = layout.specs().iter().map(crate::params::ParamSpec::len);
         assert!(shapes.eq(values.iter().map(Vec::len)), "values do not have the model's shapes");
-        let panels = Memory::for_lengths(std::iter::empty()).expect("a page of memory");
-        Self { layout, source: Source::Memory(values), kept: Vec::new(), panels }
+        Self {
+            data_type: DataType::F32,
+            formats: vec![Format::F32; values.len()],
+            sound: unknown(values.len()),
+            kept: values.into_iter().map(Kept::Values).collect(),
+            memory: Memory::for_lengths(std::iter::empty()).expect("a page of memory"),
+            file: None,
+            origin: None,
+            layout,
+        }
     }
 
     pub(super) fn layout(&self) -> &Layout {
         &self.layout
     }
 
-    /// The format of the matrices, if they all have the same.
+    /// The format of the matrices, as the file's header has it.
     pub(super) fn data_type(&self) -> DataType {
-        match &self.source {
-            Source::File(file) => file.data_type(),
-            Source::Memory(_) => DataType::F32,
-        }
+        self.data_type
+    }
+
+    /// Whether what was computed with mapped weights so far can be believed.
+    ///
+    /// # Errors
+    /// [`Error::FileChanged`].
+    pub(super) fn check_file(&self) -> Result<()> {
+        self.file.as_ref().map_or(Ok(()), ModelFile::check)
     }
 
     /// A matrix to multiply by.
     pub(super) fn matrix(&self, matrix: Matrix) -> Stored<'_> {
         let index = matrix.index();
-        match self.kept.get(index) {
-            Some(Kept::Panels(range)) => {
-                let (format, spec) = (self.format(index), &self.layout.specs()[index]);
-                let panels = Panels::new(format, spec.rows, spec.cols, self.panels.get(range.clone()));
+        match &self.kept[index] {
+            Kept::Panels(range) => {
+                let spec = &self.layout.specs()[index];
+                let bytes = self.memory.get(range.clone());
+                let panels = Panels::new(self.formats[index], spec.rows, spec.cols, bytes);
                 Stored::Panels(panels.expect("packed with this shape"))
             }
             _ => Stored::Rows(self.weights(matrix)),
         }
     }
 
-    /// A matrix as it is stored.
+    /// A matrix that is not quantized, as it is stored.
     pub(super) fn weights(&self, matrix: Matrix) -> Weights<'_> {
         let index = matrix.index();
         let spec = &self.layout.specs()[index];
-        let bytes = match &self.source {
-            Source::File(file) => file.tensor(index).1,
-            Source::Memory(values) => bytemuck::cast_slice(&values[index]),
+        let bytes = match (&self.kept[index], &self.file) {
+            (Kept::Values(values), _) => bytemuck::cast_slice(values),
+            (Kept::Rows(range), _) => self.memory.get(range.clone()),
+            (Kept::Mapped, Some(file)) => file.tensor(index).1,
+            (kept, _) => unreachable!("{}: {kept:?} has no rows", spec.name),
         };
-        Weights::new(self.format(index), spec.rows, spec.cols, bytes)
+        Weights::new(self.formats[index], spec.rows, spec.cols, bytes)
             .expect("lengths were checked when the parameters were taken")
+    }
+
+    pub(super) fn vector(&self, vector: Vector) -> &[f32] {
+        match &self.kept[vector.index()] {
+            Kept::Values(values) => values,
+            _ => unreachable!("a vector's handle is never a matrix's"),
+        }
     }
 
     /// Bytes that reading all of the parameter at `index` takes. Panels have those of the file; vectors are f32.
     pub(super) fn bytes(&self, index: usize) -> usize {
         let spec = &self.layout.specs()[index];
-        let format = if spec.is_matrix { self.format(index) } else { Format::F32 };
+        let format = if spec.is_matrix { self.formats[index] } else { Format::F32 };
         format.row_bytes(spec.cols).map_or(0, |bytes| bytes * spec.rows)
     }
 
-    fn format(&self, index: usize) -> Format {
-        match &self.source {
-            Source::File(file) => file.tensor(index).0.data_type.format(),
-            Source::Memory(_) => Format::F32,
+    /// Looks at `y`, the product of some activations with `matrix`, if that has not been found sound before.
+    ///
+    /// A weight that is infinite or not a number makes each output that it has a part in so, even of an activation that
+    /// is 0. So one product without such outputs shows a whole matrix to be sound, at the cost of reading the outputs
+    /// once: a part in thousands of the product itself.
+    pub(super) fn check(&self, matrix: Matrix, y: &[f32]) -> Option<NotFinite> {
+        let sound = &self.sound[matrix.index()];
+        if sound.load(Ordering::Relaxed) || y.is_empty() {
+            return None;
+        }
+        if !all_finite(y) {
+            return Some(NotFinite::Product(matrix));
+        }
+        sound.store(true, Ordering::Relaxed);
+        None
+    }
+
+    /// What to say of something that is infinite or not a number: that of a weight, if a weight is the cause.
+    pub(super) fn explain(&self, cpu: &Cpu, found: NotFinite) -> Error {
+        const IS: &str = "holds a weight that is infinite or not a number";
+        match found {
+            NotFinite::Embedding(table, token) => self.bad_weight(table, format!("row {token} {IS}")),
+            NotFinite::Product(matrix) => {
+                let spec = &self.layout.specs()[matrix.index()];
+                // Of zeros, products with finite weights are 0 and others are not a number.
+                let (x, mut y) = (vec![0.0; spec.cols], vec![0.0; spec.rows]);
+                let product = Product { matrix: self.matrix(matrix), x: &x, y: &mut y };
+                products(cpu, &mut Scratch::default(), [product]);
+                match y.iter().position(|y| !y.is_finite()) {
+                    Some(row) => self.bad_weight(matrix, format!("row {row} {IS}")),
+                    None => Error::NotFinite { what: format!("the product with {:?}", spec.name) },
+                }
+            }
         }
     }
 
-    pub(super) fn vector(&self, vector: Vector) -> &[f32] {
-        match (&self.source, self.kept.get(vector.index())) {
-            (_, Some(Kept::Vector(values))) => values,
-            (Source::Memory(values), _) => &values[vector.index()],
-            _ => unreachable!("a vector's handle is never a matrix's"),
+    fn bad_weight(&self, matrix: Matrix, problem: String) -> Error {
+        let tensor = self.layout.specs()[matrix.index()].name.clone();
+        match &self.origin {
+            None => Error::Weight { tensor, problem },
+            Some((path, starts)) => Error::ModelFile {
+                path: path.clone(),
+                tensor: Some(tensor),
+                offset: starts[matrix.index()] as u64,
+                problem,
+                fault: Fault::Other,
+            },
         }
     }
+}
+
+fn unknown(n: usize) -> Vec<AtomicBool> {
+    std::iter::repeat_with(|| AtomicBool::new(false)).take(n).collect()
+}
+
+/// The vector at `index` of the layout, if all its values are finite.
+fn finite_vector(file: &ModelFile, index: usize) -> Result<Vec<f32>> {
+    let values = file.read(index);
+    match values.iter().position(|value| !value.is_finite()) {
+        None => Ok(values),
+        Some(at) => {
+            // A changed file explains more than what was read from it.
+            file.check()?;
+            let tensor = file.tensor(index).0;
+            Err(Error::ModelFile {
+                path: file.path().to_owned(),
+                tensor: Some(tensor.name.clone()),
+                offset: tensor.offset as u64,
+                problem: format!("value {at} is {}; a model's values are finite", values[at]),
+                fault: Fault::Other,
+            })
+        }
+    }
+}
+
+/// `into = from`, by all threads.
+fn copy(cpu: &Cpu, from: &[u8], into: &mut [u8]) {
+    const BLOCK: usize = 1 << 20;
+    let into = Parts::new(into);
+    cpu.run_blocks(from.len(), BLOCK, |range| {
+        // SAFETY: blocks do not overlap.
+        unsafe { into.part(range.clone()) }.copy_from_slice(&from[range]);
+    });
 }

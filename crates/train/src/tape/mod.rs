@@ -6,6 +6,7 @@
 //! n-th buffer of the pass before: once warm, a step allocates no activation and no gradient.
 
 mod gradients;
+mod until;
 mod values;
 
 use std::ops::Range;
@@ -17,6 +18,7 @@ use rwkv::state::Slot;
 use rwkv_kernels::Cpu;
 
 pub(crate) use gradients::{Gradient, Gradients, ParamGradients};
+pub use until::Until;
 pub(crate) use values::{Params, Values};
 
 use crate::ops::{self, Op};
@@ -103,6 +105,11 @@ impl Tape {
     ///
     /// Every tensor of the pass must have led to the loss, as they do in a model.
     pub fn backward(&mut self) {
+        self.backward_while(|| true);
+    }
+
+    /// As [`backward`](Self::backward), asking before each operator whether to go on; if not, all gradients mean nothing.
+    fn backward_while(&mut self, mut go_on: impl FnMut() -> bool) {
         self.param_gradients.zero();
         let mut backward = Backward {
             cpu: &self.cpu,
@@ -113,6 +120,9 @@ impl Tape {
             gradients: &mut self.gradients,
         };
         for op in self.ops.drain(..).rev() {
+            if !go_on() {
+                break;
+            }
             op.backward(&mut backward);
         }
     }

@@ -1,5 +1,8 @@
 //! A training run, moved on by its caller one step at a time.
 
+mod measure;
+mod save;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,24 +11,27 @@ use std::time::Instant;
 use rwkv::model::Network;
 use rwkv::params::Layout;
 use rwkv::state::StateLayout;
-use rwkv::{
-    DataType, Decoder, Error, Model, ModelConfig, Result, Sampler, SamplerOptions, Tokenizer, write_model,
-};
+use rwkv::{Error, Model, ModelConfig, Result, SoundCheckpoint, Tokenizer};
 use rwkv_kernels::{Cpu, Isa, Precision};
 
-use crate::checkpoint::{self, Checkpoint, Manifest};
-use crate::data::{Dataset, Windows, validation_windows};
+use crate::checkpoint::{self, Checkpoint};
+use crate::data::{Dataset, Windows};
 use crate::init::initialize;
 use crate::optimizer::{AdamW, AdamWSettings, global_norm};
 use crate::options::{ResumeOptions, TrainOptions};
-use crate::run::{LogLine, RunConfig, RunFolder, checkpoints, fault};
+use crate::run::{LogLine, RunConfig, RunFolder, fault};
 use crate::schedule::Schedule;
-use crate::tape::Tape;
+use crate::tape::{Tape, Until};
+
+pub use save::Soundness;
 
 /// A model in training, with its data, its optimizer and its folder.
 ///
 /// The caller pulls: [`step`](Self::step) until [`done`](Self::done), and in between, when a report says it is due or
 /// whenever it likes, [`validate`](Self::validate) and [`save_checkpoint`](Self::save_checkpoint).
+///
+/// What takes long takes a flag, which another thread or a signal's handler may set: the call then ends soon with
+/// [`Error::Aborted`], and the trainer is as it was before the call.
 #[derive(Debug)]
 pub struct Trainer {
     options: TrainOptions,
@@ -41,7 +47,13 @@ pub struct Trainer {
     run: RunFolder,
     step: u64,
     seconds: f64,
-    diverged: Option<f32>,
+    went_back_from: Option<u64>,
+    /// The step in which the run diverged, and the loss.
+    diverged: Option<(u64, f32)>,
+    /// The validation loss after the last step, if that was validated.
+    val_loss: Option<f32>,
+    /// What is known of the model after the last step.
+    soundness: Option<Soundness>,
     /// Tokens and targets of the pass under way.
     inputs: Vec<u32>,
     targets: Vec<u32>,
@@ -73,11 +85,21 @@ impl Trainer {
     ///
     /// # Errors
     /// [`Error::InvalidOption`]; [`Error::Io`], [`Error::InvalidUtf8`] and [`Error::Data`] if the text cannot be
-    /// learned; [`Error::Run`] if the folder holds a run already. Nothing is written before all of these are ruled out.
+    /// learned; [`Error::Run`] if the folder holds a run already or another trainer is at work in it. Nothing is written
+    /// before all of these are ruled out.
     pub fn create(options: &TrainOptions) -> Result<Self> {
+        Self::create_until(options, &AtomicBool::new(false))
+    }
+
+    /// As [`create`](Self::create), with a flag for a text that is long, or a pipe that nobody writes to.
+    ///
+    /// # Errors
+    /// [`Error::Aborted`] soon after `stop` is set, if the text is not read by then.
+    pub fn create_until(options: &TrainOptions, stop: &AtomicBool) -> Result<Self> {
         options.validate()?;
         let mut options = options.resolved();
-        let (data, tokenizer) = Dataset::read(&options.data, options.tokenizer, options.ctx_len)?;
+        RunFolder::check_free(&options.out)?;
+        let (data, tokenizer) = Dataset::read(&options.data, options.tokenizer, options.ctx_len, stop)?;
         options.check_memory(tokenizer.n_vocab())?;
         options.data = std::path::absolute(&options.data).map_err(Error::io("find", &options.data))?;
         let cpu = Arc::new(options.start_cpu()?);
@@ -89,29 +111,38 @@ impl Trainer {
             options: TrainOptions { threads: None, ..options.clone() },
             data_crc32: data.crc32(),
         };
-        let run = RunFolder::create(&options.out, &config, &tokenizer)?;
+        let run = RunFolder::create(&options.out, config, tokenizer.clone())?;
         Ok(Self::assemble(options, Network::new(&model), (data, tokenizer), run, cpu, None))
     }
 
     /// Goes on with the run in `out` from its newest checkpoint, as if it had never stopped; from the beginning if it
     /// has none.
     ///
+    /// Checkpoints that are not sound (see [`Soundness`]) do not count: if the newest ones are not, the run goes on from
+    /// before them, they are removed, and [`went_back_from`](Self::went_back_from) says so.
+    ///
     /// # Errors
-    /// [`Error::Run`] if there is no run, or if its checkpoint is damaged; [`Error::Data`] if the text is not the one it
-    /// began with; otherwise as [`create`](Self::create).
+    /// [`Error::Run`] if there is no run, if another trainer is at work on it, or if its checkpoint is damaged;
+    /// [`Error::Data`] if the text is not the one it began with; otherwise as [`create`](Self::create).
     pub fn resume(out: impl AsRef<Path>, changes: &ResumeOptions) -> Result<Self> {
+        Self::resume_until(out, changes, &AtomicBool::new(false))
+    }
+
+    /// As [`resume`](Self::resume), with a flag as that of [`create_until`](Self::create_until).
+    pub fn resume_until(out: impl AsRef<Path>, changes: &ResumeOptions, stop: &AtomicBool) -> Result<Self> {
         let out = out.as_ref();
-        let (mut config, tokenizer) = RunFolder::read(out)?;
-        let network = Network::new(&config.model);
-        let newest = checkpoints(out)?.pop();
-        let checkpoint = newest.map(|(_, path)| checkpoint::read(&path, &network.1)).transpose()?;
-        if let Some(Manifest { model, options, .. }) =
-            checkpoint.as_ref().map(|checkpoint| &checkpoint.manifest)
-        {
-            if *model != config.model || options.model(model.n_vocab) != *model {
+        let mut found = RunFolder::take(out)?;
+        let (model, tokenizer) = (found.config.model, found.tokenizer.clone());
+        let network = Network::new(&model);
+        let newest = found.newest_step()?;
+        let checkpoint = found.newest_sound()?;
+        let checkpoint =
+            checkpoint.map(|(manifest, path)| checkpoint::read(&path, manifest, &network.1)).transpose()?;
+        if let Some(Checkpoint { manifest, .. }) = &checkpoint {
+            if manifest.model != model || manifest.options.model(model.n_vocab) != model {
                 return Err(fault(out, "its checkpoint is of another model than its config.json"));
             }
-            config.options = options.clone();
+            found.config.options = manifest.options.clone();
         }
         let step = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.manifest.step);
         if let Some(too_few) = changes.max_steps.filter(|&max_steps| max_steps < step) {
@@ -121,16 +152,20 @@ impl Trainer {
                 format!("at least {step}, the steps that this run has done"),
             ));
         }
-        let mut options = changes.apply(TrainOptions { out: out.to_owned(), ..config.options.resolved() });
+        let options = TrainOptions { out: out.to_owned(), ..found.config.options.resolved() };
+        let mut options = changes.apply(options);
         options.validate()?;
-        let data = Dataset::read_again(&options.data, &tokenizer, options.ctx_len, config.data_crc32)?;
+        let crc32 = found.config.data_crc32;
+        let data = Dataset::read_again(&options.data, &tokenizer, options.ctx_len, crc32, stop)?;
         options.check_memory(tokenizer.n_vocab())?;
         options.data = std::path::absolute(&options.data).map_err(Error::io("find", &options.data))?;
         let cpu = Arc::new(options.start_cpu()?);
 
-        config.options = TrainOptions { threads: None, ..options.clone() };
-        let run = RunFolder::resume(out, &config, step)?;
-        Ok(Self::assemble(options, network, (data, tokenizer), run, cpu, checkpoint))
+        found.config.options = TrainOptions { threads: None, ..options.clone() };
+        let run = RunFolder::resume(found, step)?;
+        let mut trainer = Self::assemble(options, network, (data, tokenizer), run, cpu, checkpoint);
+        trainer.went_back_from = newest.filter(|&newest| newest > step);
+        Ok(trainer)
     }
 
     fn assemble(
@@ -164,7 +199,10 @@ impl Trainer {
             run,
             step,
             seconds,
+            went_back_from: None,
             diverged: None,
+            val_loss: None,
+            soundness: None,
             inputs: Vec::new(),
             targets: Vec::new(),
         }
@@ -176,24 +214,47 @@ impl Trainer {
     /// [`Error::Diverged`] if the loss or a gradient is not finite: the parameters stay as they were, and nothing more
     /// is saved. [`Error::Io`] if the log cannot be written.
     pub fn step(&mut self) -> Result<StepReport> {
-        self.sound()?;
+        self.learn(|| false)
+    }
+
+    /// As [`step`](Self::step), looking at `stop` between two operators.
+    ///
+    /// # Errors
+    /// [`Error::Aborted`] soon after `stop` is set: parameters, moments, log and the number of steps are as before, and
+    /// the next step is the one that this would have been. From where it begins to change the parameters, a step is
+    /// finished instead.
+    pub fn step_until(&mut self, stop: &AtomicBool) -> Result<StepReport> {
+        self.learn(|| stop.load(Ordering::Relaxed))
+    }
+
+    fn learn(&mut self, mut stop: impl FnMut() -> bool) -> Result<StepReport> {
+        self.check_not_diverged()?;
         let start = Instant::now();
         self.next_batch();
-        let loss = self.forward();
+        self.tape.begin(&self.inputs, self.options.ctx_len);
+        let mut tape = Until::new(&mut self.tape, &mut stop);
+        let logits = self.network.forward(&mut tape);
+        let loss = tape.cross_entropy(logits, &self.targets)?;
         if !loss.is_finite() {
-            return Err(self.diverge(loss));
+            return Err(self.diverge(self.step + 1, loss));
         }
-        self.tape.backward();
+        tape.backward()?;
         let cpu = Arc::clone(self.tape.cpu());
         let grad_norm = global_norm(&cpu, self.tape.param_gradients());
         if !grad_norm.is_finite() {
             // The next loss would be.
-            return Err(self.diverge(f32::NAN));
+            return Err(self.diverge(self.step + 1, f32::NAN));
         }
+        if stop() {
+            return Err(Error::Aborted);
+        }
+
+        // From here on there is no way back.
         let learning_rate = self.schedule.learning_rate(self.step);
         let (params, gradients) = self.tape.params_and_gradients();
         self.optimizer.step(&cpu, self.step + 1, learning_rate, grad_norm, params, gradients);
         self.step += 1;
+        (self.val_loss, self.soundness) = (None, None);
         let seconds = start.elapsed().as_secs_f64();
         self.seconds += seconds;
         self.run.log(&LogLine {
@@ -217,94 +278,9 @@ impl Trainer {
         })
     }
 
-    /// Mean loss over the whole validation split, in nats a token: in adjoining windows of `ctx_len` tokens, each from
-    /// an empty state. `progress` hears how much is done, from 0 to 1. Always in f32, as inference will run the model.
-    ///
-    /// # Errors
-    /// [`Error::Aborted`] soon after `cancel` is set. [`Error::Io`] if the log cannot be written.
-    pub fn validate(&mut self, cancel: &AtomicBool, mut progress: impl FnMut(f64)) -> Result<f32> {
-        let (len, count) = validation_windows(self.data.validation().len(), self.options.ctx_len);
-        let total = len * count;
-        let (mut sum, mut done) = (0.0, 0);
-        let training = self.tape.compute_on(Arc::new(self.tape.cpu().with_precision(Precision::F32)));
-        while done < total && !cancel.load(Ordering::Relaxed) {
-            // Passes as large as a training step's, so that they use its buffers.
-            let end = total.min(done + len * self.options.batch_size);
-            let tokens = self.data.validation();
-            self.inputs.clear();
-            self.inputs.extend_from_slice(&tokens[done..end]);
-            self.targets.clear();
-            self.targets.extend_from_slice(&tokens[done + 1..=end]);
-            self.tape.begin(&self.inputs, len);
-            let logits = self.network.forward(&mut self.tape);
-            sum += f64::from(self.tape.cross_entropy(logits, &self.targets)) * (end - done) as f64;
-            done = end;
-            progress(done as f64 / total as f64);
-        }
-        self.tape.compute_on(training);
-        if done < total {
-            return Err(Error::Aborted);
-        }
-        let val_loss = (sum / total as f64) as f32;
-        let line = LogLine {
-            step: self.step,
-            val_loss: Some(val_loss),
-            seconds: self.seconds,
-            ..LogLine::default()
-        };
-        self.run.log(&line)?;
-        Ok(val_loss)
-    }
-
-    /// Writes `checkpoint-<step>/`, from which [`resume`](Self::resume) goes on, and removes all but the newest two.
-    ///
-    /// # Errors
-    /// [`Error::Io`], with the last good checkpoint still there; [`Error::Diverged`] once the run has diverged.
-    pub fn save_checkpoint(&self) -> Result<()> {
-        self.sound()?;
-        let options = TrainOptions { threads: None, ..self.options.clone() };
-        let manifest = Manifest::new(self.step, self.config, options, self.data.crc32(), self.seconds);
-        let (means, squares) = self.optimizer.moments();
-        checkpoint::write(self.run.path(), manifest, [self.tape.params(), means, squares])?;
-        self.run.prune()
-    }
-
-    /// Writes `model.bin`, which inference reads.
-    ///
-    /// # Errors
-    /// As [`save_checkpoint`](Self::save_checkpoint).
-    pub fn save_model(&self) -> Result<()> {
-        self.sound()?;
-        let path = self.run.path().join("model.bin");
-        write_model(path, &self.config, &self.layout, &self.stored_params(), DataType::F32)
-    }
-
     /// The model as it is now, ready to run on the trainer's threads.
     pub fn model(&self) -> Model {
         Model::from_parameters(self.config, self.stored_params(), Arc::clone(self.tape.cpu()))
-    }
-
-    /// What the model writes after `prompt`: `n_tokens` tokens. Without a prompt it goes on from a line break, or from
-    /// the first token if the text has none.
-    ///
-    /// # Errors
-    /// [`Error::UnknownCharacter`] in the prompt; [`Error::InvalidOption`] among the options.
-    pub fn sample(&self, prompt: &str, n_tokens: usize, options: SamplerOptions) -> Result<String> {
-        let mut sampler = Sampler::new(options)?;
-        let mut tokens = self.tokenizer.encode(prompt)?;
-        if tokens.is_empty() {
-            tokens = self.tokenizer.encode("\n").unwrap_or_else(|_| vec![0]);
-        }
-        let model = self.model();
-        let mut state = model.new_state();
-        let mut decoder = Decoder::default();
-        let mut text = String::new();
-        for _ in 0..n_tokens {
-            let logits = model.eval(&tokens, &mut state)?;
-            tokens = vec![sampler.sample(&logits)];
-            text += &decoder.push(&self.tokenizer.decode(&tokens)?);
-        }
-        Ok(text + &decoder.finish())
     }
 
     /// Whether all steps are done.
@@ -315,6 +291,11 @@ impl Trainer {
     /// Steps done so far.
     pub fn steps(&self) -> u64 {
         self.step
+    }
+
+    /// The step of the newest checkpoint there was, if the run was resumed from before it, because it was not sound.
+    pub fn went_back_from(&self) -> Option<u64> {
+        self.went_back_from
     }
 
     /// Time spent in steps since the run began, over all its sessions.
@@ -390,22 +371,25 @@ impl Trainer {
         }
     }
 
-    fn forward(&mut self) -> f32 {
-        self.tape.begin(&self.inputs, self.options.ctx_len);
-        let logits = self.network.forward(&mut self.tape);
-        self.tape.cross_entropy(logits, &self.targets)
+    /// Ends the run: what comes after `loss`, which is not finite, would not be a model.
+    fn diverge(&mut self, step: u64, loss: f32) -> Error {
+        self.diverged = Some((step, loss));
+        self.divergence(step, loss)
     }
 
-    fn diverge(&mut self, loss: f32) -> Error {
-        self.diverged = Some(loss);
-        Error::Diverged { step: self.step + 1, loss }
+    fn check_not_diverged(&self) -> Result<()> {
+        self.diverged.map_or(Ok(()), |(step, loss)| Err(self.divergence(step, loss)))
     }
 
-    fn sound(&self) -> Result<()> {
-        match self.diverged {
-            Some(loss) => Err(Error::Diverged { step: self.step + 1, loss }),
-            None => Ok(()),
-        }
+    fn divergence(&self, step: u64, loss: f32) -> Error {
+        // If the folder cannot be read, the divergence is still the greater news.
+        let checkpoint = self.run.newest_sound().ok().flatten().map(|(manifest, path)| SoundCheckpoint {
+            path,
+            step: manifest.step,
+            val_loss: manifest.soundness.map(|soundness| soundness.val_loss),
+        });
+        let run = self.run.path().to_owned();
+        Error::Diverged { step, loss, run, checkpoint, learning_rate: self.schedule.peak }
     }
 }
 
@@ -423,5 +407,62 @@ fn schedule(options: &TrainOptions) -> Schedule {
         last: options.final_learning_rate.expect(resolved),
         warmup: options.warmup_steps.expect(resolved),
         max_steps: options.max_steps,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_can_be_stopped_at_every_look_and_leaves_no_trace() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let lines: Vec<_> = (0..200).map(|i| format!("{} whales, {} ships", i * i % 97, i % 13)).collect();
+        let book = folder.path().join("book.txt");
+        std::fs::write(&book, lines.join("\n")).expect("a text");
+        let create = |out: &str| {
+            let shape = TrainOptions {
+                n_layer: 2,
+                n_embd: 8,
+                ctx_len: 8,
+                batch_size: 2,
+                ..TrainOptions::new("", "")
+            };
+            let options = TrainOptions {
+                data: book.clone(),
+                out: folder.path().join(out),
+                threads: Some(1),
+                max_steps: 4,
+                ..shape
+            };
+            Trainer::create(&options).expect("a run")
+        };
+        let (mut whole, mut stopped) = (create("whole"), create("stopped"));
+        let log = |trainer: &Trainer| std::fs::read(trainer.out().join("log.jsonl")).expect("a log");
+        for step in 1..=3 {
+            let mut looks = 0_u32;
+            let expected = whole.learn(|| {
+                looks += 1;
+                false
+            });
+            let expected = expected.expect("a step");
+            let before = (stopped.params().to_vec(), log(&stopped));
+            for at in 0..looks {
+                let mut left = at;
+                let error = stopped.learn(|| {
+                    left = left.wrapping_sub(1);
+                    left == u32::MAX
+                });
+                assert!(matches!(error, Err(Error::Aborted)), "step {step}, look {at} of {looks}: {error:?}");
+                assert_eq!(stopped.steps(), step - 1);
+                assert!((stopped.params(), log(&stopped)) == (&before.0, before.1.clone()));
+            }
+            let found = stopped.step().expect("the same step");
+            assert_eq!((found.loss, found.grad_norm), (expected.loss, expected.grad_norm));
+            assert!(
+                stopped.params() == whole.params()
+                    && stopped.optimizer.moments() == whole.optimizer.moments()
+            );
+        }
     }
 }

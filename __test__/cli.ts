@@ -1,0 +1,14 @@
+import { execFile } from 'node:child_process'
+import { join } from 'node:path'
+
+/** The command line's program. */
+export const main = join(import.meta.dirname, '../dist/cli/main.js')
+
+/** What a run of the command line printed, and its exit code. */
+export function rwkv(...args: (string | number)[]): Promise<{ code: unknown; out: string; err: string }> {
+  return new Promise(resolve => {
+    execFile(process.execPath, [main, ...args.map(String)], (error, out, err) => {
+      resolve({ code: error ? error.code : 0, out, err })
+    })
+  })
+}

@@ -1,0 +1,156 @@
+//! A file mapped into memory, and whether it still is the file that was mapped.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use memmap2::Mmap;
+
+use super::guard::Guarded;
+use crate::error::{Error, Result};
+
+/// A read-only map of a file that other programs may change meanwhile.
+///
+/// What is read from it is to be believed only if [`check`](Self::check) finds the file unchanged *afterwards*: until then
+/// it may be another file's bytes, or zeros where the file has become shorter.
+#[derive(Debug)]
+pub(crate) struct Mapped {
+    // Dropped in this order: the guard before the memory that it looks after.
+    guard: Guarded,
+    map: Mmap,
+    stamp: Stamp,
+}
+
+impl Mapped {
+    /// Maps the regular file at `path`.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let stamp = Stamp::open(path)?;
+        // SAFETY: the map is read-only. Nothing in this process writes to a model file in place. Another program may, and
+        // then the bytes change under a shared reference: they are plain numbers, of which no value is invalid, every
+        // length and index was computed from a copy, and results are given out only after `check`. Pages that are
+        // gone are replaced by `guard`.
+        let map = unsafe { Mmap::map(&stamp.file) }.map_err(Error::io("open", path))?;
+        let guard = Guarded::new(&map).map_err(Error::io("open", path))?;
+        Ok(Self { guard, map, stamp })
+    }
+
+    /// The file's bytes; see above.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.map
+    }
+
+    /// What `read` makes of the bytes, if they can be believed.
+    pub(crate) fn read<T>(&self, read: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
+        let found = read(self.bytes());
+        self.check()?;
+        found
+    }
+
+    /// Where the file was opened.
+    pub(crate) fn path(&self) -> &Path {
+        self.stamp.path()
+    }
+
+    /// # Errors
+    /// [`Error::FileChanged`] if the file was written to since it was mapped, or could not be read.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.stamp.check()?;
+        if self.guard.is_lost() {
+            return Err(self.stamp.changed("a part of it could not be read".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// The open file without its map.
+    pub(crate) fn unmap(self) -> Stamp {
+        self.stamp
+    }
+
+    /// Gives the memory of `range` back to the system, for it was copied; whoever reads it all the same has it mapped
+    /// again.
+    pub(crate) fn release(&self, range: Range<usize>) {
+        #[cfg(unix)]
+        {
+            let advice = memmap2::UncheckedAdvice::DontNeed;
+            // SAFETY: the map is of a file and read-only, so its pages are dropped and read again when they are touched;
+            // none holds anything that the file does not.
+            let _ = unsafe { self.map.unchecked_advise_range(advice, range.start, range.len()) };
+        }
+        #[cfg(not(unix))]
+        let _ = range;
+    }
+}
+
+/// An open file, and its size and time of writing as they were then.
+///
+/// Replacing the file under its name, or removing it, leaves the open one as it is; writing to it changes its size or time.
+#[derive(Debug)]
+pub(crate) struct Stamp {
+    path: PathBuf,
+    file: File,
+    len: u64,
+    modified: Option<SystemTime>,
+}
+
+/// Longer than the clock that files are stamped with takes for a tick, on any system.
+const TICK: Duration = Duration::from_millis(20);
+
+impl Stamp {
+    /// Opens the regular file at `path`.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let open = || {
+            // Asked before opening: opening a pipe would wait for its other end.
+            if !std::fs::metadata(path)?.is_file() {
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+            }
+            let file = File::open(path)?;
+            let modified = file.metadata()?.modified().ok();
+            // A file that was written in this tick of the clock could be written again within it, unseen.
+            if let Some(age) = modified.and_then(|modified| modified.elapsed().ok())
+                && let Some(rest) = TICK.checked_sub(age)
+            {
+                std::thread::sleep(rest);
+            }
+            let metadata = file.metadata()?;
+            Ok((file, metadata.len(), metadata.modified().ok()))
+        };
+        let (file, len, modified) = open().map_err(Error::io("open", path))?;
+        Ok(Self { path: path.to_owned(), file, len, modified })
+    }
+
+    /// Where it was opened.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file, to read from.
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Its size in bytes when it was opened.
+    pub(crate) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// # Errors
+    /// [`Error::FileChanged`] if it was written to since.
+    pub(crate) fn check(&self) -> Result<()> {
+        let metadata = self.file.metadata().map_err(Error::io("read", &self.path))?;
+        let (was, is) = (self.len, metadata.len());
+        if was != is {
+            return Err(self.changed(format!("it had {was} bytes and has {is}")));
+        }
+        if self.modified != metadata.modified().ok() {
+            return Err(self.changed("it was written to".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// An [`Error::FileChanged`].
+    pub(crate) fn changed(&self, how: String) -> Error {
+        Error::FileChanged { path: self.path.clone(), how }
+    }
+}

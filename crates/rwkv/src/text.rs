@@ -1,0 +1,221 @@
+//! Reading texts to learn or to be tested on: regular files and pipes, within a limit of memory.
+
+use std::fs::{File, FileType, OpenOptions};
+use std::io::{self, Read};
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::machine::{self, Bytes};
+
+/// A text may take one part in so many of the machine's memory: as tokens it takes four times as much again, and
+/// there is a model beside it.
+const PART: f64 = 8.0;
+
+/// Bytes between two looks at `stop`.
+const CHUNK: usize = 1 << 20;
+
+/// The bytes of the file or pipe `path`; of a pipe, all until its writers have closed it.
+///
+/// `stop` is asked now and then, also while a pipe has no writer yet.
+///
+/// # Errors
+/// [`Error::Io`] if it cannot be read; [`Error::Data`] if it is a folder, a device or a socket, or larger than an eighth
+/// of the machine's memory: a file is then not read at all, and a pipe no further than that; [`Error::Aborted`] once
+/// `stop` answers true.
+pub fn read_text(path: &Path, stop: impl Fn() -> bool) -> Result<Vec<u8>> {
+    read_within(path, (machine::memory() / PART) as usize, stop)
+}
+
+fn read_within(path: &Path, limit: usize, stop: impl Fn() -> bool) -> Result<Vec<u8>> {
+    // Opening a device may do something to it, so it is not even opened.
+    let there = std::fs::metadata(path).map_err(Error::io("read", path))?;
+    check(path, there.file_type())?;
+    let mut file = open(path).map_err(Error::io("open", path))?;
+    let opened = file.metadata().map_err(Error::io("read", path))?;
+    check(path, opened.file_type())?;
+    let (len, is_pipe) = (opened.len(), !opened.is_file());
+    if len > limit as u64 {
+        return Err(too_large(path, &Bytes(len as f64).to_string(), limit));
+    }
+
+    let mut bytes = Vec::new();
+    reserve(&mut bytes, len as usize).map_err(Error::io("read", path))?;
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        if stop() {
+            return Err(Error::Aborted);
+        }
+        if is_pipe && !is_ready(&file).map_err(Error::io("read", path))? {
+            continue;
+        }
+        let count = match file.read(&mut chunk) {
+            Ok(0) => return Ok(bytes),
+            Ok(count) => count,
+            Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {
+                continue;
+            }
+            Err(error) => return Err(Error::io("read", path)(error)),
+        };
+        if count > limit - bytes.len() {
+            return Err(too_large(path, &format!("more than {}", Bytes(limit as f64)), limit));
+        }
+        reserve(&mut bytes, count).map_err(Error::io("read", path))?;
+        bytes.extend_from_slice(&chunk[..count]);
+    }
+}
+
+/// Room for `more` bytes, or an error instead of the end of the process.
+fn reserve(bytes: &mut Vec<u8>, more: usize) -> io::Result<()> {
+    bytes.try_reserve(more).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))
+}
+
+fn too_large(path: &Path, size: &str, limit: usize) -> Error {
+    let limit = Bytes(limit as f64);
+    let problem =
+        format!("the text has {size}; a text may have {limit} here, an eighth of the machine's memory");
+    Error::Data { path: path.to_owned(), problem }
+}
+
+/// Refuses what is neither a file nor a pipe.
+fn check(path: &Path, kind: FileType) -> Result<()> {
+    match wrong(kind) {
+        None => Ok(()),
+        Some(what) => {
+            let problem = format!("it is {what}; the text must be a regular file or a pipe");
+            Err(Error::Data { path: path.to_owned(), problem })
+        }
+    }
+}
+
+#[cfg(unix)]
+fn wrong(kind: FileType) -> Option<&'static str> {
+    use std::os::unix::fs::FileTypeExt;
+    match kind {
+        _ if kind.is_file() || kind.is_fifo() => None,
+        _ if kind.is_dir() => Some("a folder"),
+        _ if kind.is_socket() => Some("a socket"),
+        _ => Some("a device"),
+    }
+}
+
+#[cfg(not(unix))]
+fn wrong(kind: FileType) -> Option<&'static str> {
+    if kind.is_dir() { Some("a folder") } else { None }
+}
+
+/// Opens for reading. A pipe without a writer does not keep us waiting here: [`is_ready`] does that.
+#[cfg(unix)]
+fn open(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    OpenOptions::new().read(true).custom_flags(flags).open(path)
+}
+
+#[cfg(not(unix))]
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).open(path)
+}
+
+/// Waits a moment for a pipe to have bytes or to have been closed by its last writer; false if neither came.
+#[cfg(unix)]
+fn is_ready(pipe: &File) -> io::Result<bool> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let moment = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+    match poll(&mut [PollFd::new(pipe, PollFlags::IN)], Some(&moment)) {
+        Ok(count) => Ok(count > 0),
+        Err(rustix::io::Errno::INTR) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(not(unix))]
+fn is_ready(_: &File) -> io::Result<bool> {
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NEVER: fn() -> bool = || false;
+
+    #[test]
+    fn a_file_within_the_limit_is_read_and_a_larger_one_is_not_even_begun() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("text");
+        let text: Vec<u8> = (0..CHUNK + 77).map(|i| (i % 251) as u8).collect();
+        std::fs::write(&path, &text).unwrap();
+        assert!(read_text(&path, NEVER).unwrap() == text);
+        assert!(read_within(&path, text.len(), NEVER).unwrap() == text);
+        let error = read_within(&path, text.len() - 1, || panic!("reading has begun")).unwrap_err();
+        assert!(error.code() == "DATA" && error.to_string().contains("the text has 1.0 MB"), "{error}");
+        assert_eq!(read_within(&path, text.len(), || true).unwrap_err().code(), "ABORTED");
+    }
+
+    #[test]
+    fn a_file_of_more_than_an_eighth_of_the_memory_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sparse");
+        File::create(&path).unwrap().set_len((machine::memory() / PART) as u64 + 1).unwrap();
+        let error = read_text(&path, || panic!("reading has begun")).unwrap_err();
+        assert!(error.to_string().contains("an eighth of the machine's memory"), "{error}");
+    }
+
+    #[test]
+    fn folders_are_refused_and_missing_files_are_the_systems_matter() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = read_text(folder.path(), NEVER).unwrap_err();
+        assert!(error.code() == "DATA" && error.to_string().contains("it is a folder"), "{error}");
+        assert_eq!(read_text(&folder.path().join("none"), NEVER).unwrap_err().code(), "IO");
+    }
+
+    #[cfg(unix)]
+    mod unix {
+        use std::cell::Cell;
+        use std::os::unix::net::UnixListener;
+        use std::process::Command;
+
+        use super::*;
+
+        #[test]
+        fn devices_and_sockets_are_refused() {
+            let folder = tempfile::tempdir().unwrap();
+            let socket = folder.path().join("socket");
+            let _listener = UnixListener::bind(&socket).unwrap();
+            for (path, what) in [(Path::new("/dev/zero"), "a device"), (&socket, "a socket")] {
+                let error = read_text(path, NEVER).unwrap_err();
+                let says = format!("it is {what}; the text must be a regular file or a pipe");
+                assert!(error.code() == "DATA" && error.to_string().contains(&says), "{error}");
+            }
+        }
+
+        #[test]
+        fn a_pipe_is_read_to_its_end_or_to_the_limit_and_waiting_for_it_can_be_stopped() {
+            let folder = tempfile::tempdir().unwrap();
+            let pipe = folder.path().join("pipe");
+            assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+
+            // No writer: three looks at `stop`, then the end.
+            let looks = Cell::new(0);
+            let stop = || looks.replace(looks.get() + 1) == 3;
+            assert_eq!(read_text(&pipe, stop).unwrap_err().code(), "ABORTED");
+
+            let text: Vec<u8> = (0..300_000_u32).map(|i| (i % 251) as u8).collect();
+            std::thread::scope(|scope| {
+                scope.spawn(|| std::fs::write(&pipe, &text).unwrap());
+                assert!(read_within(&pipe, text.len(), NEVER).unwrap() == text);
+            });
+            std::thread::scope(|scope| {
+                // The reader gives up before the writer does.
+                scope.spawn(|| std::fs::write(&pipe, &text).unwrap_err());
+                let error = read_within(&pipe, 100_000, NEVER).unwrap_err();
+                assert!(error.to_string().contains("the text has more than 0.1 MB; a text may have 0.1 MB"));
+            });
+            std::thread::scope(|scope| {
+                // Opened and closed: an empty text.
+                scope.spawn(|| std::fs::write(&pipe, "").unwrap());
+                assert!(read_text(&pipe, NEVER).unwrap().is_empty());
+            });
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! One trainer at a time in a run's folder.
+//!
+//! The operating system's lock on the file `.lock` decides: it ends with the process that holds it, however that ends.
+//! Who holds it stands in `.lock.json`: on Windows nobody else may read a file that is locked. Both are removed when the
+//! lock is given back, but on Windows `.lock` stays.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rwkv::{Error, Result, machine};
+use serde::{Deserialize, Serialize};
+
+use crate::run::{fault, write_json};
+
+/// A run's folder, held for this trainer until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    run: PathBuf,
+    holder: Holder,
+    /// Locked; none only while the lock is being renewed.
+    file: Option<File>,
+}
+
+/// `.lock.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Holder {
+    process: u32,
+    host: Option<String>,
+    /// Seconds since 1970.
+    since: u64,
+    /// Tells the trainers of one process apart.
+    trainer: u64,
+}
+
+impl Lock {
+    /// Locks the folder `run`, which is there.
+    ///
+    /// # Errors
+    /// [`Error::Run`] if another trainer has it, of this process or another, or if the file system has no locks.
+    pub(crate) fn take(run: &Path) -> Result<Self> {
+        static TRAINERS: AtomicU64 = AtomicU64::new(0);
+        let holder = Holder {
+            process: std::process::id(),
+            host: machine::host_name(),
+            since: now().as_secs(),
+            trainer: TRAINERS.fetch_add(1, Ordering::Relaxed),
+        };
+        let mut lock = Self { run: run.to_owned(), holder, file: None };
+        lock.lock()?;
+        Ok(lock)
+    }
+
+    /// Refuses a folder that a trainer has locked, and changes nothing.
+    pub(crate) fn check(run: &Path) -> Result<()> {
+        let path = run.join(".lock");
+        match OpenOptions::new().write(true).open(&path) {
+            Ok(file) => try_lock(run, &file),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                Ok(())
+            }
+            Err(error) => Err(Error::io("open", path)(error)),
+        }
+    }
+
+    /// Locks the folder again if it is another one now: deleted and made anew.
+    ///
+    /// # Errors
+    /// As [`take`](Self::take), if another trainer has begun there meanwhile.
+    pub(crate) fn renew(&mut self) -> Result<()> {
+        if Holder::read(&self.run).as_ref() == Some(&self.holder) {
+            return Ok(());
+        }
+        self.file = None;
+        self.lock()
+    }
+
+    fn lock(&mut self) -> Result<()> {
+        let path = self.run.join(".lock");
+        loop {
+            let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
+            let file = file.map_err(Error::io("open", &path))?;
+            try_lock(&self.run, &file)?;
+            // Whoever had it may have removed it since we opened it, and another trainer may have locked a new one.
+            if is_at(&file, &path) {
+                self.file = Some(file);
+                return write_json(&Holder::path(&self.run), &self.holder);
+            }
+        }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Before the lock ends. What cannot be removed says who had the lock last, which nobody asks.
+        if self.file.is_some() && Holder::read(&self.run).as_ref() == Some(&self.holder) {
+            let _ = fs::remove_file(Holder::path(&self.run));
+            if cfg!(unix) {
+                let _ = fs::remove_file(self.run.join(".lock"));
+            }
+        }
+    }
+}
+
+impl Holder {
+    fn path(run: &Path) -> PathBuf {
+        run.join(".lock.json")
+    }
+
+    fn read(run: &Path) -> Option<Self> {
+        serde_json::from_slice(&fs::read(Self::path(run)).ok()?).ok()
+    }
+
+    /// "process 4242 on build-7 has been training here for 12 min"
+    fn describe(&self) -> String {
+        let Self { process, host, since, .. } = self;
+        let seconds = now().as_secs().saturating_sub(*since);
+        let time = match seconds {
+            0..120 => format!("{seconds} s"),
+            120..7200 => format!("{} min", seconds / 60),
+            _ => format!("{} h", seconds / 3600),
+        };
+        let host = host.as_ref().map(|host| format!(" on {host}")).unwrap_or_default();
+        let own = if *process == std::process::id() { " (this one)" } else { "" };
+        format!("process {process}{own}{host} has been training here for {time}")
+    }
+}
+
+/// Whether the file at `path` is this one.
+#[cfg(unix)]
+fn is_at(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let identity = |found: fs::Metadata| (found.dev(), found.ino());
+    let (ours, there) = (file.metadata().map(identity).ok(), fs::metadata(path).map(identity).ok());
+    ours.is_some() && ours == there
+}
+
+/// It is, because it is never removed.
+#[cfg(not(unix))]
+fn is_at(_: &File, _: &Path) -> bool {
+    true
+}
+
+fn try_lock(run: &Path, file: &File) -> Result<()> {
+    match file.try_lock() {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => {
+            let who = Holder::read(run).map(|holder| holder.describe());
+            let who = who.unwrap_or_else(|| "another process is training here".to_owned());
+            Err(fault(run, format!("{who}; wait for it, stop it, or train in another folder")))
+        }
+        Err(TryLockError::Error(error)) => Err(fault(
+            run,
+            format!(
+                "this folder cannot be locked against other trainers ({error}); train in one whose file system \
+                 has locks"
+            ),
+        )),
+    }
+}
+
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_one_is_told_who_holds_the_folder_until_the_first_is_gone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let run = folder.path();
+        Lock::check(run).expect("nobody was ever here");
+        assert_eq!(fs::read_dir(run).expect("the folder").count(), 0);
+        let first = Lock::take(run).expect("the lock");
+        for error in [Lock::take(run).expect_err("held"), Lock::check(run).expect_err("held")] {
+            let says = format!("process {} (this one)", std::process::id());
+            assert!(error.code() == "RUN" && error.to_string().contains(&says), "{error}");
+        }
+        drop(first);
+        Lock::check(run).expect("free");
+        let again = Lock::take(run).expect("the lock");
+        assert!(Holder::path(run).exists());
+        drop(again);
+        assert!(!Holder::path(run).exists());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_that_was_removed_after_it_was_opened_is_no_lock() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let first = Lock::take(folder.path()).expect("the lock");
+        let path = folder.path().join(".lock");
+        let opened = File::open(&path).expect("the first one's");
+        assert!(is_at(&opened, &path));
+        drop(first);
+        assert!(!path.exists() && !is_at(&opened, &path));
+        let _second = Lock::take(folder.path()).expect("the lock");
+        try_lock(folder.path(), &opened).expect("the file of old can be locked too");
+        assert!(!is_at(&opened, &path));
+    }
+
+    #[test]
+    fn what_a_crash_leaves_locks_nobody_out() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut lock = Lock::take(folder.path()).expect("the lock");
+        // As a killed process: the lock ends with its file, and the description stays.
+        lock.file = None;
+        drop(lock);
+        assert!(Holder::path(folder.path()).exists());
+        Lock::check(folder.path()).expect("free");
+        Lock::take(folder.path()).expect("the lock");
+    }
+
+    #[test]
+    fn a_folder_made_anew_is_locked_anew_unless_another_trainer_has_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let run = folder.path().join("run");
+        let make = || {
+            let _ = fs::remove_dir_all(&run);
+            fs::create_dir(&run).expect("a folder");
+        };
+        make();
+        let mut lock = Lock::take(&run).expect("the lock");
+        lock.renew().expect("still held");
+        make();
+        lock.renew().expect("the new folder");
+        Lock::check(&run).expect_err("held");
+        make();
+        let other = Lock::take(&run).expect("another trainer's");
+        lock.renew().expect_err("held by another");
+        drop(lock);
+        assert_eq!(Holder::read(&run).as_ref(), Some(&other.holder));
+        Lock::check(&run).expect_err("still held by the other");
+    }
+
+    #[test]
+    fn the_holder_is_described_with_process_host_and_time() {
+        let holder = Holder {
+            process: u32::MAX,
+            host: Some("build-7".to_owned()),
+            since: now().as_secs() - 750,
+            trainer: 0,
+        };
+        assert_eq!(
+            holder.describe(),
+            format!("process {} on build-7 has been training here for 12 min", u32::MAX)
+        );
+    }
+}

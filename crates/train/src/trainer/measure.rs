@@ -1,0 +1,106 @@
+//! Looking at the model in training: its loss, and what it writes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rwkv::{Decoder, Error, Result, Sampler, SamplerOptions};
+use rwkv_kernels::Precision;
+
+use super::Trainer;
+use crate::data::{Dataset, adjoining_windows};
+use crate::run::LogLine;
+use crate::tape::Until;
+
+/// Tokens of a prompt between two looks at the flag.
+const STRETCH: usize = 64;
+
+impl Trainer {
+    /// Mean loss over the whole validation split, in nats a token: in adjoining windows of `ctx_len` tokens, each from
+    /// an empty state. `progress` hears how much is done, from 0 to 1. Always in f32, as inference will run the model.
+    ///
+    /// # Errors
+    /// [`Error::Aborted`] soon after `stop` is set. [`Error::Diverged`] if the loss is not finite: nothing more is saved.
+    /// [`Error::Io`] if the log cannot be written.
+    pub fn validate(&mut self, stop: &AtomicBool, progress: impl FnMut(f64)) -> Result<f32> {
+        let val_loss = self.mean_loss(Dataset::validation, usize::MAX, stop, progress)?;
+        if !val_loss.is_finite() {
+            return Err(self.diverge(self.step, val_loss));
+        }
+        self.val_loss = Some(val_loss);
+        let line = LogLine {
+            step: self.step,
+            val_loss: Some(val_loss),
+            seconds: self.seconds,
+            ..LogLine::default()
+        };
+        self.run.log(&line)?;
+        Ok(val_loss)
+    }
+
+    /// Mean loss over the first windows of a part of the text, `most` of them or as many as there are.
+    pub(super) fn mean_loss(
+        &mut self,
+        part: fn(&Dataset) -> &[u32],
+        most: usize,
+        stop: &AtomicBool,
+        mut progress: impl FnMut(f64),
+    ) -> Result<f32> {
+        let tokens = part(&self.data);
+        let (len, count) = adjoining_windows(tokens.len(), self.options.ctx_len);
+        let total = len * count.min(most);
+        let (mut sum, mut done) = (0.0, 0);
+        let training = self.tape.compute_on(Arc::new(self.tape.cpu().with_precision(Precision::F32)));
+        let mut result = Ok(());
+        while done < total && result.is_ok() {
+            // Passes as large as a training step's, so that they use its buffers.
+            let end = total.min(done + len * self.options.batch_size);
+            let (inputs, targets) = (&tokens[done..end], &tokens[done + 1..=end]);
+            self.tape.begin(inputs, len);
+            let mut tape = Until::new(&mut self.tape, || stop.load(Ordering::Relaxed));
+            let logits = self.network.forward(&mut tape);
+            result = tape.cross_entropy(logits, targets).map(|loss| {
+                sum += f64::from(loss) * (end - done) as f64;
+                done = end;
+                progress(done as f64 / total as f64);
+            });
+        }
+        self.tape.compute_on(training);
+        result.map(|()| (sum / total as f64) as f32)
+    }
+
+    /// What the model writes after `prompt`: `n_tokens` tokens. Without a prompt it goes on from a line break, or from
+    /// the first token if the text has none.
+    ///
+    /// # Errors
+    /// [`Error::UnknownCharacter`] in the prompt; [`Error::InvalidOption`] among the options; [`Error::Aborted`] soon
+    /// after `stop` is set.
+    pub fn sample(
+        &self,
+        prompt: &str,
+        n_tokens: usize,
+        options: SamplerOptions,
+        stop: &AtomicBool,
+    ) -> Result<String> {
+        let check = || if stop.load(Ordering::Relaxed) { Err(Error::Aborted) } else { Ok(()) };
+        let mut sampler = Sampler::new(options)?;
+        let mut tokens = self.tokenizer.encode(prompt)?;
+        if tokens.is_empty() {
+            tokens = self.tokenizer.encode("\n").unwrap_or_else(|_| vec![0]);
+        }
+        check()?;
+        let model = self.model();
+        let mut state = model.new_state();
+        let mut decoder = Decoder::default();
+        let mut text = String::new();
+        for _ in 0..n_tokens {
+            let mut logits = Vec::new();
+            for stretch in tokens.chunks(STRETCH) {
+                check()?;
+                logits = model.eval(stretch, &mut state)?;
+            }
+            tokens = vec![sampler.sample(&logits)];
+            text += &decoder.push(&self.tokenizer.decode(&tokens)?);
+        }
+        Ok(text + &decoder.finish())
+    }
+}

@@ -1,0 +1,158 @@
+import { isUint8Array } from 'node:util/types'
+import { RwkvError } from './errors.js'
+import { native } from './internal.js'
+import { suggestion } from './suggest.js'
+
+/** What an argument or an option can be. Programs without types can pass anything. */
+export interface Kind<T> {
+  /** In words, to go on from `it must be`. */
+  readonly wanted: string
+  /** An option that may not be left out. */
+  readonly required?: true
+  readonly accepts: (value: unknown) => value is T
+}
+
+/** The options of one call, by name. */
+export type Schema<T> = { readonly [K in keyof T]-?: Kind<Exclude<T[K], undefined>> }
+
+/**
+ * Passes an argument that is of a kind.
+ *
+ * @throws {RwkvError} `INVALID_OPTION`, with the argument's name, what it is, and what it must be.
+ */
+export function argument<T>(name: string, kind: Kind<T>, value: unknown): T {
+  if (kind.accepts(value)) return value
+  throw refusal(name, describe(value), kind.wanted)
+}
+
+/**
+ * Passes the options of a call, each of its kind, in a new object; those that are left out or undefined are absent.
+ *
+ * @param call What is called, for messages: `Model.load()`.
+ * @throws {RwkvError} `INVALID_OPTION` for a value that is no object of options, an option that `schema` does not know,
+ *   and one that is missing or of another kind; the message starts with the option's name.
+ */
+export function options<T>(call: string, schema: Schema<T>, given: unknown): T {
+  const values: Record<string, unknown> = argument('options', plainObject, given === undefined ? {} : given)
+  const kinds: Record<string, Kind<unknown>> = schema
+  for (const name of Object.keys(values)) {
+    if (!Object.hasOwn(kinds, name)) throw unknownOption(name, call, Object.keys(kinds))
+  }
+  const read: Record<string, unknown> = {}
+  for (const [name, kind] of Object.entries(kinds)) {
+    // Read once: what was checked is what is used.
+    const value = values[name]
+    if (value !== undefined) read[name] = argument(name, kind, value)
+    else if (kind.required) throw refusal(name, 'missing', kind.wanted)
+  }
+  return read as T
+}
+
+/** A value in a message: text in quotes, numbers as they are, everything else by what it is. */
+export function describe(value: unknown): string {
+  if (value === '') return 'empty'
+  if (typeof value === 'string') return JSON.stringify(value.length > 60 ? `${value.slice(0, 60)}…` : value)
+  if (typeof value === 'bigint') return 'a bigint'
+  if (typeof value === 'symbol') return 'a symbol'
+  if (typeof value === 'function') return 'a function'
+  if (typeof value !== 'object' || value === null) return String(value)
+  if (Array.isArray(value)) return 'an array'
+  // The class of what is built in: a promise that was not awaited says so.
+  const tag = Object.prototype.toString.call(value).slice('[object '.length, -1)
+  return tag === 'Object' ? 'an object' : `of type ${tag}`
+}
+
+function refusal(name: string, found: string, wanted: string): RwkvError {
+  return new RwkvError('INVALID_OPTION', `${name} is ${found}; it must be ${wanted}`)
+}
+
+function unknownOption(name: string, call: string, known: readonly string[]): RwkvError {
+  const hint = suggestion(name, known) ?? `there are ${known.join(', ')}`
+  return new RwkvError('INVALID_OPTION', `${name} is not an option of ${call}: ${hint}`)
+}
+
+function kind<T>(wanted: string, accepts: (value: unknown) => boolean): Kind<T> {
+  return { wanted, accepts: accepts as Kind<T>['accepts'] }
+}
+
+/** As `of`, for an option that may not be left out. */
+export function required<T>(of: Kind<T>): Kind<T> {
+  return { ...of, required: true }
+}
+
+/** A whole number that JavaScript holds exactly. Which of them make sense is asked where they are used. */
+export const count = kind<number>('a whole number, at least 0', value => isCount(value, 0))
+/** As {@link count}, and not 0. */
+export const positive = kind<number>('a whole number, at least 1', value => isCount(value, 1))
+export const number = kind<number>('a number', value => typeof value === 'number')
+export const text = kind<string>('a string', value => typeof value === 'string')
+/** The path of a file or a folder. An empty one would mean the current folder, which nobody has named. */
+export const path = kind<string>('a path', value => typeof value === 'string' && value !== '')
+// biome-ignore lint/suspicious/noExplicitAny: what it takes is for the interface of the options to say
+export const callback = kind<(...args: any[]) => void>('a function', value => typeof value === 'function')
+export const bytes = kind<Uint8Array>('a Uint8Array', isUint8Array)
+
+/** An `AbortSignal`, of whichever realm: what is used of it is what counts. */
+export const signal = kind<AbortSignal>('an AbortSignal', value => {
+  if (typeof value !== 'object' || value === null) return false
+  const { aborted, throwIfAborted, addEventListener, removeEventListener } = value as AbortSignal
+  const methods = [throwIfAborted, addEventListener, removeEventListener]
+  return typeof aborted === 'boolean' && methods.every(method => typeof method === 'function')
+})
+
+/** One string or several, none of them empty. */
+export const texts = kind<string | readonly string[]>(
+  'a string or an array of strings, each of at least one character',
+  value =>
+    Array.from(Array.isArray(value) ? value : [value]).every(text => typeof text === 'string' && text !== ''),
+)
+
+/** Numbers in an array, or in one of typed numbers. Which of them are tokens is asked by {@link toTokens}. */
+export const numbers = kind<ArrayLike<number>>(
+  'an array of tokens',
+  value => Array.isArray(value) || (ArrayBuffer.isView(value) && !(value instanceof DataView)),
+)
+
+/** One of a few words. */
+export function oneOf<T extends string>(...words: readonly T[]): Kind<T> {
+  return kind(words.join(' or '), value => words.includes(value as T))
+}
+
+/** An object of one of our classes, known by its native side. */
+export function instance<T>(name: string, Native: new (...args: never[]) => unknown): Kind<T> {
+  return kind(`a ${name}`, value => {
+    try {
+      return (value as { [native]?: unknown })[native] instanceof Native
+    } catch {
+      // null, undefined, or something that only pretends to be of the class.
+      return false
+    }
+  })
+}
+
+const plainObject = kind<Record<string, unknown>>('a plain object', value => {
+  if (typeof value !== 'object' || value === null) return false
+  // `Object.prototype` of any realm, or none.
+  const prototype: unknown = Object.getPrototypeOf(value)
+  return prototype === null || Object.getPrototypeOf(prototype) === null
+})
+
+function isCount(value: unknown, least: number): boolean {
+  return Number.isSafeInteger(value) && (value as number) >= least
+}
+
+/**
+ * Tokens as they cross the border. A `Uint32Array` of any numbers would make 1.5 a 1 and −1 a huge one.
+ *
+ * @throws {RwkvError} `TOKEN_OUT_OF_RANGE` for what can be no model's token; `INVALID_OPTION` for what is no array.
+ */
+export function toTokens(tokens: ArrayLike<number>): Uint32Array {
+  argument('tokens', numbers, tokens)
+  // Looked at before there is memory for them: a large array may be a large hole.
+  for (let i = 0; i < tokens.length; i++) {
+    const token: unknown = tokens[i]
+    if (Number.isInteger(token) && (token as number) >= 0 && (token as number) < 2 ** 32) continue
+    throw new RwkvError('TOKEN_OUT_OF_RANGE', `token ${describe(token)} is not a whole number from 0 on`)
+  }
+  return Uint32Array.from(tokens)
+}
