@@ -3,6 +3,7 @@
 #![no_main]
 
 use std::fs;
+use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
 use rwkv::{Model, ModelFile};
@@ -27,7 +28,28 @@ fuzz_target!(|data: &[u8]| {
         Ok(model) => {
             assert!(opened.is_ok(), "a file that cannot be opened was loaded");
             exercise::evaluate(&model, &model.new_state());
+            change(&path, &bytes, &model);
         }
         Err(error) => check_error(&error),
     }
 });
+
+/// Cuts the file of a model that is in use short, or writes something else to it: an error, or what was there before.
+fn change(path: &Path, bytes: &[u8], model: &Model) {
+    let expected = model.eval(&[0, 1], &mut model.new_state());
+    let seed = crc32fast::hash(bytes) as usize;
+    match seed % 4 {
+        0 => fs::write(path, b"").expect("an empty file"),
+        1 => fs::write(path, &bytes[..seed / 4 % bytes.len()]).expect("a shorter file"),
+        2 => {
+            let other: Vec<u8> = bytes.iter().map(|byte| byte ^ 1).collect();
+            fs::write(path, other).expect("another file of the same length");
+        }
+        _ => fs::remove_file(path).expect("no file"),
+    }
+    match (model.eval(&[0, 1], &mut model.new_state()), expected) {
+        (Ok(logits), Ok(expected)) => assert_eq!(exercise::bits(&logits), exercise::bits(&expected)),
+        (Err(error), _) => check_error(&error),
+        (Ok(_), Err(error)) => panic!("an error before and none after: {error}"),
+    }
+}

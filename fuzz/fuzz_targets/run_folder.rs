@@ -5,9 +5,9 @@
 use std::sync::atomic::AtomicBool;
 
 use libfuzzer_sys::fuzz_target;
-use rwkv::{Model, SamplerOptions, Tokenizer};
+use rwkv::{Error, Model, SamplerOptions, Tokenizer};
 use rwkv_fuzz::{check_error, cpu, folder, runs};
-use rwkv_train::{ResumeOptions, TokenizerKind, Trainer};
+use rwkv_train::{TokenizerKind, Trainer};
 
 fuzz_target!(init: check_a_sound_run(), |data: &[u8]| {
     let text = folder::write("book.txt", runs::TEXT.as_bytes());
@@ -17,37 +17,51 @@ fuzz_target!(init: check_a_sound_run(), |data: &[u8]| {
         Ok(trainer) => trainer,
         Err(error) => return check_error(&error),
     };
-    let before = trainer.steps();
-    for _ in 0..2 {
-        if trainer.done() {
-            break;
-        }
-        match trainer.step() {
-            Ok(report) => assert!(report.step > before && report.loss.is_finite()),
-            Err(error) => {
-                check_error(&error);
-                break;
-            }
-        }
-    }
+    let second = Trainer::resume(&run, &changes);
+    assert!(second.is_err(), "two trainers in one folder");
+    learn(&mut trainer);
+    let go_on = AtomicBool::new(false);
     let results = [
-        trainer.validate(&AtomicBool::new(false), |_| ()).map(drop),
-        trainer.sample("ab", 3, SamplerOptions::default()).map(drop),
-        trainer.save_model(),
-        trainer.save_checkpoint(),
+        trainer.validate(&go_on, |_| ()).map(drop),
+        trainer.sample("ab", 3, SamplerOptions::default(), &go_on).map(drop),
+        trainer.save_model().map(drop),
     ];
     results.iter().filter_map(|result| result.as_ref().err()).for_each(check_error);
-    let [.., model, checkpoint] = results;
+    let saved = trainer.save_checkpoint();
+    let steps = trainer.steps();
     drop(trainer);
     assert!(Tokenizer::load(&run).is_ok());
-    if model.is_ok() {
+    if results[2].is_ok() {
         let _ = Model::load_on(&run, cpu()).inspect_err(check_error);
     }
-    if checkpoint.is_ok() {
-        let again = Trainer::resume(&run, &ResumeOptions { max_steps: None, ..changes });
-        assert!(again.is_ok(), "a checkpoint of its own is refused: {:?}", again.err());
+    match saved {
+        Ok(saved) if saved.is_sound => match Trainer::resume(&run, &changes) {
+            Ok(again) => assert!(again.steps() >= steps || again.went_back_from().is_some()),
+            Err(error) => assert!(changes.max_steps.is_some(), "its own checkpoint is refused: {error}"),
+        },
+        Ok(_) => {}
+        Err(error) => check_error(&error),
     }
 });
+
+/// Two steps, the first of which is first begun in vain.
+fn learn(trainer: &mut Trainer) {
+    let before = trainer.steps();
+    if trainer.done() {
+        return;
+    }
+    let stopped = trainer.step_until(&AtomicBool::new(true));
+    assert!(matches!(stopped, Err(Error::Aborted)) && trainer.steps() == before, "{stopped:?}");
+    for step in before + 1..=before + 2 {
+        if trainer.done() {
+            return;
+        }
+        match trainer.step() {
+            Ok(report) => assert!(report.step == step && report.loss.is_finite()),
+            Err(error) => return check_error(&error),
+        }
+    }
+}
 
 /// What is made from the files of a run is a run: else nothing here would be looked at behind the checksums.
 fn check_a_sound_run() {
