@@ -1,0 +1,67 @@
+//! Writes the seeds of all targets, `fuzz/seeds/<target>/`, anew: `cargo run --example seeds` in this folder.
+
+use std::fs;
+use std::path::Path;
+
+use rwkv::{DataType, Model};
+use rwkv_fuzz::{cpu, folder, model_files, runs};
+use rwkv_train::TokenizerKind;
+
+fn write(target: &str, name: &str, bytes: &[u8]) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds").join(target);
+    fs::create_dir_all(&folder).expect("a folder of seeds");
+    fs::write(folder.join(name), bytes).expect("a seed");
+}
+
+fn main() {
+    for data_type in [DataType::F32, DataType::F16] {
+        let name = format!("{data_type}.bin");
+        let file = model_files::sound(&model_files::config(3, 4, 1, 4), data_type);
+        write("model_file", &name, &file);
+    }
+    let file = model_files::sound(&model_files::config(3, 32, 1, 32), DataType::Q4_0);
+    write("model_file", "Q4_0.bin", &file);
+    // Recipes: format, shape, and edits that the bytes after those stand for.
+    for format in 0..DataType::ALL.len() as u8 {
+        write("model_file", &format!("recipe-{format}"), &[format, 6]);
+        write("model_file", &format!("edited-{format}"), &[format, 1, 1, 200, 90, 30, 7, 3, 9, 40, 1, 0, 5]);
+    }
+    for format in 0..DataType::QUANTIZED.len() as u8 {
+        write("quantize", &format!("recipe-{format}"), &[format, format % 2, 7]);
+        write("quantize", &format!("edited-{format}"), &[format, 0, 1, 1, 200, 90, 30, 7, 3, 9, 40, 1, 0, 5]);
+    }
+
+    let tokenizers = [
+        ("byte", "{\"type\": \"byte\"}\0any \u{e9} text"),
+        (
+            "character",
+            "{\"type\": \"character\", \"characters\": \"\\n abc\u{e9}\u{1f600}\"}\0abc \u{1f600}\n",
+        ),
+        ("escapes", "{\"type\": \"character\", \"characters\": \"\\u00e9\\ud83d\\ude00\\\"\\\\\"}\0\u{e9}"),
+        ("unknown", "{\"type\": \"bpe\", \"merges\": []}\0x"),
+    ];
+    for (name, text) in tokenizers {
+        write("tokenizer", name, text.as_bytes());
+    }
+
+    for (flags, data_type) in [(0, DataType::F32), (8, DataType::Q5_1)] {
+        let path =
+            folder::write("seed.bin", &model_files::sound(&model_files::config(5, 32, 2, 32), data_type));
+        let model = Model::load_on(path, cpu()).expect("a sound model");
+        let mut state = model.new_state();
+        model.eval(&[1, 2, 3], &mut state).expect("an evaluation");
+        write("state", &format!("sound-{data_type}"), &[&[flags], &state.to_bytes()[..]].concat());
+        write("state", &format!("sealed-{data_type}"), &[&[flags | 7], &state.to_bytes()[..]].concat());
+    }
+
+    write("run_folder", "characters", &runs::sound(TokenizerKind::Character, true));
+    write("run_folder", "bytes", &runs::sound(TokenizerKind::Byte, true));
+    write("run_folder", "new", &runs::sound(TokenizerKind::Character, false));
+
+    // Calls in the form that `arbitrary` reads: four bytes choose one of 13.
+    let call = |index: u32, rest: &[u8]| [&(u32::MAX / 13 * index + 1000).to_le_bytes()[..], rest].concat();
+    let load = |file: u8| call(0, &[file, 1, 0, 0, 0, 0]);
+    write("c_api", "load", &[load(0), load(1), load(2), call(6, &[0]), call(2, &[0])].concat());
+    write("c_api", "evaluate", &[load(0), call(3, &[0; 24]), call(4, &[0; 40]), call(5, &[0; 48])].concat());
+    write("c_api", "quantize", &[call(10, &[1, 0, 0, 0, 0, 0, 4]), load(4), call(3, &[0; 24])].concat());
+}

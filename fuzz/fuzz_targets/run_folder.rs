@@ -1,0 +1,75 @@
+//! Any bytes as the files of a training run, which is gone on with: an error, or a run that works.
+
+#![no_main]
+
+use std::sync::atomic::AtomicBool;
+
+use libfuzzer_sys::fuzz_target;
+use rwkv::{Error, Model, SamplerOptions, Tokenizer};
+use rwkv_fuzz::{check_error, cpu, folder, runs};
+use rwkv_train::{TokenizerKind, Trainer};
+
+fuzz_target!(init: check_a_sound_run(), |data: &[u8]| {
+    let text = folder::write("book.txt", runs::TEXT.as_bytes());
+    let run = folder::path("run");
+    let Some(changes) = runs::make(&run, &text, data) else { return };
+    let mut trainer = match Trainer::resume(&run, &changes) {
+        Ok(trainer) => trainer,
+        Err(error) => return check_error(&error),
+    };
+    let second = Trainer::resume(&run, &changes);
+    assert!(second.is_err(), "two trainers in one folder");
+    learn(&mut trainer);
+    let go_on = AtomicBool::new(false);
+    let results = [
+        trainer.validate(&go_on, |_| ()).map(drop),
+        trainer.sample("ab", 3, SamplerOptions::default(), &go_on).map(drop),
+        trainer.save_model().map(drop),
+    ];
+    results.iter().filter_map(|result| result.as_ref().err()).for_each(check_error);
+    let saved = trainer.save_checkpoint();
+    let steps = trainer.steps();
+    drop(trainer);
+    assert!(Tokenizer::load(&run).is_ok());
+    if results[2].is_ok() {
+        let _ = Model::load_on(&run, cpu()).inspect_err(check_error);
+    }
+    match saved {
+        Ok(saved) if saved.is_sound => match Trainer::resume(&run, &changes) {
+            Ok(again) => assert!(again.steps() >= steps || again.went_back_from().is_some()),
+            Err(error) => assert!(changes.max_steps.is_some(), "its own checkpoint is refused: {error}"),
+        },
+        Ok(_) => {}
+        Err(error) => check_error(&error),
+    }
+});
+
+/// Two steps, the first of which is first begun in vain.
+fn learn(trainer: &mut Trainer) {
+    let before = trainer.steps();
+    if trainer.done() {
+        return;
+    }
+    let stopped = trainer.step_until(&AtomicBool::new(true));
+    assert!(matches!(stopped, Err(Error::Aborted)) && trainer.steps() == before, "{stopped:?}");
+    for step in before + 1..=before + 2 {
+        if trainer.done() {
+            return;
+        }
+        match trainer.step() {
+            Ok(report) => assert!(report.step == step && report.loss.is_finite()),
+            Err(error) => return check_error(&error),
+        }
+    }
+}
+
+/// What is made from the files of a run is a run: else nothing here would be looked at behind the checksums.
+fn check_a_sound_run() {
+    let text = folder::write("book.txt", runs::TEXT.as_bytes());
+    let run = folder::path("run");
+    for (kind, steps) in [(TokenizerKind::Byte, 2), (TokenizerKind::Character, 0)] {
+        let data = runs::sound(kind, steps > 0);
+        let changes = runs::make(&run, &text, &data).expect("a small run");
+        assert_eq!(Trainer::resume(&run, &changes).expect("a sound run").steps(), steps);
+    }
+}

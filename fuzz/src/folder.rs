@@ -1,0 +1,41 @@
+//! A folder in memory for each process.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+const PREFIX: &str = "rwkv-fuzz-";
+
+/// The path of `name` in this process's folder. Processes that are no more, killed or crashed, have theirs removed.
+pub fn path(name: &str) -> PathBuf {
+    static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
+        let memory = Path::new("/dev/shm");
+        let parent = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+        sweep(&parent);
+        let folder = parent.join(format!("{PREFIX}{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder for the target's files");
+        folder
+    });
+    FOLDER.join(name)
+}
+
+fn sweep(parent: &Path) {
+    // Only Linux tells which processes there are as simply as this.
+    if !Path::new("/proc/self").exists() {
+        return;
+    }
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let process = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.parse::<u32>().ok());
+        if process.is_some_and(|process| !Path::new(&format!("/proc/{process}")).exists()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// Writes a file of the target's folder, and returns its path.
+pub fn write(name: &str, bytes: &[u8]) -> PathBuf {
+    let path = path(name);
+    fs::write(&path, bytes).expect("a file of the target's own");
+    path
+}

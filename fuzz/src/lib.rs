@@ -1,0 +1,28 @@
+//! What the fuzz targets share: a folder for their files, model files that are nearly sound, and what every loaded
+//! model is put through.
+
+pub mod exercise;
+pub mod folder;
+pub mod model_files;
+pub mod runs;
+
+use std::sync::{Arc, LazyLock};
+
+use rwkv::LoadOptions;
+use rwkv_kernels::Cpu;
+
+/// One thread, on the instructions that `RWKV_ISA` names, or else the fastest. Started once.
+pub fn cpu() -> Arc<Cpu> {
+    static CPU: LazyLock<Arc<Cpu>> = LazyLock::new(|| {
+        LoadOptions { threads: Some(1), isa: None }
+            .start_cpu()
+            .expect("RWKV_ISA names instructions of this CPU")
+    });
+    Arc::clone(&CPU)
+}
+
+/// What is asked of every error: a code and a message that can be made.
+pub fn check_error(error: &rwkv::Error) {
+    assert!(!error.code().is_empty() && !error.to_string().is_empty());
+    assert!(!format!("{error:?}").is_empty());
+}
