@@ -3,9 +3,10 @@
 
 #![no_main]
 
-use std::ffi::{CString, c_char};
+use std::ffi::{CStr, CString, OsStr, c_char};
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 use std::ptr;
 use std::sync::LazyLock;
 
@@ -362,6 +363,11 @@ fn quantize(input: u8, output: u8, format: &Text) {
     let done = unsafe { rwkv_quantize_model_file(file(input), output, format) };
     let flags = no_fault(ptr::null_mut());
     assert_eq!(done, flags == 0, "{flags:#x}");
+    if done {
+        // SAFETY: it was a string for a whole call.
+        let path = unsafe { CStr::from_ptr(output) };
+        folder::settle(Path::new(OsStr::from_bytes(path.to_bytes())));
+    }
     // Where "missing.bin" was made, it is missing again.
     let _ = fs::remove_file(folder::path("missing.bin"));
 }

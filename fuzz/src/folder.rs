@@ -1,7 +1,6 @@
 //! A folder in memory for each process.
 
 use std::fs::{self, File};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
@@ -36,13 +35,16 @@ fn sweep(parent: &Path) {
 }
 
 /// Writes a file of the target's folder, and returns its path.
-///
-/// As if a second ago: a file that was written just now is waited for until a second writing would show in its time, and
-/// a target has no time to wait.
 pub fn write(name: &str, bytes: &[u8]) -> PathBuf {
     let path = path(name);
-    let mut file = File::create(&path).expect("a file of the target's own");
-    file.write_all(bytes).expect("a file of the target's own");
-    file.set_modified(SystemTime::now() - Duration::from_secs(1)).expect("a time of writing");
+    fs::write(&path, bytes).expect("a file of the target's own");
+    settle(&path);
     path
+}
+
+/// Makes a file look as if it was written a second ago: one that was written just now is waited for until a second writing
+/// would show in its time, and a target has no time to wait.
+pub fn settle(path: &Path) {
+    let file = File::options().write(true).open(path).expect("a file of the target's own");
+    file.set_modified(SystemTime::now() - Duration::from_secs(1)).expect("a time of writing");
 }
