@@ -412,3 +412,32 @@ proptest! {
         use_all(&folder.path().join("model.bin"), &pieces.bytes());
     }
 }
+
+/// No program writes such a file, but nothing is wrong with it.
+#[test]
+fn a_quantized_embedding_is_as_good_as_any() {
+    let mut pieces = Pieces::sound(32);
+    // Q8_0: a scale of 1 and the weights 0 to 31 in the row of token 2.
+    let embedding = pieces.tensor("emb.weight");
+    embedding.data_type = 9;
+    embedding.data = vec![0; 3 * 34];
+    embedding.data[2 * 34 + 1] = 0x3c;
+    (0..32).for_each(|i| embedding.data[2 * 34 + 2 + i] = i as u8);
+    for name in ["blocks.0.ln0.weight", "ln_out.weight"] {
+        pieces.tensor(name).data = 1_f32.to_le_bytes().repeat(32);
+    }
+    let mut head: Vec<u8> = vec![0; 3 * 32 * 4];
+    // Logit 1 is the last channel.
+    head[(32 + 31) * 4..][..4].copy_from_slice(&1_f32.to_le_bytes());
+    pieces.tensor("head.weight").data = head;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.bin");
+    fs::write(&path, pieces.bytes()).unwrap();
+    for isa in Isa::available() {
+        let model = Model::load_on(&path, cpu(isa, 2)).unwrap();
+        let logits = model.eval(&[0, 2], &mut model.new_state()).unwrap();
+        // 0 to 31, of mean 15.5 and variance (32² − 1)/12, after two norms.
+        let expected = 15.5 / (1023_f32 / 12.0).sqrt();
+        assert!(logits[0] == 0.0 && (logits[1] - expected).abs() < 1e-4, "{logits:?}");
+    }
+}

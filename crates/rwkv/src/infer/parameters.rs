@@ -143,14 +143,14 @@ impl Parameters {
         }
     }
 
-    /// A matrix that is not quantized, as it is stored.
+    /// A matrix as it is stored, to read rows of: an embedding may be quantized too.
     pub(super) fn weights(&self, matrix: Matrix) -> Weights<'_> {
         let index = matrix.index();
         let spec = &self.layout.specs()[index];
         let bytes = match (&self.kept[index], &self.file) {
             (Kept::Values(values), _) => bytemuck::cast_slice(values),
-            (Kept::Mapped, Some(file)) => file.tensor(index).1,
-            (kept, _) => unreachable!("{}: {kept:?} has no rows", spec.name),
+            (_, Some(file)) => file.tensor(index).1,
+            (kept, None) => unreachable!("{}: {kept:?} is of a file", spec.name),
         };
         Weights::new(self.formats[index], spec.rows, spec.cols, bytes)
             .expect("lengths were checked when the parameters were taken")
