@@ -12,8 +12,9 @@ use crate::error::{Error, Result};
 /// link to a file, over that file. On an error the new file is removed, and [`Error::Io`] names `path`. What is there and
 /// is no file, such as `/dev/null` or a pipe, is refused.
 ///
-/// On Linux the new file has no name until it is whole, so that even a killed process leaves nothing behind. Elsewhere, and
-/// on file systems that know no such files, a process killed while it writes leaves `.<name>.<random>.tmp`.
+/// On Linux the new file has no name until it is whole, so that a killed process leaves no half of one behind. (If `path` is
+/// there already, it is called `.<name>.<random>.tmp` for the moment before it is renamed.) Elsewhere, and on file systems
+/// that know no such files, it has that name all the time, and keeps it if the process is killed.
 pub fn write_atomically(path: &Path, body: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
     replace(path, body).map_err(Error::io("write", path))
 }
@@ -40,8 +41,13 @@ fn replace(path: &Path, body: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> 
     if let Some(file) = unnamed::create(folder) {
         let file = fill(file, body)?;
         file.sync_all()?;
-        let named = builder.make_in(folder, |name| unnamed::link(&file, name))?;
-        named.persist(path).map_err(|error| error.error)?;
+        match unnamed::link(&file, path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let named = builder.make_in(folder, |name| unnamed::link(&file, name))?;
+                named.persist(path).map_err(|error| error.error)?;
+            }
+            linked => linked?,
+        }
     } else {
         let file = builder.tempfile_in(folder).map_err(|error| cannot_create(folder, error))?;
         let file = fill(file, body)?;

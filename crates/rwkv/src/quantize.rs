@@ -142,6 +142,11 @@ pub fn quantize(
         })
     });
     match stopped {
+        Some(error @ Error::ModelFile { .. }) => {
+            // A changed file explains more than what was read from it.
+            file.check()?;
+            Err(error)
+        }
         Some(error) => Err(error),
         None => written.map(|()| Quantized {
             from: file.header.data_type,

@@ -8,6 +8,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use common::{cpu, tokens, values};
 use rwkv::model::Network;
@@ -195,6 +196,31 @@ fn a_changed_file_is_not_taken_for_the_model_that_was_loaded_from_it() {
     file.write_all(&bytes).unwrap();
     assert_eq!(read(&place.load(1)).unwrap(), expected);
     is_changed(&place.path(), &read(&model).unwrap_err());
+}
+
+#[test]
+fn a_file_that_is_being_written_is_waited_for_and_then_refused() {
+    let place = Place::new(DataType::F32);
+    let bytes = fs::read(place.path()).unwrap();
+    let writes = AtomicUsize::new(0);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                place.file().write_all(&bytes[..100]).unwrap();
+                writes.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        while writes.load(Ordering::Relaxed) == 0 {
+            std::thread::yield_now();
+        }
+        let opened = ModelFile::open(place.path());
+        done.store(true, Ordering::Relaxed);
+        let error = opened.unwrap_err();
+        assert!(error.code() == "FILE_CHANGED" && error.to_string().contains("being written to"), "{error}");
+    });
+    // Written a moment ago, and then no more.
+    read(&place.load(1)).unwrap();
 }
 
 #[test]

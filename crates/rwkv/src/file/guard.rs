@@ -29,9 +29,11 @@ mod imp {
         pub(crate) fn new(bytes: &[u8]) -> io::Result<Self> {
             install()?;
             let start = bytes.as_ptr().addr();
+            // An empty file is mapped as a page too; a range of nothing would be a free entry.
+            let end = (start + bytes.len().max(1)).next_multiple_of(page_size());
             let _writer = WRITER.lock().unwrap_or_else(PoisonError::into_inner);
             let entry = free_entry();
-            entry.set(start, (start + bytes.len()).next_multiple_of(page_size()));
+            entry.set(start, end);
             Ok(Self(entry))
         }
 
@@ -176,6 +178,7 @@ mod imp {
         }
         let Some(before) = BEFORE.get() else { return };
         match before.sa_sigaction {
+            libc::SIG_IGN if code <= 0 => {}
             libc::SIG_DFL | libc::SIG_IGN => {
                 // A fault happens again as soon as this returns, and then ends the process; a sent signal is sent again.
                 // SAFETY: `before` came from sigaction itself.
@@ -225,6 +228,29 @@ mod imp {
             )
         };
         mapped != libc::MAP_FAILED
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn every_map_has_an_entry_of_its_own_until_it_is_dropped() {
+            let page = vec![0; 1];
+            let empty = Guarded::new(&page[..0]).unwrap();
+            let one = Guarded::new(&page).unwrap();
+            assert!(!std::ptr::eq(empty.0, one.0));
+            drop(empty);
+            let address = page.as_ptr().addr();
+            assert!(one.0.end_of(address).is_some_and(|end| end > address));
+            let another = Guarded::new(&page).unwrap();
+            assert!(!std::ptr::eq(one.0, another.0));
+            let used = std::ptr::from_ref(one.0);
+            drop(one);
+            // Of all that other tests hold, this one is free again.
+            assert!(entries().any(|entry| std::ptr::eq(entry, used)));
+            drop(another);
+        }
     }
 }
 

@@ -90,6 +90,9 @@ pub(crate) struct Stamp {
 /// Longer than the clock that files are stamped with takes for a tick, on any system.
 const TICK: Duration = Duration::from_millis(20);
 
+/// How many ticks a file may go on changing before we stop waiting for it.
+const PATIENCE: usize = 25;
+
 impl Stamp {
     /// Opens the regular file at `path`.
     pub(crate) fn open(path: &Path) -> Result<Self> {
@@ -98,19 +101,36 @@ impl Stamp {
             if !std::fs::metadata(path)?.is_file() {
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
             }
-            let file = File::open(path)?;
-            let modified = file.metadata()?.modified().ok();
-            // A file that was written in this tick of the clock could be written again within it, unseen.
-            if let Some(age) = modified.and_then(|modified| modified.elapsed().ok())
-                && let Some(rest) = TICK.checked_sub(age)
-            {
-                std::thread::sleep(rest);
-            }
-            let metadata = file.metadata()?;
-            Ok((file, metadata.len(), metadata.modified().ok()))
+            File::open(path)
         };
-        let (file, len, modified) = open().map_err(Error::io("open", path))?;
-        Ok(Self { path: path.to_owned(), file, len, modified })
+        let mut stamp = Self {
+            path: path.to_owned(),
+            file: open().map_err(Error::io("open", path))?,
+            len: 0,
+            modified: None,
+        };
+        stamp.take().map_err(Error::io("open", path))?;
+        // A file that was written in this tick of the clock could be written again within it, unseen: so it is looked at
+        // again when the tick is over. A time in the future is as good as none.
+        let is_old = |modified: SystemTime| modified.elapsed().is_ok_and(|age| age > TICK);
+        for _ in 0..PATIENCE {
+            if stamp.modified.is_none_or(is_old) {
+                return Ok(stamp);
+            }
+            std::thread::sleep(TICK);
+            if stamp.check().is_ok() {
+                return Ok(stamp);
+            }
+            stamp.take().map_err(Error::io("open", path))?;
+        }
+        Err(stamp.changed("it is being written to".to_owned()))
+    }
+
+    /// Takes the file as it is now.
+    fn take(&mut self) -> io::Result<()> {
+        let metadata = self.file.metadata()?;
+        (self.len, self.modified) = (metadata.len(), metadata.modified().ok());
+        Ok(())
     }
 
     /// Where it was opened.

@@ -171,7 +171,9 @@ impl Model {
         let parameters = &self.shared.parameters;
         parameters.check_file()?;
         if let Some(found) = not_finite {
-            return Err(parameters.explain(&self.cpu, found));
+            let error = parameters.explain(&self.cpu, found);
+            parameters.check_file()?;
+            return Err(error);
         }
         // Whatever goes wrong reaches the logits. Where none are wanted, the states show it.
         let finite =
