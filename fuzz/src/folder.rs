@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
+use std::time::{Duration, SystemTime};
 
 const PREFIX: &str = "rwkv-fuzz-";
 
@@ -37,5 +38,14 @@ fn sweep(parent: &Path) {
 pub fn write(name: &str, bytes: &[u8]) -> PathBuf {
     let path = path(name);
     fs::write(&path, bytes).expect("a file of the target's own");
+    age(&path);
     path
+}
+
+/// Makes a file a second old: for one that was written just now, a reader waits until the clock has moved on, and that
+/// takes longer than all the rest.
+pub fn age(path: &Path) {
+    let file = fs::OpenOptions::new().write(true).open(path).expect("a file of the target's own");
+    let before = SystemTime::now() - Duration::from_secs(1);
+    file.set_modified(before).expect("a time for a file of the target's own");
 }
