@@ -51,11 +51,10 @@ Linux | Darwin)
 *) echo 'fuzz targets: not run here; they are for Linux and macOS' ;;
 esac
 
-bash .ci/tsan.sh
-result 'ThreadSanitizer' $?
-
-bash .ci/miri.sh short
-miri=$?
-# 3: it is not installed, and the script has said so.
-[ $miri = 3 ] || result 'Miri' $miri
+# Those say what they miss and exit with 3 where they cannot run.
+for name in tsan miri; do
+  bash .ci/$name.sh short
+  code=$?
+  [ $code = 3 ] || result $name $code
+done
 exit $status

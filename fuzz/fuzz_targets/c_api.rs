@@ -3,10 +3,9 @@
 
 #![no_main]
 
-use std::ffi::{CStr, CString, OsStr, c_char};
+use std::ffi::{CString, c_char};
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
 use std::ptr;
 use std::sync::LazyLock;
 
@@ -89,12 +88,14 @@ struct Slot {
     state: Box<[f32]>,
 }
 
+static HALF: LazyLock<Vec<u8>> =
+    LazyLock::new(|| model_files::sound(&model_files::config(3, 32, 1, 32), DataType::F16));
+
 static FILES: LazyLock<Vec<CString>> = LazyLock::new(|| {
     let small = model_files::sound(&model_files::config(5, 4, 2, 4), DataType::F32);
-    let half = model_files::sound(&model_files::config(3, 32, 1, 32), DataType::F16);
     let files = [
         ("small.bin", Some(small)),
-        ("half.bin", Some(half)),
+        ("half.bin", Some(HALF.clone())),
         ("q8_0.bin", Some(model_files::sound(&model_files::config(4, 32, 1, 64), DataType::Q8_0))),
         ("damaged.bin", None),
         ("quantized.bin", None),
@@ -114,7 +115,7 @@ static FILES: LazyLock<Vec<CString>> = LazyLock::new(|| {
 fuzz_target!(init: { LazyLock::force(&FILES); }, |data: &[u8]| {
     // SAFETY: NULL is a context that is meant.
     unsafe { rwkv_set_print_errors(ptr::null_mut(), false) };
-    fs::copy(folder::path("half.bin"), folder::path("damaged.bin")).expect("a copy");
+    folder::write("damaged.bin", &HALF);
     let _ = fs::remove_file(folder::path("quantized.bin"));
     let mut unstructured = Unstructured::new(data);
     let mut slots = Vec::new();
@@ -363,10 +364,8 @@ fn quantize(input: u8, output: u8, format: &Text) {
     let done = unsafe { rwkv_quantize_model_file(file(input), output, format) };
     let flags = no_fault(ptr::null_mut());
     assert_eq!(done, flags == 0, "{flags:#x}");
-    if done {
-        // SAFETY: it was a string for a whole call.
-        let path = unsafe { CStr::from_ptr(output) };
-        folder::settle(Path::new(OsStr::from_bytes(path.to_bytes())));
+    if folder::path("quantized.bin").exists() {
+        folder::age(&folder::path("quantized.bin"));
     }
     // Where "missing.bin" was made, it is missing again.
     let _ = fs::remove_file(folder::path("missing.bin"));

@@ -36,7 +36,7 @@ fuzz_target!(|data: &[u8]| {
             return;
         }
     };
-    folder::settle(&output);
+    folder::age(&output);
     let written = fs::read(&output).expect("the output");
     assert_eq!((made.bytes_in, made.bytes_out), (bytes.len() as u64, written.len() as u64));
     assert_eq!((made.to, &written[20..24]), (format, &format.code().to_le_bytes()[..]));

@@ -1,6 +1,6 @@
 //! A folder in memory for each process.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
@@ -38,13 +38,14 @@ fn sweep(parent: &Path) {
 pub fn write(name: &str, bytes: &[u8]) -> PathBuf {
     let path = path(name);
     fs::write(&path, bytes).expect("a file of the target's own");
-    settle(&path);
+    age(&path);
     path
 }
 
-/// Makes a file look as if it was written a second ago: one that was written just now is waited for until a second writing
-/// would show in its time, and a target has no time to wait.
-pub fn settle(path: &Path) {
-    let file = File::options().write(true).open(path).expect("a file of the target's own");
-    file.set_modified(SystemTime::now() - Duration::from_secs(1)).expect("a time of writing");
+/// Makes a file a second old: for one that was written just now, a reader waits until the clock has moved on, and that
+/// takes longer than all the rest.
+pub fn age(path: &Path) {
+    let file = fs::OpenOptions::new().write(true).open(path).expect("a file of the target's own");
+    let before = SystemTime::now() - Duration::from_secs(1);
+    file.set_modified(before).expect("a time for a file of the target's own");
 }

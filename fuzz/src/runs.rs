@@ -143,7 +143,7 @@ fn checkpoint(folder: &Path, changes: &Changes, mut manifest: Vec<u8>) {
     for (index, name) in FLOATS.iter().enumerate() {
         // Small numbers of both signs; the squares' mean has none below zero.
         let value = |at: usize| ((at * 37 + index) % 101) as f32 / 1010.0;
-        let value = |at: usize| if index < 2 && at % 3 == 0 { -value(at) } else { value(at) };
+        let value = |at: usize| if index < 2 && at.is_multiple_of(3) { -value(at) } else { value(at) };
         let mut floats: Vec<f32> = (0..count).map(value).collect();
         for float in changes.floats.iter().filter(|float| usize::from(float.file) % FLOATS.len() == index) {
             let at = usize::from(float.at) % floats.len().max(1);
