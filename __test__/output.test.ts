@@ -2,7 +2,8 @@ import { spawn } from 'node:child_process'
 import { open, readdir, stat } from 'node:fs/promises'
 import { constants } from 'node:os'
 import { join } from 'node:path'
-import { beforeAll, describe, expect, it } from 'vitest'
+import { beforeAll, describe, expect, it, vi } from 'vitest'
+import { heedSignals } from '../src/cli/interrupt.js'
 import { main, rwkv } from './cli.js'
 import { temporaryFolder, trainTiny, writeText } from './tiny.js'
 
@@ -166,6 +167,24 @@ describe('standard output that cannot be written', async () => {
   })
 
   it.skipIf(process.platform === 'win32')(
+    'SIGHUP again and again: the run is saved all the same',
+    async () => {
+      // A terminal that is closed sends it twice, a fraction of a millisecond apart.
+      let again: NodeJS.Timeout | undefined
+      const act = (child: ReturnType<typeof spawn>) => {
+        child.kill('SIGHUP')
+        again = setInterval(() => child.kill('SIGHUP'), 1)
+      }
+      const out = join(folder, 'closed')
+      const ended = await once('"event":"step"', act, ...endless(out)).finally(() => clearInterval(again))
+      expect(ended).toMatchObject({ code: 129, err: '' })
+      const last = JSON.parse(ended.out.trim().split('\n').at(-1) ?? '')
+      expect(last).toMatchObject({ event: 'interrupted', resume: out })
+      expect(await readdir(out)).toContain(`checkpoint-${last.steps}`)
+    },
+  )
+
+  it.skipIf(process.platform === 'win32')(
     'a signal and a closed pipe together: the run is saved all the same',
     async () => {
       // Ctrl-C in `rwkv train | tee` ends both.
@@ -180,4 +199,32 @@ describe('standard output that cannot be written', async () => {
       expect((await readdir(out)).some(name => name.startsWith('checkpoint-'))).toBe(true)
     },
   )
+})
+
+describe('signals', () => {
+  const sent = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
+
+  it.skipIf(process.platform === 'win32').each([
+    [['SIGINT', 'SIGINT'], 130],
+    [['SIGTERM', 'SIGINT'], 130],
+    [['SIGHUP', 'SIGTERM'], 143],
+    [['SIGHUP', 'SIGHUP', 'SIGHUP'], undefined],
+    [['SIGINT', 'SIGHUP'], undefined],
+  ] as const)('%j: the first one aborts, and the process ends at once with %s', (signals, code) => {
+    const before = new Map(sent.map(signal => [signal, process.listeners(signal)]))
+    const exit = vi.spyOn(process, 'exit').mockImplementation((() => {}) as () => never)
+    try {
+      const controller = new AbortController()
+      heedSignals(controller)
+      const added = (signal: (typeof sent)[number]) =>
+        process.listeners(signal).filter(listener => !before.get(signal)?.includes(listener))
+      for (const signal of signals) for (const listener of added(signal)) listener(signal)
+      expect(controller.signal.reason).toMatchObject({ message: `stopped by ${signals[0]}` })
+      expect(exit.mock.calls).toEqual(code === undefined ? [] : [[code]])
+      for (const signal of sent)
+        for (const listener of added(signal)) process.removeListener(signal, listener)
+    } finally {
+      exit.mockRestore()
+    }
+  })
 })

@@ -18,20 +18,19 @@ const signals: readonly NodeJS.Signals[] =
   process.platform === 'win32' ? ['SIGINT', 'SIGBREAK', 'SIGHUP'] : ['SIGINT', 'SIGTERM', 'SIGHUP']
 
 /**
- * The first signal aborts `controller` with an {@link Interrupt}, so that a verb can end well; the second ends the process at
+ * The first signal aborts `controller` with an {@link Interrupt}, so that a verb can end well; one more ends the process at
  * once. Only signals count: Ctrl-C in `rwkv train | tee` also closes the pipe, and may do so first.
+ *
+ * A SIGHUP never counts as the one more: of a terminal that was closed, both the shell and the kernel tell.
  */
 export function heedSignals(controller: AbortController): void {
   let isFirst = true
   for (const signal of signals) {
     process.on(signal, () => {
       const interrupt = new Interrupt(signal)
-      if (!isFirst) {
-        leave(interrupt.exitCode)
-        process.exit()
-      }
+      if (isFirst) controller.abort(interrupt)
+      else if (signal !== 'SIGHUP') process.exit(interrupt.exitCode)
       isFirst = false
-      controller.abort(interrupt)
     })
   }
 }
