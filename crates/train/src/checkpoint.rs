@@ -4,8 +4,8 @@
 //! and holds every file's CRC-32, and says whether the model was sound: see [`Soundness`]. The order of the training texts follows from seed and step, so there is no other random
 //! state to keep. The folder is written under another name and renamed when it is whole.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 
 use rwkv::params::{Layout, ParamSpec};
@@ -87,9 +87,17 @@ impl Manifest {
 
 /// Writes `run/checkpoint-<step>`: there afterwards whole, or not at all.
 ///
+/// If it is there already with the same numbers, as when a run is stopped at a step that it had just saved, at most
+/// its `checkpoint.json` is written, so that a process killed meanwhile leaves a whole one in any case.
+///
 /// `tensors` are the parameters, the means and the squares.
 pub(crate) fn write(run: &Path, mut manifest: Manifest, tensors: [&[Vec<f32>]; 3]) -> Result<()> {
     let path = run.join(format!("checkpoint-{}", manifest.step));
+    if let Some(there) = holding(&path, tensors) {
+        manifest.files_crc32 = there.files_crc32;
+        manifest.crc32 = manifest.checksum();
+        return if manifest == there { Ok(()) } else { write_json(&path.join("checkpoint.json"), &manifest) };
+    }
     let beside = run.join(format!(".checkpoint-{}.tmp", manifest.step));
     remove(&beside)?;
     let written = fs::create_dir(&beside).map_err(Error::io("create", &beside)).and_then(|()| {
@@ -98,15 +106,50 @@ pub(crate) fn write(run: &Path, mut manifest: Manifest, tensors: [&[Vec<f32>]; 3
         }
         manifest.crc32 = manifest.checksum();
         write_json(&beside.join("checkpoint.json"), &manifest)?;
-        // An equal one may be there, when a run was stopped at a step that it had just saved.
-        remove(&path)?;
-        fs::rename(&beside, &path).map_err(Error::io("write", &path))
+        // What is there is damaged, or was put there by somebody else.
+        let old = run.join(format!(".checkpoint-{}.old.tmp", manifest.step));
+        remove(&old)?;
+        match fs::rename(&path, &old) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::io("move", &path)(error));
+            }
+            _ => fs::rename(&beside, &path).map_err(Error::io("write", &path))?,
+        }
+        remove(&old)
     });
     if written.is_err() {
         // The error that is reported is the first one.
         let _ = remove(&beside);
     }
     written
+}
+
+/// What the checkpoint at `path` says of itself, if it is whole and holds these very numbers.
+fn holding(path: &Path, tensors: [&[Vec<f32>]; 3]) -> Option<Manifest> {
+    let there = read_manifest(path).ok()?;
+    for ((name, crc32), values) in FILES.iter().zip(there.files_crc32).zip(tensors) {
+        let mut ours = crc32fast::Hasher::new();
+        values.iter().for_each(|values| ours.update(bytemuck::cast_slice(values)));
+        // A file that cannot be read is as good as none: it is written again.
+        if ours.finalize() != crc32 || file_crc32(&path.join(name)).ok() != Some(crc32) {
+            return None;
+        }
+    }
+    Some(there)
+}
+
+fn file_crc32(path: &Path) -> io::Result<u32> {
+    let mut file = BufReader::with_capacity(1 << 20, File::open(path)?);
+    let mut crc32 = crc32fast::Hasher::new();
+    loop {
+        let bytes = file.fill_buf()?;
+        if bytes.is_empty() {
+            return Ok(crc32.finalize());
+        }
+        crc32.update(bytes);
+        let len = bytes.len();
+        file.consume(len);
+    }
 }
 
 /// Reads what a checkpoint says of itself.
@@ -220,6 +263,35 @@ mod tests {
         assert_eq!((checkpoint.manifest.step, checkpoint.manifest.seconds), (12, 1.25));
         assert_eq!(checkpoint.params, tensors(1.0));
         assert_eq!((checkpoint.means, checkpoint.squares), (tensors(2.0), tensors(3.0)));
+        assert_eq!(fs::read_dir(run.path()).expect("the run").count(), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn one_that_is_there_whole_is_not_written_again() {
+        use std::os::unix::fs::MetadataExt;
+        let run = tempfile::tempdir().expect("a folder");
+        let path = run.path().join("checkpoint-12");
+        write_one(run.path(), 12);
+        let file = |name: &str| fs::metadata(path.join(name)).expect("a file").ino();
+        let folder = file(".");
+        let before = FILES.map(file);
+        // The options may have changed since.
+        let mut other = manifest(12);
+        other.options.max_steps += 1;
+        write(run.path(), other.clone(), [&tensors(1.0), &tensors(2.0), &tensors(3.0)])
+            .expect("a checkpoint");
+        assert_eq!((file("."), FILES.map(file)), (folder, before));
+        assert_eq!(read_all(&path).expect("a checkpoint").manifest.options, other.options);
+        let json = file("checkpoint.json");
+        write(run.path(), other, [&tensors(1.0), &tensors(2.0), &tensors(3.0)]).expect("a checkpoint");
+        assert_eq!(file("checkpoint.json"), json);
+        // A damaged one is replaced, and so is one of other numbers.
+        fs::write(path.join("means.f32"), "x").expect("damage");
+        write_one(run.path(), 12);
+        assert_eq!(read_all(&path).expect("a checkpoint").means, tensors(2.0));
+        write(run.path(), manifest(12), [&tensors(1.0), &tensors(5.0), &tensors(3.0)]).expect("a checkpoint");
+        assert_eq!(read_all(&path).expect("a checkpoint").means, tensors(5.0));
         assert_eq!(fs::read_dir(run.path()).expect("the run").count(), 1);
     }
 

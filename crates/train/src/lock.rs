@@ -8,12 +8,17 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rwkv::{Error, Result, machine};
 use serde::{Deserialize, Serialize};
 
 use crate::run::{fault, write_json};
+
+/// How long, and how often, [`try_lock`] waits.
+const MOMENT: Duration = Duration::from_millis(5);
+const MOMENTS: u32 = 10;
 
 /// A run's folder, held for this trainer until this is dropped.
 #[derive(Debug)]
@@ -57,8 +62,9 @@ impl Lock {
     /// Refuses a folder that a trainer has locked, and changes nothing.
     pub(crate) fn check(run: &Path) -> Result<()> {
         let path = run.join(".lock");
-        match OpenOptions::new().write(true).open(&path) {
-            Ok(file) => try_lock(run, &file),
+        match OpenOptions::new().read(true).write(true).open(&path) {
+            // Shared: others that look do not see each other.
+            Ok(file) => locked(run, file.try_lock_shared()),
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
                 Ok(())
             }
@@ -66,16 +72,20 @@ impl Lock {
         }
     }
 
-    /// Locks the folder again if it is another one now: deleted and made anew.
+    /// Locks the folder again if it is another one now, deleted and made anew, or if its `.lock` was deleted; writes
+    /// `.lock.json` again if only that is not ours.
     ///
     /// # Errors
     /// As [`take`](Self::take), if another trainer has begun there meanwhile.
     pub(crate) fn renew(&mut self) -> Result<()> {
-        if Holder::read(&self.run).as_ref() == Some(&self.holder) {
-            return Ok(());
+        if !self.file.as_ref().is_some_and(|file| is_at(file, &self.run.join(".lock"))) {
+            self.file = None;
+            return self.lock();
         }
-        self.file = None;
-        self.lock()
+        if Holder::read(&self.run).as_ref() != Some(&self.holder) {
+            write_json(&Holder::path(&self.run), &self.holder)?;
+        }
+        Ok(())
     }
 
     fn lock(&mut self) -> Result<()> {
@@ -144,8 +154,20 @@ fn is_at(_: &File, _: &Path) -> bool {
     true
 }
 
+/// Locks `file`. One that merely looks has it for a moment too, so this waits for a few moments.
 fn try_lock(run: &Path, file: &File) -> Result<()> {
-    match file.try_lock() {
+    for _ in 0..MOMENTS {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => thread::sleep(MOMENT),
+            result => return locked(run, result),
+        }
+    }
+    locked(run, file.try_lock())
+}
+
+/// Says who has a lock that could not be taken.
+fn locked(run: &Path, result: std::result::Result<(), TryLockError>) -> Result<()> {
+    match result {
         Ok(()) => Ok(()),
         Err(TryLockError::WouldBlock) => {
             let who = Holder::read(run).map(|holder| holder.describe());
@@ -168,6 +190,8 @@ fn now() -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Seek, SeekFrom};
+
     use super::*;
 
     #[test]
@@ -236,6 +260,48 @@ mod tests {
         drop(lock);
         assert_eq!(Holder::read(&run).as_ref(), Some(&other.holder));
         Lock::check(&run).expect_err("still held by the other");
+    }
+
+    #[test]
+    fn a_description_that_was_deleted_is_written_again_and_the_lock_never_given_up() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let run = folder.path();
+        let mut lock = Lock::take(run).expect("the lock");
+        // A lock given up and taken again would be another handle, at its file's beginning.
+        let at = |lock: &Lock| (&*lock.file.as_ref().expect("held")).stream_position().expect("a place");
+        (&*lock.file.as_ref().expect("held")).seek(SeekFrom::Start(7)).expect("a place");
+        fs::remove_file(Holder::path(run)).expect("the description");
+        lock.renew().expect("still held");
+        assert_eq!((Holder::read(run).as_ref(), at(&lock)), (Some(&lock.holder), 7));
+        // Another's description does not change whose lock it is.
+        let other = Holder { trainer: u64::MAX, ..lock.holder.clone() };
+        write_json(&Holder::path(run), &other).expect("a description");
+        lock.renew().expect("still held");
+        assert_eq!((Holder::read(run).as_ref(), at(&lock)), (Some(&lock.holder), 7));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_lock_whose_file_was_deleted_is_taken_anew() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut lock = Lock::take(folder.path()).expect("the lock");
+        fs::remove_file(folder.path().join(".lock")).expect("the lock's file");
+        lock.renew().expect("nobody else has it");
+        Lock::check(folder.path()).expect_err("held");
+    }
+
+    #[test]
+    fn those_who_look_do_not_take_each_other_for_trainers() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join(".lock");
+        fs::write(&path, "").expect("the lock's file");
+        let looking = OpenOptions::new().read(true).write(true).open(&path).expect("the lock's file");
+        looking.try_lock_shared().expect("a look");
+        Lock::check(folder.path()).expect("nobody trains here");
+        // One who takes it waits for those who look, but not for long.
+        assert_eq!(Lock::take(folder.path()).expect_err("looked at all the time").code(), "RUN");
+        drop(looking);
+        Lock::take(folder.path()).expect("free");
     }
 
     #[test]

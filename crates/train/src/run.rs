@@ -14,7 +14,7 @@
 //! written again.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use rwkv::{Error, ModelConfig, Result, Tokenizer, write_atomically};
@@ -74,8 +74,9 @@ pub(crate) struct RunFolder {
     path: PathBuf,
     config: RunConfig,
     tokenizer: Tokenizer,
-    /// Open for reading too: if its name is gone or another file has it, this is where the lines still are.
     log: File,
+    /// All that the log has to hold, some 150 bytes a step: its file may be deleted, replaced or emptied.
+    lines: Vec<u8>,
     /// Dropped last.
     lock: Lock,
 }
@@ -151,17 +152,15 @@ impl RunFolder {
         let options = TrainOptions { out: PathBuf::new(), ..config.options };
         let config = RunConfig { options, ..config };
         tokenizer.save(path.join("tokenizer.json"))?;
-        let lines = read_log(&path)?;
         let file = path.join("log.jsonl");
-        write_atomically(&file, |w| {
-            lines.iter().filter(|line| line.step <= step).try_for_each(|line| {
-                serde_json::to_writer(&mut *w, line)?;
-                w.write_all(b"\n")
-            })
-        })?;
+        let mut lines = Vec::new();
+        for line in read_log(&path)?.iter().filter(|line| line.step <= step) {
+            push_line(&mut lines, line).map_err(Error::io("write", &file))?;
+        }
+        write_atomically(&file, |w| w.write_all(&lines))?;
         write_config(&path, &config)?;
         let log = open_log(&file)?;
-        Ok(Self { path, config, tokenizer, log, lock })
+        Ok(Self { path, config, tokenizer, log, lines, lock })
     }
 
     /// Writes again what is no longer there, or no longer what this trainer wrote: a run that goes on must end as one that
@@ -170,18 +169,15 @@ impl RunFolder {
     /// # Errors
     /// [`Error::Io`]; [`Error::Run`] if the folder was removed and another trainer has begun in a new one.
     pub(crate) fn mend(&mut self) -> Result<()> {
-        let Self { path, config, tokenizer, log, lock } = self;
+        let Self { path, config, tokenizer, log, lines, lock } = self;
         fs::create_dir_all(&*path).map_err(Error::io("create", &*path))?;
         lock.renew()?;
         if !Tokenizer::load(&*path).is_ok_and(|there| there == *tokenizer) {
             tokenizer.save(path.join("tokenizer.json"))?;
         }
         let file = path.join("log.jsonl");
-        let ours = log.metadata().map_err(Error::io("read", &file))?.len();
-        if !fs::metadata(&file).is_ok_and(|there| there.is_file() && there.len() == ours) {
-            let mut lines = Vec::new();
-            log.rewind().and_then(|()| log.read_to_end(&mut lines)).map_err(Error::io("read", &file))?;
-            write_atomically(&file, |w| w.write_all(&lines))?;
+        if !fs::metadata(&file).is_ok_and(|there| there.is_file() && there.len() == lines.len() as u64) {
+            write_atomically(&file, |w| w.write_all(lines))?;
             *log = open_log(&file)?;
         }
         let there = fs::read(path.join("config.json")).ok();
@@ -200,9 +196,10 @@ impl RunFolder {
     /// Adds a line to the log.
     pub(crate) fn log(&mut self, line: &LogLine) -> Result<()> {
         let path = self.path.join("log.jsonl");
-        let mut text = serde_json::to_vec(line).map_err(|error| fault(&path, error.to_string()))?;
-        text.push(b'\n');
-        self.log.write_all(&text).map_err(Error::io("write", path))
+        let before = self.lines.len();
+        let written =
+            push_line(&mut self.lines, line).and_then(|()| self.log.write_all(&self.lines[before..]));
+        written.map_err(Error::io("write", path))
     }
 
     /// Removes all checkpoints but the newest, and the newest sound one.
@@ -259,8 +256,14 @@ fn check_empty(path: &Path) -> Result<()> {
     Ok(())
 }
 
+fn push_line(lines: &mut Vec<u8>, line: &LogLine) -> io::Result<()> {
+    serde_json::to_writer(&mut *lines, line)?;
+    lines.push(b'\n');
+    Ok(())
+}
+
 fn open_log(file: &Path) -> Result<File> {
-    OpenOptions::new().read(true).append(true).open(file).map_err(Error::io("open", file))
+    OpenOptions::new().append(true).open(file).map_err(Error::io("open", file))
 }
 
 /// The lines of a run's log, in order; none if there is no log. A last line that a crash cut off is left out.
@@ -420,11 +423,13 @@ mod tests {
         let path = folder.path().join("run");
         let mut run = create(&path);
         let mut step = 0;
-        let removals: [&dyn Fn(); 6] = [
+        let removals: [&dyn Fn(); 7] = [
             &|| fs::remove_file(path.join("config.json")).expect("config.json"),
             &|| fs::write(path.join("config.json"), "").expect("config.json"),
             &|| fs::remove_file(path.join("tokenizer.json")).expect("tokenizer.json"),
             &|| fs::remove_file(path.join("log.jsonl")).expect("log.jsonl"),
+            // In place: it stays the file that the trainer has open.
+            &|| fs::write(path.join("log.jsonl"), "").expect("log.jsonl"),
             &|| {
                 fs::remove_file(path.join("log.jsonl")).expect("log.jsonl");
                 fs::write(path.join("log.jsonl"), "another").expect("another file");
