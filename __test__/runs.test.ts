@@ -106,10 +106,20 @@ describe('a run', async () => {
     expect(command).toBe(`rwkv train --resume ${out} --learning-rate 0.15`)
     const model = await rwkv('eval', out, '--data', data, '--json')
     expect(objects(model.out)[0].loss).toBeLessThan(10)
+    // A wrong command line changes nothing.
+    const before = [await readdir(out), await readFile(join(out, 'log.jsonl'))]
+    const wrong = await rwkv('train', '--resume', out, '--n-layer', 9)
+    expect(wrong).toMatchObject({
+      code: 2,
+      err: expect.stringContaining('--n-layer cannot change when a run goes on: it is 2'),
+    })
+    expect([await readdir(out), await readFile(join(out, 'log.jsonl'))]).toEqual(before)
     const changes = ['--learning-rate', 0.001, '--weight-decay', 0.1, '--max-steps', 30]
     const resumed = await rwkv('train', '--resume', out, ...changes)
     expect(resumed.out).toMatch(
-      new RegExp(`checkpoint-\\d+ was worse than guessing, .*\ngoing on after step ${step}\n`),
+      new RegExp(
+        `all checkpoints after step ${step}, up to checkpoint-\\d+, were worse .*\ngoing on after step ${step}\n`,
+      ),
     )
     expect(resumed.code).toBe(0)
   })
@@ -196,6 +206,19 @@ describe.skipIf(process.platform === 'win32')('a text', async () => {
     const training = rwkv('train', '--data', pipe, '--out', out, ...shape, '--max-steps', 2, '--json')
     await writeFile(pipe, text)
     expect(objects((await training).out)[0]).toMatchObject({ trainTokens: Math.floor(text.length * 0.9) })
+
+    // Nothing to name a run after, and nothing to go on from by itself.
+    for (const resume of [[], ['--resume']])
+      expect(await rwkv('train', '--data', pipe, ...resume)).toMatchObject({
+        code: 2,
+        err: expect.stringContaining(`--out is missing: ${pipe} is a pipe`),
+      })
+    const stopped = start('train', '--data', pipe, '--out', join(folder, 'stopped'), ...shape)
+    await writeFile(pipe, text)
+    await stopped.heard('step ')
+    stopped.child.kill('SIGINT')
+    await stopped.ended
+    await stopped.heard(`rwkv train --resume ${join(folder, 'stopped')} --data FILE\n`)
 
     for (const [path, what] of [
       ['/dev/zero', 'a device'],

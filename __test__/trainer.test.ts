@@ -1,6 +1,6 @@
 import { chmod, mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { beforeAll, describe, expect, it } from 'vitest'
+import { beforeAll, describe, expect, it, vi } from 'vitest'
 import { Model, Trainer, type TrainOptions } from '../src/index.js'
 import { temporaryFolder, text, tiny, trainTiny, writeText } from './tiny.js'
 
@@ -75,6 +75,35 @@ describe('Trainer', async () => {
     expect(trainer.isDone).toBe(true)
     expect(await readdir(join(folder, 'steps'))).not.toContain('model.bin')
     await expect(trainer.step()).rejects.toMatchObject({ code: 'INVALID_OPTION' })
+  })
+
+  it('saves without a sample in the report, and in a loop without one once it is stopped', async () => {
+    const controller = new AbortController()
+    await using trainer = await create('quick', { checkpointInterval: 1, signal: controller.signal })
+    await trainer.step()
+    const report = () => readFile(join(folder, 'quick/report.html'), 'utf8')
+    await trainer.save()
+    const withSample = (await report()).length
+    const sample = vi.spyOn(trainer, 'sample')
+    await trainer.save({ sample: false })
+    expect(sample).not.toHaveBeenCalled()
+    const without = (await report()).length
+    expect(without).toBeLessThan(withSample)
+
+    // Stopped while the sample of a save in the loop is written.
+    await writeFile(join(folder, 'quick/report.html'), '')
+    sample.mockImplementation(async options => {
+      controller.abort()
+      options?.signal?.throwIfAborted()
+      throw new Error('it was not told')
+    })
+    const loop = (async () => {
+      for await (const _ of trainer);
+    })()
+    await expect(loop).rejects.toMatchObject({ name: 'AbortError' })
+    expect(trainer.steps).toBe(2)
+    expect(await readdir(join(folder, 'quick'))).toContain('checkpoint-2')
+    expect(await report()).toContain('<html')
   })
 
   it('does one thing at a time, and nothing after it was closed', async () => {

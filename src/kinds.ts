@@ -84,6 +84,7 @@ export function required<T>(of: Kind<T>): Kind<T> {
 export const count = kind<number>('a whole number, at least 0', value => isCount(value, 0))
 /** As {@link count}, and not 0. */
 export const positive = kind<number>('a whole number, at least 1', value => isCount(value, 1))
+export const boolean = kind<boolean>('true or false', value => typeof value === 'boolean')
 export const number = kind<number>('a number', value => typeof value === 'number')
 export const text = kind<string>('a string', value => typeof value === 'string')
 /** The path of a file or a folder. An empty one would mean the current folder, which nobody has named. */

@@ -150,6 +150,12 @@ export interface SampleOptions extends SamplingOptions {
   signal?: AbortSignal
 }
 
+/** Options of {@link Trainer.save}. */
+export interface SaveOptions {
+  /** Whether `report.html` shows what the model writes. Default: true. */
+  sample?: boolean
+}
+
 /** Options of {@link Trainer.validate}. */
 export interface ValidateOptions {
   /** Stops the validation. */

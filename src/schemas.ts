@@ -1,4 +1,5 @@
 import {
+  boolean,
   callback,
   count,
   number,
@@ -20,6 +21,7 @@ import type {
   QuantizeOptions,
   ResumeOptions,
   SampleOptions,
+  SaveOptions,
   TrainOptions,
   ValidateOptions,
 } from './options.js'
@@ -82,6 +84,7 @@ export const resumeOptions: Schema<ResumeOptions & { signal?: AbortSignal }> = {
   ...signalled,
 }
 export const validateOptions: Schema<ValidateOptions> = watched
+export const saveOptions: Schema<SaveOptions> = { sample: boolean }
 export const sampleOptions: Schema<SampleOptions> = {
   prompt: text,
   maxTokens: positive,

@@ -3,9 +3,9 @@ import { type Cancel, NativeTrainer, type RunInfo } from '#native'
 import { type Controls, cancellable } from './cancel.js'
 import { Pending, Turn } from './internal.js'
 import { argument, options as check, path as pathKind } from './kinds.js'
-import type { ResumeOptions, SampleOptions, TrainOptions, ValidateOptions } from './options.js'
+import type { ResumeOptions, SampleOptions, SaveOptions, TrainOptions, ValidateOptions } from './options.js'
 import { writeReport } from './report/run.js'
-import { resumeOptions, sampleOptions, trainOptions, validateOptions } from './schemas.js'
+import { resumeOptions, sampleOptions, saveOptions, trainOptions, validateOptions } from './schemas.js'
 import { Tokenizer } from './tokenizer.js'
 
 /** What a step did. */
@@ -185,23 +185,40 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
    * Writes a checkpoint to resume from, the model as it is by now to `model.bin`, and `report.html`; {@link saved} says
    * how good the model is. Files of the run that are missing by now are written again.
    *
+   * The checkpoint and the model come first; what the report shows of the model's writing takes a while longer.
+   *
    * @throws {RwkvError} `DIVERGED` if the loss is not finite; `IO`; `RUN` if the folder was removed and another trainer is
    *   at work in a new one.
    */
-  async save(): Promise<void> {
+  async save(options: SaveOptions = {}): Promise<void> {
+    const { sample = true } = check('save()', saveOptions, options)
+    return this.#save(sample, undefined)
+  }
+
+  /** {@link save}; without a sample in the report once the signal is aborted. */
+  async #save(withSample: boolean, signal: AbortSignal | undefined): Promise<void> {
     this.#saved = await this.#work({}, cancel => this.#native.save(cancel))
     const { parameters, isa } = this
-    const sampling = { maxTokens: 400, temperature: 0.8, topP: 0.95, seed: 1 }
     // What a model far above chance writes is noise, if its numbers are finite at all.
-    const sample = this.#saved.isSound
-      ? { prompt: '', text: (await this.sample(sampling)).trim() }
-      : undefined
+    const text = withSample && this.#saved.isSound ? await this.#writing(signal) : undefined
+    const sample = text === undefined ? undefined : { prompt: '', text: text.trim() }
     await writeReport(this.options.out, {
       parameters,
       isa,
       threads: this.options.threads,
       sample,
     })
+  }
+
+  /** A sample for the report; none if the signal is aborted. */
+  async #writing(signal: AbortSignal | undefined): Promise<string | undefined> {
+    const sampling = { maxTokens: 400, temperature: 0.8, topP: 0.95, seed: 1 }
+    try {
+      return await this.sample({ ...sampling, ...(signal && { signal }) })
+    } catch (error) {
+      if (signal?.aborted && error === signal.reason) return undefined
+      throw error
+    }
   }
 
   /**
@@ -214,7 +231,7 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
       const { report, validationDue, checkpointDue } = await this.#step(this.#signal)
       const signal = this.#signal
       const valLoss = validationDue ? await this.validate(signal && { signal }) : undefined
-      if (checkpointDue) await this.save()
+      if (checkpointDue) await this.#save(true, signal)
       yield valLoss === undefined ? report : { ...report, valLoss }
     }
   }

@@ -2,9 +2,10 @@ import { join, relative } from 'node:path'
 import { Smooth } from '../smooth.js'
 import type { Step, Trainer } from '../trainer.js'
 import { lossChart, type Point } from './chart.js'
-import { bytes, clock, count, quote, short } from './format.js'
+import { bytes, clock, count, short } from './format.js'
 import { bar } from './live.js'
 import { type Output, style } from './output.js'
+import { resumeCommand } from './resume.js'
 import { OutputError } from './stdout.js'
 import { tellUnsound } from './unsound.js'
 
@@ -51,7 +52,9 @@ export class Progress {
     )
     const { wentBackFrom } = this.#trainer
     if (wentBackFrom !== undefined)
-      this.#output.line(`checkpoint-${wentBackFrom} was worse than guessing, and is removed`)
+      this.#output.line(
+        `all checkpoints after step ${count(steps)}, up to checkpoint-${wentBackFrom}, were worse than guessing and are removed`,
+      )
     if (steps > 0) this.#output.line(`going on after step ${count(steps)}`)
     else if (wentBackFrom !== undefined) this.#output.line('no checkpoint is better: beginning again')
   }
@@ -136,9 +139,10 @@ export class Progress {
     this.#output.done()
     const { steps } = this.#trainer
     const { out } = this.#trainer.options
-    await this.#trainer.save()
+    // Who asked may end the process soon: no time for a sample.
+    await this.#trainer.save({ sample: false })
     tellUnsound(this.#trainer, this.#output)
-    const goOn = `rwkv train --resume ${quote(out)}`
+    const goOn = resumeCommand(this.#trainer.options)
     this.#output.object({ event: 'interrupted', steps, resume: out })
     this.#output.line(`stopped after step ${steps} and saved it; to go on:`)
     this.#output.line(`  ${goOn}`)

@@ -1,3 +1,5 @@
+import { statSync } from 'node:fs'
+import { readFile } from 'node:fs/promises'
 import { basename, extname, join, resolve } from 'node:path'
 import type { ResumeOptions, TrainOptions } from '../options.js'
 import { Trainer } from '../trainer.js'
@@ -112,7 +114,7 @@ function begin(values: Values<typeof options>, signal: AbortSignal): Promise<Tra
   const tokenizer = oneOf('tokenizer', kind, ['character', 'byte'] as const)
   const settings = { ...rest, ...(precision && { precision }), ...(tokenizer && { tokenizer }), signal }
   const { data } = settings
-  const folder = out ?? (data === undefined ? undefined : join('runs', basename(data, extname(data))))
+  const folder = out ?? (resume || data === undefined ? undefined : folderOf(data))
   if (resume !== undefined) return goOn(resume || folder, out, settings)
   if (data === undefined || folder === undefined)
     throw new UsageError('--data is missing', 'rwkv train --data FILE')
@@ -131,16 +133,32 @@ async function goOn(
     throw new UsageError('--out and --resume name different folders', '--resume alone is enough')
   const said = Object.entries(settings).filter(([name]) => name in fixed)
   const changes = Object.fromEntries(Object.entries(settings).filter(([name]) => !(name in fixed)))
-  const trainer = await Trainer.resume(folder, changes)
-  const options: Record<string, unknown> = { ...trainer.options }
-  const changed = said.find(([name, value]) => options[name] !== value)
-  if (!changed) return trainer
-  trainer.close()
+  // Before the run is touched: to go on with it removes what comes after its last sound checkpoint.
+  const kept = await keptOptions(folder)
+  const changed = said.find(([name, value]) => name in kept && kept[name] !== value)
+  if (!changed) return Trainer.resume(folder, changes)
   const [name] = changed
   throw new UsageError(
-    `--${kebab(name)} cannot change when a run goes on: it is ${options[name]}`,
+    `--${kebab(name)} cannot change when a run goes on: it is ${kept[name]}`,
     'begin a new run for it',
   )
+}
+
+/** The options in a run's config.json; none if there is no such file, which {@link Trainer.resume} then says. */
+async function keptOptions(folder: string): Promise<Record<string, unknown>> {
+  try {
+    const { options } = JSON.parse(await readFile(join(folder, 'config.json'), 'utf8'))
+    return typeof options === 'object' && options !== null ? options : {}
+  } catch {
+    return {}
+  }
+}
+
+/** The folder of a run that is to learn `data`, if none was named. */
+function folderOf(data: string): string {
+  if (statSync(data, { throwIfNoEntry: false })?.isFIFO())
+    throw new UsageError(`--out is missing: ${data} is a pipe, whose name is none for a run`, '--out FOLDER')
+  return join('runs', basename(data, extname(data)))
 }
 
 /** A word that must be one of a few. */

@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { open, rename, rm } from 'node:fs/promises'
+import { basename, dirname, join } from 'node:path'
 import { RwkvError } from '../errors.js'
 
 /**
@@ -8,7 +9,8 @@ import { RwkvError } from '../errors.js'
  * @throws {RwkvError} `IO`, naming the file.
  */
 export async function writeAtomically(path: string, text: string): Promise<void> {
-  const beside = `${path}.${randomBytes(4).toString('hex')}.tmp`
+  // A name that resuming sweeps away, if this process is killed.
+  const beside = join(dirname(path), `.${basename(path)}.${randomBytes(4).toString('hex')}.tmp`)
   try {
     const file = await open(beside, 'wx')
     try {

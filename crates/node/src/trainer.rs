@@ -319,9 +319,9 @@ impl NativeTrainer {
     /// Writes a checkpoint, and the model as it is.
     #[napi(ts_return_type = "Promise<SaveInfo>")]
     pub fn save(&self, cancel: &Cancel) -> std::result::Result<AsyncTask<Job<SaveInfo>>, Thrown> {
-        self.work(cancel, |trainer| {
-            let soundness = trainer.save_checkpoint()?;
-            let wrote_model = trainer.save_model()?;
+        let flag = cancel.flag();
+        self.work(cancel, move |trainer| {
+            let (soundness, wrote_model) = trainer.save_until(flag.raised())?;
             Ok(SaveInfo { val_loss: soundness.val_loss.into(), is_sound: soundness.is_sound, wrote_model })
         })
     }

@@ -74,7 +74,7 @@ impl Manifest {
         }
     }
 
-    /// Whether a run can go on from it. A checkpoint of format 1 is taken to be sound.
+    /// Whether a run can go on from it. One of format 1 does not say; it is measured when a run is resumed from it.
     pub(crate) fn is_sound(&self) -> bool {
         self.soundness.is_none_or(|soundness| soundness.is_sound)
     }

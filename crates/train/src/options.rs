@@ -299,6 +299,17 @@ impl TrainOptions {
 }
 
 impl ResumeOptions {
+    /// Refuses fewer steps than the `done` ones.
+    pub(crate) fn check_steps(&self, done: u64) -> Result<()> {
+        match self.max_steps {
+            Some(too_few) if too_few < done => {
+                let problem = format!("at least {done}, the steps that this run has done");
+                Err(Error::option("maxSteps", too_few, problem))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// `options` with these changes. Unless told otherwise, the last learning rate changes in proportion to the highest.
     #[must_use]
     pub fn apply(&self, options: TrainOptions) -> TrainOptions {

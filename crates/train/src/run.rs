@@ -222,12 +222,13 @@ impl RunFolder {
 }
 
 impl Found {
-    /// The checkpoint to go on from: the newest that is sound. None if there is none.
+    /// The checkpoint to go on from: the newest before the step `before` that is sound or does not say. None if there is
+    /// none.
     ///
     /// # Errors
     /// [`Error::Run`] if a newer one is damaged.
-    pub(crate) fn newest_sound(&self) -> Result<Option<(Manifest, PathBuf)>> {
-        for (_, path) in checkpoints(&self.path)?.into_iter().rev() {
+    pub(crate) fn newest_sound(&self, before: u64) -> Result<Option<(Manifest, PathBuf)>> {
+        for (_, path) in checkpoints(&self.path)?.into_iter().rev().filter(|&(step, _)| step < before) {
             let manifest = checkpoint::read_manifest(&path)?;
             if manifest.is_sound() {
                 return Ok(Some((manifest, path)));

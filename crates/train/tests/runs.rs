@@ -419,6 +419,12 @@ fn what_takes_long_ends_when_its_flag_is_set() {
     ];
     let codes = errors.map(|error| error.code());
     assert_eq!(codes, ["ABORTED", "ABORTED", "ABORTED", "ABORTED", "RUN"]);
+    // A save measures the model first, unless it knows how good that is.
+    assert_eq!(trainer.save_until(&set).expect_err("a measuring").code(), "ABORTED");
+    assert!(checkpoints(&place).is_empty());
+    trainer.soundness().expect("a loss");
+    assert!(trainer.save_until(&set).expect("a checkpoint").1);
+    assert_eq!(checkpoints(&place), [0]);
     assert!(trainer.steps() == 0 && !place.path("other").exists());
 
     // A sample that would never end, nor ever read its prompt.

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rwkv::model::Network;
 use rwkv::{Decoder, Error, Result, Sampler, SamplerOptions};
 use rwkv_kernels::Precision;
 
 use super::Trainer;
 use crate::data::{Dataset, adjoining_windows};
+use crate::options::TrainOptions;
 use crate::run::LogLine;
-use crate::tape::Until;
+use crate::tape::{Tape, Until};
 
 /// Tokens of a prompt between two looks at the flag.
 const STRETCH: usize = 64;
@@ -43,29 +45,9 @@ impl Trainer {
         part: fn(&Dataset) -> &[u32],
         most: usize,
         stop: &AtomicBool,
-        mut progress: impl FnMut(f64),
+        progress: impl FnMut(f64),
     ) -> Result<f32> {
-        let tokens = part(&self.data);
-        let (len, count) = adjoining_windows(tokens.len(), self.options.ctx_len);
-        let total = len * count.min(most);
-        let (mut sum, mut done) = (0.0, 0);
-        let training = self.tape.compute_on(Arc::new(self.tape.cpu().with_precision(Precision::F32)));
-        let mut result = Ok(());
-        while done < total && result.is_ok() {
-            // Passes as large as a training step's, so that they use its buffers.
-            let end = total.min(done + len * self.options.batch_size);
-            let (inputs, targets) = (&tokens[done..end], &tokens[done + 1..=end]);
-            self.tape.begin(inputs, len);
-            let mut tape = Until::new(&mut self.tape, || stop.load(Ordering::Relaxed));
-            let logits = self.network.forward(&mut tape);
-            result = tape.cross_entropy(logits, targets).map(|loss| {
-                sum += f64::from(loss) * (end - done) as f64;
-                done = end;
-                progress(done as f64 / total as f64);
-            });
-        }
-        self.tape.compute_on(training);
-        result.map(|()| (sum / total as f64) as f32)
+        mean_loss(&mut self.tape, &self.network, part(&self.data), &self.options, most, stop, progress)
     }
 
     /// What the model writes after `prompt`: `n_tokens` tokens. Without a prompt it goes on from a line break, or from
@@ -106,4 +88,39 @@ impl Trainer {
         }
         Ok(text + &decoder.finish())
     }
+}
+
+/// Mean loss of the model on `tape` over the first `most` windows of `tokens`, in nats a token.
+///
+/// # Errors
+/// [`Error::Aborted`] soon after `stop` is set.
+pub(super) fn mean_loss(
+    tape: &mut Tape,
+    network: &Network,
+    tokens: &[u32],
+    options: &TrainOptions,
+    most: usize,
+    stop: &AtomicBool,
+    mut progress: impl FnMut(f64),
+) -> Result<f32> {
+    let (len, count) = adjoining_windows(tokens.len(), options.ctx_len);
+    let total = len * count.min(most);
+    let (mut sum, mut done) = (0.0, 0);
+    let training = tape.compute_on(Arc::new(tape.cpu().with_precision(Precision::F32)));
+    let mut result = Ok(());
+    while done < total && result.is_ok() {
+        // Passes as large as a training step's, so that they use its buffers.
+        let end = total.min(done + len * options.batch_size);
+        let (inputs, targets) = (&tokens[done..end], &tokens[done + 1..=end]);
+        tape.begin(inputs, len);
+        let mut until = Until::new(&mut *tape, || stop.load(Ordering::Relaxed));
+        let logits = network.forward(&mut until);
+        result = until.cross_entropy(logits, targets).map(|loss| {
+            sum += f64::from(loss) * (end - done) as f64;
+            done = end;
+            progress(done as f64 / total as f64);
+        });
+    }
+    tape.compute_on(training);
+    result.map(|()| (sum / total as f64) as f32)
 }

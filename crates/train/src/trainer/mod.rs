@@ -135,32 +135,51 @@ impl Trainer {
         let (model, tokenizer) = (found.config.model, found.tokenizer.clone());
         let network = Network::new(&model);
         let newest = found.newest_step()?;
-        let checkpoint = found.newest_sound()?;
-        let checkpoint =
-            checkpoint.map(|(manifest, path)| checkpoint::read(&path, manifest, &network.1)).transpose()?;
-        if let Some(Checkpoint { manifest, .. }) = &checkpoint {
-            if manifest.model != model || manifest.options.model(model.n_vocab) != model {
-                return Err(fault(out, "its checkpoint is of another model than its config.json"));
+        let (mut before, mut text) = (u64::MAX, None);
+        let (checkpoint, options, data, cpu) = loop {
+            let checkpoint = found.newest_sound(before)?;
+            let checkpoint = checkpoint
+                .map(|(manifest, path)| checkpoint::read(&path, manifest, &network.1))
+                .transpose()?;
+            let mut options = found.config.options.clone();
+            if let Some(Checkpoint { manifest, .. }) = &checkpoint {
+                if manifest.model != model || manifest.options.model(model.n_vocab) != model {
+                    return Err(fault(out, "its checkpoint is of another model than its config.json"));
+                }
+                options = manifest.options.clone();
             }
-            found.config.options = manifest.options.clone();
-        }
+            let mut options = changes.apply(TrainOptions { out: out.to_owned(), ..options.resolved() });
+            let step = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.manifest.step);
+            // One that does not say whether it is sound may be passed over.
+            let unknown = checkpoint.as_ref().filter(|checkpoint| checkpoint.manifest.soundness.is_none());
+            if let (None, Some(too_few)) = (unknown, changes.max_steps.filter(|&max_steps| max_steps < step))
+            {
+                let problem = format!("at least {step}, the steps that this run has done");
+                return Err(Error::option("maxSteps", too_few, problem));
+            }
+            options.validate()?;
+            // Once: it may come through a pipe.
+            let data = match text.take() {
+                Some(data) => data,
+                None => {
+                    let crc32 = found.config.data_crc32;
+                    Dataset::read_again(&options.data, &tokenizer, options.ctx_len, crc32, stop)?
+                }
+            };
+            options.check_memory(tokenizer.n_vocab())?;
+            options.data = std::path::absolute(&options.data).map_err(Error::io("find", &options.data))?;
+            let cpu = Arc::new(options.start_cpu()?);
+            if let Some(Checkpoint { params, .. }) = unknown {
+                let mut tape = Tape::new(Arc::clone(&cpu), &network.1, params.clone());
+                if !save::is_sound(&mut tape, &network.0, &data, &options, model.n_vocab, stop)? {
+                    (before, text) = (step, Some(data));
+                    continue;
+                }
+                changes.check_steps(step)?;
+            }
+            break (checkpoint, options, data, cpu);
+        };
         let step = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.manifest.step);
-        if let Some(too_few) = changes.max_steps.filter(|&max_steps| max_steps < step) {
-            return Err(Error::option(
-                "maxSteps",
-                too_few,
-                format!("at least {step}, the steps that this run has done"),
-            ));
-        }
-        let options = TrainOptions { out: out.to_owned(), ..found.config.options.resolved() };
-        let mut options = changes.apply(options);
-        options.validate()?;
-        let crc32 = found.config.data_crc32;
-        let data = Dataset::read_again(&options.data, &tokenizer, options.ctx_len, crc32, stop)?;
-        options.check_memory(tokenizer.n_vocab())?;
-        options.data = std::path::absolute(&options.data).map_err(Error::io("find", &options.data))?;
-        let cpu = Arc::new(options.start_cpu()?);
-
         found.config.options = TrainOptions { threads: None, ..options.clone() };
         let run = RunFolder::resume(found, step)?;
         let mut trainer = Self::assemble(options, network, (data, tokenizer), run, cpu, checkpoint);
@@ -413,6 +432,38 @@ fn schedule(options: &TrainOptions) -> Schedule {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_checkpoint_that_does_not_say_whether_it_is_sound_is_measured() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (book, out) = (folder.path().join("book.txt"), folder.path().join("run"));
+        std::fs::write(&book, "tick tock ".repeat(60)).expect("a text");
+        let options = TrainOptions {
+            n_layer: 1,
+            n_embd: 16,
+            ctx_len: 12,
+            batch_size: 2,
+            threads: Some(1),
+            ..TrainOptions::new(&book, &out)
+        };
+        let trainer = Trainer::create(&options).expect("a run");
+        // The step of each, and what its parameters are multiplied by: sound, far above chance, no numbers.
+        for (step, factor) in [(3, 1.0), (4, 1e3), (5, f32::NAN)] {
+            let soundness = Soundness { val_loss: 1.0, is_sound: true };
+            let (crc32, model) = (trainer.data.crc32(), trainer.config);
+            let mut manifest =
+                checkpoint::Manifest::new(step, model, trainer.options.clone(), crc32, 0.0, soundness);
+            (manifest.format, manifest.soundness) = (1, None);
+            let params = trainer.params().iter().map(|values| values.iter().map(|x| x * factor).collect());
+            let params: Vec<Vec<f32>> = params.collect();
+            let (means, squares) = trainer.optimizer.moments();
+            checkpoint::write(&out, manifest, [&params, means, squares]).expect("a checkpoint");
+        }
+        drop(trainer);
+        let trainer = Trainer::resume(&out, &ResumeOptions::default()).expect("the run");
+        assert_eq!((trainer.steps(), trainer.went_back_from()), (3, Some(5)));
+        assert!(!out.join("checkpoint-4").exists());
+    }
 
     #[test]
     fn a_step_can_be_stopped_at_every_look_and_leaves_no_trace() {

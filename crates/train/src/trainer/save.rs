@@ -2,13 +2,16 @@
 
 use std::sync::atomic::AtomicBool;
 
+use rwkv::model::Network;
 use rwkv::{DataType, Result, write_model};
 use serde::{Deserialize, Serialize};
 
 use super::Trainer;
+use super::measure::mean_loss;
 use crate::checkpoint::{self, Manifest};
 use crate::data::Dataset;
 use crate::options::TrainOptions;
+use crate::tape::Tape;
 
 /// Tokens, or one window if that is longer, which tell a sound model from one that is not.
 const TOKENS: usize = 2048;
@@ -39,13 +42,30 @@ impl Trainer {
     pub fn save_checkpoint(&mut self) -> Result<Soundness> {
         let soundness = self.soundness()?;
         self.run.mend()?;
+        self.write_checkpoint(soundness)?;
+        Ok(soundness)
+    }
+
+    /// [`save_checkpoint`](Self::save_checkpoint) and [`save_model`](Self::save_model), with a flag for the measuring that
+    /// comes first. Returns whether the model is sound, and whether it was written.
+    ///
+    /// # Errors
+    /// [`Error::Aborted`](rwkv::Error::Aborted) soon after `stop` is set, if the model is not measured by then: nothing is
+    /// written. Otherwise as [`save_checkpoint`](Self::save_checkpoint).
+    pub fn save_until(&mut self, stop: &AtomicBool) -> Result<(Soundness, bool)> {
+        let soundness = self.soundness_until(stop)?;
+        self.run.mend()?;
+        self.write_checkpoint(soundness)?;
+        Ok((soundness, self.write_model(soundness)?))
+    }
+
+    fn write_checkpoint(&self, soundness: Soundness) -> Result<()> {
         let options = TrainOptions { threads: None, ..self.options.clone() };
         let (crc32, seconds) = (self.data.crc32(), self.seconds);
         let manifest = Manifest::new(self.step, self.config, options, crc32, seconds, soundness);
         let (means, squares) = self.optimizer.moments();
         checkpoint::write(self.run.path(), manifest, [self.tape.params(), means, squares])?;
-        self.run.prune()?;
-        Ok(soundness)
+        self.run.prune()
     }
 
     /// Writes `model.bin`, which inference reads, unless the model is not sound and would replace another. Returns
@@ -56,6 +76,10 @@ impl Trainer {
     pub fn save_model(&mut self) -> Result<bool> {
         let soundness = self.soundness()?;
         self.run.mend()?;
+        self.write_model(soundness)
+    }
+
+    fn write_model(&self, soundness: Soundness) -> Result<bool> {
         let path = self.run.path().join("model.bin");
         let is_written = soundness.is_sound || !path.exists();
         if is_written {
@@ -69,26 +93,65 @@ impl Trainer {
     /// # Errors
     /// [`Error::Diverged`](rwkv::Error::Diverged) if its loss is not even finite.
     pub fn soundness(&mut self) -> Result<Soundness> {
+        self.soundness_until(&AtomicBool::new(false))
+    }
+
+    fn soundness_until(&mut self, stop: &AtomicBool) -> Result<Soundness> {
         self.check_not_diverged()?;
         if let Some(known) = self.soundness {
             return Ok(known);
         }
         let val_loss = match self.val_loss {
             Some(known) => known,
-            None => self.loss_of_a_few(Dataset::validation)?,
+            None => self.loss_of_a_few(Dataset::validation, stop)?,
         };
         if !val_loss.is_finite() {
             return Err(self.diverge(self.step, val_loss));
         }
-        let most = (self.config.n_vocab as f32).ln() + 1.0;
-        let is_sound = val_loss <= most || self.loss_of_a_few(Dataset::train)? <= most;
+        let most = most(self.config.n_vocab);
+        let is_sound = val_loss <= most || self.loss_of_a_few(Dataset::train, stop)? <= most;
         let soundness = Soundness { val_loss, is_sound };
         self.soundness = Some(soundness);
         Ok(soundness)
     }
 
-    fn loss_of_a_few(&mut self, part: fn(&Dataset) -> &[u32]) -> Result<f32> {
-        let windows = (TOKENS / self.options.ctx_len).clamp(1, self.options.batch_size);
-        self.mean_loss(part, windows, &AtomicBool::new(false), |_| ())
+    fn loss_of_a_few(&mut self, part: fn(&Dataset) -> &[u32], stop: &AtomicBool) -> Result<f32> {
+        loss_of_a_few(&mut self.tape, &self.network, part(&self.data), &self.options, stop)
     }
+}
+
+fn loss_of_a_few(
+    tape: &mut Tape,
+    network: &Network,
+    tokens: &[u32],
+    options: &TrainOptions,
+    stop: &AtomicBool,
+) -> Result<f32> {
+    let windows = (TOKENS / options.ctx_len).clamp(1, options.batch_size);
+    mean_loss(tape, network, tokens, options, windows, stop, |_| ())
+}
+
+/// Whether a model is sound whose checkpoint does not say: see [`Soundness`].
+///
+/// # Errors
+/// [`Error::Aborted`](rwkv::Error::Aborted) soon after `stop` is set.
+pub(super) fn is_sound(
+    tape: &mut Tape,
+    network: &Network,
+    data: &Dataset,
+    options: &TrainOptions,
+    n_vocab: usize,
+    stop: &AtomicBool,
+) -> Result<bool> {
+    if !tape.params().iter().flatten().all(|value| value.is_finite()) {
+        return Ok(false);
+    }
+    let most = most(n_vocab);
+    Ok(loss_of_a_few(tape, network, data.validation(), options, stop)? <= most
+        || loss_of_a_few(tape, network, data.train(), options, stop)? <= most)
+}
+
+/// The loss of guessing, and one nat more.
+fn most(n_vocab: usize) -> f32 {
+    (n_vocab as f32).ln() + 1.0
 }
