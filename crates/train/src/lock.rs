@@ -268,8 +268,8 @@ mod tests {
         let run = folder.path();
         let mut lock = Lock::take(run).expect("the lock");
         // A lock given up and taken again would be another handle, at its file's beginning.
-        let at = |lock: &Lock| (&*lock.file.as_ref().expect("held")).stream_position().expect("a place");
-        (&*lock.file.as_ref().expect("held")).seek(SeekFrom::Start(7)).expect("a place");
+        let at = |lock: &Lock| lock.file.as_ref().expect("held").stream_position().expect("a place");
+        lock.file.as_ref().expect("held").seek(SeekFrom::Start(7)).expect("a place");
         fs::remove_file(Holder::path(run)).expect("the description");
         lock.renew().expect("still held");
         assert_eq!((Holder::read(run).as_ref(), at(&lock)), (Some(&lock.holder), 7));

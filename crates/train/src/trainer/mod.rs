@@ -159,12 +159,11 @@ impl Trainer {
             }
             options.validate()?;
             // Once: it may come through a pipe.
-            let data = match text.take() {
-                Some(data) => data,
-                None => {
-                    let crc32 = found.config.data_crc32;
-                    Dataset::read_again(&options.data, &tokenizer, options.ctx_len, crc32, stop)?
-                }
+            let data = if let Some(data) = text.take() {
+                data
+            } else {
+                let crc32 = found.config.data_crc32;
+                Dataset::read_again(&options.data, &tokenizer, options.ctx_len, crc32, stop)?
             };
             options.check_memory(tokenizer.n_vocab())?;
             options.data = std::path::absolute(&options.data).map_err(Error::io("find", &options.data))?;
