@@ -2,7 +2,16 @@ import { cp, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { Cancel, NativeModel, NativeTokenizer, NativeTrainer, quantize as nativeQuantize } from '#native'
-import { Model, quantize, RwkvError, type Session, State, Tokenizer, Trainer } from '../src/index.js'
+import {
+  Model,
+  type Progress,
+  quantize,
+  RwkvError,
+  type Session,
+  State,
+  Tokenizer,
+  Trainer,
+} from '../src/index.js'
 import { collect, temporaryFolder, text, tiny, trainTiny, writeText } from './tiny.js'
 
 /** What programs without types pass. */
@@ -202,7 +211,7 @@ describe('the binding itself', () => {
   })
 })
 
-describe('a callback that throws', async () => {
+describe('a callback of progress', async () => {
   const folder = await temporaryFolder()
   const long = join(folder, 'long.txt')
   let model: Model
@@ -221,7 +230,7 @@ describe('a callback that throws', async () => {
       },
     ],
     ['in a promise', (error: Error) => () => Promise.reject(error)],
-  ])('%s, rejects its call with what it threw', async (how, failing) => {
+  ])('that throws, %s, rejects its call with what it threw', async (how, failing) => {
     // A code, as the errors of Node have, must not make it one of ours.
     const error = Object.assign(new Error('mine'), { code: 'ENOENT' })
     const onProgress = wrong(failing(error))
@@ -246,5 +255,30 @@ describe('a callback that throws', async () => {
     await model.evaluate(long, { onProgress })
     expect({ running, most }).toEqual({ running: 0, most: 1 })
     expect(calls).toBeGreaterThan(0)
+  })
+
+  it('is not waited for once the signal is aborted: what is done counts', async () => {
+    const data = await writeText(folder)
+    const controller = new AbortController()
+    const onProgress = wrong(({ done, total }: Progress) => {
+      // Only the last report comes when all is done.
+      if (done < total) return
+      setTimeout(() => controller.abort(), 10)
+      return new Promise(() => {})
+    })
+    const { tokens } = await model.evaluate(data, { signal: controller.signal, onProgress })
+    expect(tokens).toBe(text.length - 1)
+  })
+
+  it('is not waited for once the model is closed', async () => {
+    const data = await writeText(folder)
+    const own = await Model.load(model.path, { threads: 1 })
+    const onProgress = wrong(({ done, total }: Progress) => {
+      if (done < total) return
+      setTimeout(() => own.close(), 10)
+      return new Promise(() => {})
+    })
+    expect((await own.evaluate(data, { onProgress })).tokens).toBe(text.length - 1)
+    await own[Symbol.asyncDispose]()
   })
 })

@@ -121,7 +121,10 @@ export class Model implements Disposable, AsyncDisposable {
     argument('path', pathKind, path)
     const { ctxLen, ...controls } = check('evaluate()', evaluateOptions, options)
     const tokenizer = this.tokenizer[native]
-    const work = cancellable(controls, cancel => this.#native.evaluate(path, tokenizer, ctxLen, cancel))
+    const { closing } = this.#pending
+    const work = cancellable({ ...controls, closing }, cancel =>
+      this.#native.evaluate(path, tokenizer, ctxLen, cancel),
+    )
     return this.#pending.track(work)
   }
 
@@ -135,9 +138,9 @@ export class Model implements Disposable, AsyncDisposable {
    */
   async bench(options: BenchOptions = {}): Promise<Bench> {
     const { signal, onProgress, ...what } = check('bench()', benchOptions, options)
-    return this.#pending.track(
-      cancellable({ signal, onProgress }, cancel => this.#native.bench(what, cancel)),
-    )
+    const { closing } = this.#pending
+    const work = cancellable({ signal, onProgress, closing }, cancel => this.#native.bench(what, cancel))
+    return this.#pending.track(work)
   }
 
   /**
@@ -147,6 +150,7 @@ export class Model implements Disposable, AsyncDisposable {
   close(): void {
     this.#isClosed = true
     this.#native.close()
+    this.#pending.close()
   }
 
   /** Whether it was closed. */

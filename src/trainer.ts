@@ -226,6 +226,7 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
   close(): void {
     this.#isClosed = true
     this.#native.close()
+    this.#pending.close()
   }
 
   /** {@link close}, for `using`. */
@@ -240,7 +241,8 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
   }
 
   async #work<T>(controls: Controls, work: (cancel: Cancel) => Promise<T>): Promise<T> {
-    return this.#turn.take(() => this.#pending.track(cancellable(controls, work)))
+    const { closing } = this.#pending
+    return this.#turn.take(() => this.#pending.track(cancellable({ ...controls, closing }, work)))
   }
 
   async #step(signal: AbortSignal | undefined) {
