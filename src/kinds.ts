@@ -99,7 +99,7 @@ export function required<T>(of: Kind<T>): Kind<T> {
 
 /** A whole number that JavaScript holds exactly. Which of them make sense is asked where they are used. */
 export const count = kind<number>('a whole number from 0 to 2^53 − 1', value => isCount(value, 0))
-/** As {@link count}, and not 0. */
+/** As {@link count}, and not 0: for what would be a call that does nothing. */
 export const positive = kind<number>('a whole number from 1 to 2^53 − 1', value => isCount(value, 1))
 export const number = kind<number>('a number', value => typeof value === 'number')
 export const text = kind<string>('a string', value => typeof value === 'string')
