@@ -2,7 +2,16 @@ import { cp, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { Cancel, NativeModel, NativeTokenizer, NativeTrainer, quantize as nativeQuantize } from '#native'
-import { Model, quantize, RwkvError, type Session, State, Tokenizer, Trainer } from '../src/index.js'
+import {
+  Model,
+  type Progress,
+  quantize,
+  RwkvError,
+  type Session,
+  State,
+  Tokenizer,
+  Trainer,
+} from '../src/index.js'
 import { collect, temporaryFolder, text, tiny, trainTiny, writeText } from './tiny.js'
 
 /** What programs without types pass. */
@@ -40,11 +49,29 @@ describe('arguments of every call', async () => {
     [() => Model.load(wrong(Promise.resolve(''))), 'path is of type Promise; it must be a path'],
     [() => Model.load(run, wrong(null)), 'options is null; it must be a plain object'],
     [() => Model.load(run, wrong(2)), 'options is 2; it must be a plain object'],
-    [() => Model.load(run, { threads: wrong('2') }), 'threads is "2"; it must be a whole number, at least 0'],
+    [
+      () => Model.load(run, new (class Settings {})()),
+      'options is an object of class Settings; it must be a plain object',
+    ],
+    [
+      () => Model.load(run, new (class {})()),
+      'options is an object of a class without a name; it must be a plain object',
+    ],
+    [
+      () => Model.load(run, { threads: 1e308 }),
+      'threads is 1e+308; it must be a whole number from 0 to 2^53 − 1',
+    ],
+    [
+      () => Model.load(run, { threads: wrong('2') }),
+      'threads is "2"; it must be a whole number from 0 to 2^53 − 1',
+    ],
     [() => Model.load(run, { signal: wrong({}) }), 'signal is an object; it must be an AbortSignal'],
     [() => Model.load(run, { onProgress: wrong(5) }), 'onProgress is 5; it must be a function'],
     [() => model.evaluate(wrong(undefined)), 'path is undefined; it must be a path'],
-    [() => model.evaluate(data, { ctxLen: 0.5 }), 'ctxLen is 0.5; it must be a whole number, at least 1'],
+    [
+      () => model.evaluate(data, { ctxLen: 0.5 }),
+      'ctxLen is 0.5; it must be a whole number from 1 to 2^53 − 1',
+    ],
     [() => model.bench({ seconds: wrong([]) }), 'seconds is an array; it must be a number'],
     [() => session.eval(wrong(5)), 'tokens is 5; it must be an array of tokens'],
     [() => session.eval(wrong('12')), 'tokens is "12"; it must be an array of tokens'],
@@ -62,7 +89,7 @@ describe('arguments of every call', async () => {
       () => generate({ stop: ['a', ''] }),
       'stop is an array; it must be a string or an array of strings, each of at least one character',
     ],
-    [() => generate({ topK: 2n }), 'topK is a bigint; it must be a whole number, at least 0'],
+    [() => generate({ topK: 2n }), 'topK is a bigint; it must be a whole number from 0 to 2^53 − 1'],
     [() => generate({ topP: Symbol('p') }), 'topP is a symbol; it must be a number'],
     [() => generate({ temperature: null }), 'temperature is null; it must be a number'],
     [() => quantize(run, '', 'Q4_0'), 'output is empty; it must be a path'],
@@ -73,7 +100,7 @@ describe('arguments of every call', async () => {
     [() => Trainer.create(wrong({ data })), 'out is missing; it must be a path'],
     [() => create({ out: '' }), 'out is empty; it must be a path'],
     [() => create({ data: '' }), 'data is empty; it must be a path'],
-    [() => create({ nLayer: '4' }), 'nLayer is "4"; it must be a whole number, at least 0'],
+    [() => create({ nLayer: '4' }), 'nLayer is "4"; it must be a whole number from 0 to 2^53 − 1'],
     [() => create({ tokenizer: 'words' }), 'tokenizer is "words"; it must be character or byte'],
     [() => create({ signal: 'stop' }), 'signal is "stop"; it must be an AbortSignal'],
     [() => Trainer.resume(wrong(undefined)), 'out is undefined; it must be a path'],
@@ -97,7 +124,7 @@ describe('arguments of every call', async () => {
       'threads is 4294967297; it must be from 1 to 1024',
     ],
     [() => create({ learningRate: 1e308 }), 'learningRate is 1e308; it must be more than 0 and at most 1'],
-    [() => create({ nEmbd: 1e308 }), 'nEmbd is 1e+308; it must be a whole number, at least 0'],
+    [() => create({ nEmbd: 1e308 }), 'nEmbd is 1e+308; it must be a whole number from 0 to 2^53 − 1'],
     [() => generate({ topP: 1 + 1e-9 }), 'topP is 1.000000001; it must be above 0 and at most 1'],
   ]
 
@@ -178,7 +205,7 @@ describe('the binding itself', () => {
   it('turns numbers into counts in one place, which names the option', async () => {
     const says = (name: string) => ({
       code: 'INVALID_OPTION',
-      message: expect.stringMatching(`^${name} is .*; it must be a whole number, at least 0$`),
+      message: expect.stringMatching(`^${name} is .*; it must be a whole number from 0 to 2\\^53 − 1$`),
     })
     const folder = await temporaryFolder()
     const run = await trainTiny(folder, { maxSteps: 1 })
@@ -202,7 +229,7 @@ describe('the binding itself', () => {
   })
 })
 
-describe('a callback that throws', async () => {
+describe('a callback of progress', async () => {
   const folder = await temporaryFolder()
   const long = join(folder, 'long.txt')
   let model: Model
@@ -221,7 +248,7 @@ describe('a callback that throws', async () => {
       },
     ],
     ['in a promise', (error: Error) => () => Promise.reject(error)],
-  ])('%s, rejects its call with what it threw', async (how, failing) => {
+  ])('that throws, %s, rejects its call with what it threw', async (how, failing) => {
     // A code, as the errors of Node have, must not make it one of ours.
     const error = Object.assign(new Error('mine'), { code: 'ENOENT' })
     const onProgress = wrong(failing(error))
@@ -246,5 +273,30 @@ describe('a callback that throws', async () => {
     await model.evaluate(long, { onProgress })
     expect({ running, most }).toEqual({ running: 0, most: 1 })
     expect(calls).toBeGreaterThan(0)
+  })
+
+  it('is not waited for once the signal is aborted: what is done counts', async () => {
+    const data = await writeText(folder)
+    const controller = new AbortController()
+    const onProgress = wrong(({ done, total }: Progress) => {
+      // Only the last report comes when all is done.
+      if (done < total) return
+      setTimeout(() => controller.abort(), 10)
+      return new Promise(() => {})
+    })
+    const { tokens } = await model.evaluate(data, { signal: controller.signal, onProgress })
+    expect(tokens).toBe(text.length - 1)
+  })
+
+  it('is not waited for once the model is closed', async () => {
+    const data = await writeText(folder)
+    const own = await Model.load(model.path, { threads: 1 })
+    const onProgress = wrong(({ done, total }: Progress) => {
+      if (done < total) return
+      setTimeout(() => own.close(), 10)
+      return new Promise(() => {})
+    })
+    expect((await own.evaluate(data, { onProgress })).tokens).toBe(text.length - 1)
+    await own[Symbol.asyncDispose]()
   })
 })

@@ -15,6 +15,8 @@ process.once('exit', () => {
 export interface Controls {
   signal?: AbortSignal | undefined
   onProgress?: ((progress: Progress) => void) | undefined
+  /** Aborted when what the work is done with is closed. */
+  closing?: AbortSignal | undefined
 }
 
 /**
@@ -22,10 +24,11 @@ export interface Controls {
  *
  * The signal raises a flag that the work looks at between two pieces of itself. If it stopped for that, the promise
  * rejects with the signal's reason, as `fetch` does; a work that had finished by then still counts as done. A callback
- * that throws stops the work too, and the promise rejects with what it threw.
+ * that throws stops the work too, and the promise rejects with what it threw. Work that is done waits for the callback's
+ * promises, until the signal is aborted or what it worked with is closed.
  */
 export async function cancellable<T>(controls: Controls, work: (cancel: Cancel) => Promise<T>): Promise<T> {
-  const { signal, onProgress } = controls
+  const { signal, onProgress, closing } = controls
   signal?.throwIfAborted()
   const cancel = new Cancel()
   const raise = () => cancel.raise()
@@ -35,19 +38,34 @@ export async function cancellable<T>(controls: Controls, work: (cancel: Cancel) 
   underWay.add(cancel)
   try {
     const result = await work(cancel)
-    await reports?.finish()
+    await reports?.finish(signal, closing)
     return result
   } catch (error) {
     if (reports?.failure) throw reports.failure.error
     if (!isAborted(error)) throw toRwkvError(error)
     if (signal?.aborted) throw signal.reason
-    // Nobody else raises the flag but `close()`.
+    // The flag was raised by `close()`: by nothing else, except where a process ends and nobody hears of it.
     throw new RwkvError('CLOSED', 'it was closed while at work')
   } finally {
     underWay.delete(cancel)
     clearInterval(timer)
     signal?.removeEventListener('abort', raise)
   }
+}
+
+/** Waits for a promise that does not reject, but no longer than until one of the signals is aborted. */
+async function orAborted(
+  wait: Promise<void> | undefined,
+  signals: readonly (AbortSignal | undefined)[],
+): Promise<void> {
+  if (!wait || signals.some(signal => signal?.aborted)) return
+  let stop = () => {}
+  const stopped = new Promise<void>(resolve => {
+    stop = resolve
+  })
+  for (const signal of signals) signal?.addEventListener('abort', stop, { once: true })
+  await Promise.race([wait, stopped])
+  for (const signal of signals) signal?.removeEventListener('abort', stop)
 }
 
 /** Tells a callback how far work is. If the callback fails, at once or in a promise that it returns, the work is stopped. */
@@ -82,11 +100,14 @@ class Reports {
     }
   }
 
-  /** Reports the end, and throws if any of the reports failed. */
-  async finish(): Promise<void> {
-    await this.#earlier
+  /**
+   * Reports the end, once the callback is done with the earlier report, and throws if any of the reports failed. It waits for
+   * the callback until one of the signals is aborted.
+   */
+  async finish(...signals: (AbortSignal | undefined)[]): Promise<void> {
+    await orAborted(this.#earlier, signals)
     this.tell()
-    await this.#earlier
+    await orAborted(this.#earlier, signals)
     if (this.failure) throw this.failure.error
   }
 

@@ -6,6 +6,17 @@ export const native: unique symbol = Symbol('rwkv.native')
 /** Calls that are under way, for a disposal to wait for. */
 export class Pending {
   readonly #calls = new Set<Promise<unknown>>()
+  readonly #closing = new AbortController()
+
+  /** Aborted once what the calls work with is closed. */
+  get closing(): AbortSignal {
+    return this.#closing.signal
+  }
+
+  /** Tells the calls that what they work with is closed. */
+  close(): void {
+    this.#closing.abort()
+  }
 
   /** Remembers a call until it ends. */
   async track<T>(call: Promise<T>): Promise<T> {

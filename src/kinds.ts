@@ -33,7 +33,8 @@ export function argument<T>(name: string, kind: Kind<T>, value: unknown): T {
  *   and one that is missing or of another kind; the message starts with the option's name.
  */
 export function options<T>(call: string, schema: Schema<T>, given: unknown): T {
-  const values: Record<string, unknown> = argument('options', plainObject, given === undefined ? {} : given)
+  const values: unknown = given === undefined ? {} : given
+  if (!plainObject.accepts(values)) throw refusal('options', describeWithClass(values), plainObject.wanted)
   const kinds: Record<string, Kind<unknown>> = schema
   for (const name of Object.keys(values)) {
     if (!Object.hasOwn(kinds, name)) throw unknownOption(name, call, Object.keys(kinds))
@@ -62,6 +63,22 @@ export function describe(value: unknown): string {
   return tag === 'Object' ? 'an object' : `of type ${tag}`
 }
 
+/** As {@link describe}, for what should be a plain object: of one that is not, the class says why. */
+function describeWithClass(value: unknown): string {
+  const found = describe(value)
+  if (found !== 'an object') return found
+  const name: unknown = (value as { constructor?: { name?: unknown } }).constructor?.name
+  return typeof name === 'string' && name !== ''
+    ? `an object of class ${name}`
+    : 'an object of a class without a name'
+}
+
+/** Whether an object's prototype is the `Object.prototype` of any realm, or none. */
+function isPlain(value: object): boolean {
+  const prototype: unknown = Object.getPrototypeOf(value)
+  return prototype === null || Object.getPrototypeOf(prototype) === null
+}
+
 function refusal(name: string, found: string, wanted: string): RwkvError {
   return new RwkvError('INVALID_OPTION', `${name} is ${found}; it must be ${wanted}`)
 }
@@ -81,9 +98,9 @@ export function required<T>(of: Kind<T>): Kind<T> {
 }
 
 /** A whole number that JavaScript holds exactly. Which of them make sense is asked where they are used. */
-export const count = kind<number>('a whole number, at least 0', value => isCount(value, 0))
-/** As {@link count}, and not 0. */
-export const positive = kind<number>('a whole number, at least 1', value => isCount(value, 1))
+export const count = kind<number>('a whole number from 0 to 2^53 − 1', value => isCount(value, 0))
+/** As {@link count}, and not 0: for what would be a call that does nothing. */
+export const positive = kind<number>('a whole number from 1 to 2^53 − 1', value => isCount(value, 1))
 export const boolean = kind<boolean>('true or false', value => typeof value === 'boolean')
 export const number = kind<number>('a number', value => typeof value === 'number')
 export const text = kind<string>('a string', value => typeof value === 'string')
@@ -131,12 +148,10 @@ export function instance<T>(name: string, Native: new (...args: never[]) => unkn
   })
 }
 
-const plainObject = kind<Record<string, unknown>>('a plain object', value => {
-  if (typeof value !== 'object' || value === null) return false
-  // `Object.prototype` of any realm, or none.
-  const prototype: unknown = Object.getPrototypeOf(value)
-  return prototype === null || Object.getPrototypeOf(prototype) === null
-})
+const plainObject = kind<Record<string, unknown>>(
+  'a plain object',
+  value => typeof value === 'object' && value !== null && isPlain(value),
+)
 
 function isCount(value: unknown, least: number): boolean {
   return Number.isSafeInteger(value) && (value as number) >= least

@@ -70,7 +70,8 @@ export class Model implements Disposable, AsyncDisposable {
    *
    * @param path A training run's folder, or a `.bin` file of rwkv.cpp's format. A `tokenizer.json` beside the file is
    *   the model's tokenizer; without one, a model of 256 tokens reads and writes bytes.
-   * @throws {RwkvError} `IO`, `MODEL_FILE`, `UNSUPPORTED`, `TOKENIZER`, `INVALID_OPTION` or `ISA`.
+   * @throws {RwkvError} `IO`, `MODEL_FILE`, `UNSUPPORTED`, `TOKENIZER`, `INVALID_OPTION` or `ISA`; `FILE_CHANGED` if the file is
+   *   written to meanwhile.
    */
   static async load(path: string, options: LoadOptions = {}): Promise<Model> {
     argument('path', pathKind, path)
@@ -115,13 +116,17 @@ export class Model implements Disposable, AsyncDisposable {
    * How well the model predicts a text file: the mean of −ln p(token) over all its tokens.
    *
    * @throws {RwkvError} `IO`, `DATA` for a text of less than two tokens, `INVALID_UTF8`, `UNKNOWN_CHARACTER`,
-   *   `INVALID_OPTION` or `CLOSED`.
+   *   `INVALID_OPTION` or `CLOSED`; `TOKENIZER` if the model has none; `FILE_CHANGED`, `MODEL_FILE` and `NOT_FINITE` as
+   *   {@link Session.eval}.
    */
   async evaluate(path: string, options: EvaluateOptions = {}): Promise<TextLoss> {
     argument('path', pathKind, path)
     const { ctxLen, ...controls } = check('evaluate()', evaluateOptions, options)
     const tokenizer = this.tokenizer[native]
-    const work = cancellable(controls, cancel => this.#native.evaluate(path, tokenizer, ctxLen, cancel))
+    const { closing } = this.#pending
+    const work = cancellable({ ...controls, closing }, cancel =>
+      this.#native.evaluate(path, tokenizer, ctxLen, cancel),
+    )
     return this.#pending.track(work)
   }
 
@@ -131,13 +136,13 @@ export class Model implements Disposable, AsyncDisposable {
    * They are measured in turn, round after round, so that what else the machine does meets all of them alike. It takes all
    * the model's threads.
    *
-   * @throws {RwkvError} `INVALID_OPTION` or `CLOSED`.
+   * @throws {RwkvError} `INVALID_OPTION` or `CLOSED`; `FILE_CHANGED`, `MODEL_FILE` and `NOT_FINITE` as {@link Session.eval}.
    */
   async bench(options: BenchOptions = {}): Promise<Bench> {
     const { signal, onProgress, ...what } = check('bench()', benchOptions, options)
-    return this.#pending.track(
-      cancellable({ signal, onProgress }, cancel => this.#native.bench(what, cancel)),
-    )
+    const { closing } = this.#pending
+    const work = cancellable({ signal, onProgress, closing }, cancel => this.#native.bench(what, cancel))
+    return this.#pending.track(work)
   }
 
   /**
@@ -147,6 +152,7 @@ export class Model implements Disposable, AsyncDisposable {
   close(): void {
     this.#isClosed = true
     this.#native.close()
+    this.#pending.close()
   }
 
   /** Whether it was closed. */

@@ -105,7 +105,8 @@ export interface QuantizeResult {
  * How far something is, in units of its own.
  *
  * An `onProgress` that throws, or returns a promise that rejects, stops the work: the call rejects with that error. If it
- * returns a promise, it is not called again before that is settled, and the call waits for it.
+ * returns a promise, it is not called again before that is settled, and the call waits for it: until its signal is aborted
+ * or what is at work is closed, if the work itself is done by then. Its result counts all the same.
  */
 export interface Progress {
   readonly done: number

@@ -25,7 +25,8 @@ import { quantizeOptions } from './schemas.js'
  * @param input A training run's folder, or a `.bin` file of rwkv.cpp's format.
  * @param output The file to write. It may be there already, but not be the input.
  * @throws {RwkvError} `IO`; `MODEL_FILE` for a damaged file, and for weights that are infinite or no numbers;
- *   `UNSUPPORTED` for a file that is quantized already, and for rows that are no multiple of 32; `INVALID_OPTION` or `ISA`.
+ *   `UNSUPPORTED` for a file that is quantized already, and for rows that are no multiple of 32; `FILE_CHANGED` if
+ *   the input is written to meanwhile; `INVALID_OPTION` or `ISA`.
  */
 export async function quantize(
   input: string,

@@ -51,7 +51,9 @@ export class Session implements Disposable {
    *
    * If it fails or is stopped, the session is as it was before.
    *
-   * @throws {RwkvError} `TOKEN_OUT_OF_RANGE`, `INVALID_OPTION` if there are no tokens, `BUSY` or `CLOSED`.
+   * @throws {RwkvError} `TOKEN_OUT_OF_RANGE`; `INVALID_OPTION` if there are no tokens; `FILE_CHANGED` if the model's file was
+   *   written to; `MODEL_FILE` if a weight is infinite or not a number, and `NOT_FINITE` if a result is; `BUSY` or
+   *   `CLOSED`. The signal's reason, once it is aborted.
    */
   async eval(tokens: ArrayLike<number>, options: PromptOptions = {}): Promise<Float32Array> {
     const ids = toTokens(tokens)
@@ -60,7 +62,11 @@ export class Session implements Disposable {
     return this.#eval(ids, signal)
   }
 
-  /** Reads a text; otherwise as {@link eval}. */
+  /**
+   * Reads a text; otherwise as {@link eval}.
+   *
+   * @throws {RwkvError} `UNKNOWN_CHARACTER`; `TOKENIZER` if the model has none; what {@link eval} throws.
+   */
   async prompt(text: string, options: PromptOptions = {}): Promise<Float32Array> {
     argument('text', textKind, text)
     const { signal } = check('prompt()', promptOptions, options)
@@ -74,7 +80,7 @@ export class Session implements Disposable {
    * The prompt may be empty if the session has read something before. What was written is part of the session's text:
    * a second call goes on from there.
    *
-   * @throws {RwkvError} `UNKNOWN_CHARACTER`, `INVALID_OPTION`, `BUSY` or `CLOSED`, from the loop.
+   * @throws {RwkvError} From the loop, what {@link prompt} throws; `INVALID_OPTION` also for options that make no sense.
    * @example
    * ```ts
    * import { Model } from 'rwkv'
@@ -112,7 +118,12 @@ export class Session implements Disposable {
     }
   }
 
-  /** What the model remembers of the text so far. Setting it goes on from there; the next prompt must not be empty. */
+  /**
+   * What the model remembers of the text so far. Setting it goes on from there; the next prompt must not be empty.
+   *
+   * @throws {RwkvError} `BUSY` or `CLOSED`; to set it also `STATE` for a state of another model, and `INVALID_OPTION` for what
+   *   is no state.
+   */
   get state(): State {
     this.#turn.check()
     return new State(call(() => this.#native.state))

@@ -31,7 +31,8 @@ export class State {
   /**
    * Reads what {@link toBuffer} wrote.
    *
-   * @throws {RwkvError} `STATE` if the bytes are damaged, or were made by another model.
+   * @throws {RwkvError} `STATE` if the bytes are damaged, were made by another model, or hold what is infinite or not a
+   *   number; `CLOSED`; `INVALID_OPTION` for what is no model or no bytes.
    */
   static from(model: Model, buffer: Uint8Array): State {
     argument('model', modelKind, model)

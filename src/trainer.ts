@@ -243,6 +243,7 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
   close(): void {
     this.#isClosed = true
     this.#native.close()
+    this.#pending.close()
   }
 
   /** {@link close}, for `using`. */
@@ -257,7 +258,8 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
   }
 
   async #work<T>(controls: Controls, work: (cancel: Cancel) => Promise<T>): Promise<T> {
-    return this.#turn.take(() => this.#pending.track(cancellable(controls, work)))
+    const { closing } = this.#pending
+    return this.#turn.take(() => this.#pending.track(cancellable({ ...controls, closing }, work)))
   }
 
   async #step(signal: AbortSignal | undefined) {

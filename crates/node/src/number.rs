@@ -15,7 +15,7 @@ const MAX_SAFE: f64 = 9_007_199_254_740_991.0;
 pub(crate) fn whole(name: &'static str, value: Option<f64>) -> Result<Option<u64>> {
     match value {
         Some(value) if !(0.0..=MAX_SAFE).contains(&value) || value.fract() != 0.0 => {
-            Err(Error::option(name, value, "a whole number, at least 0").into())
+            Err(Error::option(name, value, "a whole number from 0 to 2^53 − 1").into())
         }
         value => Ok(value.map(|value| value as u64)),
     }
