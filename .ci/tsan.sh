@@ -21,9 +21,10 @@ target=$machine-unknown-linux-gnu
 export RUSTC_BOOTSTRAP=1 # unstable flags of a stable compiler
 export RUSTFLAGS=-Zsanitizer=thread
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/tsan"
-# Most of the time goes into compiling, and the standard library takes the profile's level too.
-export CARGO_PROFILE_DEV_OPT_LEVEL=0
-export CARGO_PROFILE_DEV_DEBUG=line-tables-only CARGO_PROFILE_DEV_BUILD_OVERRIDE_DEBUG=0
+# Most of the time goes into compiling, and the standard library takes the profile's settings too. Reports name
+# functions without debug information; with RWKV_TSAN_LINES=1 they name lines.
+export CARGO_PROFILE_DEV_OPT_LEVEL=0 CARGO_PROFILE_DEV_CODEGEN_UNITS=8 CARGO_INCREMENTAL=0
+export CARGO_PROFILE_DEV_DEBUG=${RWKV_TSAN_LINES:-0}
 cargo=(cargo)
 
 # Debian's compiler, its library's source, and LLVM's sanitizers for it. Its version goes with the compiler's LLVM.
@@ -68,7 +69,7 @@ symbolizer=$(command -v llvm-symbolizer || command -v addr2line || true)
 export TSAN_OPTIONS="exitcode=66 ${symbolizer:+external_symbolizer_path=$symbolizer}"
 
 run() {
-  "${cargo[@]}" test --quiet --locked -Zbuild-std --target "$target" "$@"
+  "${cargo[@]}" test --quiet --locked -Zbuild-std=std,test -Zbuild-std-features=panic-unwind --target "$target" "$@"
 }
 
 threads=(--manifest-path fuzz/Cargo.toml -p rwkv-threads)

@@ -8,7 +8,10 @@ set -euo pipefail
 cd "$(dirname "$0")"
 
 profile=release
-[ "${1-}" != short ] || profile=short
+if [ "${1-}" = short ]; then
+  profile=short
+  export CXXFLAGS="${CXXFLAGS-} -g0" # libFuzzer's own lines are of no use here
+fi
 if ! command -v "${CXX:-c++}" >/dev/null; then
   echo 'fuzz/build.sh: libFuzzer is compiled from C++, and there is no compiler c++ (Debian, Ubuntu: apt-get install g++)' >&2
   exit 1
