@@ -1,8 +1,9 @@
 //! A training run at one step, on disk: parameters, moments, and where it stands.
 //!
-//! A folder of three files of little-endian f32 in the layout's order, and `checkpoint.json`, which names the step
-//! and holds every file's CRC-32, and says whether the model was sound: see [`Soundness`]. The order of the training texts follows from seed and step, so there is no other random
-//! state to keep. The folder is written under another name and renamed when it is whole.
+//! A folder of three files of little-endian f32 in the layout's order, and `checkpoint.json`, which names the step, holds
+//! every file's CRC-32, and says whether the model was sound: see [`Soundness`]. The order of the windows follows from seed
+//! and step, so there is no other random state to keep. The folder is written under another name and renamed when it is
+//! whole.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};
