@@ -3,7 +3,7 @@
 use arbitrary::{Arbitrary, Unstructured};
 use half::f16;
 use rwkv::model::Network;
-use rwkv::{DataType, ModelConfig, Version};
+use rwkv::{DataType, ModelConfig};
 
 /// The first four bytes of a model file.
 const MAGIC: &[u8; 4] = b"fmgg";
@@ -32,7 +32,7 @@ pub fn sound(config: &ModelConfig, data_type: DataType) -> Vec<u8> {
 
 /// A model of one or two layers; `n_embd` is 32 where weights are in blocks of as many.
 pub fn config(n_vocab: usize, n_embd: usize, n_layer: usize, n_ffn: usize) -> ModelConfig {
-    ModelConfig { version: Version::V4, n_vocab, n_embd, n_layer, n_ffn }
+    ModelConfig { n_ffn, ..ModelConfig::v4(n_vocab, n_embd, n_layer) }
 }
 
 #[derive(Debug, Default, Arbitrary)]

@@ -54,13 +54,13 @@ fn a_bad_weight_anywhere_is_named_at_load_or_at_the_first_pass() {
                 write_model(&path, &CONFIG, &layout, &values, data_type).unwrap();
                 for cpu in every_cpu() {
                     let loaded = Model::load_on(&path, cpu);
-                    assert_eq!(loaded.is_err(), !spec.is_matrix, "{}", spec.name);
+                    assert_eq!(loaded.is_err(), !spec.is_matrix(), "{}", spec.name);
                     let error = loaded.and_then(|model| read(&model)).unwrap_err();
                     names(&error, &spec.name);
                     assert_eq!(error.code(), "MODEL_FILE");
                 }
             }
-            if spec.is_matrix {
+            if spec.is_matrix() {
                 let model = Model::from_parameters(CONFIG, values, cpu(Isa::detect(), 1));
                 let error = read(&model).unwrap_err();
                 names(&error, &spec.name);
@@ -101,7 +101,7 @@ fn a_bad_scale_is_named_in_every_quantized_format() {
         quantize(&path, &small, data_type, &LoadOptions::default(), go_on).unwrap();
         let sound = std::fs::read(&small).unwrap();
         let file = rwkv::ModelFile::open(&small).unwrap();
-        for (index, spec) in specs().iter().enumerate().filter(|(_, spec)| spec.is_matrix) {
+        for (index, spec) in specs().iter().enumerate().filter(|(_, spec)| spec.is_matrix()) {
             let (tensor, data) = file.tensor(index);
             let at = data.as_ptr().addr() - file.tensor(0).1.as_ptr().addr() + 24 + 20 + "emb.weight".len();
             for bad in BAD {

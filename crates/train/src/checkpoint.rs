@@ -228,12 +228,14 @@ fn remove(folder: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use rwkv::params::Initial;
+
     use super::*;
 
     fn layout() -> Layout {
         let mut layout = Layout::default();
-        layout.matrix("m", 2, 3);
-        layout.vector("v", 4);
+        layout.matrix("m", 2, 3, Initial::ZEROS);
+        layout.vector("v", 4, Initial::ZEROS);
         layout
     }
 

@@ -1,8 +1,7 @@
-//! AdamW with RWKV's parameter groups, and clipping by the global norm.
+//! AdamW, and clipping by the global norm.
 //!
-//! `time_decay` learns at twice the rate and `time_first` at three times (BlinkDL's recipe: a channel's memory should
-//! find its length early); weight decay pulls on matrices only. The arithmetic of one element stands in
-//! `rwkv_kernels::adamw`.
+//! Each parameter's declaration says at which multiple of the learning rate it learns, and whether it decays. The
+//! arithmetic of one element stands in `rwkv_kernels::adamw`.
 
 use rwkv::params::{Layout, ParamSpec};
 use rwkv_kernels::{AdamWStep, Cpu, adamw, sum_of_squares};
@@ -40,12 +39,7 @@ struct Group {
 
 impl Group {
     fn of(spec: &ParamSpec) -> Self {
-        let rate = match spec.name.rsplit('.').next() {
-            Some("time_decay") => 2.0,
-            Some("time_first") => 3.0,
-            _ => 1.0,
-        };
-        Self { rate, decay: spec.is_matrix }
+        Self { rate: spec.rate, decay: spec.decays }
     }
 }
 
@@ -119,6 +113,7 @@ pub fn global_norm(cpu: &Cpu, gradients: &[Vec<f32>]) -> f64 {
 mod tests {
     use rwkv::ModelConfig;
     use rwkv::model::Network;
+    use rwkv::params::Initial;
     use rwkv_kernels::Isa;
 
     use super::*;
@@ -140,7 +135,7 @@ mod tests {
             let expected = match spec.name.as_str() {
                 name if name.ends_with("time_decay") => 1.0 - 0.02,
                 name if name.ends_with("time_first") => 1.0 - 0.03,
-                _ if spec.is_matrix => 1.0 - 0.01 * 0.1 - 0.01,
+                _ if spec.is_matrix() => 1.0 - 0.01 * 0.1 - 0.01,
                 _ => 1.0 - 0.01,
             };
             assert!(param.iter().all(|&p| (p - expected).abs() < 1e-5), "{}: {}", spec.name, param[0]);
@@ -150,7 +145,7 @@ mod tests {
     #[test]
     fn a_long_gradient_is_scaled_down_and_a_short_one_is_not() {
         let mut layout = Layout::default();
-        layout.vector("x", 4);
+        layout.vector("x", 4, Initial::ZEROS);
         let cpu = Cpu::new(Isa::Scalar, 1);
         for (gradient, mean) in [(3.0, 0.05), (0.25, 0.025)] {
             let gradients = [vec![gradient; 4]];

@@ -68,7 +68,7 @@ impl Parameters {
         let formats: Vec<_> = (0..n).map(|index| file.tensor(index).0.data_type.format()).collect();
         let quantized = |index: usize| {
             let spec = &layout.specs()[index];
-            if spec.is_matrix { Panels::len(formats[index], spec.rows, spec.cols) } else { None }
+            if spec.is_matrix() { Panels::len(formats[index], spec.rows, spec.cols) } else { None }
         };
         let mut panels = Memory::for_lengths((0..n).filter_map(quantized))
             .map_err(Error::io("take memory for the weights of", file.path()))?;
@@ -80,7 +80,7 @@ impl Parameters {
                 return Err(Error::Aborted);
             }
             kept.push(match quantized(index) {
-                None if spec.is_matrix => Kept::Mapped,
+                None if spec.is_matrix() => Kept::Mapped,
                 None => Kept::Values(finite_vector(&file, index)?),
                 Some(len) => {
                     let (range, into) = panels.take(len);
@@ -166,7 +166,7 @@ impl Parameters {
     /// Bytes that reading all of the parameter at `index` takes. Panels have those of the file; vectors are f32.
     pub(super) fn bytes(&self, index: usize) -> usize {
         let spec = &self.layout.specs()[index];
-        let format = if spec.is_matrix { self.formats[index] } else { Format::F32 };
+        let format = if spec.is_matrix() { self.formats[index] } else { Format::F32 };
         format.row_bytes(spec.cols).map_or(0, |bytes| bytes * spec.rows)
     }
 

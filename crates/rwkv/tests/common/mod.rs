@@ -44,7 +44,7 @@ pub(crate) fn values(config: &ModelConfig, seed: u32) -> Vec<Vec<f32>> {
     };
     let values = layout.specs().iter().map(|spec| {
         let scale =
-            if spec.is_matrix && spec.name != "emb.weight" { (3.0 / spec.cols as f32).sqrt() } else { 1.0 };
+            if spec.is_matrix() && spec.name != "emb.weight" { (3.0 / spec.cols as f32).sqrt() } else { 1.0 };
         (0..spec.len())
             .map(|_| match (spec.stored, spec.name.contains("time_mix"), spec.name.contains("ln")) {
                 (Stored::NegExp, ..) => spec.stored.to_file(3.0 * uniform() - 2.0),

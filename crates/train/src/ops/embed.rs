@@ -32,7 +32,7 @@ impl Embed {
 
 #[cfg(test)]
 mod tests {
-    use rwkv::params::Layout;
+    use rwkv::params::{Initial, Layout};
 
     use super::*;
     use crate::ops::check::Case;
@@ -40,7 +40,7 @@ mod tests {
     #[test]
     fn gradient_with_a_repeated_and_an_absent_token() {
         let mut layout = Layout::default();
-        let table = layout.matrix("emb.weight", 5, 3);
+        let table = layout.matrix("emb.weight", 5, 3, Initial::ZEROS);
         let mut case = Case::new(layout, &[], 2);
         case.tokens = vec![4, 1, 1, 0];
         case.check(|tape, _| vec![Embed::forward(tape, table)]);

@@ -41,7 +41,7 @@ impl LayerNorm {
 
 #[cfg(test)]
 mod tests {
-    use rwkv::params::Layout;
+    use rwkv::params::{Initial, Layout};
 
     use super::*;
     use crate::ops::check::Case;
@@ -49,7 +49,8 @@ mod tests {
     #[test]
     fn gradient() {
         let mut layout = Layout::default();
-        let (weight, bias) = (layout.vector("weight", 7), layout.vector("bias", 7));
+        let (weight, bias) =
+            (layout.vector("weight", 7, Initial::ZEROS), layout.vector("bias", 7, Initial::ZEROS));
         let case = Case::new(layout, &[(4, 7)], 4);
         case.check(|tape, x| vec![LayerNorm::forward(tape, x[0], weight, bias, 1e-5)]);
     }

@@ -81,14 +81,14 @@ impl Lerp {
 
 #[cfg(test)]
 mod tests {
-    use rwkv::params::Layout;
+    use rwkv::params::{Initial, Layout};
 
     use super::*;
     use crate::ops::check::Case;
 
     fn gradient_of<const N: usize>() {
         let mut layout = Layout::default();
-        let mix: [_; N] = from_fn(|i| layout.vector(format!("mix_{i}"), 5));
+        let mix: [_; N] = from_fn(|i| layout.vector(format!("mix_{i}"), 5, Initial::ZEROS));
         let case = Case::new(layout, &[(4, 5), (4, 5)], 4);
         case.check(|tape, x| Lerp::forward(tape, x[0], x[1], mix).to_vec());
     }

@@ -37,7 +37,7 @@ impl Linear {
 
 #[cfg(test)]
 mod tests {
-    use rwkv::params::Layout;
+    use rwkv::params::{Initial, Layout};
 
     use super::*;
     use crate::ops::check::Case;
@@ -45,7 +45,7 @@ mod tests {
     #[test]
     fn gradient() {
         let mut layout = Layout::default();
-        let weight = layout.matrix("weight", 5, 6);
+        let weight = layout.matrix("weight", 5, 6, Initial::ZEROS);
         let case = Case::new(layout, &[(4, 6)], 4);
         case.check(|tape, x| vec![Linear::forward(tape, weight, x[0])]);
     }
@@ -53,7 +53,7 @@ mod tests {
     #[test]
     fn gradient_of_two_products_of_one_input() {
         let mut layout = Layout::default();
-        let (a, b) = (layout.matrix("a", 5, 6), layout.matrix("b", 3, 6));
+        let (a, b) = (layout.matrix("a", 5, 6, Initial::ZEROS), layout.matrix("b", 3, 6, Initial::ZEROS));
         let case = Case::new(layout, &[(4, 6)], 4);
         case.check(|tape, x| vec![Linear::forward(tape, a, x[0]), Linear::forward(tape, b, x[0])]);
     }

@@ -80,7 +80,7 @@ impl Wkv4 {
 
 #[cfg(test)]
 mod tests {
-    use rwkv::params::Layout;
+    use rwkv::params::{Initial, Layout};
 
     use super::*;
     use crate::ops::check::Case;
@@ -88,8 +88,8 @@ mod tests {
     #[test]
     fn gradient_over_texts_of_four_four_and_two_tokens() {
         let mut layout = Layout::default();
-        let decay = layout.stored_vector("decay", 5, Stored::NegExp);
-        let first = layout.vector("first", 5);
+        let decay = layout.stored_vector("decay", 5, Stored::NegExp, Initial::ZEROS);
+        let first = layout.vector("first", 5, Initial::ZEROS);
         let case = Case::new(layout, &[(10, 5), (10, 5)], 4);
         case.check(|tape, x| vec![Wkv4::forward(tape, decay, first, x[0], x[1])]);
     }

@@ -134,7 +134,7 @@ mod tests {
         let config = ModelConfig::v4(7, 8, 2);
         let (network, layout, _) = Network::new(&config);
         let cpu = Arc::new(Cpu::new(Isa::Scalar, 1));
-        let params = initialize(&cpu, &config, &layout, 1);
+        let params = initialize(&cpu, &layout, 1);
         let (tokens, targets) = ([1, 2, 3, 4, 5, 6], [2, 3, 4, 5, 6, 0]);
         let pass = |tape: &mut Tape, stop: &mut dyn FnMut() -> bool| {
             tape.begin(&tokens, 3);

@@ -197,7 +197,7 @@ impl Trainer {
         let config = options.model(tokenizer.n_vocab());
         let optimizer = AdamW::new(&layout, settings(&options));
         let (step, seconds, params, optimizer) = match checkpoint {
-            None => (0, 0.0, initialize(&cpu, &config, &layout, options.seed), optimizer),
+            None => (0, 0.0, initialize(&cpu, &layout, options.seed), optimizer),
             Some(Checkpoint { manifest, params, means, squares }) => {
                 (manifest.step, manifest.seconds, params, optimizer.with_moments(means, squares))
             }
