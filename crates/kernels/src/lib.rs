@@ -120,4 +120,4 @@ pub use shift::{shift, shift_backward};
 pub use sigmoid_mul::{sigmoid_mul, sigmoid_mul_backward};
 pub use store::Store;
 pub use team::Team;
-pub use wkv4::{wkv4, wkv4_backward};
+pub use wkv4::{Wkv4Gradients, Wkv4Inputs, wkv4, wkv4_backward};
