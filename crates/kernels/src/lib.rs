@@ -111,7 +111,7 @@ pub use format::{BLOCK, Format};
 pub use isa::{Isa, IsaError};
 pub use layer_norm::{layer_norm, layer_norm_backward};
 pub use lerp::{lerp, lerp_backward};
-pub use linear::{linear, linear_dw, linear_dx};
+pub use linear::{linear, linear_dw, linear_dx, linear_frozen, linear_frozen_dx};
 pub use product::{Matrix, PANEL, Panels, Product, Scratch, Weights, product, products};
 pub use quantize::{Unquantizable, quantize};
 pub use read::read_sum;
