@@ -4,6 +4,7 @@
 //! mapped, at any alignment, and `y` (T, rows).
 
 mod again;
+mod decode;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod products;

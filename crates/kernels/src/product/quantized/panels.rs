@@ -132,6 +132,16 @@ impl<'a> Panels<'a> {
         &self.bytes[panel * len..][..len]
     }
 
+    /// Writes the stored bytes of block `b` of `row` to `block`, as they were before they were packed.
+    ///
+    /// # Panics
+    /// If there is no such block, or `block` is of another length.
+    #[inline(always)]
+    pub(in crate::product) fn read_block(&self, row: usize, b: usize, block: &mut [u8]) {
+        let bytes = PANEL * self.format.block().1;
+        separate(self.format, &self.panel(row / PANEL)[b * bytes..][..bytes], row % PANEL, block);
+    }
+
     /// The rows of a panel that the matrix has.
     pub(super) fn rows_of(&self, panel: usize) -> Range<usize> {
         panel * PANEL..self.rows.min((panel + 1) * PANEL)
@@ -155,6 +165,23 @@ fn interleave(format: Format, block: &[u8], r: usize, out: &mut [u8]) {
     }
 }
 
+/// Takes the block of row `r` from a panel block: the inverse of [`interleave`].
+#[inline(always)]
+fn separate(format: Format, panel_block: &[u8], r: usize, block: &mut [u8]) {
+    let (fifth, integers) = format.parts();
+    block[..2].copy_from_slice(&panel_block[2 * r..][..2]);
+    if format.has_minimum() {
+        block[2..4].copy_from_slice(&panel_block[2 * (PANEL + r)..][..2]);
+    }
+    if let Some(bits) = panel_block[fifth.start * PANEL..integers.start * PANEL].as_chunks().0.get(r) {
+        block[fifth].copy_from_slice(&transpose_back(*bits).to_le_bytes());
+    }
+    let groups = panel_block[integers.start * PANEL..].as_chunks::<4>().0;
+    for (j, four) in block[integers].as_chunks_mut::<4>().0.iter_mut().enumerate() {
+        *four = groups[j * PANEL + r];
+    }
+}
+
 /// Bit 4j + c of `bits` becomes bit j of byte c.
 fn transpose_bits(bits: u32) -> [u8; 4] {
     std::array::from_fn(|c| {
@@ -163,6 +190,19 @@ fn transpose_bits(bits: u32) -> [u8; 4] {
         let gathered = every_fourth | every_fourth >> 3 | every_fourth >> 6 | every_fourth >> 9;
         (gathered & 0x0f | gathered >> 12 & 0xf0) as u8
     })
+}
+
+/// Bit j of byte c becomes bit 4j + c: the inverse of [`transpose_bits`].
+#[inline(always)]
+fn transpose_back(bytes: [u8; 4]) -> u32 {
+    let spread = |byte: u8| {
+        let bits = u32::from(byte);
+        let bits = (bits | bits << 12) & 0x000f_000f;
+        let bits = (bits | bits << 6) & 0x0303_0303;
+        (bits | bits << 3) & 0x1111_1111
+    };
+    let [a, b, c, d] = bytes.map(spread);
+    a | b << 1 | c << 2 | d << 3
 }
 
 #[cfg(test)]
@@ -175,6 +215,7 @@ mod tests {
             let mut want = [0; 4];
             want[bit % 4] = 1 << (bit / 4);
             assert_eq!(transpose_bits(1 << bit), want, "bit {bit}");
+            assert_eq!(transpose_back(want), 1 << bit, "bit {bit}");
         }
     }
 
