@@ -21,9 +21,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
-use crate::format::BLOCK;
+use crate::data_type::BLOCK;
 use crate::simd::{Operation, Simd, dispatch};
-use crate::{Cpu, Format, Parts};
+use crate::{Cpu, DataType, Parts};
 
 /// Weights that an index of the team's loop takes: some tens of µs.
 const TASK: usize = 1 << 14;
@@ -47,9 +47,9 @@ pub struct Unquantizable {
 /// If `from` is quantized, `to` is not, or `weights` and `out` are not the bytes of the same number of whole blocks.
 pub fn quantize(
     cpu: &Cpu,
-    from: Format,
+    from: DataType,
     weights: &[u8],
-    to: Format,
+    to: DataType,
     out: &mut [u8],
 ) -> Result<(), Unquantizable> {
     assert!(!from.is_quantized() && to.is_quantized(), "{from:?} to {to:?}");
@@ -74,9 +74,9 @@ pub fn quantize(
 
 /// What one thread encodes at once. Its result is the first block that cannot be made.
 struct Encode<'a> {
-    from: Format,
+    from: DataType,
     weights: &'a [u8],
-    to: Format,
+    to: DataType,
     out: &'a mut [u8],
 }
 
@@ -98,17 +98,17 @@ impl Encode<'_> {
     #[inline(always)]
     fn blocks(self) -> Option<usize> {
         match self.to {
-            Format::Q4_0 => self.blocks_of(Format::Q4_0),
-            Format::Q4_1 => self.blocks_of(Format::Q4_1),
-            Format::Q5_0 => self.blocks_of(Format::Q5_0),
-            Format::Q5_1 => self.blocks_of(Format::Q5_1),
-            Format::Q8_0 => self.blocks_of(Format::Q8_0),
-            Format::F32 | Format::F16 => unreachable!("refused by `quantize`"),
+            DataType::Q4_0 => self.blocks_of(DataType::Q4_0),
+            DataType::Q4_1 => self.blocks_of(DataType::Q4_1),
+            DataType::Q5_0 => self.blocks_of(DataType::Q5_0),
+            DataType::Q5_1 => self.blocks_of(DataType::Q5_1),
+            DataType::Q8_0 => self.blocks_of(DataType::Q8_0),
+            DataType::F32 | DataType::F16 => unreachable!("refused by `quantize`"),
         }
     }
 
     #[inline(always)]
-    fn blocks_of(self, to: Format) -> Option<usize> {
+    fn blocks_of(self, to: DataType) -> Option<usize> {
         let mut bad = None;
         let mut x = [0.0; BLOCK];
         let stored = self.weights.chunks_exact(BLOCK * self.from.block().1);
@@ -124,8 +124,8 @@ impl Encode<'_> {
 
 /// A stored block of F32 or F16, which may lie at any address.
 #[inline(always)]
-fn widen(format: Format, stored: &[u8], x: &mut [f32; BLOCK]) {
-    if format == Format::F32 {
+fn widen(format: DataType, stored: &[u8], x: &mut [f32; BLOCK]) {
+    if format == DataType::F32 {
         for (x, stored) in x.iter_mut().zip(stored.as_chunks().0) {
             *x = f32::from_le_bytes(*stored);
         }
@@ -140,13 +140,13 @@ fn widen(format: Format, stored: &[u8], x: &mut [f32; BLOCK]) {
 
 /// Writes the block; false if it cannot be made.
 #[inline(always)]
-fn encode(format: Format, x: &[f32; BLOCK], out: &mut [u8]) -> bool {
+fn encode(format: DataType, x: &[f32; BLOCK], out: &mut [u8]) -> bool {
     let highest = match format {
-        Format::Q4_0 | Format::Q4_1 => 15,
+        DataType::Q4_0 | DataType::Q4_1 => 15,
         _ => 31,
     };
     let zero = format.zero_point() as f32;
-    let (scale, minimum) = if format == Format::Q8_0 {
+    let (scale, minimum) = if format == DataType::Q8_0 {
         (largest(x).abs() / 127.0, 0.0)
     } else if format.has_minimum() {
         let (min, max) = range(x);
@@ -164,7 +164,7 @@ fn encode(format: Format, x: &[f32; BLOCK], out: &mut [u8]) -> bool {
     let half = f16::from_f32(scale);
     out[..2].copy_from_slice(&half.to_le_bytes());
     let (fifth, integers) = format.parts();
-    if format == Format::Q8_0 {
+    if format == DataType::Q8_0 {
         for (out, &x) in out[integers].iter_mut().zip(x) {
             *out = to_nearest(x * inverse).cast_unsigned();
         }
@@ -234,21 +234,21 @@ mod tests {
     use crate::Isa;
     use crate::testing::values;
 
-    fn stored(format: Format, weights: &[f32]) -> Vec<u8> {
+    fn stored(format: DataType, weights: &[f32]) -> Vec<u8> {
         let bytes = |&x: &f32| match format {
-            Format::F32 => x.to_le_bytes().to_vec(),
+            DataType::F32 => x.to_le_bytes().to_vec(),
             _ => f16::from_f32(x).to_le_bytes().to_vec(),
         };
         weights.iter().flat_map(bytes).collect()
     }
 
-    fn quantized(cpu: &Cpu, from: Format, weights: &[u8], to: Format) -> Result<Vec<u8>, Unquantizable> {
+    fn quantized(cpu: &Cpu, from: DataType, weights: &[u8], to: DataType) -> Result<Vec<u8>, Unquantizable> {
         let mut out = vec![0xff; to.row_bytes(weights.len() / from.block().1).unwrap()];
         quantize(cpu, from, weights, to, &mut out).map(|()| out)
     }
 
-    fn scalar(format: Format, x: &[f32]) -> Vec<u8> {
-        quantized(&Cpu::new(Isa::Scalar, 1), Format::F32, &stored(Format::F32, x), format).unwrap()
+    fn scalar(format: DataType, x: &[f32]) -> Vec<u8> {
+        quantized(&Cpu::new(Isa::Scalar, 1), DataType::F32, &stored(DataType::F32, x), format).unwrap()
     }
 
     /// A block of zeros but for these.
@@ -261,7 +261,7 @@ mod tests {
     }
 
     /// The bytes before the integers, and some of the integers.
-    fn parts(format: Format, x: &[f32; BLOCK], at: &[usize]) -> (Vec<u8>, Vec<i8>) {
+    fn parts(format: DataType, x: &[f32; BLOCK], at: &[usize]) -> (Vec<u8>, Vec<i8>) {
         let bytes = scalar(format, x);
         let q = format.block_of(&bytes).integers;
         (bytes[..format.parts().0.start].to_vec(), at.iter().map(|&i| q[i]).collect())
@@ -277,25 +277,28 @@ mod tests {
         // The largest magnitude gets −8, and half a step is rounded up; 8 would be too high.
         let x = block(&[(0, -8.0), (1, 0.5), (2, 0.49), (3, -0.5), (4, -0.51), (5, 7.4), (16, 7.6)]);
         assert_eq!(
-            parts(Format::Q4_0, &x, &[0, 1, 2, 3, 4, 5, 16, 31]),
+            parts(DataType::Q4_0, &x, &[0, 1, 2, 3, 4, 5, 16, 31]),
             (halves(&[1.0]), vec![-8, 1, 0, 0, -1, 7, 7, 0])
         );
         // Of two largest the first has its sign kept.
         let x = block(&[(3, 4.0), (9, -4.0), (20, 1.0)]);
-        assert_eq!(parts(Format::Q4_0, &x, &[3, 9, 20, 0]), (halves(&[-0.5]), vec![-8, 7, -2, 0]));
-        assert_eq!(parts(Format::Q5_0, &x, &[3, 9, 20, 0]), (halves(&[-0.25]), vec![-16, 15, -4, 0]));
+        assert_eq!(parts(DataType::Q4_0, &x, &[3, 9, 20, 0]), (halves(&[-0.5]), vec![-8, 7, -2, 0]));
+        assert_eq!(parts(DataType::Q5_0, &x, &[3, 9, 20, 0]), (halves(&[-0.25]), vec![-16, 15, -4, 0]));
         // −2 to 13 in fifteen steps of one.
         let x = block(&[(0, -2.0), (1, 13.0), (2, 3.5), (3, 3.49), (30, -1.5)]);
         assert_eq!(
-            parts(Format::Q4_1, &x, &[0, 1, 2, 3, 30, 4]),
+            parts(DataType::Q4_1, &x, &[0, 1, 2, 3, 30, 4]),
             (halves(&[1.0, -2.0]), vec![0, 15, 6, 5, 1, 2])
         );
         let x = block(&[(0, -2.0), (1, 29.0), (2, 20.5), (30, -1.5)]);
-        assert_eq!(parts(Format::Q5_1, &x, &[0, 1, 2, 30, 4]), (halves(&[1.0, -2.0]), vec![0, 31, 23, 1, 2]));
+        assert_eq!(
+            parts(DataType::Q5_1, &x, &[0, 1, 2, 30, 4]),
+            (halves(&[1.0, -2.0]), vec![0, 31, 23, 1, 2])
+        );
         // Halves away from zero.
         let x = block(&[(0, -127.0), (1, 2.5), (2, -2.5), (3, 0.49), (4, -0.5), (31, 126.5)]);
         assert_eq!(
-            parts(Format::Q8_0, &x, &[0, 1, 2, 3, 4, 31]),
+            parts(DataType::Q8_0, &x, &[0, 1, 2, 3, 4, 31]),
             (halves(&[1.0]), vec![-127, 3, -3, 0, -1, 127])
         );
     }
@@ -306,23 +309,23 @@ mod tests {
         let third = 1.0_f32 / 3.0;
         let x = block(&[(0, -8.0 * third), (1, 2.4999 * third), (2, 2.5001 * third)]);
         assert!(2.4999 * third / f16::from_f32(third).to_f32() > 2.5);
-        assert_eq!(parts(Format::Q4_0, &x, &[0, 1, 2]), (halves(&[third]), vec![-8, 2, 3]));
+        assert_eq!(parts(DataType::Q4_0, &x, &[0, 1, 2]), (halves(&[third]), vec![-8, 2, 3]));
     }
 
     #[test]
     fn zeros_and_weights_too_small_for_a_scale() {
         for tiny in [0.0, -0.0, 1e-38, -1e-40, f32::from_bits(1)] {
-            for format in Format::QUANTIZED {
+            for format in DataType::QUANTIZED {
                 let mut out = [1.0; BLOCK];
                 format.decode(&scalar(format, &[tiny; BLOCK]), &mut out);
                 assert!(out.iter().all(|&x| x == 0.0), "{tiny} as {format:?}");
             }
         }
         // ggml's zero block: a negative zero for a scale where it divides by −8, and integers at the zero point.
-        assert_eq!(scalar(Format::Q4_0, &[0.0; BLOCK])[..4], [0, 0x80, 0x88, 0x88]);
-        assert_eq!(scalar(Format::Q8_0, &[0.0; BLOCK]), [0; 34]);
+        assert_eq!(scalar(DataType::Q4_0, &[0.0; BLOCK])[..4], [0, 0x80, 0x88, 0x88]);
+        assert_eq!(scalar(DataType::Q8_0, &[0.0; BLOCK]), [0; 34]);
         // Where 1/d is infinite the integers are zero, not the zero point.
-        assert_eq!(scalar(Format::Q4_0, &[1e-39; BLOCK])[2..], [0; 16]);
+        assert_eq!(scalar(DataType::Q4_0, &[1e-39; BLOCK])[2..], [0; 16]);
     }
 
     #[test]
@@ -342,10 +345,10 @@ mod tests {
         for (i, x) in x.iter_mut().enumerate() {
             *x = f16::from_f32(*x * ((i / 50 % 40) as f32 - 30.0).exp2()).to_f32();
         }
-        for to in Format::QUANTIZED {
+        for to in DataType::QUANTIZED {
             let want = scalar(to, &x);
             for isa in Isa::available() {
-                for (threads, from) in [(1, Format::F32), (3, Format::F32), (2, Format::F16)] {
+                for (threads, from) in [(1, DataType::F32), (3, DataType::F32), (2, DataType::F16)] {
                     let mut bytes = vec![0xff];
                     bytes.extend(stored(from, &x));
                     let got = quantized(&Cpu::new(isa, threads), from, &bytes[1..], to).unwrap();
@@ -359,13 +362,13 @@ mod tests {
     fn weights_that_no_block_holds_are_found() {
         struct Case {
             weight: f32,
-            refused: &'static [Format],
+            refused: &'static [DataType],
         }
-        use Format::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
+        use DataType::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
         let cases = [
-            Case { weight: f32::NAN, refused: &Format::QUANTIZED },
-            Case { weight: f32::NEG_INFINITY, refused: &Format::QUANTIZED },
-            Case { weight: f32::MAX, refused: &Format::QUANTIZED },
+            Case { weight: f32::NAN, refused: &DataType::QUANTIZED },
+            Case { weight: f32::NEG_INFINITY, refused: &DataType::QUANTIZED },
+            Case { weight: f32::MAX, refused: &DataType::QUANTIZED },
             // A minimum has no integer to help it.
             Case { weight: -70_000.0, refused: &[Q4_1, Q5_1] },
             Case { weight: 70_000.0, refused: &[] },
@@ -379,10 +382,10 @@ mod tests {
             x[5 * BLOCK + 8] = weight;
             x[6 * BLOCK] = weight;
             x[TASK] = weight;
-            let bytes = stored(Format::F32, &x);
+            let bytes = stored(DataType::F32, &x);
             for isa in Isa::available() {
-                for format in Format::QUANTIZED {
-                    let found = quantized(&Cpu::new(isa, 2), Format::F32, &bytes, format).err();
+                for format in DataType::QUANTIZED {
+                    let found = quantized(&Cpu::new(isa, 2), DataType::F32, &bytes, format).err();
                     let want = refused.contains(&format).then_some(Unquantizable { weight: 5 * BLOCK });
                     assert_eq!(found, want, "{weight} as {format:?}");
                 }
@@ -400,10 +403,10 @@ mod tests {
         ) {
             let x: Vec<_> = x.iter().map(|x| x * (exponent as f32).exp2()).collect();
             let largest = x.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
-            for format in Format::QUANTIZED {
+            for format in DataType::QUANTIZED {
                 let bytes = scalar(format, &x);
                 let step = format.block_of(&bytes).scale.abs();
-                let reach = if matches!(format, Format::Q4_0 | Format::Q5_0) { 1.0 } else { 0.5 };
+                let reach = if matches!(format, DataType::Q4_0 | DataType::Q5_0) { 1.0 } else { 0.5 };
                 let mut decoded = [0.0; BLOCK];
                 format.decode(&bytes, &mut decoded);
                 for (x, decoded) in x.iter().zip(decoded) {
@@ -416,8 +419,8 @@ mod tests {
         #[test]
         fn any_bits_give_a_block_or_are_refused(bits in prop::collection::vec(any::<u32>(), BLOCK)) {
             let bytes: Vec<_> = bits.iter().flat_map(|bits| bits.to_le_bytes()).collect();
-            for format in Format::QUANTIZED {
-                if let Ok(out) = quantized(&Cpu::new(Isa::detect(), 1), Format::F32, &bytes, format) {
+            for format in DataType::QUANTIZED {
+                if let Ok(out) = quantized(&Cpu::new(Isa::detect(), 1), DataType::F32, &bytes, format) {
                     let mut decoded = [f32::NAN; BLOCK];
                     format.decode(&out, &mut decoded);
                     prop_assert!(decoded.iter().all(|x| x.is_finite()));

@@ -270,7 +270,7 @@ impl<P: FnMut(u64, u64) -> ControlFlow<()>> Work<'_, P> {
     /// Makes blocks of the chunk that begins `at` bytes into `tensor`. A chunk is whole blocks: its size is a multiple
     /// of theirs.
     fn quantize(&mut self, tensor: &TensorInfo, at: usize) -> Result<()> {
-        let (from, to) = (tensor.data_type.format(), self.format.format());
+        let (from, to) = (tensor.data_type, self.format);
         let weight = from.block().1;
         self.blocks.resize(self.weights.len() / (BLOCK * weight) * to.block().1, 0);
         rwkv_kernels::quantize(self.cpu, from, &self.weights, to, &mut self.blocks).map_err(

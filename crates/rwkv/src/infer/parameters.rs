@@ -3,7 +3,7 @@
 use std::ops::{ControlFlow, Range};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rwkv_kernels::{Cpu, Format, Matrix as Stored, Panels, Product, Scratch, Weights, all_finite, products};
+use rwkv_kernels::{Cpu, Matrix as Stored, Panels, Product, Scratch, Weights, all_finite, products};
 
 use super::memory::Memory;
 use crate::data_type::DataType;
@@ -20,7 +20,7 @@ pub(super) struct Parameters {
     layout: Layout,
     data_type: DataType,
     /// In the layout's order, as are the next two.
-    formats: Vec<Format>,
+    formats: Vec<DataType>,
     kept: Vec<Kept>,
     /// Which matrices are known to hold finite weights alone.
     sound: Vec<AtomicBool>,
@@ -65,7 +65,7 @@ impl Parameters {
     ) -> Result<Self> {
         let layout = file.layout().clone();
         let n = layout.specs().len();
-        let formats: Vec<_> = (0..n).map(|index| file.tensor(index).0.data_type.format()).collect();
+        let formats: Vec<_> = (0..n).map(|index| file.tensor(index).0.data_type).collect();
         let quantized = |index: usize| {
             let spec = &layout.specs()[index];
             if spec.is_matrix { Panels::len(formats[index], spec.rows, spec.cols) } else { None }
@@ -103,7 +103,7 @@ impl Parameters {
         assert!(shapes.eq(values.iter().map(Vec::len)), "values do not have the model's shapes");
         Self {
             data_type: DataType::F32,
-            formats: vec![Format::F32; values.len()],
+            formats: vec![DataType::F32; values.len()],
             sound: unknown(values.len()),
             kept: values.into_iter().map(Kept::Values).collect(),
             panels: Memory::for_lengths(std::iter::empty()).expect("a page of memory"),
@@ -166,7 +166,7 @@ impl Parameters {
     /// Bytes that reading all of the parameter at `index` takes. Panels have those of the file; vectors are f32.
     pub(super) fn bytes(&self, index: usize) -> usize {
         let spec = &self.layout.specs()[index];
-        let format = if spec.is_matrix { self.formats[index] } else { Format::F32 };
+        let format = if spec.is_matrix { self.formats[index] } else { DataType::F32 };
         format.row_bytes(spec.cols).map_or(0, |bytes| bytes * spec.rows)
     }
 
@@ -247,7 +247,7 @@ fn finite_vector(file: &ModelFile, index: usize) -> Result<Vec<f32>> {
 
 /// Repacks a quantized matrix of the file.
 fn pack(cpu: &Cpu, file: &ModelFile, index: usize, into: &mut [u8]) -> Result<()> {
-    let (spec, format) = (&file.layout().specs()[index], file.tensor(index).0.data_type.format());
+    let (spec, format) = (&file.layout().specs()[index], file.tensor(index).0.data_type);
     let row_bytes = file.tensor(index).1.len() / spec.rows;
     let fetch = |rows: Range<usize>, buffer: &mut [u8]| file.read_at(index, rows.start * row_bytes, buffer);
     Panels::pack_from(cpu, format, spec.rows, spec.cols, fetch, into).map(drop)

@@ -9,10 +9,10 @@ use std::arch::x86_64::*;
 
 use super::unsigned_zero_point;
 use crate::block::rows_per_block;
-use crate::format::BLOCK;
+use crate::data_type::BLOCK;
 use crate::isa::Vectors;
 use crate::product::again::ask_to_write;
-use crate::{Cpu, Format, Parts};
+use crate::{Cpu, DataType, Parts};
 
 /// 32 activations: `scale · integer`, and what a product with them needs besides.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -47,7 +47,7 @@ pub(super) const TILE: usize = 16;
 
 impl Activations {
     /// Takes `x` (T, cols), for weights of `format`.
-    pub(crate) fn set(&mut self, cpu: &Cpu, format: Format, x: &[f32], cols: usize) {
+    pub(crate) fn set(&mut self, cpu: &Cpu, format: DataType, x: &[f32], cols: usize) {
         let (tokens, per_token) = (x.len() / cols, cols / BLOCK);
         (self.tokens, self.per_token) = (tokens, per_token);
         if self.blocks.len() < tokens * per_token {
@@ -231,7 +231,7 @@ mod tests {
 
     fn quantized(isa: Isa, x: &[f32], cols: usize) -> Vec<Quantized> {
         let mut activations = Activations::default();
-        activations.set(&Cpu::new(isa, 2), Format::Q5_0, x, cols);
+        activations.set(&Cpu::new(isa, 2), DataType::Q5_0, x, cols);
         (0..activations.tokens())
             .flat_map(|token| activations.of(token).copied().collect::<Vec<_>>())
             .collect()

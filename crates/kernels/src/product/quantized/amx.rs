@@ -19,9 +19,9 @@ use std::ops::Range;
 use super::activations::Quantized;
 use super::avx512::{self, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Unpack, unrolled};
 use super::{Activations, PANEL, Panels, put};
-use crate::format::BLOCK;
+use crate::data_type::BLOCK;
 use crate::product::tiles::Tiles;
-use crate::{Format, Parts};
+use crate::{DataType, Parts};
 
 /// Rows of a tile of weights: groups of a panel block.
 const GROUPS: usize = BLOCK / 4;
@@ -31,12 +31,12 @@ pub(super) fn task(panels: Panels<'_>, range: Range<usize>, x: &Activations, y: 
     // SAFETY: `Cpu::new` has checked that this machine has the tier.
     unsafe {
         match panels.format() {
-            Format::Q4_0 => tokens::<Q4_0>(panels, range, x, y),
-            Format::Q4_1 => tokens::<Q4_1>(panels, range, x, y),
-            Format::Q5_0 => tokens::<Q5_0>(panels, range, x, y),
-            Format::Q5_1 => tokens::<Q5_1>(panels, range, x, y),
-            Format::Q8_0 => tokens::<Q8_0>(panels, range, x, y),
-            Format::F32 | Format::F16 => unreachable!("panels are quantized"),
+            DataType::Q4_0 => tokens::<Q4_0>(panels, range, x, y),
+            DataType::Q4_1 => tokens::<Q4_1>(panels, range, x, y),
+            DataType::Q5_0 => tokens::<Q5_0>(panels, range, x, y),
+            DataType::Q5_1 => tokens::<Q5_1>(panels, range, x, y),
+            DataType::Q8_0 => tokens::<Q8_0>(panels, range, x, y),
+            DataType::F32 | DataType::F16 => unreachable!("panels are quantized"),
         }
     }
 }

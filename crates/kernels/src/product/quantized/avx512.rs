@@ -6,26 +6,26 @@ use std::ops::Range;
 
 use super::activations::Quantized;
 use super::{Activations, PANEL, Panels, put};
-use crate::{Format, Parts};
+use crate::{DataType, Parts};
 
 /// The outputs of the panels `range` for every token.
 pub(super) fn task(panels: Panels<'_>, range: Range<usize>, x: &Activations, y: &Parts<'_, f32>) {
     // SAFETY: `Cpu::new` has checked that this machine has the tier.
     unsafe {
         match panels.format() {
-            Format::Q4_0 => tokens::<Q4_0>(panels, range, x, y),
-            Format::Q4_1 => tokens::<Q4_1>(panels, range, x, y),
-            Format::Q5_0 => tokens::<Q5_0>(panels, range, x, y),
-            Format::Q5_1 => tokens::<Q5_1>(panels, range, x, y),
-            Format::Q8_0 => tokens::<Q8_0>(panels, range, x, y),
-            Format::F32 | Format::F16 => unreachable!("panels are quantized"),
+            DataType::Q4_0 => tokens::<Q4_0>(panels, range, x, y),
+            DataType::Q4_1 => tokens::<Q4_1>(panels, range, x, y),
+            DataType::Q5_0 => tokens::<Q5_0>(panels, range, x, y),
+            DataType::Q5_1 => tokens::<Q5_1>(panels, range, x, y),
+            DataType::Q8_0 => tokens::<Q8_0>(panels, range, x, y),
+            DataType::F32 | DataType::F16 => unreachable!("panels are quantized"),
         }
     }
 }
 
 /// How a panel block's weights become eight registers of unsigned bytes.
 pub(super) trait Unpack {
-    const FORMAT: Format;
+    const FORMAT: DataType;
     /// # Safety
     /// A panel block can be read at `block`, and the CPU has the tier.
     unsafe fn groups(block: *const u8) -> [__m512i; 8];
@@ -53,7 +53,7 @@ pub(super) struct Q5_1;
 pub(super) struct Q8_0;
 
 impl Unpack for Q4_0 {
-    const FORMAT: Format = Format::Q4_0;
+    const FORMAT: DataType = DataType::Q4_0;
     #[inline(always)]
     unsafe fn groups(block: *const u8) -> [__m512i; 8] {
         // SAFETY: passed on.
@@ -62,7 +62,7 @@ impl Unpack for Q4_0 {
 }
 
 impl Unpack for Q4_1 {
-    const FORMAT: Format = Format::Q4_1;
+    const FORMAT: DataType = DataType::Q4_1;
     #[inline(always)]
     unsafe fn groups(block: *const u8) -> [__m512i; 8] {
         // SAFETY: passed on.
@@ -71,7 +71,7 @@ impl Unpack for Q4_1 {
 }
 
 impl Unpack for Q5_0 {
-    const FORMAT: Format = Format::Q5_0;
+    const FORMAT: DataType = DataType::Q5_0;
     #[inline(always)]
     unsafe fn groups(block: *const u8) -> [__m512i; 8] {
         // SAFETY: passed on.
@@ -80,7 +80,7 @@ impl Unpack for Q5_0 {
 }
 
 impl Unpack for Q5_1 {
-    const FORMAT: Format = Format::Q5_1;
+    const FORMAT: DataType = DataType::Q5_1;
     #[inline(always)]
     unsafe fn groups(block: *const u8) -> [__m512i; 8] {
         // SAFETY: passed on.
@@ -89,7 +89,7 @@ impl Unpack for Q5_1 {
 }
 
 impl Unpack for Q8_0 {
-    const FORMAT: Format = Format::Q8_0;
+    const FORMAT: DataType = DataType::Q8_0;
     #[inline(always)]
     unsafe fn groups(block: *const u8) -> [__m512i; 8] {
         // SAFETY: passed on. Adding 128 to a signed byte is flipping its highest bit.

@@ -5,8 +5,8 @@ use std::ops::Range;
 use half::f16;
 
 use super::{Activations, PANEL, Panels, put};
-use crate::format::BLOCK;
-use crate::{Format, Parts};
+use crate::data_type::BLOCK;
+use crate::{DataType, Parts};
 
 /// The outputs of the panels `range` for every token.
 pub(super) fn task(panels: Panels<'_>, range: Range<usize>, x: &Activations, y: &Parts<'_, f32>) {
@@ -41,10 +41,10 @@ fn half(block: &[u8], i: usize) -> f32 {
 }
 
 /// The integer of row `r` and column `c`, zero point subtracted.
-fn weight(format: Format, block: &[u8], r: usize, c: usize) -> i32 {
+fn weight(format: DataType, block: &[u8], r: usize, c: usize) -> i32 {
     let (fifth, integers) = format.parts();
     let byte = |group: usize| block[PANEL * integers.start + 4 * (group * PANEL + r) + c % 4];
-    if format == Format::Q8_0 {
+    if format == DataType::Q8_0 {
         return i32::from(byte(c / 4).cast_signed());
     }
     let nibble = if c < 16 { byte(c / 4) & 15 } else { byte(c / 4 - 4) >> 4 };

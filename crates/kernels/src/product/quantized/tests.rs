@@ -4,7 +4,7 @@ use crate::testing::values;
 use crate::{BLOCK, Cpu};
 
 /// A matrix with any bytes for integers, and small scales and minima.
-fn matrix(format: Format, rows: usize, cols: usize) -> Vec<u8> {
+fn matrix(format: DataType, rows: usize, cols: usize) -> Vec<u8> {
     let bytes = format.block().1;
     let n = rows * cols / BLOCK;
     let numbers = values(3, 2 * n, 0.01);
@@ -37,7 +37,7 @@ const SHAPES: [(usize, usize); 5] = [(1, 32), (16, 64), (19, 32), (48, 96), (70,
 
 #[test]
 fn panels_are_the_matrix_times_the_rounded_activations() {
-    for format in Format::QUANTIZED {
+    for format in DataType::QUANTIZED {
         for (rows, cols) in SHAPES {
             let bytes = matrix(format, rows, cols);
             let w = Weights::new(format, rows, cols, &bytes).expect("the length fits");
@@ -74,7 +74,7 @@ fn panels_are_the_matrix_times_the_rounded_activations() {
 
 #[test]
 fn all_tiers_tokens_and_threads_give_the_same_bits() {
-    for format in Format::QUANTIZED {
+    for format in DataType::QUANTIZED {
         for (rows, cols) in SHAPES {
             let bytes = matrix(format, rows, cols);
             let w = Weights::new(format, rows, cols, &bytes).expect("the length fits");
@@ -99,7 +99,7 @@ fn all_tiers_tokens_and_threads_give_the_same_bits() {
 #[test]
 fn the_largest_integers_do_not_overflow() {
     // All weights at their extremes, all activations at theirs: where 16-bit sums would wrap first.
-    for format in Format::QUANTIZED {
+    for format in DataType::QUANTIZED {
         for fill in [0x00, 0x80, 0xff, 0x7f] {
             let (rows, cols) = (16, 64);
             let mut bytes = vec![fill; rows * format.row_bytes(cols).expect("whole blocks")];
@@ -126,9 +126,9 @@ fn the_largest_integers_do_not_overflow() {
 #[test]
 fn a_nan_shows_in_every_output_of_its_token_alone() {
     let (rows, cols) = (20, 64);
-    let bytes = matrix(Format::Q5_1, rows, cols);
-    let w = Weights::new(Format::Q5_1, rows, cols, &bytes).expect("the length fits");
-    let mut packed = vec![0; Panels::len(Format::Q5_1, rows, cols).expect("it is quantized")];
+    let bytes = matrix(DataType::Q5_1, rows, cols);
+    let w = Weights::new(DataType::Q5_1, rows, cols, &bytes).expect("the length fits");
+    let mut packed = vec![0; Panels::len(DataType::Q5_1, rows, cols).expect("it is quantized")];
     let panels = Panels::pack(&Cpu::new(Isa::Scalar, 1), w, &mut packed);
     let mut x = values(5, 3 * cols, 2.0);
     x[cols + 40] = f32::NAN;

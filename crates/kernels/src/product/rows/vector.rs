@@ -83,10 +83,10 @@ pub(super) trait Stored {
     }
 }
 
-/// [`Format::F32`](crate::Format::F32), and activations.
+/// [`DataType::F32`](crate::DataType::F32), and activations.
 pub(super) struct F32;
 
-/// [`Format::F16`](crate::Format::F16).
+/// [`DataType::F16`](crate::DataType::F16).
 pub(super) struct F16;
 
 impl Stored for F32 {

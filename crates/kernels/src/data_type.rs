@@ -14,6 +14,7 @@
 //! Byte i of the nibbles holds weight i in its low half and weight 16 + i in its high half; the fifth bits are one u32,
 //! bit i for weight i.
 
+use std::fmt;
 use std::ops::Range;
 
 use half::f16;
@@ -23,7 +24,7 @@ pub const BLOCK: usize = 32;
 
 /// How the weights of a matrix are stored, little-endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Format {
+pub enum DataType {
     /// IEEE 754 single precision.
     F32,
     /// IEEE 754 half precision.
@@ -40,30 +41,80 @@ pub enum Format {
     Q8_0,
 }
 
-impl Format {
-    /// Every format.
+/// What tells one format from another.
+struct Description {
+    name: &'static str,
+    code: u32,
+    /// Weights in a block, and its bytes.
+    block: (usize, usize),
+    integers: Integers,
+    /// Whether a block has a minimum beside its scale.
+    minimum: bool,
+}
+
+/// How a block stores its weights.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Integers {
+    /// None: weights are floats.
+    Floats,
+    /// 0…15.
+    Nibbles,
+    /// 0…31: nibbles, and the fifth bits apart.
+    FiveBits,
+    /// −128…127.
+    Bytes,
+}
+
+impl DataType {
+    /// Every format, in the order of their codes.
     pub const ALL: [Self; 7] =
         [Self::F32, Self::F16, Self::Q4_0, Self::Q4_1, Self::Q5_0, Self::Q5_1, Self::Q8_0];
 
     /// The formats of blocks.
     pub const QUANTIZED: [Self; 5] = [Self::Q4_0, Self::Q4_1, Self::Q5_0, Self::Q5_1, Self::Q8_0];
 
+    #[rustfmt::skip] // a table
+    const fn description(self) -> Description {
+        use Integers::{Bytes, FiveBits, Floats, Nibbles};
+        const fn row(
+            name: &'static str, code: u32, block: (usize, usize), integers: Integers, minimum: bool,
+        ) -> Description {
+            Description { name, code, block, integers, minimum }
+        }
+        match self {
+            Self::F32  => row("FP32", 0, (1, 4),      Floats,   false),
+            Self::F16  => row("FP16", 1, (1, 2),      Floats,   false),
+            Self::Q4_0 => row("Q4_0", 2, (BLOCK, 18), Nibbles,  false),
+            Self::Q4_1 => row("Q4_1", 3, (BLOCK, 20), Nibbles,  true),
+            Self::Q5_0 => row("Q5_0", 7, (BLOCK, 22), FiveBits, false),
+            Self::Q5_1 => row("Q5_1", 8, (BLOCK, 24), FiveBits, true),
+            Self::Q8_0 => row("Q8_0", 9, (BLOCK, 34), Bytes,    false),
+        }
+    }
+
+    /// The name that rwkv.cpp and its users know the format by.
+    pub const fn name(self) -> &'static str {
+        self.description().name
+    }
+
+    /// The number that stands for the format in rwkv.cpp's files (ggml's own numbers are others).
+    pub const fn code(self) -> u32 {
+        self.description().code
+    }
+
+    /// The format that `code` stands for; none for unknown ones and those that rwkv.cpp no longer reads.
+    pub fn from_code(code: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|format| format.code() == code)
+    }
+
     /// Weights in a block, and the block's bytes. A row is a whole number of blocks.
     pub const fn block(self) -> (usize, usize) {
-        match self {
-            Self::F32 => (1, 4),
-            Self::F16 => (1, 2),
-            Self::Q4_0 => (BLOCK, 18),
-            Self::Q4_1 => (BLOCK, 20),
-            Self::Q5_0 => (BLOCK, 22),
-            Self::Q5_1 => (BLOCK, 24),
-            Self::Q8_0 => (BLOCK, 34),
-        }
+        self.description().block
     }
 
     /// Whether rows are stored in blocks of small integers.
     pub const fn is_quantized(self) -> bool {
-        !matches!(self, Self::F32 | Self::F16)
+        !matches!(self.description().integers, Integers::Floats)
     }
 
     /// Bytes that a row of `cols` weights takes; `None` if that is no whole number of blocks, or more than memory can
@@ -78,21 +129,32 @@ impl Format {
 
     /// Whether a block has a minimum beside its scale.
     pub(crate) const fn has_minimum(self) -> bool {
-        matches!(self, Self::Q4_1 | Self::Q5_1)
+        self.description().minimum
     }
 
     /// Whether a block has fifth bits.
     pub(crate) const fn has_fifth_bits(self) -> bool {
-        matches!(self, Self::Q5_0 | Self::Q5_1)
+        matches!(self.description().integers, Integers::FiveBits)
     }
 
-    /// What is subtracted from the stored integers 0…15 or 0…31.
-    pub(crate) const fn zero_point(self) -> i32 {
-        match self {
-            Self::Q4_0 => 8,
-            Self::Q5_0 => 16,
-            _ => 0,
+    /// Whether a block's integers are signed bytes.
+    pub(crate) const fn has_bytes(self) -> bool {
+        matches!(self.description().integers, Integers::Bytes)
+    }
+
+    /// The greatest of the stored integers; the least is 0, or of signed bytes −128.
+    pub(crate) const fn highest(self) -> u8 {
+        match self.description().integers {
+            Integers::Floats => 0,
+            Integers::Nibbles => 15,
+            Integers::FiveBits => 31,
+            Integers::Bytes => 127,
         }
+    }
+
+    /// What is subtracted from the stored integers: half their range where they are unsigned and there is no minimum.
+    pub(crate) const fn zero_point(self) -> i32 {
+        if self.has_minimum() || self.has_bytes() { 0 } else { (self.highest() as i32 + 1) / 2 }
     }
 
     /// Where in a block the fifth bits are, and where the nibbles or bytes.
@@ -137,7 +199,7 @@ impl Format {
         let minimum = if self.has_minimum() { half(2) } else { 0.0 };
         let fifth = fifth.try_into().map_or(0, u32::from_le_bytes);
         let integers = std::array::from_fn(|i| {
-            if self == Self::Q8_0 {
+            if self.has_bytes() {
                 return stored[i].cast_signed();
             }
             let nibble = if i < 16 { stored[i] & 15 } else { stored[i - 16] >> 4 };
@@ -145,6 +207,12 @@ impl Format {
             q.cast_signed() - self.zero_point() as i8
         });
         Block { scale: half(0), minimum, integers }
+    }
+}
+
+impl fmt::Display for DataType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -161,11 +229,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn codes_are_those_of_rwkv_cpp() {
+        let codes: Vec<_> = (0..12).map(|code| DataType::from_code(code).map(DataType::name)).collect();
+        let want = "FP32 FP16 Q4_0 Q4_1 - - - Q5_0 Q5_1 Q8_0 - -".split(' ');
+        let want: Vec<_> = want.map(|name| (name != "-").then_some(name)).collect();
+        assert_eq!(codes, want);
+    }
+
+    #[test]
     fn rows_are_whole_blocks() {
-        assert_eq!(Format::F16.row_bytes(3), Some(6));
-        assert_eq!(Format::Q5_1.row_bytes(64), Some(48));
-        assert_eq!(Format::Q4_0.row_bytes(48), None);
-        assert_eq!(Format::F32.row_bytes(usize::MAX), None);
+        assert_eq!(DataType::F16.row_bytes(3), Some(6));
+        assert_eq!(DataType::Q5_1.row_bytes(64), Some(48));
+        assert_eq!(DataType::Q4_0.row_bytes(48), None);
+        assert_eq!(DataType::F32.row_bytes(usize::MAX), None);
     }
 
     /// Blocks written down by hand from the table above.
@@ -177,18 +253,18 @@ mod tests {
         let mut nibbles = [0; 16];
         nibbles[0] = 0xA4;
         let fifth = ((1_u32 << 1) | (1 << 16)).to_le_bytes();
-        let decoded = |format: Format, parts: &[&[u8]]| {
+        let decoded = |format: DataType, parts: &[&[u8]]| {
             let mut out = [0.0; 32];
             format.decode(&parts.concat(), &mut out);
             // Halves, as whole numbers.
             [out[0], out[1], out[16], out[31]].map(|w| (2.0 * w) as i32)
         };
-        assert_eq!(decoded(Format::Q4_0, &[&d, &nibbles]), [-4, -8, 2, -8]);
-        assert_eq!(decoded(Format::Q4_1, &[&d, &m, &nibbles]), [-2, -6, 4, -6]);
-        assert_eq!(decoded(Format::Q5_0, &[&d, &fifth, &nibbles]), [-12, 0, 10, -16]);
-        assert_eq!(decoded(Format::Q5_1, &[&d, &m, &fifth, &nibbles]), [-2, 10, 20, -6]);
+        assert_eq!(decoded(DataType::Q4_0, &[&d, &nibbles]), [-4, -8, 2, -8]);
+        assert_eq!(decoded(DataType::Q4_1, &[&d, &m, &nibbles]), [-2, -6, 4, -6]);
+        assert_eq!(decoded(DataType::Q5_0, &[&d, &fifth, &nibbles]), [-12, 0, 10, -16]);
+        assert_eq!(decoded(DataType::Q5_1, &[&d, &m, &fifth, &nibbles]), [-2, 10, 20, -6]);
         let mut bytes = [0; 32];
         (bytes[0], bytes[1], bytes[16], bytes[31]) = (0x80, 0x7f, 1, 0xff);
-        assert_eq!(decoded(Format::Q8_0, &[&d, &bytes]), [-128, 127, 1, -1]);
+        assert_eq!(decoded(DataType::Q8_0, &[&d, &bytes]), [-128, 127, 1, -1]);
     }
 }
