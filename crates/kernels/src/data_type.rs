@@ -198,17 +198,37 @@ impl DataType {
         let (fifth, stored) = (&block[fifth], &block[integers]);
         let minimum = if self.has_minimum() { half(2) } else { 0.0 };
         let fifth = fifth.try_into().map_or(0, u32::from_le_bytes);
+        let (bytes, zero) = (self.has_bytes(), self.zero_point() as i8);
         let integers = std::array::from_fn(|i| {
-            if self.has_bytes() {
+            if bytes {
                 return stored[i].cast_signed();
             }
             let nibble = if i < 16 { stored[i] & 15 } else { stored[i - 16] >> 4 };
             let q = nibble | ((fifth >> i & 1) << 4) as u8;
-            q.cast_signed() - self.zero_point() as i8
+            q.cast_signed() - zero
         });
         Block { scale: half(0), minimum, integers }
     }
 }
+
+/// Calls `$call` with `$FORMAT`, the place in [`DataType::ALL`] of `$format`, which is quantized, as a constant: so each
+/// format has a loop of its own, compiled for it.
+macro_rules! with_quantized {
+    ($format:expr, $FORMAT:ident => $call:expr) => {
+        with_quantized!(@ $format, $FORMAT, $call, Q4_0 Q4_1 Q5_0 Q5_1 Q8_0)
+    };
+    (@ $format:expr, $FORMAT:ident, $call:expr, $($quantized:ident)*) => {
+        match $format {
+            $(DataType::$quantized => {
+                const $FORMAT: usize = DataType::$quantized as usize;
+                $call
+            })*
+            DataType::F32 | DataType::F16 => unreachable!("{} is not quantized", $format),
+        }
+    };
+}
+
+pub(crate) use with_quantized;
 
 impl fmt::Display for DataType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -234,6 +254,13 @@ mod tests {
         let want = "FP32 FP16 Q4_0 Q4_1 - - - Q5_0 Q5_1 Q8_0 - -".split(' ');
         let want: Vec<_> = want.map(|name| (name != "-").then_some(name)).collect();
         assert_eq!(codes, want);
+    }
+
+    #[test]
+    fn constants_name_the_format_that_they_were_made_of() {
+        for format in DataType::QUANTIZED {
+            assert_eq!(with_quantized!(format, FORMAT => const { DataType::ALL[FORMAT] }), format);
+        }
     }
 
     #[test]

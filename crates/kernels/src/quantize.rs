@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
-use crate::data_type::BLOCK;
+use crate::data_type::{BLOCK, with_quantized};
 use crate::simd::{Operation, Simd, dispatch};
 use crate::{Cpu, DataType, Parts};
 
@@ -97,18 +97,12 @@ impl Encode<'_> {
     /// A loop of its own for each format, so that the compiler sees which it is.
     #[inline(always)]
     fn blocks(self) -> Option<usize> {
-        match self.to {
-            DataType::Q4_0 => self.blocks_of(DataType::Q4_0),
-            DataType::Q4_1 => self.blocks_of(DataType::Q4_1),
-            DataType::Q5_0 => self.blocks_of(DataType::Q5_0),
-            DataType::Q5_1 => self.blocks_of(DataType::Q5_1),
-            DataType::Q8_0 => self.blocks_of(DataType::Q8_0),
-            DataType::F32 | DataType::F16 => unreachable!("refused by `quantize`"),
-        }
+        with_quantized!(self.to, FORMAT => self.blocks_of::<FORMAT>())
     }
 
     #[inline(always)]
-    fn blocks_of(self, to: DataType) -> Option<usize> {
+    fn blocks_of<const FORMAT: usize>(self) -> Option<usize> {
+        let to = const { DataType::ALL[FORMAT] };
         let mut bad = None;
         let mut x = [0.0; BLOCK];
         let stored = self.weights.chunks_exact(BLOCK * self.from.block().1);
@@ -141,13 +135,10 @@ fn widen(format: DataType, stored: &[u8], x: &mut [f32; BLOCK]) {
 /// Writes the block; false if it cannot be made.
 #[inline(always)]
 fn encode(format: DataType, x: &[f32; BLOCK], out: &mut [u8]) -> bool {
-    let highest = match format {
-        DataType::Q4_0 | DataType::Q4_1 => 15,
-        _ => 31,
-    };
+    let highest = format.highest();
     let zero = format.zero_point() as f32;
-    let (scale, minimum) = if format == DataType::Q8_0 {
-        (largest(x).abs() / 127.0, 0.0)
+    let (scale, minimum) = if format.has_bytes() {
+        (largest(x).abs() / f32::from(highest), 0.0)
     } else if format.has_minimum() {
         let (min, max) = range(x);
         ((max - min) / f32::from(highest), min)
@@ -164,7 +155,7 @@ fn encode(format: DataType, x: &[f32; BLOCK], out: &mut [u8]) -> bool {
     let half = f16::from_f32(scale);
     out[..2].copy_from_slice(&half.to_le_bytes());
     let (fifth, integers) = format.parts();
-    if format == DataType::Q8_0 {
+    if format.has_bytes() {
         for (out, &x) in out[integers].iter_mut().zip(x) {
             *out = to_nearest(x * inverse).cast_unsigned();
         }

@@ -17,9 +17,9 @@ use std::mem::offset_of;
 use std::ops::Range;
 
 use super::activations::Quantized;
-use super::avx512::{self, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Unpack, unrolled};
+use super::avx512::{self, unrolled};
 use super::{Activations, PANEL, Panels, put};
-use crate::data_type::BLOCK;
+use crate::data_type::{BLOCK, with_quantized};
 use crate::product::tiles::Tiles;
 use crate::{DataType, Parts};
 
@@ -29,28 +29,19 @@ const GROUPS: usize = BLOCK / 4;
 /// The outputs of the panels `range` for every token.
 pub(super) fn task(panels: Panels<'_>, range: Range<usize>, x: &Activations, y: &Parts<'_, f32>) {
     // SAFETY: `Cpu::new` has checked that this machine has the tier.
-    unsafe {
-        match panels.format() {
-            DataType::Q4_0 => tokens::<Q4_0>(panels, range, x, y),
-            DataType::Q4_1 => tokens::<Q4_1>(panels, range, x, y),
-            DataType::Q5_0 => tokens::<Q5_0>(panels, range, x, y),
-            DataType::Q5_1 => tokens::<Q5_1>(panels, range, x, y),
-            DataType::Q8_0 => tokens::<Q8_0>(panels, range, x, y),
-            DataType::F32 | DataType::F16 => unreachable!("panels are quantized"),
-        }
-    }
+    unsafe { with_quantized!(panels.format(), FORMAT => tokens::<FORMAT>(panels, range, x, y)) }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn tokens<U: Unpack>(panels: Panels<'_>, range: Range<usize>, x: &Activations, y: &Parts<'_, f32>) {
+fn tokens<const FORMAT: usize>(panels: Panels<'_>, range: Range<usize>, x: &Activations, y: &Parts<'_, f32>) {
     let mut token = 0;
     while token < x.tokens() {
         // SAFETY: the features are this function's, the tier and the rows the caller's promise.
         token += unsafe {
             match x.tokens() - token {
-                16.. => in_tiles::<U, 16>(panels, range.clone(), x, token, y),
-                8.. => in_tiles::<U, 8>(panels, range.clone(), x, token, y),
-                _ => avx512::of_width::<U>(panels, range.clone(), x, token, y),
+                16.. => in_tiles::<FORMAT, 16>(panels, range.clone(), x, token, y),
+                8.. => in_tiles::<FORMAT, 8>(panels, range.clone(), x, token, y),
+                _ => avx512::of_width::<FORMAT>(panels, range.clone(), x, token, y),
             }
         };
     }
@@ -61,7 +52,7 @@ fn tokens<U: Unpack>(panels: Panels<'_>, range: Range<usize>, x: &Activations, y
 /// # Safety
 /// No one else has the outputs, and the CPU has the tier.
 #[inline(always)]
-unsafe fn in_tiles<U: Unpack, const T: usize>(
+unsafe fn in_tiles<const FORMAT: usize, const T: usize>(
     panels: Panels<'_>,
     range: Range<usize>,
     x: &Activations,
@@ -75,7 +66,7 @@ unsafe fn in_tiles<U: Unpack, const T: usize>(
         for token in (token..token + tokens).step_by(T) {
             let (_, x) = x.tile(token);
             for panel in range.clone() {
-                tile::<U, T>(&tiles, panels, panel, x.as_chunks::<T>().0, token, y);
+                tile::<FORMAT, T>(&tiles, panels, panel, x.as_chunks::<T>().0, token, y);
             }
         }
     }
@@ -87,7 +78,7 @@ unsafe fn in_tiles<U: Unpack, const T: usize>(
 /// # Safety
 /// No one else has the outputs, and the CPU has the tier.
 #[inline(always)]
-unsafe fn tile<U: Unpack, const T: usize>(
+unsafe fn tile<const FORMAT: usize, const T: usize>(
     tiles: &TokenTiles<T>,
     panels: Panels<'_>,
     panel: usize,
@@ -95,7 +86,7 @@ unsafe fn tile<U: Unpack, const T: usize>(
     token: usize,
     y: &Parts<'_, f32>,
 ) {
-    let block_bytes = PANEL * U::FORMAT.block().1;
+    let block_bytes = PANEL * const { DataType::ALL[FORMAT].block().1 };
     let blocks = x.len();
     let mut dots = [Dots([[0; PANEL]; T]), Dots([[0; PANEL]; T])];
     // SAFETY: the tier and the outputs are the caller's promise.
@@ -103,13 +94,13 @@ unsafe fn tile<U: Unpack, const T: usize>(
         let mut sums = [_mm512_setzero_ps(); T];
         let mut before = None;
         for (b, (block, x)) in panels.panel(panel).chunks_exact(block_bytes).zip(x).enumerate() {
-            tiles.multiply(b % 2, x, &U::signed(block.as_ptr()), &mut dots[b % 2]);
+            tiles.multiply(b % 2, x, &avx512::signed_groups::<FORMAT>(block.as_ptr()), &mut dots[b % 2]);
             if let Some((block, x)) = before.replace((block, x)) {
-                add::<U, T>(&mut sums, block, x, &dots[1 - b % 2]);
+                add::<FORMAT, T>(&mut sums, block, x, &dots[1 - b % 2]);
             }
         }
         if let Some((block, x)) = before {
-            add::<U, T>(&mut sums, block, x, &dots[(blocks - 1) % 2]);
+            add::<FORMAT, T>(&mut sums, block, x, &dots[(blocks - 1) % 2]);
         }
         unrolled!(T, t, {
             let mut lanes = [0.0; PANEL];
@@ -128,7 +119,7 @@ struct Dots<const T: usize>([[i32; PANEL]; T]);
 /// # Safety
 /// The CPU has the tier.
 #[inline(always)]
-unsafe fn add<U: Unpack, const T: usize>(
+unsafe fn add<const FORMAT: usize, const T: usize>(
     sums: &mut [__m512; T],
     block: &[u8],
     x: &[Quantized; T],
@@ -143,7 +134,7 @@ unsafe fn add<U: Unpack, const T: usize>(
             let scale = _mm512_mul_ps(scale, _mm512_set1_ps(x[t].scale));
             sums[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, sums[t]);
         });
-        if U::FORMAT.has_minimum() {
+        if const { DataType::ALL[FORMAT].has_minimum() } {
             let minimum = _mm512_cvtph_ps(_mm256_loadu_si256(block.add(2 * PANEL).cast()));
             unrolled!(T, t, {
                 let offset = _mm512_set1_ps(x[t].offset);

@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use super::activations::Quantized;
 use super::{Activations, PANEL, Panels};
+use crate::data_type::with_quantized;
 use crate::{DataType, Parts};
 
 /// The outputs of the panels `range` for every token, with AVX2 alone.
@@ -56,10 +57,10 @@ impl Dot for MaddUbs {
     const UNSIGNED_Q8: bool = false;
 
     fn capacity(format: DataType) -> usize {
-        match format {
-            DataType::Q4_0 | DataType::Q4_1 => 8, // 8 · 2 · 15 · 127 = 30480
-            DataType::Q5_0 | DataType::Q5_1 => 4, // 4 · 2 · 31 · 127 = 31496
-            _ => 1,                               // 2 · 128 · 127 = 32512
+        match format.highest() {
+            15 => 8, // 8 · 2 · 15 · 127 = 30480
+            31 => 4, // 4 · 2 · 31 · 127 = 31496
+            _ => 1,  // 2 · 128 · 127 = 32512
         }
     }
 
@@ -111,16 +112,7 @@ impl Dot for Vnni {
 #[inline(always)]
 unsafe fn formats<D: Dot>(panels: Panels<'_>, range: Range<usize>, x: &Activations, y: &Parts<'_, f32>) {
     // SAFETY: passed on.
-    unsafe {
-        match panels.format() {
-            DataType::Q4_0 => tokens::<D, 0>(panels, range, x, y),
-            DataType::Q4_1 => tokens::<D, 1>(panels, range, x, y),
-            DataType::Q5_0 => tokens::<D, 2>(panels, range, x, y),
-            DataType::Q5_1 => tokens::<D, 3>(panels, range, x, y),
-            DataType::Q8_0 => tokens::<D, 4>(panels, range, x, y),
-            DataType::F32 | DataType::F16 => unreachable!("panels are quantized"),
-        }
-    }
+    unsafe { with_quantized!(panels.format(), FORMAT => tokens::<D, FORMAT>(panels, range, x, y)) }
 }
 
 #[inline(always)]
@@ -174,7 +166,7 @@ unsafe fn tile<D: Dot, const FORMAT: usize, const H: usize, const T: usize>(
     token: usize,
     y: &Parts<'_, f32>,
 ) {
-    let format = const { DataType::QUANTIZED[FORMAT] };
+    let format = const { DataType::ALL[FORMAT] };
     let block_bytes = PANEL * format.block().1;
     let blocks = panels.panel(panel).chunks_exact(block_bytes);
     // SAFETY: the offsets lie within a block; the rest is passed on.
@@ -215,9 +207,9 @@ unsafe fn dots<D: Dot, const FORMAT: usize, const T: usize>(
     half: usize,
     xs: &[Quantized; T],
 ) -> [__m256i; T] {
-    let format = const { DataType::QUANTIZED[FORMAT] };
+    let format = const { DataType::ALL[FORMAT] };
     let (fifth, integers) = const {
-        let (fifth, integers) = DataType::QUANTIZED[FORMAT].parts();
+        let (fifth, integers) = DataType::ALL[FORMAT].parts();
         (PANEL * fifth.start, PANEL * integers.start)
     };
     // SAFETY: all offsets lie within a panel block; the rest is passed on.
@@ -226,7 +218,7 @@ unsafe fn dots<D: Dot, const FORMAT: usize, const T: usize>(
         let four = |x: &Quantized, j: usize| {
             _mm256_set1_epi32(x.integers.as_ptr().add(4 * j).cast::<i32>().read_unaligned())
         };
-        let starts_at_zero = matches!(format, DataType::Q8_0) && !D::UNSIGNED_Q8;
+        let starts_at_zero = format.has_bytes() && !D::UNSIGNED_Q8;
         let mut totals = [_mm256_setzero_si256(); T];
         if !starts_at_zero {
             for t in 0..T {
@@ -234,7 +226,7 @@ unsafe fn dots<D: Dot, const FORMAT: usize, const T: usize>(
             }
         }
         let mut partial = [_mm256_setzero_si256(); T];
-        if matches!(format, DataType::Q8_0) {
+        if format.has_bytes() {
             for j in 0..8 {
                 let mut w = load(integers + 64 * j);
                 if D::UNSIGNED_Q8 {
