@@ -17,7 +17,7 @@ use std::mem::offset_of;
 use std::ops::Range;
 
 use super::activations::Quantized;
-use super::avx512::{self, unrolled};
+use super::avx512::{self, Dots, add_block, unrolled};
 use super::{Activations, PANEL, Panels, put};
 use crate::data_type::{BLOCK, with_quantized};
 use crate::product::tiles::Tiles;
@@ -88,7 +88,7 @@ unsafe fn tile<const FORMAT: usize, const T: usize>(
 ) {
     let block_bytes = PANEL * const { DataType::ALL[FORMAT].block().1 };
     let blocks = x.len();
-    let mut dots = [Dots([[0; PANEL]; T]), Dots([[0; PANEL]; T])];
+    let mut dots = [StoredDots([[0; PANEL]; T]), StoredDots([[0; PANEL]; T])];
     // SAFETY: the tier and the outputs are the caller's promise.
     unsafe {
         let mut sums = [_mm512_setzero_ps(); T];
@@ -96,11 +96,11 @@ unsafe fn tile<const FORMAT: usize, const T: usize>(
         for (b, (block, x)) in panels.panel(panel).chunks_exact(block_bytes).zip(x).enumerate() {
             tiles.multiply(b % 2, x, &avx512::signed_groups::<FORMAT>(block.as_ptr()), &mut dots[b % 2]);
             if let Some((block, x)) = before.replace((block, x)) {
-                add::<FORMAT, T>(&mut sums, block, x, &dots[1 - b % 2]);
+                add_block::<FORMAT, T>(&mut sums, block.as_ptr(), x, &dots[1 - b % 2]);
             }
         }
         if let Some((block, x)) = before {
-            add::<FORMAT, T>(&mut sums, block, x, &dots[(blocks - 1) % 2]);
+            add_block::<FORMAT, T>(&mut sums, block.as_ptr(), x, &dots[(blocks - 1) % 2]);
         }
         unrolled!(T, t, {
             let mut lanes = [0.0; PANEL];
@@ -110,37 +110,15 @@ unsafe fn tile<const FORMAT: usize, const T: usize>(
     }
 }
 
-/// The dot products of T tokens with the rows of a panel block.
+/// The dot products of T tokens with the rows of a panel block, as a tile has stored them.
 #[repr(align(64))]
-struct Dots<const T: usize>([[i32; PANEL]; T]);
+struct StoredDots<const T: usize>([[i32; PANEL]; T]);
 
-/// Adds the dot products of one panel block times their scales.
-///
-/// # Safety
-/// The CPU has the tier.
-#[inline(always)]
-unsafe fn add<const FORMAT: usize, const T: usize>(
-    sums: &mut [__m512; T],
-    block: &[u8],
-    x: &[Quantized; T],
-    dots: &Dots<T>,
-) {
-    let block = block.as_ptr();
-    // SAFETY: scales and minima lie within a block; the rest is passed on.
-    unsafe {
-        let scale = _mm512_cvtph_ps(_mm256_loadu_si256(block.cast()));
-        unrolled!(T, t, {
-            let dot = _mm512_load_si512(dots.0[t].as_ptr().cast());
-            let scale = _mm512_mul_ps(scale, _mm512_set1_ps(x[t].scale));
-            sums[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, sums[t]);
-        });
-        if const { DataType::ALL[FORMAT].has_minimum() } {
-            let minimum = _mm512_cvtph_ps(_mm256_loadu_si256(block.add(2 * PANEL).cast()));
-            unrolled!(T, t, {
-                let offset = _mm512_set1_ps(x[t].offset);
-                sums[t] = _mm512_fmadd_ps(minimum, offset, sums[t]);
-            });
-        }
+impl<const T: usize> Dots for StoredDots<T> {
+    #[inline(always)]
+    unsafe fn of(&self, t: usize, _: &Quantized) -> __m512i {
+        // SAFETY: 16 integers are read; the CPU has the tier, by the caller's promise.
+        unsafe { _mm512_load_si512(self.0[t].as_ptr().cast()) }
     }
 }
 
@@ -166,7 +144,7 @@ impl<const T: usize> TokenTiles<T> {
         set: usize,
         x: &[Quantized; T],
         weights: &[__m512i; GROUPS],
-        into: &mut Dots<T>,
+        into: &mut StoredDots<T>,
     ) {
         /// The instructions with the numbers of their tiles.
         macro_rules! multiply {

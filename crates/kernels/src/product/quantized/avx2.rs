@@ -7,7 +7,7 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::activations::Quantized;
-use super::{Activations, PANEL, Panels};
+use super::{Activations, PANEL, Panels, put_part};
 use crate::data_type::with_quantized;
 use crate::{DataType, Parts};
 
@@ -194,7 +194,7 @@ unsafe fn tile<D: Dot, const FORMAT: usize, const H: usize, const T: usize>(
             for t in 0..T {
                 let mut lanes = [0.0; HALF];
                 _mm256_storeu_ps(lanes.as_mut_ptr(), sums[h][t]);
-                put_half(panels, panel, half + h, token + t, &lanes, y);
+                put_part(panels, panel, HALF * (half + h), token + t, &lanes, y);
             }
         }
     }
@@ -278,24 +278,4 @@ unsafe fn dots<D: Dot, const FORMAT: usize, const T: usize>(
 unsafe fn halves(data: *const u8, half: usize) -> __m256 {
     // SAFETY: 16 halves can be read, by the caller's promise.
     unsafe { _mm256_cvtph_ps(_mm_loadu_si128(data.add(2 * HALF * half).cast())) }
-}
-
-/// As `put`, for half a panel.
-#[inline(always)]
-unsafe fn put_half(
-    panels: Panels<'_>,
-    panel: usize,
-    half: usize,
-    token: usize,
-    sums: &[f32; HALF],
-    y: &Parts<'_, f32>,
-) {
-    let rows = panels.rows_of(panel);
-    let (start, end) = (rows.start + half * HALF, rows.end.min(rows.start + (half + 1) * HALF));
-    if start < end {
-        let first = token * panels.rows();
-        // SAFETY: passed on.
-        let y = unsafe { y.part(first + start..first + end) };
-        y.copy_from_slice(&sums[..end - start]);
-    }
 }

@@ -189,8 +189,7 @@ unsafe fn tile<const FORMAT: usize, const T: usize>(
     token: usize,
     y: &Parts<'_, f32>,
 ) {
-    let format = const { DataType::ALL[FORMAT] };
-    let block_bytes = PANEL * format.block().1;
+    let block_bytes = PANEL * const { DataType::ALL[FORMAT].block().1 };
     let blocks = panels.panel(panel).chunks_exact(block_bytes);
     // SAFETY: the offsets lie within a block; the rest is passed on.
     unsafe {
@@ -200,20 +199,7 @@ unsafe fn tile<const FORMAT: usize, const T: usize>(
             if T <= 8 {
                 prefetch(block, block_bytes);
             }
-            let groups = groups::<FORMAT>(block);
-            let scale = _mm512_cvtph_ps(_mm256_loadu_si256(block.cast()));
-            unrolled!(T, t, {
-                let dot = dot(&groups, &x[t]);
-                let scale = _mm512_mul_ps(scale, _mm512_set1_ps(x[t].scale));
-                sums[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, sums[t]);
-            });
-            if format.has_minimum() {
-                let minimum = _mm512_cvtph_ps(_mm256_loadu_si256(block.add(2 * PANEL).cast()));
-                unrolled!(T, t, {
-                    let offset = _mm512_set1_ps(x[t].offset);
-                    sums[t] = _mm512_fmadd_ps(minimum, offset, sums[t]);
-                });
-            }
+            add_block::<FORMAT, T>(&mut sums, block, x, &groups::<FORMAT>(block));
         }
         unrolled!(T, t, {
             let mut lanes = [0.0; PANEL];
@@ -223,19 +209,57 @@ unsafe fn tile<const FORMAT: usize, const T: usize>(
     }
 }
 
-/// The integer dot products of a panel block's rows with a token's block.
+/// The integer dot products of a panel block with the tokens of a tile.
+pub(super) trait Dots {
+    /// Those of the panel's 16 rows with token `t`, whose block is `x`.
+    ///
+    /// # Safety
+    /// The CPU has the tier.
+    unsafe fn of(&self, t: usize, x: &Quantized) -> __m512i;
+}
+
+/// Computed when they are asked for, from [`groups`].
+impl Dots for [__m512i; 8] {
+    #[inline(always)]
+    unsafe fn of(&self, _: usize, x: &Quantized) -> __m512i {
+        // SAFETY: passed on; the four bytes are among the block's.
+        unsafe {
+            let mut dot = _mm512_set1_epi32(x.start);
+            for (j, &group) in self.iter().enumerate() {
+                let four = x.integers.as_ptr().add(4 * j).cast::<i32>().read_unaligned();
+                dot = _mm512_dpbusd_epi32(dot, group, _mm512_set1_epi32(four));
+            }
+            dot
+        }
+    }
+}
+
+/// Adds a panel block's part to the sums of `T` tokens, whose blocks are `x`: the dot products times both scales, and the
+/// minima times the tokens' offsets.
 ///
 /// # Safety
-/// The CPU has the tier.
+/// A panel block can be read at `block`, and the CPU has the tier.
 #[inline(always)]
-unsafe fn dot(groups: &[__m512i; 8], x: &Quantized) -> __m512i {
-    // SAFETY: passed on; the four bytes are among the block's.
+pub(super) unsafe fn add_block<const FORMAT: usize, const T: usize>(
+    sums: &mut [__m512; T],
+    block: *const u8,
+    x: &[Quantized; T],
+    dots: &impl Dots,
+) {
+    // SAFETY: scales and minima lie within a block; the rest is passed on.
     unsafe {
-        let mut dot = _mm512_set1_epi32(x.start);
-        for (j, &group) in groups.iter().enumerate() {
-            let four = x.integers.as_ptr().add(4 * j).cast::<i32>().read_unaligned();
-            dot = _mm512_dpbusd_epi32(dot, group, _mm512_set1_epi32(four));
+        let scale = _mm512_cvtph_ps(_mm256_loadu_si256(block.cast()));
+        unrolled!(T, t, {
+            let dot = dots.of(t, &x[t]);
+            let scale = _mm512_mul_ps(scale, _mm512_set1_ps(x[t].scale));
+            sums[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, sums[t]);
+        });
+        if const { DataType::ALL[FORMAT].has_minimum() } {
+            let minimum = _mm512_cvtph_ps(_mm256_loadu_si256(block.add(2 * PANEL).cast()));
+            unrolled!(T, t, {
+                let offset = _mm512_set1_ps(x[t].offset);
+                sums[t] = _mm512_fmadd_ps(minimum, offset, sums[t]);
+            });
         }
-        dot
     }
 }
