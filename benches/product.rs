@@ -5,7 +5,9 @@
 #![allow(missing_docs)] // of what criterion's macros make
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use rwkv_kernels::{Cpu, DataType, Isa, Matrix, Panels, Product, Scratch, Weights, products, read_sum};
+use rwkv_kernels::{
+    Cpu, DataType, Isa, Matrix, Panels, Product, ProductScratch, Weights, products, read_sum,
+};
 
 /// (inputs, outputs): a small model's, and one larger than the caches.
 const SHAPES: [[usize; 2]; 2] = [[128, 512], [2048, 16384]];
@@ -31,7 +33,7 @@ fn every_product(c: &mut Criterion) {
             } else {
                 Matrix::Rows(weights)
             };
-            let mut scratch = Scratch::default();
+            let mut scratch = ProductScratch::default();
             for tokens in [1, 64] {
                 let (x, mut y) = (vec![0.5; tokens * cols], vec![0.0; tokens * rows]);
                 group.throughput(match tokens {

@@ -20,7 +20,7 @@ use std::ops::Range;
 use half::f16;
 
 /// Weights in a block of a quantized format.
-pub const BLOCK: usize = 32;
+pub const WEIGHTS_PER_BLOCK: usize = 32;
 
 /// How the weights of a matrix are stored, little-endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -84,11 +84,11 @@ impl DataType {
         match self {
             Self::F32  => row("FP32", 0, (1, 4),      Floats,   false),
             Self::F16  => row("FP16", 1, (1, 2),      Floats,   false),
-            Self::Q4_0 => row("Q4_0", 2, (BLOCK, 18), Nibbles,  false),
-            Self::Q4_1 => row("Q4_1", 3, (BLOCK, 20), Nibbles,  true),
-            Self::Q5_0 => row("Q5_0", 7, (BLOCK, 22), FiveBits, false),
-            Self::Q5_1 => row("Q5_1", 8, (BLOCK, 24), FiveBits, true),
-            Self::Q8_0 => row("Q8_0", 9, (BLOCK, 34), Bytes,    false),
+            Self::Q4_0 => row("Q4_0", 2, (WEIGHTS_PER_BLOCK, 18), Nibbles,  false),
+            Self::Q4_1 => row("Q4_1", 3, (WEIGHTS_PER_BLOCK, 20), Nibbles,  true),
+            Self::Q5_0 => row("Q5_0", 7, (WEIGHTS_PER_BLOCK, 22), FiveBits, false),
+            Self::Q5_1 => row("Q5_1", 8, (WEIGHTS_PER_BLOCK, 24), FiveBits, true),
+            Self::Q8_0 => row("Q8_0", 9, (WEIGHTS_PER_BLOCK, 34), Bytes,    false),
         }
     }
 
@@ -183,7 +183,7 @@ impl DataType {
             }
             _ => {
                 let blocks = row.chunks_exact(self.block().1);
-                for (block, out) in blocks.zip(out.as_chunks_mut::<BLOCK>().0) {
+                for (block, out) in blocks.zip(out.as_chunks_mut::<WEIGHTS_PER_BLOCK>().0) {
                     let Block { scale, minimum, integers } = self.block_of(block);
                     *out = integers.map(|q| f32::from(q) * scale + minimum);
                 }
@@ -241,7 +241,7 @@ impl fmt::Display for DataType {
 pub(crate) struct Block {
     pub(crate) scale: f32,
     pub(crate) minimum: f32,
-    pub(crate) integers: [i8; BLOCK],
+    pub(crate) integers: [i8; WEIGHTS_PER_BLOCK],
 }
 
 #[cfg(test)]

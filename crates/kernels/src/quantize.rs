@@ -21,12 +21,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
-use crate::data_type::{BLOCK, with_quantized};
+use crate::data_type::{WEIGHTS_PER_BLOCK, with_quantized};
 use crate::simd::{Operation, Simd, dispatch};
 use crate::{Cpu, DataType, Parts};
 
 /// Weights that an index of the team's loop takes: some tens of µs.
-const TASK: usize = 1 << 14;
+const QUANTIZE_TASK: usize = 1 << 14;
 
 /// A block that cannot be made: one of its weights is infinite or no number, or its scale or minimum is beyond half
 /// precision.
@@ -53,12 +53,12 @@ pub fn quantize(
     out: &mut [u8],
 ) -> Result<(), Unquantizable> {
     assert!(!from.is_quantized() && to.is_quantized(), "{from:?} to {to:?}");
-    let (stored, encoded) = (BLOCK * from.block().1, to.block().1);
+    let (stored, encoded) = (WEIGHTS_PER_BLOCK * from.block().1, to.block().1);
     let blocks = weights.len() / stored;
     assert_eq!((weights.len(), out.len()), (blocks * stored, blocks * encoded), "whole blocks");
     let bad = AtomicUsize::new(usize::MAX);
     let out = Parts::new(out);
-    cpu.run_blocks(blocks, TASK / BLOCK, |range| {
+    cpu.run_blocks(blocks, QUANTIZE_TASK / WEIGHTS_PER_BLOCK, |range| {
         // SAFETY: ranges of blocks do not overlap.
         let out = unsafe { out.part(range.start * encoded..range.end * encoded) };
         let weights = &weights[range.start * stored..range.end * stored];
@@ -68,7 +68,7 @@ pub fn quantize(
     });
     match bad.into_inner() {
         usize::MAX => Ok(()),
-        block => Err(Unquantizable { weight: block * BLOCK }),
+        block => Err(Unquantizable { weight: block * WEIGHTS_PER_BLOCK }),
     }
 }
 
@@ -104,8 +104,8 @@ impl Encode<'_> {
     fn blocks_of<const FORMAT: usize>(self) -> Option<usize> {
         let to = const { DataType::ALL[FORMAT] };
         let mut bad = None;
-        let mut x = [0.0; BLOCK];
-        let stored = self.weights.chunks_exact(BLOCK * self.from.block().1);
+        let mut x = [0.0; WEIGHTS_PER_BLOCK];
+        let stored = self.weights.chunks_exact(WEIGHTS_PER_BLOCK * self.from.block().1);
         for (i, (stored, out)) in stored.zip(self.out.chunks_exact_mut(to.block().1)).enumerate() {
             widen(self.from, stored, &mut x);
             if !encode(to, &x, out) && bad.is_none() {
@@ -118,13 +118,13 @@ impl Encode<'_> {
 
 /// A stored block of F32 or F16, which may lie at any address.
 #[inline(always)]
-fn widen(format: DataType, stored: &[u8], x: &mut [f32; BLOCK]) {
+fn widen(format: DataType, stored: &[u8], x: &mut [f32; WEIGHTS_PER_BLOCK]) {
     if format == DataType::F32 {
         for (x, stored) in x.iter_mut().zip(stored.as_chunks().0) {
             *x = f32::from_le_bytes(*stored);
         }
     } else {
-        let mut halves = [f16::ZERO; BLOCK];
+        let mut halves = [f16::ZERO; WEIGHTS_PER_BLOCK];
         for (half, stored) in halves.iter_mut().zip(stored.as_chunks().0) {
             *half = f16::from_le_bytes(*stored);
         }
@@ -134,7 +134,7 @@ fn widen(format: DataType, stored: &[u8], x: &mut [f32; BLOCK]) {
 
 /// Writes the block; false if it cannot be made.
 #[inline(always)]
-fn encode(format: DataType, x: &[f32; BLOCK], out: &mut [u8]) -> bool {
+fn encode(format: DataType, x: &[f32; WEIGHTS_PER_BLOCK], out: &mut [u8]) -> bool {
     let highest = format.highest();
     let zero = format.zero_point() as f32;
     let (scale, minimum) = if format.has_bytes() {
@@ -160,7 +160,7 @@ fn encode(format: DataType, x: &[f32; BLOCK], out: &mut [u8]) -> bool {
             *out = to_nearest(x * inverse).cast_unsigned();
         }
     } else {
-        let mut q = [0_u8; BLOCK];
+        let mut q = [0_u8; WEIGHTS_PER_BLOCK];
         for (q, &x) in q.iter_mut().zip(x) {
             *q = ((x - minimum).mul_add(inverse, offset) as u8).min(highest);
         }
@@ -171,7 +171,7 @@ fn encode(format: DataType, x: &[f32; BLOCK], out: &mut [u8]) -> bool {
             let bits = q.iter().enumerate().fold(0, |bits, (i, &q)| bits | u32::from(q >> 4) << i);
             out[fifth].copy_from_slice(&bits.to_le_bytes());
         }
-        let (low, high) = q.split_at(BLOCK / 2);
+        let (low, high) = q.split_at(WEIGHTS_PER_BLOCK / 2);
         for (out, (low, high)) in out[integers].iter_mut().zip(low.iter().zip(high)) {
             *out = low & 15 | high << 4;
         }
@@ -181,7 +181,7 @@ fn encode(format: DataType, x: &[f32; BLOCK], out: &mut [u8]) -> bool {
 
 /// The weight of the largest magnitude, the first of them if there are several.
 #[inline(always)]
-fn largest(x: &[f32; BLOCK]) -> f32 {
+fn largest(x: &[f32; WEIGHTS_PER_BLOCK]) -> f32 {
     let mut largest = 0.0_f32;
     for &x in x {
         largest = if largest.abs() < x.abs() { x } else { largest };
@@ -191,7 +191,7 @@ fn largest(x: &[f32; BLOCK]) -> f32 {
 
 /// The least and the greatest weight; of 0 and −0, which are equal, the first.
 #[inline(always)]
-fn range(x: &[f32; BLOCK]) -> (f32, f32) {
+fn range(x: &[f32; WEIGHTS_PER_BLOCK]) -> (f32, f32) {
     let (mut min, mut max) = (f32::MAX, f32::MIN);
     for &x in x {
         min = if x < min { x } else { min };
@@ -201,7 +201,7 @@ fn range(x: &[f32; BLOCK]) -> (f32, f32) {
 }
 
 #[inline(always)]
-fn are_finite(x: &[f32; BLOCK]) -> bool {
+fn are_finite(x: &[f32; WEIGHTS_PER_BLOCK]) -> bool {
     let mut infinite = false;
     for &x in x {
         infinite |= !x.is_finite();
@@ -243,8 +243,8 @@ mod tests {
     }
 
     /// A block of zeros but for these.
-    fn block(weights: &[(usize, f32)]) -> [f32; BLOCK] {
-        let mut x = [0.0; BLOCK];
+    fn block(weights: &[(usize, f32)]) -> [f32; WEIGHTS_PER_BLOCK] {
+        let mut x = [0.0; WEIGHTS_PER_BLOCK];
         for &(i, weight) in weights {
             x[i] = weight;
         }
@@ -252,7 +252,7 @@ mod tests {
     }
 
     /// The bytes before the integers, and some of the integers.
-    fn parts(format: DataType, x: &[f32; BLOCK], at: &[usize]) -> (Vec<u8>, Vec<i8>) {
+    fn parts(format: DataType, x: &[f32; WEIGHTS_PER_BLOCK], at: &[usize]) -> (Vec<u8>, Vec<i8>) {
         let bytes = scalar(format, x);
         let q = format.block_of(&bytes).integers;
         (bytes[..format.parts().0.start].to_vec(), at.iter().map(|&i| q[i]).collect())
@@ -307,16 +307,16 @@ mod tests {
     fn zeros_and_weights_too_small_for_a_scale() {
         for tiny in [0.0, -0.0, 1e-38, -1e-40, f32::from_bits(1)] {
             for format in DataType::QUANTIZED {
-                let mut out = [1.0; BLOCK];
-                format.decode(&scalar(format, &[tiny; BLOCK]), &mut out);
+                let mut out = [1.0; WEIGHTS_PER_BLOCK];
+                format.decode(&scalar(format, &[tiny; WEIGHTS_PER_BLOCK]), &mut out);
                 assert!(out.iter().all(|&x| x == 0.0), "{tiny} as {format:?}");
             }
         }
         // ggml's zero block: a negative zero for a scale where it divides by −8, and integers at the zero point.
-        assert_eq!(scalar(DataType::Q4_0, &[0.0; BLOCK])[..4], [0, 0x80, 0x88, 0x88]);
-        assert_eq!(scalar(DataType::Q8_0, &[0.0; BLOCK]), [0; 34]);
+        assert_eq!(scalar(DataType::Q4_0, &[0.0; WEIGHTS_PER_BLOCK])[..4], [0, 0x80, 0x88, 0x88]);
+        assert_eq!(scalar(DataType::Q8_0, &[0.0; WEIGHTS_PER_BLOCK]), [0; 34]);
         // Where 1/d is infinite the integers are zero, not the zero point.
-        assert_eq!(scalar(DataType::Q4_0, &[1e-39; BLOCK])[2..], [0; 16]);
+        assert_eq!(scalar(DataType::Q4_0, &[1e-39; WEIGHTS_PER_BLOCK])[2..], [0; 16]);
     }
 
     #[test]
@@ -332,7 +332,7 @@ mod tests {
     #[test]
     fn every_tier_and_number_of_threads_gives_the_same_bytes() {
         // Several tasks, from any address; F16 as the F32 that it stands for.
-        let mut x = values(1, 3 * TASK + 5 * BLOCK, 3.0);
+        let mut x = values(1, 3 * QUANTIZE_TASK + 5 * WEIGHTS_PER_BLOCK, 3.0);
         for (i, x) in x.iter_mut().enumerate() {
             *x = f16::from_f32(*x * ((i / 50 % 40) as f32 - 30.0).exp2()).to_f32();
         }
@@ -369,15 +369,16 @@ mod tests {
             Case { weight: 1e7, refused: &[Q4_0, Q4_1, Q5_0, Q5_1, Q8_0] },
         ];
         for Case { weight, refused } in cases {
-            let mut x = vec![1.0; 2 * TASK];
-            x[5 * BLOCK + 8] = weight;
-            x[6 * BLOCK] = weight;
-            x[TASK] = weight;
+            let mut x = vec![1.0; 2 * QUANTIZE_TASK];
+            x[5 * WEIGHTS_PER_BLOCK + 8] = weight;
+            x[6 * WEIGHTS_PER_BLOCK] = weight;
+            x[QUANTIZE_TASK] = weight;
             let bytes = stored(DataType::F32, &x);
             for isa in Isa::available() {
                 for format in DataType::QUANTIZED {
                     let found = quantized(&Cpu::new(isa, 2), DataType::F32, &bytes, format).err();
-                    let want = refused.contains(&format).then_some(Unquantizable { weight: 5 * BLOCK });
+                    let want =
+                        refused.contains(&format).then_some(Unquantizable { weight: 5 * WEIGHTS_PER_BLOCK });
                     assert_eq!(found, want, "{weight} as {format:?}");
                 }
             }
@@ -389,7 +390,7 @@ mod tests {
         /// side opposite to the largest weight, and for the rounding of scale and minimum to half precision.
         #[test]
         fn what_is_decoded_is_within_half_a_step(
-            x in prop::collection::vec(-1.0_f32..1.0, BLOCK),
+            x in prop::collection::vec(-1.0_f32..1.0, WEIGHTS_PER_BLOCK),
             exponent in -8_i32..12,
         ) {
             let x: Vec<_> = x.iter().map(|x| x * (exponent as f32).exp2()).collect();
@@ -398,7 +399,7 @@ mod tests {
                 let bytes = scalar(format, &x);
                 let step = format.block_of(&bytes).scale.abs();
                 let reach = if matches!(format, DataType::Q4_0 | DataType::Q5_0) { 1.0 } else { 0.5 };
-                let mut decoded = [0.0; BLOCK];
+                let mut decoded = [0.0; WEIGHTS_PER_BLOCK];
                 format.decode(&bytes, &mut decoded);
                 for (x, decoded) in x.iter().zip(decoded) {
                     let limit = reach * step * 1.001 + largest / 512.0;
@@ -408,11 +409,11 @@ mod tests {
         }
 
         #[test]
-        fn any_bits_give_a_block_or_are_refused(bits in prop::collection::vec(any::<u32>(), BLOCK)) {
+        fn any_bits_give_a_block_or_are_refused(bits in prop::collection::vec(any::<u32>(), WEIGHTS_PER_BLOCK)) {
             let bytes: Vec<_> = bits.iter().flat_map(|bits| bits.to_le_bytes()).collect();
             for format in DataType::QUANTIZED {
                 if let Ok(out) = quantized(&Cpu::new(Isa::detect(), 1), DataType::F32, &bytes, format) {
-                    let mut decoded = [f32::NAN; BLOCK];
+                    let mut decoded = [f32::NAN; WEIGHTS_PER_BLOCK];
                     format.decode(&out, &mut decoded);
                     prop_assert!(decoded.iter().all(|x| x.is_finite()));
                 }

@@ -12,7 +12,7 @@ mod rows;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod tiles;
 
-pub use products::{Matrix, Product, Scratch, products};
+pub use products::{Matrix, Product, ProductScratch, products};
 pub use quantized::{PANEL, Panels};
 
 use crate::{Cpu, DataType};
@@ -68,7 +68,7 @@ impl<'a> Weights<'a> {
 /// # Panics
 /// If the lengths do not fit, or the weights are quantized.
 pub fn product(cpu: &Cpu, w: Weights<'_>, x: &[f32], y: &mut [f32]) {
-    products(cpu, &mut Scratch::default(), [Product { matrix: Matrix::Rows(w), x, y }]);
+    products(cpu, &mut ProductScratch::default(), [Product { matrix: Matrix::Rows(w), x, y }]);
 }
 
 #[cfg(test)]

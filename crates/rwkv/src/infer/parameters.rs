@@ -3,7 +3,7 @@
 use std::ops::{ControlFlow, Range};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rwkv_kernels::{Cpu, Matrix as Stored, Panels, Product, Scratch, Weights, all_finite, products};
+use rwkv_kernels::{self as kernels, Cpu, Panels, Product, ProductScratch, Weights, all_finite, products};
 
 use super::memory::Memory;
 use crate::data_type::DataType;
@@ -130,16 +130,16 @@ impl Parameters {
     }
 
     /// A matrix to multiply by.
-    pub(super) fn matrix(&self, matrix: Matrix) -> Stored<'_> {
+    pub(super) fn matrix(&self, matrix: Matrix) -> kernels::Matrix<'_> {
         let index = matrix.index();
         match &self.kept[index] {
             Kept::Panels(range) => {
                 let spec = &self.layout.specs()[index];
                 let bytes = self.panels.get(range.clone());
                 let panels = Panels::new(self.formats[index], spec.rows, spec.cols, bytes);
-                Stored::Panels(panels.expect("packed with this shape"))
+                kernels::Matrix::Panels(panels.expect("packed with this shape"))
             }
-            _ => Stored::Rows(self.weights(matrix)),
+            _ => kernels::Matrix::Rows(self.weights(matrix)),
         }
     }
 
@@ -197,7 +197,7 @@ impl Parameters {
                 // Of zeros, products with finite weights are 0 and others are not a number.
                 let (x, mut y) = (vec![0.0; spec.cols], vec![0.0; spec.rows]);
                 let product = Product { matrix: self.matrix(matrix), x: &x, y: &mut y };
-                products(cpu, &mut Scratch::default(), [product]);
+                products(cpu, &mut ProductScratch::default(), [product]);
                 match y.iter().position(|y| !y.is_finite()) {
                     Some(row) => self.bad_weight(matrix, format!("row {row} {IS}")),
                     None => Error::NotFinite { what: format!("the product with {:?}", spec.name) },

@@ -19,12 +19,12 @@ use std::ops::Range;
 use super::activations::Quantized;
 use super::avx512::{self, Dots, add_block, unrolled};
 use super::{Activations, PANEL, Panels, put};
-use crate::data_type::{BLOCK, with_quantized};
+use crate::data_type::{WEIGHTS_PER_BLOCK, with_quantized};
 use crate::product::tiles::Tiles;
 use crate::{DataType, Parts};
 
 /// Rows of a tile of weights: groups of a panel block.
-const GROUPS: usize = BLOCK / 4;
+const GROUPS: usize = WEIGHTS_PER_BLOCK / 4;
 
 /// The outputs of the panels `range` for every token.
 pub(super) fn task(panels: Panels<'_>, range: Range<usize>, x: &Activations, y: &Parts<'_, f32>) {

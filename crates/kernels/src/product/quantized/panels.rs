@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use crate::data_type::BLOCK;
+use crate::data_type::WEIGHTS_PER_BLOCK;
 use crate::product::Weights;
 use crate::{Cpu, DataType, Parts};
 
@@ -128,7 +128,7 @@ impl<'a> Panels<'a> {
 
     /// The bytes of a panel.
     pub(super) fn panel(&self, panel: usize) -> &'a [u8] {
-        let len = PANEL * (self.cols / BLOCK) * self.format.block().1;
+        let len = PANEL * (self.cols / WEIGHTS_PER_BLOCK) * self.format.block().1;
         &self.bytes[panel * len..][..len]
     }
 

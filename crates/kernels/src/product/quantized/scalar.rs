@@ -5,7 +5,7 @@ use std::ops::Range;
 use half::f16;
 
 use super::{Activations, PANEL, Panels, put};
-use crate::data_type::BLOCK;
+use crate::data_type::WEIGHTS_PER_BLOCK;
 use crate::{DataType, Parts};
 
 /// The outputs of the panels `range` for every token.
@@ -22,7 +22,7 @@ fn panel(panels: Panels<'_>, panel: usize, x: &Activations, y: &Parts<'_, f32>) 
         let mut sums = [0.0_f32; PANEL];
         for (block, x) in blocks.clone().zip(x.of(token)) {
             for (r, sum) in sums.iter_mut().enumerate() {
-                let integers = (0..BLOCK).map(|c| weight(format, block, r, c));
+                let integers = (0..WEIGHTS_PER_BLOCK).map(|c| weight(format, block, r, c));
                 let dot: i32 = integers.zip(x.integers).map(|(q, x)| q * i32::from(x)).sum();
                 *sum = (dot as f32).mul_add(half(block, r) * x.scale, *sum);
                 if format.has_minimum() {

@@ -1,12 +1,12 @@
 use super::*;
 use crate::product::Weights;
 use crate::testing::values;
-use crate::{BLOCK, Cpu};
+use crate::{Cpu, WEIGHTS_PER_BLOCK};
 
 /// A matrix with any bytes for integers, and small scales and minima.
 fn matrix(format: DataType, rows: usize, cols: usize) -> Vec<u8> {
     let bytes = format.block().1;
-    let n = rows * cols / BLOCK;
+    let n = rows * cols / WEIGHTS_PER_BLOCK;
     let numbers = values(3, 2 * n, 0.01);
     let mut state = 0x1234_5678_u32;
     let mut out = Vec::with_capacity(n * bytes);
@@ -58,7 +58,7 @@ fn panels_are_the_matrix_times_the_rounded_activations() {
                     let (sum, size) = terms.fold((0.0, 0.0), |(s, a), t| (s + t, a + t.abs()));
                     // Roundings: of d·scale, of each block's one or two additions, of the offset, and those of `read_row`,
                     // which a minimum makes as large as the minimum. Integers are exact.
-                    let bound = (cols / BLOCK * 3 + 8) as f64
+                    let bound = (cols / WEIGHTS_PER_BLOCK * 3 + 8) as f64
                         * f64::from(f32::EPSILON)
                         * (size + 0.01 * 2.0 * cols as f64);
                     let got = f64::from(y[token * rows + row]);
