@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use crate::{BLOCK, Cpu, Format, Isa, Store};
+use crate::{WEIGHTS_PER_BLOCK, Cpu, DataType, Isa, Store};
 
 /// `len` numbers spread evenly over (−scale, scale), in an order that looks random: the fractional parts of multiples
 /// of an irrational number.
@@ -16,13 +16,13 @@ pub(crate) fn values(seed: usize, len: usize, scale: f32) -> Vec<f32> {
 }
 
 /// A matrix of weights as a file holds it: small numbers, or any integers with small scales and minima.
-pub(crate) fn stored_matrix(format: Format, rows: usize, cols: usize) -> Vec<u8> {
+pub(crate) fn stored_matrix(format: DataType, rows: usize, cols: usize) -> Vec<u8> {
     let halves = |x: f32| f16::from_f32(x).to_le_bytes();
     match format {
-        Format::F32 => values(3, rows * cols, 0.1).iter().flat_map(|x| x.to_le_bytes()).collect(),
-        Format::F16 => values(3, rows * cols, 0.1).iter().flat_map(|&x| halves(x)).collect(),
+        DataType::F32 => values(3, rows * cols, 0.1).iter().flat_map(|x| x.to_le_bytes()).collect(),
+        DataType::F16 => values(3, rows * cols, 0.1).iter().flat_map(|&x| halves(x)).collect(),
         _ => {
-            let blocks = rows * cols / BLOCK;
+            let blocks = rows * cols / WEIGHTS_PER_BLOCK;
             let numbers = values(3, 2 * blocks, 0.01);
             let mut state = 0x1234_5678_u32;
             let mut out = Vec::with_capacity(blocks * format.block().1);

@@ -85,7 +85,7 @@ mod tests {
     use super::*;
     use crate::linear::{linear, linear_dx};
     use crate::testing::{stored_matrix, values};
-    use crate::{Format, Isa, Panels, Precision, Weights};
+    use crate::{DataType, Isa, Panels, Precision, Weights};
 
     /// Rows and columns: the edges of a panel and of what is decoded at once, by rows and by weights.
     const SHAPES: [(usize, usize); 7] =
@@ -94,7 +94,7 @@ mod tests {
     /// Calls `body` with the matrix as it lies in a file, at an odd address and an even one, and as panels if it is quantized;
     /// and with its decoded weights.
     fn every_matrix(rows: usize, cols: usize, body: impl Fn(&str, Matrix<'_>, &[f32])) {
-        for format in Format::ALL {
+        for format in DataType::ALL {
             let stored = stored_matrix(format, rows, cols);
             let mut weights = vec![0.0; rows * cols];
             for (row, out) in stored.chunks_exact(stored.len() / rows).zip(weights.chunks_exact_mut(cols)) {

@@ -1,6 +1,6 @@
 //! Rows of a matrix decoded to f32, whatever they are stored as.
 //!
-//! What is written are the very bits of [`Format::decode`], which is the specification. Here its loops are compiled for
+//! What is written are the very bits of [`DataType::decode`], which is the specification. Here its loops are compiled for
 //! each tier with the format known, so that the compiler makes vectors of them; a panel's row is brought back into the
 //! file's order block by block on the way.
 
@@ -10,9 +10,9 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 
 use super::{Matrix, PANEL, Panels, Weights};
-use crate::format::{BLOCK, Block};
+use crate::data_type::{WEIGHTS_PER_BLOCK, Block};
 use crate::simd::{Operation, Simd, dispatch};
-use crate::{Cpu, Format, Parts};
+use crate::{Cpu, DataType, Parts};
 
 /// Weights that an index of the team's loop decodes: some µs.
 const TASK: usize = 1 << 14;
@@ -48,7 +48,7 @@ impl Matrix<'_> {
     /// `rows` where they lie, if they are f32 in memory already.
     pub(crate) fn as_f32(&self, rows: Range<usize>) -> Option<&[f32]> {
         let Self::Rows(w) = self else { return None };
-        if w.format != Format::F32 || cfg!(target_endian = "big") {
+        if w.format != DataType::F32 || cfg!(target_endian = "big") {
             return None;
         }
         let bytes = &w.bytes[rows.start * w.row_bytes..rows.end * w.row_bytes];
@@ -77,7 +77,7 @@ impl Operation for Decode<'_> {
                 Matrix::Rows(w) => w.read_row(row, out),
                 Matrix::Panels(panels) => {
                     let stored = &mut stored[..panels.format().block().1];
-                    for (b, out) in out.chunks_exact_mut(BLOCK).enumerate() {
+                    for (b, out) in out.chunks_exact_mut(WEIGHTS_PER_BLOCK).enumerate() {
                         panels.read_block(row, b, stored);
                         panels.format().decode(stored, out);
                     }
@@ -90,21 +90,21 @@ impl Operation for Decode<'_> {
     fn run<S: Simd>(self, _: S) {
         match self.matrix {
             Matrix::Rows(w) => match w.format {
-                Format::F32 => self.scalar(),
-                Format::F16 => halves(w, self.rows, self.out),
-                Format::Q4_0 => rows(w, Format::Q4_0, self.rows, self.out),
-                Format::Q4_1 => rows(w, Format::Q4_1, self.rows, self.out),
-                Format::Q5_0 => rows(w, Format::Q5_0, self.rows, self.out),
-                Format::Q5_1 => rows(w, Format::Q5_1, self.rows, self.out),
-                Format::Q8_0 => rows(w, Format::Q8_0, self.rows, self.out),
+                DataType::F32 => self.scalar(),
+                DataType::F16 => halves(w, self.rows, self.out),
+                DataType::Q4_0 => rows(w, DataType::Q4_0, self.rows, self.out),
+                DataType::Q4_1 => rows(w, DataType::Q4_1, self.rows, self.out),
+                DataType::Q5_0 => rows(w, DataType::Q5_0, self.rows, self.out),
+                DataType::Q5_1 => rows(w, DataType::Q5_1, self.rows, self.out),
+                DataType::Q8_0 => rows(w, DataType::Q8_0, self.rows, self.out),
             },
             Matrix::Panels(p) => match p.format() {
-                Format::Q4_0 => panels(p, Format::Q4_0, self.rows, self.out),
-                Format::Q4_1 => panels(p, Format::Q4_1, self.rows, self.out),
-                Format::Q5_0 => panels(p, Format::Q5_0, self.rows, self.out),
-                Format::Q5_1 => panels(p, Format::Q5_1, self.rows, self.out),
-                Format::Q8_0 => panels(p, Format::Q8_0, self.rows, self.out),
-                Format::F32 | Format::F16 => unreachable!("`Panels` are quantized"),
+                DataType::Q4_0 => panels(p, DataType::Q4_0, self.rows, self.out),
+                DataType::Q4_1 => panels(p, DataType::Q4_1, self.rows, self.out),
+                DataType::Q5_0 => panels(p, DataType::Q5_0, self.rows, self.out),
+                DataType::Q5_1 => panels(p, DataType::Q5_1, self.rows, self.out),
+                DataType::Q8_0 => panels(p, DataType::Q8_0, self.rows, self.out),
+                DataType::F32 | DataType::F16 => unreachable!("`Panels` are quantized"),
             },
         }
     }
@@ -127,21 +127,21 @@ fn halves(w: Weights<'_>, rows: Range<usize>, out: &mut [f32]) {
 
 /// Rows of blocks. `format` is that of `w`, known when this is compiled.
 #[inline(always)]
-fn rows(w: Weights<'_>, format: Format, rows: Range<usize>, out: &mut [f32]) {
+fn rows(w: Weights<'_>, format: DataType, rows: Range<usize>, out: &mut [f32]) {
     let bytes = &w.bytes[rows.start * w.row_bytes..rows.end * w.row_bytes];
-    for (stored, out) in bytes.chunks_exact(format.block().1).zip(out.as_chunks_mut::<BLOCK>().0) {
+    for (stored, out) in bytes.chunks_exact(format.block().1).zip(out.as_chunks_mut::<WEIGHTS_PER_BLOCK>().0) {
         block(format, stored, out);
     }
 }
 
 /// Rows of panels. `format` is that of `panels`, known when this is compiled.
 #[inline(always)]
-fn panels(panels: Panels<'_>, format: Format, rows: Range<usize>, out: &mut [f32]) {
+fn panels(panels: Panels<'_>, format: DataType, rows: Range<usize>, out: &mut [f32]) {
     let cols = panels.cols();
     let mut stored = [0; MOST_BYTES];
     let stored = &mut stored[..format.block().1];
     for (row, out) in rows.zip(out.chunks_exact_mut(cols)) {
-        for (b, out) in out.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
+        for (b, out) in out.as_chunks_mut::<WEIGHTS_PER_BLOCK>().0.iter_mut().enumerate() {
             panels.read_block(row, b, stored);
             block(format, stored, out);
         }
@@ -150,7 +150,7 @@ fn panels(panels: Panels<'_>, format: Format, rows: Range<usize>, out: &mut [f32
 
 /// One block: a multiplication and an addition for each weight, each rounded, as the specification has them.
 #[inline(always)]
-fn block(format: Format, stored: &[u8], out: &mut [f32; BLOCK]) {
+fn block(format: DataType, stored: &[u8], out: &mut [f32; WEIGHTS_PER_BLOCK]) {
     let Block { scale, minimum, integers } = format.block_of(stored);
     for (out, q) in out.iter_mut().zip(integers) {
         *out = f32::from(q) * scale + minimum;
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn rows_and_packed_rows_decode_to_the_bits_of_the_format() {
-        for format in Format::ALL {
+        for format in DataType::ALL {
             // Whole panels and not, and several tasks.
             for (rows, cols) in [(1, 32), (16, 64), (19, 32), (70, 1056)] {
                 let stored = stored_matrix(format, rows, cols);
@@ -204,9 +204,9 @@ mod tests {
         let (_, bytes, _) = unsafe { numbers.align_to::<u8>() };
         let rows = |format, bytes| Matrix::Rows(Weights::new(format, 3, 2, bytes).expect("it fits"));
         if cfg!(target_endian = "little") {
-            assert_eq!(rows(Format::F32, &bytes[4..]).as_f32(1..3), Some(&numbers[3..7]));
+            assert_eq!(rows(DataType::F32, &bytes[4..]).as_f32(1..3), Some(&numbers[3..7]));
         }
-        assert_eq!(rows(Format::F32, &bytes[1..25]).as_f32(1..3), None);
-        assert_eq!(rows(Format::F16, &bytes[..12]).as_f32(1..3), None);
+        assert_eq!(rows(DataType::F32, &bytes[1..25]).as_f32(1..3), None);
+        assert_eq!(rows(DataType::F16, &bytes[..12]).as_f32(1..3), None);
     }
 }

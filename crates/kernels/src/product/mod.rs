@@ -13,15 +13,15 @@ mod rows;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod tiles;
 
-pub use products::{Matrix, Product, Scratch, products};
+pub use products::{Matrix, Product, ProductScratch, products};
 pub use quantized::{PANEL, Panels};
 
-use crate::{Cpu, Format};
+use crate::{Cpu, DataType};
 
 /// A matrix of weights in memory, row-major.
 #[derive(Clone, Copy, Debug)]
 pub struct Weights<'a> {
-    format: Format,
+    format: DataType,
     rows: usize,
     cols: usize,
     row_bytes: usize,
@@ -30,13 +30,13 @@ pub struct Weights<'a> {
 
 impl<'a> Weights<'a> {
     /// `rows` rows of `cols` weights; `None` unless `bytes` holds exactly that.
-    pub fn new(format: Format, rows: usize, cols: usize, bytes: &'a [u8]) -> Option<Self> {
+    pub fn new(format: DataType, rows: usize, cols: usize, bytes: &'a [u8]) -> Option<Self> {
         let row_bytes = format.row_bytes(cols)?;
         (row_bytes.checked_mul(rows)? == bytes.len()).then_some(Self { format, rows, cols, row_bytes, bytes })
     }
 
     /// How the weights are stored.
-    pub fn format(&self) -> Format {
+    pub fn format(&self) -> DataType {
         self.format
     }
 
@@ -69,7 +69,7 @@ impl<'a> Weights<'a> {
 /// # Panics
 /// If the lengths do not fit, or the weights are quantized.
 pub fn product(cpu: &Cpu, w: Weights<'_>, x: &[f32], y: &mut [f32]) {
-    products(cpu, &mut Scratch::default(), [Product { matrix: Matrix::Rows(w), x, y }]);
+    products(cpu, &mut ProductScratch::default(), [Product { matrix: Matrix::Rows(w), x, y }]);
 }
 
 #[cfg(test)]
@@ -78,8 +78,8 @@ mod tests {
 
     #[test]
     fn weights_refuse_a_length_that_does_not_fit() {
-        assert!(Weights::new(Format::F32, 2, 3, &[0; 24]).is_some());
-        assert!(Weights::new(Format::F32, 2, 3, &[0; 23]).is_none());
-        assert!(Weights::new(Format::F16, usize::MAX, usize::MAX, &[]).is_none());
+        assert!(Weights::new(DataType::F32, 2, 3, &[0; 24]).is_some());
+        assert!(Weights::new(DataType::F32, 2, 3, &[0; 23]).is_none());
+        assert!(Weights::new(DataType::F16, usize::MAX, usize::MAX, &[]).is_none());
     }
 }

@@ -47,7 +47,7 @@ pub struct Product<'a> {
 
 /// Activations as the weights want them: kept from one call to the next, so that none allocates.
 #[derive(Debug, Default)]
-pub struct Scratch {
+pub struct ProductScratch {
     /// For quantized weights.
     quantized: Vec<Activations>,
     /// For rows.
@@ -77,7 +77,7 @@ struct Work<'a> {
 ///
 /// # Panics
 /// If the lengths do not fit, or weights of [`Matrix::Rows`] are quantized.
-pub fn products<const N: usize>(cpu: &Cpu, scratch: &mut Scratch, products: [Product<'_>; N]) {
+pub fn products<const N: usize>(cpu: &Cpu, scratch: &mut ProductScratch, products: [Product<'_>; N]) {
     if scratch.inputs.len() < N {
         scratch.quantized.resize_with(N, Activations::default);
         scratch.inputs.resize_with(N, Inputs::default);
@@ -136,10 +136,10 @@ pub fn products<const N: usize>(cpu: &Cpu, scratch: &mut Scratch, products: [Pro
 }
 
 /// Weights that a task takes times the tokens that it takes them for: a few µs.
-const TASK: usize = 1 << 16;
+const PANELS_TASK: usize = 1 << 16;
 
 /// Panels of a task; it depends on sizes alone. Some for many tokens, so that their outputs fill whole cache lines.
 fn panels_per_task(panels: &Panels<'_>, tokens: usize) -> usize {
     let few = if tokens < 16 { 1 } else { 4 };
-    (TASK / (super::PANEL * panels.cols() * tokens.clamp(1, 16))).max(few)
+    (PANELS_TASK / (super::PANEL * panels.cols() * tokens.clamp(1, 16))).max(few)
 }

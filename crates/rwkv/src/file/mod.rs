@@ -156,7 +156,7 @@ impl ModelFile {
         let (tensor, bytes) = self.tensor(index);
         let mut values = vec![0.0; self.layout.specs()[index].len()];
         // Rows are whole blocks, so that a tensor's bytes read like one long row's.
-        tensor.data_type.format().decode(bytes, &mut values);
+        tensor.data_type.decode(bytes, &mut values);
         values
     }
 

@@ -52,7 +52,7 @@ impl Outputs {
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
     arena: Arena,
-    activations: rwkv_kernels::Scratch,
+    activations: rwkv_kernels::ProductScratch,
     /// Of the present pass.
     tokens: Vec<u32>,
     rows: Vec<Range<usize>>,

@@ -21,7 +21,7 @@ pub struct Infer<'a, 's> {
     pub(super) cpu: &'a Cpu,
     pub(super) arena: &'a mut Arena,
     /// Of products.
-    pub(super) activations: &'a mut kernels::Scratch,
+    pub(super) activations: &'a mut kernels::ProductScratch,
     /// One a row.
     pub(super) tokens: &'a [u32],
     /// Ranges of rows.

@@ -3,7 +3,7 @@
 use std::ops::{ControlFlow, Range};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rwkv_kernels::{Cpu, Format, Matrix as Stored, Panels, Product, Scratch, Weights, all_finite, products};
+use rwkv_kernels::{self as kernels, Cpu, Panels, Product, ProductScratch, Weights, all_finite, products};
 
 use super::memory::Memory;
 use crate::data_type::DataType;
@@ -20,7 +20,7 @@ pub(super) struct Parameters {
     layout: Layout,
     data_type: DataType,
     /// In the layout's order, as are the next two.
-    formats: Vec<Format>,
+    formats: Vec<DataType>,
     kept: Vec<Kept>,
     /// Which matrices are known to hold finite weights alone.
     sound: Vec<AtomicBool>,
@@ -65,7 +65,7 @@ impl Parameters {
     ) -> Result<Self> {
         let layout = file.layout().clone();
         let n = layout.specs().len();
-        let formats: Vec<_> = (0..n).map(|index| file.tensor(index).0.data_type.format()).collect();
+        let formats: Vec<_> = (0..n).map(|index| file.tensor(index).0.data_type).collect();
         let quantized = |index: usize| {
             let spec = &layout.specs()[index];
             if spec.is_matrix() { Panels::len(formats[index], spec.rows, spec.cols) } else { None }
@@ -103,7 +103,7 @@ impl Parameters {
         assert!(shapes.eq(values.iter().map(Vec::len)), "values do not have the model's shapes");
         Self {
             data_type: DataType::F32,
-            formats: vec![Format::F32; values.len()],
+            formats: vec![DataType::F32; values.len()],
             sound: unknown(values.len()),
             kept: values.into_iter().map(Kept::Values).collect(),
             panels: Memory::for_lengths(std::iter::empty()).expect("a page of memory"),
@@ -130,16 +130,16 @@ impl Parameters {
     }
 
     /// A matrix to multiply by.
-    pub(super) fn matrix(&self, matrix: Matrix) -> Stored<'_> {
+    pub(super) fn matrix(&self, matrix: Matrix) -> kernels::Matrix<'_> {
         let index = matrix.index();
         match &self.kept[index] {
             Kept::Panels(range) => {
                 let spec = &self.layout.specs()[index];
                 let bytes = self.panels.get(range.clone());
                 let panels = Panels::new(self.formats[index], spec.rows, spec.cols, bytes);
-                Stored::Panels(panels.expect("packed with this shape"))
+                kernels::Matrix::Panels(panels.expect("packed with this shape"))
             }
-            _ => Stored::Rows(self.weights(matrix)),
+            _ => kernels::Matrix::Rows(self.weights(matrix)),
         }
     }
 
@@ -166,7 +166,7 @@ impl Parameters {
     /// Bytes that reading all of the parameter at `index` takes. Panels have those of the file; vectors are f32.
     pub(super) fn bytes(&self, index: usize) -> usize {
         let spec = &self.layout.specs()[index];
-        let format = if spec.is_matrix() { self.formats[index] } else { Format::F32 };
+        let format = if spec.is_matrix() { self.formats[index] } else { DataType::F32 };
         format.row_bytes(spec.cols).map_or(0, |bytes| bytes * spec.rows)
     }
 
@@ -197,7 +197,7 @@ impl Parameters {
                 // Of zeros, products with finite weights are 0 and others are not a number.
                 let (x, mut y) = (vec![0.0; spec.cols], vec![0.0; spec.rows]);
                 let product = Product { matrix: self.matrix(matrix), x: &x, y: &mut y };
-                products(cpu, &mut Scratch::default(), [product]);
+                products(cpu, &mut ProductScratch::default(), [product]);
                 match y.iter().position(|y| !y.is_finite()) {
                     Some(row) => self.bad_weight(matrix, format!("row {row} {IS}")),
                     None => Error::NotFinite { what: format!("the product with {:?}", spec.name) },
@@ -247,7 +247,7 @@ fn finite_vector(file: &ModelFile, index: usize) -> Result<Vec<f32>> {
 
 /// Repacks a quantized matrix of the file.
 fn pack(cpu: &Cpu, file: &ModelFile, index: usize, into: &mut [u8]) -> Result<()> {
-    let (spec, format) = (&file.layout().specs()[index], file.tensor(index).0.data_type.format());
+    let (spec, format) = (&file.layout().specs()[index], file.tensor(index).0.data_type);
     let row_bytes = file.tensor(index).1.len() / spec.rows;
     let fetch = |rows: Range<usize>, buffer: &mut [u8]| file.read_at(index, rows.start * row_bytes, buffer);
     Panels::pack_from(cpu, format, spec.rows, spec.cols, fetch, into).map(drop)

@@ -28,7 +28,7 @@ use std::ops::Range;
 pub(crate) use activations::Activations;
 pub use panels::{PANEL, Panels};
 
-use crate::{Format, Isa, Parts};
+use crate::{DataType, Isa, Parts};
 
 /// The outputs of the panels `range` for all tokens.
 ///
@@ -87,9 +87,9 @@ unsafe fn put_part(
 }
 
 /// What tiers that multiply unsigned by signed bytes subtract from a weight: they add 128 to those of Q8_0.
-const fn unsigned_zero_point(format: Format) -> i32 {
+const fn unsigned_zero_point(format: DataType) -> i32 {
     match format {
-        Format::Q8_0 => 128,
+        DataType::Q8_0 => 128,
         _ => format.zero_point(),
     }
 }

@@ -13,8 +13,9 @@ use std::ops::Range;
 
 use super::activations::Quantized;
 use super::{Activations, PANEL, Panels, put_part};
+use crate::data_type::with_quantized;
 use crate::product::neon::widen;
-use crate::{Format, Parts};
+use crate::{DataType, Parts};
 
 /// The outputs of the panels `range` for every token, with NEON alone.
 pub(super) fn task(panels: Panels<'_>, range: Range<usize>, x: &Activations, y: &Parts<'_, f32>) {
@@ -203,16 +204,7 @@ unsafe fn formats<One: Dot, D: Dot>(
     y: &Parts<'_, f32>,
 ) {
     // SAFETY: passed on.
-    unsafe {
-        match panels.format() {
-            Format::Q4_0 => tokens::<One, D, 0>(panels, range, x, y),
-            Format::Q4_1 => tokens::<One, D, 1>(panels, range, x, y),
-            Format::Q5_0 => tokens::<One, D, 2>(panels, range, x, y),
-            Format::Q5_1 => tokens::<One, D, 3>(panels, range, x, y),
-            Format::Q8_0 => tokens::<One, D, 4>(panels, range, x, y),
-            Format::F32 | Format::F16 => unreachable!("panels are quantized"),
-        }
-    }
+    unsafe { with_quantized!(panels.format(), FORMAT => tokens::<One, D, FORMAT>(panels, range, x, y)) }
 }
 
 #[inline(always)]
@@ -261,7 +253,7 @@ unsafe fn tile<D: Dot, const FORMAT: usize, const Q: usize, const T: usize>(
     token: usize,
     y: &Parts<'_, f32>,
 ) {
-    let format = const { Format::QUANTIZED[FORMAT] };
+    let format = const { DataType::ALL[FORMAT] };
     let block_bytes = PANEL * format.block().1;
     let blocks = panels.panel(panel).chunks_exact(block_bytes);
     // SAFETY: the offsets lie within a block; the rest is passed on.
@@ -275,11 +267,8 @@ unsafe fn tile<D: Dot, const FORMAT: usize, const Q: usize, const T: usize>(
                 let scale = halves(block, quarter + q);
                 for t in (0..T).step_by(D::TOKENS) {
                     let pair = [&xs[t], &xs[t + D::TOKENS - 1]];
-                    let dots = if matches!(format, Format::Q8_0) {
-                        D::dots::<true>(w, pair)
-                    } else {
-                        D::dots::<false>(w, pair)
-                    };
+                    let dots =
+                        if format.has_bytes() { D::dots::<true>(w, pair) } else { D::dots::<false>(w, pair) };
                     for i in 0..D::TOKENS {
                         let scale = vmulq_n_f32(scale, xs[t + i].scale);
                         sums[q][t + i] = vfmaq_f32(sums[q][t + i], vcvtq_f32_s32(dots[i]), scale);
@@ -306,16 +295,16 @@ unsafe fn tile<D: Dot, const FORMAT: usize, const Q: usize, const T: usize>(
 /// The integers of a quarter of a panel block, as they are stored: unsigned with their zero point, or signed.
 #[inline(always)]
 unsafe fn unpack<const FORMAT: usize>(block: *const u8, quarter: usize) -> Four {
-    let format = const { Format::QUANTIZED[FORMAT] };
+    let format = const { DataType::ALL[FORMAT] };
     let (fifth, integers) = const {
-        let (fifth, integers) = Format::QUANTIZED[FORMAT].parts();
+        let (fifth, integers) = DataType::ALL[FORMAT].parts();
         (PANEL * fifth.start, PANEL * integers.start)
     };
     // SAFETY: all offsets lie within a panel block, which the caller lets us read.
     unsafe {
         let load = |at: usize| vld1q_u8(block.add(at + quarter * QUARTER_BYTES));
         let mut w = [vdupq_n_u8(0); 8];
-        if matches!(format, Format::Q8_0) {
+        if format.has_bytes() {
             for j in 0..8 {
                 w[j] = load(integers + 64 * j);
             }

@@ -4,9 +4,9 @@ use std::convert::Infallible;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use crate::format::BLOCK;
+use crate::data_type::WEIGHTS_PER_BLOCK;
 use crate::product::Weights;
-use crate::{Cpu, Format, Parts};
+use crate::{Cpu, DataType, Parts};
 
 /// Rows of a panel.
 pub const PANEL: usize = 16;
@@ -25,7 +25,7 @@ pub const PANEL: usize = 16;
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Panels<'a> {
-    format: Format,
+    format: DataType,
     rows: usize,
     cols: usize,
     bytes: &'a [u8],
@@ -34,7 +34,7 @@ pub struct Panels<'a> {
 impl<'a> Panels<'a> {
     /// Bytes that `rows` rows of `cols` weights take; `None` if the format is not quantized, `cols` is no multiple of
     /// 32, or that is more than memory can hold.
-    pub fn len(format: Format, rows: usize, cols: usize) -> Option<usize> {
+    pub fn len(format: DataType, rows: usize, cols: usize) -> Option<usize> {
         if !format.is_quantized() {
             return None;
         }
@@ -42,7 +42,7 @@ impl<'a> Panels<'a> {
     }
 
     /// `rows` rows of `cols` weights, as [`pack`](Self::pack) wrote them; `None` unless `bytes` has their length.
-    pub fn new(format: Format, rows: usize, cols: usize, bytes: &'a [u8]) -> Option<Self> {
+    pub fn new(format: DataType, rows: usize, cols: usize, bytes: &'a [u8]) -> Option<Self> {
         (Self::len(format, rows, cols)? == bytes.len()).then_some(Self { format, rows, cols, bytes })
     }
 
@@ -72,7 +72,7 @@ impl<'a> Panels<'a> {
     /// If `into` does not have [`len`](Self::len) bytes.
     pub fn pack_from<E: Send>(
         cpu: &Cpu,
-        format: Format,
+        format: DataType,
         rows: usize,
         cols: usize,
         fetch: impl Fn(Range<usize>, &mut [u8]) -> Result<(), E> + Sync,
@@ -107,7 +107,7 @@ impl<'a> Panels<'a> {
     }
 
     /// How the weights are stored.
-    pub fn format(&self) -> Format {
+    pub fn format(&self) -> DataType {
         self.format
     }
 
@@ -128,7 +128,7 @@ impl<'a> Panels<'a> {
 
     /// The bytes of a panel.
     pub(super) fn panel(&self, panel: usize) -> &'a [u8] {
-        let len = PANEL * (self.cols / BLOCK) * self.format.block().1;
+        let len = PANEL * (self.cols / WEIGHTS_PER_BLOCK) * self.format.block().1;
         &self.bytes[panel * len..][..len]
     }
 
@@ -149,7 +149,7 @@ impl<'a> Panels<'a> {
 }
 
 /// Puts the block of row `r` into its place in a panel block.
-fn interleave(format: Format, block: &[u8], r: usize, out: &mut [u8]) {
+fn interleave(format: DataType, block: &[u8], r: usize, out: &mut [u8]) {
     let (fifth, integers) = format.parts();
     out[2 * r..][..2].copy_from_slice(&block[..2]);
     if format.has_minimum() {
@@ -167,7 +167,7 @@ fn interleave(format: Format, block: &[u8], r: usize, out: &mut [u8]) {
 
 /// Takes the block of row `r` from a panel block: the inverse of [`interleave`].
 #[inline(always)]
-fn separate(format: Format, panel_block: &[u8], r: usize, block: &mut [u8]) {
+fn separate(format: DataType, panel_block: &[u8], r: usize, block: &mut [u8]) {
     let (fifth, integers) = format.parts();
     block[..2].copy_from_slice(&panel_block[2 * r..][..2]);
     if format.has_minimum() {
@@ -221,11 +221,11 @@ mod tests {
 
     #[test]
     fn lengths_are_checked() {
-        assert_eq!(Panels::len(Format::Q4_0, 17, 64), Some(32 * 36));
-        assert_eq!(Panels::len(Format::Q4_0, 16, 48), None);
-        assert_eq!(Panels::len(Format::F16, 16, 32), None);
-        assert_eq!(Panels::len(Format::Q8_0, usize::MAX, 32), None);
-        assert!(Panels::new(Format::Q4_0, 16, 32, &[0; 288]).is_some());
-        assert!(Panels::new(Format::Q4_0, 16, 32, &[0; 287]).is_none());
+        assert_eq!(Panels::len(DataType::Q4_0, 17, 64), Some(32 * 36));
+        assert_eq!(Panels::len(DataType::Q4_0, 16, 48), None);
+        assert_eq!(Panels::len(DataType::F16, 16, 32), None);
+        assert_eq!(Panels::len(DataType::Q8_0, usize::MAX, 32), None);
+        assert!(Panels::new(DataType::Q4_0, 16, 32, &[0; 288]).is_some());
+        assert!(Panels::new(DataType::Q4_0, 16, 32, &[0; 287]).is_none());
     }
 }

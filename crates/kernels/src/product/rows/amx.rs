@@ -59,7 +59,7 @@ use crate::block::BLOCK;
 use crate::product::Weights;
 use crate::product::again::ask_to_write;
 use crate::product::tiles::ROWS;
-use crate::{Cpu, Format, Parts};
+use crate::{Cpu, DataType, Parts};
 
 /// Words, or sums, of a tile.
 const TILE: usize = ROWS * LANES;
@@ -88,8 +88,8 @@ struct Layout {
 }
 
 impl Layout {
-    fn new(format: Format, tokens: usize, cols: usize) -> Self {
-        let parts = if format == Format::F16 { 2 } else { 3 };
+    fn new(format: DataType, tokens: usize, cols: usize) -> Self {
+        let parts = if format == DataType::F16 { 2 } else { 3 };
         Self { tokens, steps: cols.div_ceil(STEP), parts }
     }
 
@@ -114,7 +114,7 @@ impl Layout {
 }
 
 /// Takes `x` (T, cols) apart into `tiles`, for weights of `format`; for FP16 it has been rounded to half precision.
-pub(super) fn prepare(cpu: &Cpu, format: Format, x: &[f32], cols: usize, tiles: &mut Lines) {
+pub(super) fn prepare(cpu: &Cpu, format: DataType, x: &[f32], cols: usize, tiles: &mut Lines) {
     let layout = Layout::new(format, x.len() / cols, cols);
     if layout.tokens == 0 {
         return;
@@ -133,7 +133,7 @@ pub(super) fn prepare(cpu: &Cpu, format: Format, x: &[f32], cols: usize, tiles: 
             let out = out.part(start + steps.start * layout.step()..start + steps.end * layout.step());
             let tokens = strip * ROWS..layout.tokens.min((strip + 1) * ROWS);
             match format {
-                Format::F16 => pack_tokens::<F16, 2>(layout, x, cols, tokens, steps, out),
+                DataType::F16 => pack_tokens::<F16, 2>(layout, x, cols, tokens, steps, out),
                 _ => pack_tokens::<F32, 3>(layout, x, cols, tokens, steps, out),
             }
         }
@@ -194,8 +194,8 @@ pub(super) fn task(w: Weights<'_>, tokens: usize, tiles: &Lines, rows: Range<usi
     unsafe {
         let multiplier = Multiplier::new(layout.width());
         match w.format {
-            Format::F32 => outputs::<F32, _, 3>(&multiplier, w, layout, tiles, rows, y),
-            Format::F16 => outputs::<F16, _, 2>(&multiplier, w, layout, tiles, rows, y),
+            DataType::F32 => outputs::<F32, _, 3>(&multiplier, w, layout, tiles, rows, y),
+            DataType::F16 => outputs::<F16, _, 2>(&multiplier, w, layout, tiles, rows, y),
             _ => unreachable!("quantized weights are multiplied as panels"),
         }
     }

@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use super::tile::{Source, tile, with_tokens};
-use super::vector::{ROWS, Stored, Vector};
+use super::vector::{ROWS, RowFormat, Vector};
 use super::{column_block, one, strips};
 use crate::Parts;
 use crate::product::Weights;
@@ -17,7 +17,7 @@ use crate::product::Weights;
 /// # Safety
 /// The CPU has V's instruction set, and no one else writes the outputs of `rows`.
 #[inline(always)]
-pub(super) unsafe fn outputs<V: Vector, S: Stored>(
+pub(super) unsafe fn outputs<V: Vector, F: RowFormat>(
     w: Weights<'_>,
     x: &[f32],
     rows: Range<usize>,
@@ -26,14 +26,14 @@ pub(super) unsafe fn outputs<V: Vector, S: Stored>(
     let tokens = x.len() / w.cols;
     if tokens == 1 && V::LANES == one::LANES && w.cols <= one::COLS {
         // SAFETY: passed on.
-        unsafe { one::outputs::<V, S>(w, x, rows, y) };
+        unsafe { one::outputs::<V, F>(w, x, rows, y) };
         return;
     }
     let mut row = rows.start;
     if tokens == 1 {
         while rows.end - row >= 2 * ROWS {
             // SAFETY: passed on.
-            unsafe { outputs_of::<V, S, 2, 1>(w, x, 0, row..row + 2 * ROWS, y) };
+            unsafe { outputs_of::<V, F, 2, 1>(w, x, 0, row..row + 2 * ROWS, y) };
             row += 2 * ROWS;
         }
     }
@@ -41,7 +41,7 @@ pub(super) unsafe fn outputs<V: Vector, S: Stored>(
         let four = row..rows.end.min(row + ROWS);
         for (token, count) in strips(tokens, V::TOKENS) {
             // SAFETY: passed on.
-            with_tokens!(count, N => unsafe { outputs_of::<V, S, 1, N>(w, x, token, four.clone(), y) });
+            with_tokens!(count, N => unsafe { outputs_of::<V, F, 1, N>(w, x, token, four.clone(), y) });
         }
         row = four.end;
     }
@@ -52,7 +52,7 @@ pub(super) unsafe fn outputs<V: Vector, S: Stored>(
 /// # Safety
 /// As [`outputs`].
 #[inline(always)]
-unsafe fn outputs_of<V: Vector, S: Stored, const FOURS: usize, const N: usize>(
+unsafe fn outputs_of<V: Vector, F: RowFormat, const FOURS: usize, const N: usize>(
     w: Weights<'_>,
     x: &[f32],
     token: usize,
@@ -64,16 +64,16 @@ unsafe fn outputs_of<V: Vector, S: Stored, const FOURS: usize, const N: usize>(
     let mut outputs = [[[0.0; ROWS]; N]; FOURS];
     // The next tile's rows: those of short rows would else come too late. A second strip finds them there.
     let ahead = if token == 0 { FOURS * ROWS * w.row_bytes } else { 0 };
-    let mut source = Source { rows: [[w.bytes.as_ptr(); ROWS]; FOURS], step: V::LANES * S::BYTES, ahead };
+    let mut source = Source { rows: [[w.bytes.as_ptr(); ROWS]; FOURS], step: V::LANES * F::BYTES, ahead };
     let mut col = 0;
     while col < w.cols {
         for (i, data) in source.rows.as_flattened_mut().iter_mut().enumerate() {
             // A tile that is not full computes its last row more than once.
-            *data = w.row((rows.start + i).min(rows.end - 1))[col * S::BYTES..].as_ptr();
+            *data = w.row((rows.start + i).min(rows.end - 1))[col * F::BYTES..].as_ptr();
         }
         let cols = block.min(w.cols - col);
         // SAFETY: these columns are there, of each of the rows and tokens.
-        let part = unsafe { tile::<V, S, FOURS, N>(source, x.as_ptr().add(col), w.cols, cols) };
+        let part = unsafe { tile::<V, F, FOURS, N>(source, x.as_ptr().add(col), w.cols, cols) };
         for f in 0..FOURS {
             for j in 0..N {
                 for i in 0..ROWS {

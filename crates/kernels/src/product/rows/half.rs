@@ -10,7 +10,7 @@ use crate::{Cpu, Parts};
 const LARGEST: f32 = 65504.0;
 
 /// Elements of a task of the team's loop: some µs.
-const BLOCK: usize = 1 << 14;
+const ROUND_TASK: usize = 1 << 14;
 
 /// `out = x`, each rounded to half precision: to the nearest, ties to even. What is beyond the largest half becomes the
 /// largest, with its sign; a NaN stays one.
@@ -21,7 +21,7 @@ pub(in crate::product) fn round_to_half(cpu: &Cpu, x: &[f32], out: &mut [f32]) {
     assert_eq!(x.len(), out.len());
     ask_to_write(out);
     let parts = Parts::new(out);
-    cpu.run_blocks(x.len(), BLOCK, |block| {
+    cpu.run_blocks(x.len(), ROUND_TASK, |block| {
         let x = &x[block.clone()];
         // SAFETY: each task takes its own block.
         let out = unsafe { parts.part(block) };

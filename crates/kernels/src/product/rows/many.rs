@@ -17,7 +17,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use super::tile::{Source, tile, with_tokens};
-use super::vector::{F32, ROWS, Stored, Vector};
+use super::vector::{F32, ROWS, RowFormat, Vector};
 use super::{Lines, column_block, strips};
 use crate::Parts;
 use crate::product::Weights;
@@ -41,7 +41,7 @@ pub(super) fn with_panels(rows: usize, cols: usize, body: impl FnOnce(*mut f32))
 /// # Safety
 /// The CPU has V's instruction set; no one else writes the outputs of `rows`; `panels` is from [`with_panels`].
 #[inline(always)]
-pub(super) unsafe fn outputs<V: Vector, S: Stored>(
+pub(super) unsafe fn outputs<V: Vector, F: RowFormat>(
     w: Weights<'_>,
     x: &[f32],
     rows: Range<usize>,
@@ -56,7 +56,7 @@ pub(super) unsafe fn outputs<V: Vector, S: Stored>(
         let cols = col..w.cols.min(col + block);
         let next = Soon::after(&w, rows.clone(), cols.clone(), block, tiles);
         // SAFETY: passed on.
-        unsafe { multiply::<V, S>(w, x, rows.clone(), cols.clone(), y, panels, next) };
+        unsafe { multiply::<V, F>(w, x, rows.clone(), cols.clone(), y, panels, next) };
         col = cols.end;
     }
 }
@@ -66,7 +66,7 @@ pub(super) unsafe fn outputs<V: Vector, S: Stored>(
 /// # Safety
 /// As [`outputs`].
 #[inline(always)]
-unsafe fn multiply<V: Vector, S: Stored>(
+unsafe fn multiply<V: Vector, F: RowFormat>(
     w: Weights<'_>,
     x: &[f32],
     rows: Range<usize>,
@@ -77,7 +77,7 @@ unsafe fn multiply<V: Vector, S: Stored>(
 ) {
     // SAFETY: the panels have room for these rows and columns; the rest is passed on.
     unsafe {
-        pack::<V, S>(w, rows.clone(), cols.clone(), panels);
+        pack::<V, F>(w, rows.clone(), cols.clone(), panels);
         for (token, count) in strips(x.len() / w.cols, V::TOKENS) {
             with_tokens!(count, N => strip::<V, N>(w, x, token, rows.clone(), cols.clone(), y, panels, &mut soon));
         }
@@ -92,7 +92,7 @@ fn panel_len<V: Vector>(cols: usize) -> usize {
 /// # Safety
 /// As [`outputs`].
 #[inline(always)]
-unsafe fn pack<V: Vector, S: Stored>(
+unsafe fn pack<V: Vector, F: RowFormat>(
     w: Weights<'_>,
     rows: Range<usize>,
     cols: Range<usize>,
@@ -107,17 +107,17 @@ unsafe fn pack<V: Vector, S: Stored>(
         for i in 0..ROWS {
             // A panel that is not full holds its last row more than once.
             let data =
-                w.row((row + i).min(rows.end - 1))[cols.start * S::BYTES..cols.end * S::BYTES].as_ptr();
+                w.row((row + i).min(rows.end - 1))[cols.start * F::BYTES..cols.end * F::BYTES].as_ptr();
             // SAFETY: a panel holds ROWS rows of whole vectors; of the weights no more is read than there is.
             unsafe {
                 let mut out = panel.add(i * V::LANES);
                 for v in 0..whole {
                     V::prefetch_to_write(out.wrapping_add(AHEAD * V::LANES));
-                    S::load::<V>(data.add(v * V::LANES * S::BYTES)).store(out);
+                    F::load::<V>(data.add(v * V::LANES * F::BYTES)).store(out);
                     out = out.wrapping_add(ROWS * V::LANES);
                 }
                 if rest > 0 {
-                    S::load_rest::<V>(data.add(whole * V::LANES * S::BYTES), rest).store(out);
+                    F::load_rest::<V>(data.add(whole * V::LANES * F::BYTES), rest).store(out);
                 }
             }
         }

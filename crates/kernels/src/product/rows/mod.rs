@@ -46,7 +46,7 @@ use crate::{Isa, Parts};
 const COLUMNS: usize = 1024;
 
 /// Weights that a task of few tokens takes: a few µs from memory.
-const TASK: usize = 1 << 15;
+const ROWS_TASK: usize = 1 << 15;
 
 /// Rows of a task of many tokens: 256 KB of panels, a quarter of a second cache of 1 MB. Each value of x that a
 /// strip brings into the first cache is used that often.
@@ -62,7 +62,7 @@ pub(super) fn rows_per_task(isa: Isa, w: &Weights<'_>, tokens: usize) -> usize {
         return ROWS_OF_MANY;
     }
     // Whole tiles to a task; fewer rows the more tokens they meet.
-    (TASK / (w.cols * tokens.max(1))).next_multiple_of(8).max(8)
+    (ROWS_TASK / (w.cols * tokens.max(1))).next_multiple_of(8).max(8)
 }
 
 /// `rows` of `y = x wᵀ`: `x` (T, cols), `y` (T, w.rows).

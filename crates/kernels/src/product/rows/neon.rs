@@ -10,7 +10,7 @@ use super::vector::{F16, F32, ROWS, Vector};
 use super::{FEW, few, many};
 use crate::product::Weights;
 use crate::product::neon::widen;
-use crate::{Format, Parts};
+use crate::{DataType, Parts};
 
 /// The outputs of `rows` for every token, with NEON.
 pub(super) fn neon(w: Weights<'_>, x: &[f32], rows: Range<usize>, y: &Parts<'_, f32>) {
@@ -19,8 +19,8 @@ pub(super) fn neon(w: Weights<'_>, x: &[f32], rows: Range<usize>, y: &Parts<'_, 
         // SAFETY: this function has the feature; the outputs are the task's own.
         unsafe {
             match w.format {
-                Format::F32 => few::outputs::<float32x4_t, F32>(w, x, rows, y),
-                Format::F16 => few::outputs::<float32x4_t, F16>(w, x, rows, y),
+                DataType::F32 => few::outputs::<float32x4_t, F32>(w, x, rows, y),
+                DataType::F16 => few::outputs::<float32x4_t, F16>(w, x, rows, y),
                 _ => unreachable!("quantized weights are multiplied as panels"),
             }
         }
@@ -30,8 +30,8 @@ pub(super) fn neon(w: Weights<'_>, x: &[f32], rows: Range<usize>, y: &Parts<'_, 
         // SAFETY: as above; the panels are this task's.
         unsafe {
             match w.format {
-                Format::F32 => many::outputs::<float32x4_t, F32>(w, x, rows, y, panels),
-                Format::F16 => many::outputs::<float32x4_t, F16>(w, x, rows, y, panels),
+                DataType::F32 => many::outputs::<float32x4_t, F32>(w, x, rows, y, panels),
+                DataType::F16 => many::outputs::<float32x4_t, F16>(w, x, rows, y, panels),
                 _ => unreachable!("quantized weights are multiplied as panels"),
             }
         }

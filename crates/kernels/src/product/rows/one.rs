@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use super::column_block;
-use super::vector::{F32, ROWS, Stored, Vector};
+use super::vector::{F32, ROWS, RowFormat, Vector};
 use crate::Parts;
 use crate::product::Weights;
 
@@ -22,7 +22,7 @@ pub(super) const COLS: usize = 2048;
 /// # Safety
 /// The CPU has V's instruction set, and no one else writes the outputs of `rows`.
 #[inline(always)]
-pub(super) unsafe fn outputs<V: Vector, S: Stored>(
+pub(super) unsafe fn outputs<V: Vector, F: RowFormat>(
     w: Weights<'_>,
     x: &[f32],
     rows: Range<usize>,
@@ -43,8 +43,8 @@ pub(super) unsafe fn outputs<V: Vector, S: Stored>(
             for i in 0..ROWS {
                 if row < rows.end {
                     let cols = col..w.cols.min(col + block);
-                    let weights = &w.row(row)[cols.start * S::BYTES..cols.end * S::BYTES];
-                    sums[i] = sum::<V, S>(weights.as_ptr(), x[cols.clone()].as_ptr(), cols.len());
+                    let weights = &w.row(row)[cols.start * F::BYTES..cols.end * F::BYTES];
+                    sums[i] = sum::<V, F>(weights.as_ptr(), x[cols.clone()].as_ptr(), cols.len());
                     of[i] = row;
                     count += 1;
                     (row, col) = if cols.end == w.cols { (row + 1, 0) } else { (row, cols.end) };
@@ -63,17 +63,17 @@ pub(super) unsafe fn outputs<V: Vector, S: Stored>(
 /// # Safety
 /// The CPU has V's instruction set; so many weights and activations can be read.
 #[inline(always)]
-unsafe fn sum<V: Vector, S: Stored>(weights: *const u8, x: *const f32, cols: usize) -> V {
+unsafe fn sum<V: Vector, F: RowFormat>(weights: *const u8, x: *const f32, cols: usize) -> V {
     let (whole, rest) = (cols / V::LANES, cols % V::LANES);
     // SAFETY: whole vectors are read below `whole`, and of the rest no more than there is.
     unsafe {
         let mut sum = V::zero();
         for v in 0..whole {
-            let weights = S::load::<V>(weights.add(v * V::LANES * S::BYTES));
+            let weights = F::load::<V>(weights.add(v * V::LANES * F::BYTES));
             sum = sum.add_product(weights, V::load(x.add(v * V::LANES)));
         }
         if rest > 0 {
-            let weights = S::load_rest::<V>(weights.add(whole * V::LANES * S::BYTES), rest);
+            let weights = F::load_rest::<V>(weights.add(whole * V::LANES * F::BYTES), rest);
             let x = F32::load_rest::<V>(x.add(whole * V::LANES).cast(), rest);
             sum = sum.add_product(weights, x);
         }

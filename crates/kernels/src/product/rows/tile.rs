@@ -3,7 +3,7 @@
 // Indices are those of the formula.
 #![allow(clippy::needless_range_loop)]
 
-use super::vector::{F32, ROWS, Stored, Vector};
+use super::vector::{F32, ROWS, RowFormat, Vector};
 
 /// Calls `$f` with `$n`, a number of tokens known when the code is compiled: only then do the sums stay in registers.
 macro_rules! with_tokens {
@@ -55,7 +55,7 @@ pub(super) struct Source<const FOURS: usize> {
 /// # Safety
 /// The CPU has V's instruction set; `cols` activations and weights can be read of each token and row.
 #[inline(always)]
-pub(super) unsafe fn tile<V: Vector, S: Stored, const FOURS: usize, const N: usize>(
+pub(super) unsafe fn tile<V: Vector, F: RowFormat, const FOURS: usize, const N: usize>(
     w: Source<FOURS>,
     x: *const f32,
     x_stride: usize,
@@ -77,7 +77,7 @@ pub(super) unsafe fn tile<V: Vector, S: Stored, const FOURS: usize, const N: usi
                     if w.ahead > 0 {
                         V::prefetch(data.wrapping_add(w.ahead));
                     }
-                    let weights = S::load::<V>(data);
+                    let weights = F::load::<V>(data);
                     for j in 0..N {
                         sums[f][j][i] = sums[f][j][i].add_product(weights, xs[j]);
                     }
@@ -92,7 +92,7 @@ pub(super) unsafe fn tile<V: Vector, S: Stored, const FOURS: usize, const N: usi
             }
             for f in 0..FOURS {
                 for i in 0..ROWS {
-                    let weights = S::load_rest::<V>(w.rows[f][i].add(whole * w.step), rest);
+                    let weights = F::load_rest::<V>(w.rows[f][i].add(whole * w.step), rest);
                     for j in 0..N {
                         sums[f][j][i] = sums[f][j][i].add_product(weights, xs[j]);
                     }

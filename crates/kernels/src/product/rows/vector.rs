@@ -59,8 +59,8 @@ pub(super) trait Vector: Copy {
     unsafe fn prefetch_to_write(data: *mut f32);
 }
 
-/// How stored weights become vectors of f32.
-pub(super) trait Stored {
+/// A format of rows: how its weights become vectors of f32.
+pub(super) trait RowFormat {
     /// Bytes of a weight.
     const BYTES: usize;
 
@@ -83,13 +83,13 @@ pub(super) trait Stored {
     }
 }
 
-/// [`Format::F32`](crate::Format::F32), and activations.
+/// [`DataType::F32`](crate::DataType::F32), and activations.
 pub(super) struct F32;
 
-/// [`Format::F16`](crate::Format::F16).
+/// [`DataType::F16`](crate::DataType::F16).
 pub(super) struct F16;
 
-impl Stored for F32 {
+impl RowFormat for F32 {
     const BYTES: usize = 4;
 
     #[inline(always)]
@@ -100,7 +100,7 @@ impl Stored for F32 {
     }
 }
 
-impl Stored for F16 {
+impl RowFormat for F16 {
     const BYTES: usize = 2;
 
     #[inline(always)]

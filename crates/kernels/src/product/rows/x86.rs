@@ -11,7 +11,7 @@ use std::ops::Range;
 use super::vector::{F16, F32, ROWS, Vector};
 use super::{FEW, few, many};
 use crate::product::Weights;
-use crate::{Format, Parts};
+use crate::{DataType, Parts};
 
 /// One tier's entry point.
 macro_rules! entry {
@@ -23,8 +23,8 @@ macro_rules! entry {
                 // SAFETY: this function has the features; the outputs are the task's own.
                 unsafe {
                     match w.format {
-                        Format::F32 => few::outputs::<$vector, F32>(w, x, rows, y),
-                        Format::F16 => few::outputs::<$vector, F16>(w, x, rows, y),
+                        DataType::F32 => few::outputs::<$vector, F32>(w, x, rows, y),
+                        DataType::F16 => few::outputs::<$vector, F16>(w, x, rows, y),
                         _ => unreachable!("quantized weights are multiplied as panels"),
                     }
                 }
@@ -34,8 +34,8 @@ macro_rules! entry {
                 // SAFETY: as above; the panels are this task's.
                 unsafe {
                     match w.format {
-                        Format::F32 => many::outputs::<$vector, F32>(w, x, rows, y, panels),
-                        Format::F16 => many::outputs::<$vector, F16>(w, x, rows, y, panels),
+                        DataType::F32 => many::outputs::<$vector, F32>(w, x, rows, y, panels),
+                        DataType::F16 => many::outputs::<$vector, F16>(w, x, rows, y, panels),
                         _ => unreachable!("quantized weights are multiplied as panels"),
                     }
                 }

@@ -48,10 +48,10 @@ pub(super) trait Split<const P: usize> {
     unsafe fn split(x: __m512) -> [__m512; P];
 }
 
-/// [`Format::F32`](crate::Format::F32) and activations as they are.
+/// [`DataType::F32`](crate::DataType::F32) and activations as they are.
 pub(super) struct F32;
 
-/// [`Format::F16`](crate::Format::F16) and activations rounded to half precision.
+/// [`DataType::F16`](crate::DataType::F16) and activations rounded to half precision.
 pub(super) struct F16;
 
 /// The bits of an f32 that a bf16 has.

@@ -245,7 +245,7 @@ fn simulated(w: Weights<'_>, x: &[f32]) -> Vec<f32> {
         // SAFETY: only called with AVX-512.
         unsafe {
             match w.format {
-                Format::F16 => outputs::<F16, _, 2>(&simulated, w, layout, &tiles, rows, &y_parts),
+                DataType::F16 => outputs::<F16, _, 2>(&simulated, w, layout, &tiles, rows, &y_parts),
                 _ => outputs::<F32, _, 3>(&simulated, w, layout, &tiles, rows, &y_parts),
             }
         }
@@ -275,10 +275,10 @@ fn check(what: &str, w: Weights<'_>, x: &[f32], y: &[f32]) {
 }
 
 /// Weights of a format behind a byte that misaligns them, and activations that have been rounded as they want.
-fn operands(format: Format, rows: usize, cols: usize, tokens: usize, scale: f32) -> (Vec<u8>, Vec<f32>) {
+fn operands(format: DataType, rows: usize, cols: usize, tokens: usize, scale: f32) -> (Vec<u8>, Vec<f32>) {
     let (weights, mut x) = (values(3, rows * cols, scale), values(4, tokens * cols, 1.0));
     let bytes = super::super::tests::encode(format, &weights);
-    if format == Format::F16 {
+    if format == DataType::F16 {
         for x in &mut x {
             *x = f16::from_f32(*x).to_f32();
         }
@@ -294,7 +294,8 @@ fn simulated_tiles_multiply_every_shape() {
     if !Isa::Avx512.is_supported() {
         return;
     }
-    for ((rows, cols), format) in SHAPES.into_iter().flat_map(|s| [Format::F32, Format::F16].map(|f| (s, f)))
+    for ((rows, cols), format) in
+        SHAPES.into_iter().flat_map(|s| [DataType::F32, DataType::F16].map(|f| (s, f)))
     {
         let (bytes, x) = operands(format, rows, cols, 64, 1.0);
         let w = Weights::new(format, rows, cols, &bytes[1..]).expect("the length fits");
@@ -323,8 +324,8 @@ fn tiny_weights_lose_no_more_than_they_may() {
         return;
     }
     for scale in [1e-30, 1e-34, 1e-36, 1e-38, 1e-41] {
-        let (bytes, x) = operands(Format::F32, 20, 70, 3, scale);
-        let w = Weights::new(Format::F32, 20, 70, &bytes[1..]).expect("the length fits");
+        let (bytes, x) = operands(DataType::F32, 20, 70, 3, scale);
+        let w = Weights::new(DataType::F32, 20, 70, &bytes[1..]).expect("the length fits");
         check("simulated", w, &x, &simulated(w, &x));
         if Isa::Amx.is_supported() {
             let mut y = vec![f32::NAN; 60];
@@ -340,8 +341,8 @@ fn what_is_not_finite_shows_in_its_own_outputs_alone() {
         return;
     }
     for bad in [f32::NAN, f32::INFINITY, f32::MAX] {
-        let (bytes, mut x) = operands(Format::F32, 5, 40, 18, 1.0);
-        let w = Weights::new(Format::F32, 5, 40, &bytes[1..]).expect("the length fits");
+        let (bytes, mut x) = operands(DataType::F32, 5, 40, 18, 1.0);
+        let w = Weights::new(DataType::F32, 5, 40, &bytes[1..]).expect("the length fits");
         x[17 * 40 + 3] = bad;
         let y = simulated(w, &x);
         for (token, y) in y.chunks_exact(5).enumerate() {
