@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use crate::{WEIGHTS_PER_BLOCK, Cpu, DataType, Isa, Store};
+use crate::{Cpu, DataType, Isa, Store, WEIGHTS_PER_BLOCK};
 
 /// `len` numbers spread evenly over (−scale, scale), in an order that looks random: the fractional parts of multiples
 /// of an irrational number.

@@ -105,6 +105,7 @@ pub mod params;
 pub mod quantize;
 pub mod sampler;
 pub mod state;
+pub mod store;
 pub mod text;
 pub mod tokenizer;
 

@@ -52,7 +52,9 @@ fn run_steps(trainer: &mut Trainer, steps: usize) -> Vec<StepReport> {
 }
 
 fn bits(trainer: &Trainer) -> Vec<u32> {
-    trainer.params().iter().flatten().map(|value| value.to_bits()).collect()
+    let params = trainer.params();
+    let indices = 0..params.layout().specs().len();
+    indices.flat_map(|index| params.raw(index)).map(|value| value.to_bits()).collect()
 }
 
 fn validate(trainer: &mut Trainer) -> f32 {
@@ -159,9 +161,9 @@ fn the_saved_model_has_the_trainers_logits_and_rewrites_to_the_same_bytes() {
     trainer.save_model().expect("a model");
 
     let tokens = trainer.data().train()[..48].to_vec();
-    let (network, layout, _) = rwkv::model::Network::new(trainer.config());
+    let (network, ..) = rwkv::model::Network::new(trainer.config());
     let model = Model::load(place.path("run"), &LoadOptions::default()).expect("the model");
-    let mut tape = Tape::new(model.cpu().clone(), &layout, trainer.params().to_vec());
+    let mut tape = Tape::of_store(model.cpu().clone(), trainer.params().clone());
     tape.begin(&tokens, tokens.len());
     let logits = network.forward(&mut tape);
     let loaded = model.eval_all(&tokens, &mut model.new_state()).expect("logits");

@@ -10,7 +10,7 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 
 use super::{Matrix, PANEL, Panels, Weights};
-use crate::data_type::{WEIGHTS_PER_BLOCK, Block};
+use crate::data_type::{Block, WEIGHTS_PER_BLOCK};
 use crate::simd::{Operation, Simd, dispatch};
 use crate::{Cpu, DataType, Parts};
 
@@ -129,7 +129,8 @@ fn halves(w: Weights<'_>, rows: Range<usize>, out: &mut [f32]) {
 #[inline(always)]
 fn rows(w: Weights<'_>, format: DataType, rows: Range<usize>, out: &mut [f32]) {
     let bytes = &w.bytes[rows.start * w.row_bytes..rows.end * w.row_bytes];
-    for (stored, out) in bytes.chunks_exact(format.block().1).zip(out.as_chunks_mut::<WEIGHTS_PER_BLOCK>().0) {
+    for (stored, out) in bytes.chunks_exact(format.block().1).zip(out.as_chunks_mut::<WEIGHTS_PER_BLOCK>().0)
+    {
         block(format, stored, out);
     }
 }

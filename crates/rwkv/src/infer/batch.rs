@@ -8,9 +8,9 @@ use rwkv_kernels::all_finite;
 use super::arena::Arena;
 use super::exec::{Infer, Needed};
 use super::model::Model;
-use super::parameters::NotFinite;
 use crate::error::{Error, Result};
 use crate::state::State;
+use crate::store::NotFinite;
 
 /// Tokens of one pass at most. Enough to use each weight often while it is near, few enough that the activations of a
 /// pass stay in some MB and a long prompt needs no more memory than a short one. Twice as many gain nothing, half as many

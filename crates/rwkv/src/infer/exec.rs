@@ -5,10 +5,10 @@ use std::ops::Range;
 use rwkv_kernels::{self as kernels, Cpu, Product};
 
 use super::arena::{Arena, Tensor};
-use super::parameters::{NotFinite, Parameters};
 use crate::exec::Exec;
 use crate::params::{Matrix, Vector};
 use crate::state::Slot;
+use crate::store::{Adapter, NotFinite, Parameters};
 
 /// One pass of a model over some tokens: computes each operator when it is called, and moves the states forward.
 ///
@@ -84,12 +84,13 @@ impl Exec for Infer<'_, '_> {
     fn linears<const N: usize>(&mut self, products: [(Matrix, Tensor); N]) -> [Tensor; N] {
         let handles = products.map(|(matrix, _)| matrix);
         let matrices = handles.map(|matrix| self.parameters.matrix(matrix));
-        let shapes = std::array::from_fn(|i| (products[i].1.rows(), matrices[i].rows()));
+        let shapes: [_; N] = std::array::from_fn(|i| (products[i].1.rows(), matrices[i].rows()));
         let (tensors, before, outs) = self.arena.push_each(shapes);
         let mut outs = outs.into_iter();
+        let inputs = products.map(|(_, x)| x);
         let products: [_; N] = std::array::from_fn(|i| Product {
             matrix: matrices[i],
-            x: before.get(products[i].1),
+            x: before.get(inputs[i]),
             y: outs.next().expect("there are N"),
         });
         kernels::products(self.cpu, self.activations, products);
@@ -97,7 +98,10 @@ impl Exec for Infer<'_, '_> {
         for (matrix, y) in handles.into_iter().zip(tensors) {
             self.not_finite = self.not_finite.or_else(|| self.parameters.check(matrix, self.arena.get(y)));
         }
-        tensors
+        std::array::from_fn(|i| match self.parameters.adapter(handles[i]) {
+            None => tensors[i],
+            Some(adapter) => self.adapt(adapter, inputs[i], tensors[i]),
+        })
     }
 
     fn add(&mut self, x: Tensor, y: Tensor) -> Tensor {
@@ -137,6 +141,27 @@ impl Exec for Infer<'_, '_> {
 }
 
 impl Infer<'_, '_> {
+    /// `y + scale · (x downᵀ) upᵀ`.
+    fn adapt(&mut self, Adapter { down, up, scale }: Adapter, x: Tensor, y: Tensor) -> Tensor {
+        let h = self.product(down, x, |h| h.iter_mut().for_each(|h| *h *= scale));
+        let delta = self.product(up, h, |_| ());
+        for (matrix, result) in [(down, h), (up, delta)] {
+            self.not_finite =
+                self.not_finite.or_else(|| self.parameters.check(matrix, self.arena.get(result)));
+        }
+        self.zip(y, delta, kernels::add)
+    }
+
+    /// `x Wᵀ`, and then `change`.
+    fn product(&mut self, matrix: Matrix, x: Tensor, change: impl FnOnce(&mut [f32])) -> Tensor {
+        let matrix = self.parameters.matrix(matrix);
+        let ([y], before, [out]) = self.arena.push(x.rows(), matrix.rows());
+        let product = Product { matrix, x: before.get(x), y: &mut *out };
+        kernels::products(self.cpu, self.activations, [product]);
+        change(out);
+        y
+    }
+
     /// The `count` rows of `x` that `rows` names, ascending.
     fn rows(&mut self, x: Tensor, rows: impl Iterator<Item = usize>, count: usize) -> Tensor {
         if count == x.rows() {

@@ -7,9 +7,7 @@ mod cpu;
 mod evaluate;
 mod exec;
 mod loaded;
-mod memory;
 mod model;
-mod parameters;
 
 pub use arena::Tensor;
 pub use batch::{Outputs, Segment};

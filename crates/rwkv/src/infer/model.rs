@@ -10,7 +10,6 @@ use rwkv_kernels::Cpu;
 use super::batch::{Outputs, Scratch, Segment};
 use super::cpu::LoadOptions;
 use super::loaded::{self, Identity};
-use super::parameters::Parameters;
 use crate::config::ModelConfig;
 use crate::data_type::DataType;
 use crate::error::Result;
@@ -18,6 +17,7 @@ use crate::file::ModelFile;
 use crate::fingerprint::Fingerprint;
 use crate::model::Network;
 use crate::state::{State, StateLayout};
+use crate::store::Parameters;
 
 /// A model that is ready to run. Clones share it; threads may use it at the same time.
 ///
@@ -37,6 +37,15 @@ pub(super) struct Shared {
     pub(super) fingerprint: Fingerprint,
     /// Memory of finished passes, for the next ones: as many as ever ran at the same time.
     pub(super) scratch: Mutex<Vec<Scratch>>,
+}
+
+impl Shared {
+    fn new(config: ModelConfig, parameters: Parameters) -> Arc<Self> {
+        let (network, layout, state_layout) = Network::new(&config);
+        assert_eq!(layout.specs().len(), parameters.n_model(), "parameters of another model");
+        let fingerprint = parameters.fingerprint(config);
+        Arc::new(Self { config, network, parameters, state_layout, fingerprint, scratch: Mutex::default() })
+    }
 }
 
 impl Model {
@@ -81,13 +90,8 @@ impl Model {
         }
         let file = ModelFile::open(path)?;
         let config = *file.config();
-        let (network, layout, state_layout) = Network::new(&config);
-        let fingerprint =
-            Fingerprint::new(config, (0..layout.specs().len()).map(|index| file.tensor(index).1));
         let parameters = Parameters::of_file(file, &cpu, progress)?;
-        let shared =
-            Shared { config, network, parameters, state_layout, fingerprint, scratch: Mutex::default() };
-        let shared = Arc::new(shared);
+        let shared = Shared::new(config, parameters);
         loaded::remember(identity, &shared);
         Ok(Self { shared, cpu })
     }
@@ -100,12 +104,21 @@ impl Model {
     /// # Panics
     /// If the values do not have the model's shapes.
     pub fn from_parameters(config: ModelConfig, values: Vec<Vec<f32>>, cpu: Arc<Cpu>) -> Self {
-        let (network, layout, state_layout) = Network::new(&config);
-        let fingerprint = Fingerprint::new(config, values.iter().map(|values| bytemuck::cast_slice(values)));
-        let parameters = Parameters::of_values(layout, values);
-        let shared =
-            Shared { config, network, parameters, state_layout, fingerprint, scratch: Mutex::default() };
-        Self { shared: Arc::new(shared), cpu }
+        let (_, layout, _) = Network::new(&config);
+        Self::of_store(config, Parameters::of_values(layout, values), cpu)
+    }
+
+    /// A model of the parameters in `store`, adapters included.
+    ///
+    /// # Panics
+    /// If they are not those of the model that `config` describes.
+    pub fn of_store(config: ModelConfig, store: Parameters, cpu: Arc<Cpu>) -> Self {
+        Self { shared: Shared::new(config, store), cpu }
+    }
+
+    /// Its parameters.
+    pub fn store(&self) -> &Parameters {
+        &self.shared.parameters
     }
 
     /// The same model, weights and all, on threads of its own.
@@ -123,7 +136,7 @@ impl Model {
 
     /// Number of weights.
     pub fn n_params(&self) -> usize {
-        self.shared.parameters.layout().n_params()
+        self.shared.parameters.n_params()
     }
 
     /// The format that matrices are stored in.

@@ -182,6 +182,11 @@ impl Layout {
         self.specs.iter().position(|spec| spec.name == name)
     }
 
+    /// The handle of the matrix at `index`; none if a vector is there.
+    pub fn matrix_at(&self, index: usize) -> Option<Matrix> {
+        self.specs.get(index).filter(|spec| spec.is_matrix()).map(|_| Matrix(index))
+    }
+
     fn push(
         &mut self,
         name: impl Into<String>,

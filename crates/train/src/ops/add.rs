@@ -2,9 +2,9 @@
 
 use rwkv_kernels::{Store, accumulate, add};
 
-use crate::tape::{Backward, Gradient, Tape, Tensor};
+use crate::tape::{Backward, Forward, Gradient, Tape, Tensor};
 
-/// Remembers which tensors; their values are not needed.
+/// Saves nothing: backward needs no values.
 #[derive(Debug)]
 pub(crate) struct Add {
     a: Tensor,
@@ -15,9 +15,13 @@ pub(crate) struct Add {
 impl Add {
     pub(crate) fn forward(tape: &mut Tape, a: Tensor, b: Tensor) -> Tensor {
         let (rows, width) = (tape.values.rows(a), tape.values.width(a));
-        let y = tape.compute(rows, width, |t, y| add(&t.cpu, t.values.get(a), t.values.get(b), y));
-        tape.record(Self { a, b, y });
+        let y = tape.declare(rows, width);
+        tape.apply(Self { a, b, y });
         y
+    }
+
+    pub(crate) fn run(&self, t: &mut Forward<'_>) {
+        t.fill([self.y], |t, [y]| add(t.cpu, t.values.get(self.a), t.values.get(self.b), y));
     }
 
     pub(crate) fn backward(&self, t: &mut Backward<'_>) {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use rwkv::params::Layout;
+use rwkv::params::{Initial, Layout, Vector};
 use rwkv_kernels::{Cpu, Isa};
 
 use crate::tape::{Tape, Tensor};
@@ -23,6 +23,8 @@ pub(crate) struct Case {
     pub(crate) inputs: Vec<(usize, usize, Vec<f32>)>,
     pub(crate) tokens: Vec<u32>,
     pub(crate) ctx_len: usize,
+    /// The last parameter, if it is the state that sequences start from.
+    state: Option<Vector>,
 }
 
 /// `len` numbers, uniform in ±1.
@@ -39,7 +41,14 @@ impl Case {
         let inputs = inputs.iter().zip(100..);
         let inputs =
             inputs.map(|(&(rows, width), seed)| (rows, width, numbers(seed, rows * width))).collect();
-        Self { layout, params, inputs, tokens: vec![0; rows], ctx_len }
+        Self { layout, params, inputs, tokens: vec![0; rows], ctx_len, state: None }
+    }
+
+    /// Starts every sequence from one state of `len` floats, which is a parameter like others.
+    pub(crate) fn with_state(mut self, len: usize) -> Self {
+        self.state = Some(self.layout.vector("state", len, Initial::ZEROS));
+        self.params.push(numbers(99, len));
+        self
     }
 
     /// Compares the gradients of all parameters and inputs, on every instruction set that this machine has.
@@ -52,6 +61,9 @@ impl Case {
     fn check_on(&self, cpu: &Arc<Cpu>, forward: &impl Fn(&mut Tape, &[Tensor]) -> Vec<Tensor>) {
         let run = |params: &[Vec<f32>], inputs: &[(usize, usize, Vec<f32>)]| {
             let mut tape = Tape::new(Arc::clone(cpu), &self.layout, params.to_vec());
+            if let Some(state) = self.state {
+                tape.start_from_parameter(state);
+            }
             tape.begin(&self.tokens, self.ctx_len);
             let leaves: Vec<_> = inputs.iter().map(|(rows, width, x)| tape.leaf(*rows, *width, x)).collect();
             let outputs = forward(&mut tape, &leaves);

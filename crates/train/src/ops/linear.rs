@@ -1,11 +1,13 @@
 //! `y = x Wᵀ`, x (T, K), W (N, K); `dx += dy W`, `dW += dyᵀ x`.
+//!
+//! W may be frozen, and then be in any format of a file: there is no dW, and dx is the gradient through the decoded weights.
 
 use rwkv::params::Matrix;
-use rwkv_kernels::{linear, linear_dw, linear_dx};
+use rwkv_kernels::{linear, linear_dw, linear_dx, linear_frozen, linear_frozen_dx};
 
-use crate::tape::{Backward, Tape, Tensor};
+use crate::tape::{Backward, Forward, Tape, Tensor};
 
-/// Remembers x.
+/// Saves x.
 #[derive(Debug)]
 pub(crate) struct Linear {
     weight: Matrix,
@@ -15,21 +17,33 @@ pub(crate) struct Linear {
 
 impl Linear {
     pub(crate) fn forward(tape: &mut Tape, weight: Matrix, x: Tensor) -> Tensor {
-        let (rows, inputs) = (tape.values.rows(x), tape.params.cols(weight));
-        let y = tape.compute(rows, tape.params.rows(weight), |t, y| {
-            linear(&t.cpu, t.values.get(x), &t.params[weight], inputs, y);
-        });
-        tape.record(Self { weight, x, y });
+        let y = tape.declare(tape.values.rows(x), tape.params.matrix(weight).rows());
+        tape.apply(Self { weight, x, y });
         y
     }
 
+    pub(crate) fn run(&self, t: &mut Forward<'_>) {
+        t.fill([self.y], |t, [y]| {
+            let x = t.values.get(self.x);
+            match t.params.f32_matrix(self.weight) {
+                Some(weight) => linear(t.cpu, x, weight, t.values.width(self.x), y),
+                None => linear_frozen(t.cpu, x, t.params.matrix(self.weight), y),
+            }
+        });
+    }
+
     pub(crate) fn backward(&self, t: &mut Backward<'_>) {
-        let (x, inputs) = (t.values.get(self.x), t.params.cols(self.weight));
+        let (x, inputs) = (t.values.get(self.x), t.values.width(self.x));
         let dy = t.gradients.take(self.y);
         let mut dx = t.gradients.open(self.x, x.len());
         let store = dx.store;
-        linear_dx(t.cpu, &dy, &t.params[self.weight], inputs, dx.values(), store);
-        linear_dw(t.cpu, &dy, x, inputs, t.param_gradients.matrix(self.weight));
+        match t.params.f32_matrix(self.weight) {
+            Some(weight) => linear_dx(t.cpu, &dy, weight, inputs, dx.values(), store),
+            None => linear_frozen_dx(t.cpu, &dy, t.params.matrix(self.weight), dx.values(), store),
+        }
+        if let Some(dweight) = t.param_gradients.matrix(self.weight) {
+            linear_dw(t.cpu, &dy, x, inputs, dweight);
+        }
         t.gradients.close(dx);
         t.gradients.release(dy);
     }

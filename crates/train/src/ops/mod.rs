@@ -1,4 +1,4 @@
-//! The operators of [`rwkv::Exec`], each with its forward, what it remembers, its backward and the test of its
+//! The operators of [`rwkv::Exec`], each with its forward, what it saves, its backward and the test of its
 //! gradient in one file.
 //!
 //! In the formulas a `d` before a name is the gradient of the loss by it: `dy` is given, `dx` is wanted. A gradient
@@ -12,6 +12,7 @@ mod layer_norm;
 mod lerp;
 mod linear;
 mod relu_squared;
+mod scale;
 mod shift;
 mod sigmoid_mul;
 mod wkv4;
@@ -26,13 +27,15 @@ pub(crate) use layer_norm::LayerNorm;
 pub(crate) use lerp::Lerp;
 pub(crate) use linear::Linear;
 pub(crate) use relu_squared::ReluSquared;
+pub(crate) use scale::Scale;
 pub(crate) use shift::Shift;
 pub(crate) use sigmoid_mul::SigmoidMul;
 pub(crate) use wkv4::Wkv4;
 
-use crate::tape::Backward;
+use crate::tape::{Backward, Forward};
 
-/// Declares [`Op`] over the operators' own types, each of which has a `backward(&self, &mut Backward)`.
+/// Declares [`Op`] over the operators' own types, each of which has a `run(&self, &mut Forward)` that fills its outputs and
+/// a `backward(&self, &mut Backward)`.
 macro_rules! ops {
     ($($name:ident),*) => {
         /// One operator of a pass: what it read and made.
@@ -42,6 +45,13 @@ macro_rules! ops {
         }
 
         impl Op {
+            /// Fills the operator's outputs, for the first time or again.
+            pub(crate) fn run(&self, tape: &mut Forward<'_>) {
+                match self {
+                    $(Self::$name(op) => op.run(tape)),*
+                }
+            }
+
             /// Sends the gradient of the operator's outputs on to its inputs and parameters.
             pub(crate) fn backward(&self, tape: &mut Backward<'_>) {
                 match self {
@@ -58,4 +68,4 @@ macro_rules! ops {
     };
 }
 
-ops!(Add, CrossEntropy, Embed, LayerNorm, Lerp, Linear, ReluSquared, Shift, SigmoidMul, Wkv4);
+ops!(Add, CrossEntropy, Embed, LayerNorm, Lerp, Linear, ReluSquared, Scale, Shift, SigmoidMul, Wkv4);

@@ -2,9 +2,9 @@
 
 use rwkv_kernels::{relu_squared, relu_squared_backward};
 
-use crate::tape::{Backward, Tape, Tensor};
+use crate::tape::{Backward, Forward, Tape, Tensor};
 
-/// Remembers x.
+/// Saves x.
 #[derive(Debug)]
 pub(crate) struct ReluSquared {
     x: Tensor,
@@ -14,9 +14,13 @@ pub(crate) struct ReluSquared {
 impl ReluSquared {
     pub(crate) fn forward(tape: &mut Tape, x: Tensor) -> Tensor {
         let (rows, width) = (tape.values.rows(x), tape.values.width(x));
-        let y = tape.compute(rows, width, |t, y| relu_squared(&t.cpu, t.values.get(x), y));
-        tape.record(Self { x, y });
+        let y = tape.declare(rows, width);
+        tape.apply(Self { x, y });
         y
+    }
+
+    pub(crate) fn run(&self, t: &mut Forward<'_>) {
+        t.fill([self.y], |t, [y]| relu_squared(t.cpu, t.values.get(self.x), y));
     }
 
     pub(crate) fn backward(&self, t: &mut Backward<'_>) {

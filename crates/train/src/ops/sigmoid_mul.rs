@@ -2,9 +2,9 @@
 
 use rwkv_kernels::{sigmoid_mul, sigmoid_mul_backward};
 
-use crate::tape::{Backward, Tape, Tensor};
+use crate::tape::{Backward, Forward, Tape, Tensor};
 
-/// Remembers r and x.
+/// Saves r and x.
 #[derive(Debug)]
 pub(crate) struct SigmoidMul {
     r: Tensor,
@@ -15,9 +15,13 @@ pub(crate) struct SigmoidMul {
 impl SigmoidMul {
     pub(crate) fn forward(tape: &mut Tape, r: Tensor, x: Tensor) -> Tensor {
         let (rows, width) = (tape.values.rows(x), tape.values.width(x));
-        let y = tape.compute(rows, width, |t, y| sigmoid_mul(&t.cpu, t.values.get(r), t.values.get(x), y));
-        tape.record(Self { r, x, y });
+        let y = tape.declare(rows, width);
+        tape.apply(Self { r, x, y });
         y
+    }
+
+    pub(crate) fn run(&self, t: &mut Forward<'_>) {
+        t.fill([self.y], |t, [y]| sigmoid_mul(t.cpu, t.values.get(self.r), t.values.get(self.x), y));
     }
 
     pub(crate) fn backward(&self, t: &mut Backward<'_>) {

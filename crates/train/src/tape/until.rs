@@ -28,7 +28,15 @@ impl<'a, S: FnMut() -> bool> Until<'a, S> {
     /// # Errors
     /// [`Error::Aborted`] if the pass was stopped.
     pub fn cross_entropy(&mut self, logits: Tensor, targets: &[u32]) -> Result<f32> {
-        let loss = self.unless_stopped(0.0, |tape| tape.cross_entropy(logits, targets));
+        self.cross_entropy_of(logits, targets, 1)
+    }
+
+    /// As [`Tape::cross_entropy_of`].
+    ///
+    /// # Errors
+    /// [`Error::Aborted`] if the pass was stopped.
+    pub fn cross_entropy_of(&mut self, logits: Tensor, targets: &[u32], passes: usize) -> Result<f32> {
+        let loss = self.unless_stopped(0.0, |tape| tape.cross_entropy_of(logits, targets, passes));
         self.check()?;
         Ok(loss)
     }
@@ -38,6 +46,15 @@ impl<'a, S: FnMut() -> bool> Until<'a, S> {
     /// # Errors
     /// As [`cross_entropy`](Self::cross_entropy).
     pub fn backward(&mut self) -> Result<()> {
+        self.tape.zero_gradients();
+        self.add_gradients()
+    }
+
+    /// As [`backward`](Self::backward), adding to the gradients of earlier passes.
+    ///
+    /// # Errors
+    /// As [`cross_entropy`](Self::cross_entropy).
+    pub fn add_gradients(&mut self) -> Result<()> {
         let Self { tape, stop, stopped } = self;
         tape.backward_while(|| {
             *stopped = *stopped || stop();

@@ -1,17 +1,13 @@
 //! Looking at the model in training: its loss, and what it writes.
 
-use std::sync::Arc;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rwkv::model::Network;
-use rwkv::{Decoder, Error, Result, Sampler, SamplerOptions};
-use rwkv_kernels::Precision;
+use rwkv::{Decoder, Error, Model, Result, Sampler, SamplerOptions};
 
 use super::Trainer;
 use crate::data::{Dataset, adjoining_windows};
-use crate::options::TrainOptions;
 use crate::run::LogLine;
-use crate::tape::{Tape, Until};
 
 /// Tokens of a prompt between two looks at the flag.
 const STRETCH: usize = 64;
@@ -41,13 +37,13 @@ impl Trainer {
 
     /// Mean loss over the first windows of a part of the text, `most` of them or as many as there are.
     pub(super) fn mean_loss(
-        &mut self,
+        &self,
         part: fn(&Dataset) -> &[u32],
         most: usize,
         stop: &AtomicBool,
         progress: impl FnMut(f64),
     ) -> Result<f32> {
-        mean_loss(&mut self.tape, &self.network, part(&self.data), &self.options, most, stop, progress)
+        mean_loss(&self.model(), part(&self.data), self.options.ctx_len, most, stop, progress)
     }
 
     /// What the model writes after `prompt`: `n_tokens` tokens. Without a prompt it goes on from a line break, or from
@@ -90,37 +86,31 @@ impl Trainer {
     }
 }
 
-/// Mean loss of the model on `tape` over the first `most` windows of `tokens`, in nats a token.
+/// Mean loss of a model over the first `most` windows of `tokens`, in nats a token; not finite if what the model computes
+/// is not.
 ///
 /// # Errors
 /// [`Error::Aborted`] soon after `stop` is set.
 pub(super) fn mean_loss(
-    tape: &mut Tape,
-    network: &Network,
+    model: &Model,
     tokens: &[u32],
-    options: &TrainOptions,
+    ctx_len: usize,
     most: usize,
     stop: &AtomicBool,
     mut progress: impl FnMut(f64),
 ) -> Result<f32> {
-    let (len, count) = adjoining_windows(tokens.len(), options.ctx_len);
-    let total = len * count.min(most);
-    let (mut sum, mut done) = (0.0, 0);
-    let training = tape.compute_on(Arc::new(tape.cpu().with_precision(Precision::F32)));
-    let mut result = Ok(());
-    while done < total && result.is_ok() {
-        // Passes as large as a training step's, so that they use its buffers.
-        let end = total.min(done + len * options.batch_size);
-        let (inputs, targets) = (&tokens[done..end], &tokens[done + 1..=end]);
-        tape.begin(inputs, len);
-        let mut until = Until::new(&mut *tape, || stop.load(Ordering::Relaxed));
-        let logits = network.forward(&mut until);
-        result = until.cross_entropy(logits, targets).map(|loss| {
-            sum += f64::from(loss) * (end - done) as f64;
-            done = end;
-            progress(done as f64 / total as f64);
-        });
+    let (len, count) = adjoining_windows(tokens.len(), ctx_len);
+    let tokens = &tokens[..=len * count.min(most)];
+    let look = |done: usize, total: usize| {
+        progress(done as f64 / total as f64);
+        if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    if stop.load(Ordering::Relaxed) {
+        return Err(Error::Aborted);
     }
-    tape.compute_on(training);
-    result.map(|()| (sum / total as f64) as f32)
+    match model.evaluate(tokens, Some(len), look) {
+        Ok(evaluation) => Ok(evaluation.loss as f32),
+        Err(Error::Weight { .. } | Error::NotFinite { .. }) => Ok(f32::NAN),
+        Err(error) => Err(error),
+    }
 }

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use rwkv::model::Network;
-use rwkv::params::Layout;
-use rwkv::state::StateLayout;
+use rwkv::params::{Layout, ParamSpec};
+use rwkv::store::Parameters;
 use rwkv::{Error, Model, ModelConfig, Result, SoundCheckpoint, Tokenizer};
 use rwkv_kernels::{Cpu, Isa, Precision};
 
@@ -112,7 +112,8 @@ impl Trainer {
             data_crc32: data.crc32(),
         };
         let run = RunFolder::create(&options.out, config, tokenizer.clone())?;
-        Ok(Self::assemble(options, Network::new(&model), (data, tokenizer), run, cpu, None))
+        let (network, layout, _) = Network::new(&model);
+        Ok(Self::assemble(options, (network, layout), (data, tokenizer), run, cpu, None))
     }
 
     /// Goes on with the run in `out` from its newest checkpoint, as if it had never stopped; from the beginning if it
@@ -133,14 +134,14 @@ impl Trainer {
         let out = out.as_ref();
         let mut found = RunFolder::take(out)?;
         let (model, tokenizer) = (found.config.model, found.tokenizer.clone());
-        let network = Network::new(&model);
+        let (network, layout, _) = Network::new(&model);
         let newest = found.newest_step()?;
+        let lengths: Vec<_> = layout.specs().iter().map(ParamSpec::len).collect();
         let (mut before, mut text) = (u64::MAX, None);
         let (checkpoint, options, data, cpu) = loop {
             let checkpoint = found.newest_sound(before)?;
-            let checkpoint = checkpoint
-                .map(|(manifest, path)| checkpoint::read(&path, manifest, &network.1))
-                .transpose()?;
+            let checkpoint =
+                checkpoint.map(|(manifest, path)| checkpoint::read(&path, manifest, &lengths)).transpose()?;
             let mut options = found.config.options.clone();
             if let Some(Checkpoint { manifest, .. }) = &checkpoint {
                 if manifest.model != model || manifest.options.model(model.n_vocab) != model {
@@ -169,8 +170,9 @@ impl Trainer {
             options.data = std::path::absolute(&options.data).map_err(Error::io("find", &options.data))?;
             let cpu = Arc::new(options.start_cpu()?);
             if let Some(Checkpoint { params, .. }) = unknown {
-                let mut tape = Tape::new(Arc::clone(&cpu), &network.1, params.clone());
-                if !save::is_sound(&mut tape, &network.0, &data, &options, model.n_vocab, stop)? {
+                let store = Parameters::of_raw(layout.clone(), params.clone());
+                let checked = Model::of_store(model, store, Arc::clone(&cpu));
+                if !save::is_sound(&checked, &data, &options, stop)? {
                     (before, text) = (step, Some(data));
                     continue;
                 }
@@ -181,28 +183,32 @@ impl Trainer {
         let step = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.manifest.step);
         found.config.options = TrainOptions { threads: None, ..options.clone() };
         let run = RunFolder::resume(found, step)?;
-        let mut trainer = Self::assemble(options, network, (data, tokenizer), run, cpu, checkpoint);
+        let mut trainer = Self::assemble(options, (network, layout), (data, tokenizer), run, cpu, checkpoint);
         trainer.went_back_from = newest.filter(|&newest| newest > step);
         Ok(trainer)
     }
 
     fn assemble(
         options: TrainOptions,
-        (network, layout, _): (Network, Layout, StateLayout),
+        (network, layout): (Network, Layout),
         (data, tokenizer): (Dataset, Tokenizer),
         run: RunFolder,
         cpu: Arc<Cpu>,
         checkpoint: Option<Checkpoint>,
     ) -> Self {
         let config = options.model(tokenizer.n_vocab());
-        let optimizer = AdamW::new(&layout, settings(&options));
-        let (step, seconds, params, optimizer) = match checkpoint {
-            None => (0, 0.0, initialize(&cpu, &layout, options.seed), optimizer),
+        let (step, seconds, raw, moments) = match checkpoint {
+            None => (0, 0.0, initialize(&cpu, &layout, options.seed), None),
             Some(Checkpoint { manifest, params, means, squares }) => {
-                (manifest.step, manifest.seconds, params, optimizer.with_moments(means, squares))
+                (manifest.step, manifest.seconds, params, Some((means, squares)))
             }
         };
-        let tape = Tape::new(cpu, &layout, params);
+        let params = Parameters::of_raw(layout.clone(), raw);
+        let mut optimizer = AdamW::new(&params, settings(&options));
+        if let Some((means, squares)) = moments {
+            optimizer = optimizer.with_moments(means, squares);
+        }
+        let tape = Tape::of_store(cpu, params);
         Self {
             windows: Windows::new(options.seed, data.train().len(), options.ctx_len),
             schedule: schedule(&options),
@@ -258,7 +264,7 @@ impl Trainer {
         }
         tape.backward()?;
         let cpu = Arc::clone(self.tape.cpu());
-        let grad_norm = global_norm(&cpu, self.tape.param_gradients());
+        let grad_norm = global_norm(&cpu, self.tape.params(), self.tape.param_gradients());
         if !grad_norm.is_finite() {
             // The next loss would be.
             return Err(self.diverge(self.step + 1, f32::NAN));
@@ -296,9 +302,10 @@ impl Trainer {
         })
     }
 
-    /// The model as it is now, ready to run on the trainer's threads.
+    /// The model as it is now, ready to run on the trainer's threads. It shares its values with the trainer until a step
+    /// changes those.
     pub fn model(&self) -> Model {
-        Model::from_parameters(self.config, self.stored_params(), Arc::clone(self.tape.cpu()))
+        Model::of_store(self.config, self.tape.params().clone(), Arc::clone(self.tape.cpu()))
     }
 
     /// Whether all steps are done.
@@ -366,15 +373,15 @@ impl Trainer {
         self.tape.cpu().precision()
     }
 
-    /// Raw parameters, in the order of the model's layout.
-    pub fn params(&self) -> &[Vec<f32>] {
+    /// The parameters.
+    pub fn params(&self) -> &Parameters {
         self.tape.params()
     }
 
-    /// Parameters as model files and inference have them.
-    fn stored_params(&self) -> Vec<Vec<f32>> {
-        let specs = self.layout.specs().iter().zip(self.tape.params());
-        specs.map(|(spec, raw)| raw.iter().map(|&raw| spec.stored.to_file(raw)).collect()).collect()
+    /// Positions of the parameters that are trained.
+    fn trained(&self) -> Vec<usize> {
+        let params = self.tape.params();
+        (0..params.layout().specs().len()).filter(|&index| params.is_trained(index)).collect()
     }
 
     /// Gathers the texts of the step after `self.step`, and what follows each of their tokens.
@@ -432,6 +439,10 @@ fn schedule(options: &TrainOptions) -> Schedule {
 mod tests {
     use super::*;
 
+    fn raw(trainer: &Trainer) -> Vec<Vec<f32>> {
+        trainer.trained().into_iter().map(|index| trainer.params().raw(index).to_vec()).collect()
+    }
+
     #[test]
     fn a_checkpoint_that_does_not_say_whether_it_is_sound_is_measured() {
         let folder = tempfile::tempdir().expect("a folder");
@@ -453,8 +464,8 @@ mod tests {
             let mut manifest =
                 checkpoint::Manifest::new(step, model, trainer.options.clone(), crc32, 0.0, soundness);
             (manifest.format, manifest.soundness) = (1, None);
-            let params = trainer.params().iter().map(|values| values.iter().map(|x| x * factor).collect());
-            let params: Vec<Vec<f32>> = params.collect();
+            let params: Vec<Vec<f32>> =
+                raw(&trainer).iter().map(|values| values.iter().map(|x| x * factor).collect()).collect();
             let (means, squares) = trainer.optimizer.moments();
             checkpoint::write(&out, manifest, [&params, means, squares]).expect("a checkpoint");
         }
@@ -496,7 +507,7 @@ mod tests {
                 false
             });
             let expected = expected.expect("a step");
-            let before = (stopped.params().to_vec(), log(&stopped));
+            let before = (raw(&stopped), log(&stopped));
             for at in 0..looks {
                 let mut left = at;
                 let error = stopped.learn(|| {
@@ -505,14 +516,11 @@ mod tests {
                 });
                 assert!(matches!(error, Err(Error::Aborted)), "step {step}, look {at} of {looks}: {error:?}");
                 assert_eq!(stopped.steps(), step - 1);
-                assert!((stopped.params(), log(&stopped)) == (&before.0, before.1.clone()));
+                assert!((raw(&stopped), log(&stopped)) == before);
             }
             let found = stopped.step().expect("the same step");
             assert_eq!((found.loss, found.grad_norm), (expected.loss, expected.grad_norm));
-            assert!(
-                stopped.params() == whole.params()
-                    && stopped.optimizer.moments() == whole.optimizer.moments()
-            );
+            assert!(raw(&stopped) == raw(&whole) && stopped.optimizer.moments() == whole.optimizer.moments());
         }
     }
 }

@@ -2,8 +2,7 @@
 
 use std::sync::atomic::AtomicBool;
 
-use rwkv::model::Network;
-use rwkv::{DataType, Result, write_model};
+use rwkv::{DataType, Model, Result, write_model};
 use serde::{Deserialize, Serialize};
 
 use super::Trainer;
@@ -11,7 +10,6 @@ use super::measure::mean_loss;
 use crate::checkpoint::{self, Manifest};
 use crate::data::Dataset;
 use crate::options::TrainOptions;
-use crate::tape::Tape;
 
 /// Tokens, or one window if that is longer, which tell a sound model from one that is not.
 const TOKENS: usize = 2048;
@@ -63,8 +61,13 @@ impl Trainer {
         let options = TrainOptions { threads: None, ..self.options.clone() };
         let (crc32, seconds) = (self.data.crc32(), self.seconds);
         let manifest = Manifest::new(self.step, self.config, options, crc32, seconds, soundness);
+        let params = self.tape.params();
+        let trained = self.trained();
         let (means, squares) = self.optimizer.moments();
-        checkpoint::write(self.run.path(), manifest, [self.tape.params(), means, squares])?;
+        let [means, squares] = [means, squares]
+            .map(|all| trained.iter().map(|&index| all[index].as_slice()).collect::<Vec<_>>());
+        let raw: Vec<_> = trained.iter().map(|&index| params.raw(index)).collect();
+        checkpoint::write(self.run.path(), manifest, [&raw, &means, &squares])?;
         self.run.prune()
     }
 
@@ -83,7 +86,9 @@ impl Trainer {
         let path = self.run.path().join("model.bin");
         let is_written = soundness.is_sound || !path.exists();
         if is_written {
-            write_model(path, &self.config, &self.layout, &self.stored_params(), DataType::F32)?;
+            let params = self.tape.params();
+            let values: Vec<_> = (0..params.n_model()).map(|index| params.stored(index)).collect();
+            write_model(path, &self.config, &self.layout, &values, DataType::F32)?;
         }
         Ok(is_written)
     }
@@ -116,19 +121,13 @@ impl Trainer {
     }
 
     fn loss_of_a_few(&mut self, part: fn(&Dataset) -> &[u32], stop: &AtomicBool) -> Result<f32> {
-        loss_of_a_few(&mut self.tape, &self.network, part(&self.data), &self.options, stop)
+        loss_of_a_few(&self.model(), part(&self.data), &self.options, stop)
     }
 }
 
-fn loss_of_a_few(
-    tape: &mut Tape,
-    network: &Network,
-    tokens: &[u32],
-    options: &TrainOptions,
-    stop: &AtomicBool,
-) -> Result<f32> {
+fn loss_of_a_few(model: &Model, tokens: &[u32], options: &TrainOptions, stop: &AtomicBool) -> Result<f32> {
     let windows = (TOKENS / options.ctx_len).clamp(1, options.batch_size);
-    mean_loss(tape, network, tokens, options, windows, stop, |_| ())
+    mean_loss(model, tokens, options.ctx_len, windows, stop, |_| ())
 }
 
 /// Whether a model is sound whose checkpoint does not say: see [`Soundness`].
@@ -136,19 +135,14 @@ fn loss_of_a_few(
 /// # Errors
 /// [`Error::Aborted`](rwkv::Error::Aborted) soon after `stop` is set.
 pub(super) fn is_sound(
-    tape: &mut Tape,
-    network: &Network,
+    model: &Model,
     data: &Dataset,
     options: &TrainOptions,
-    n_vocab: usize,
     stop: &AtomicBool,
 ) -> Result<bool> {
-    if !tape.params().iter().flatten().all(|value| value.is_finite()) {
-        return Ok(false);
-    }
-    let most = most(n_vocab);
-    Ok(loss_of_a_few(tape, network, data.validation(), options, stop)? <= most
-        || loss_of_a_few(tape, network, data.train(), options, stop)? <= most)
+    let most = most(model.config().n_vocab);
+    Ok(loss_of_a_few(model, data.validation(), options, stop)? <= most
+        || loss_of_a_few(model, data.train(), options, stop)? <= most)
 }
 
 /// The loss of guessing, and one nat more.

@@ -1,7 +1,7 @@
 use super::*;
 use crate::product::Weights;
-use crate::{Cpu, WEIGHTS_PER_BLOCK};
 use crate::testing::{stored_matrix as matrix, values};
+use crate::{Cpu, WEIGHTS_PER_BLOCK};
 
 fn product(cpu: &Cpu, panels: Panels<'_>, x: &[f32]) -> Vec<f32> {
     let mut activations = Activations::default();
