@@ -10,7 +10,7 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 
 use super::{Matrix, PANEL, Panels, Weights};
-use crate::data_type::{Block, WEIGHTS_PER_BLOCK};
+use crate::data_type::WEIGHTS_PER_BLOCK;
 use crate::simd::{Operation, Simd, dispatch};
 use crate::{Cpu, DataType, Parts};
 
@@ -129,32 +129,79 @@ fn halves(w: Weights<'_>, rows: Range<usize>, out: &mut [f32]) {
 #[inline(always)]
 fn rows(w: Weights<'_>, format: DataType, rows: Range<usize>, out: &mut [f32]) {
     let bytes = &w.bytes[rows.start * w.row_bytes..rows.end * w.row_bytes];
-    for (stored, out) in bytes.chunks_exact(format.block().1).zip(out.as_chunks_mut::<WEIGHTS_PER_BLOCK>().0)
-    {
-        block(format, stored, out);
+    let (fifth, integers) = format.parts();
+    for (block, out) in bytes.chunks_exact(format.block().1).zip(out.as_chunks_mut::<WEIGHTS_PER_BLOCK>().0) {
+        let mut q = [0_i32; WEIGHTS_PER_BLOCK];
+        let stored = &block[integers.clone()];
+        if format == DataType::Q8_0 {
+            q.iter_mut().zip(stored).for_each(|(q, &byte)| *q = i32::from(byte.cast_signed()));
+        } else {
+            let (low, high) = q.split_at_mut(WEIGHTS_PER_BLOCK / 2);
+            low.iter_mut().zip(stored).for_each(|(q, &byte)| *q = i32::from(byte & 15));
+            high.iter_mut().zip(stored).for_each(|(q, &byte)| *q = i32::from(byte >> 4));
+        }
+        if let Ok(bits) = block[fifth.clone()].try_into() {
+            let bits = u32::from_le_bytes(bits);
+            q.iter_mut().enumerate().for_each(|(i, q)| *q |= ((bits >> i & 1) << 4).cast_signed());
+        }
+        let minimum = if format.has_minimum() { half(block, 1) } else { 0.0 };
+        scaled(format, half(block, 0), minimum, q, out);
     }
 }
 
-/// Rows of panels. `format` is that of `panels`, known when this is compiled.
+/// Rows of panels. `format` is that of `panels`, known when this is compiled. Four integers of a row are one u32 there, and
+/// so are their fifth bits once they are shifted.
 #[inline(always)]
 fn panels(panels: Panels<'_>, format: DataType, rows: Range<usize>, out: &mut [f32]) {
-    let cols = panels.cols();
-    let mut stored = [0; MOST_BYTES];
-    let stored = &mut stored[..format.block().1];
-    for (row, out) in rows.zip(out.chunks_exact_mut(cols)) {
-        for (b, out) in out.as_chunks_mut::<WEIGHTS_PER_BLOCK>().0.iter_mut().enumerate() {
-            panels.read_block(row, b, stored);
-            block(format, stored, out);
+    const NIBBLES: u32 = 0x0f0f_0f0f;
+    const BITS: u32 = 0x0101_0101;
+    let (fifth, integers) = format.parts();
+    for (row, out) in rows.zip(out.chunks_exact_mut(panels.cols())) {
+        let r = row % PANEL;
+        let blocks = panels.panel(row / PANEL).chunks_exact(PANEL * format.block().1);
+        for (block, out) in blocks.zip(out.as_chunks_mut::<WEIGHTS_PER_BLOCK>().0) {
+            let stored = block[PANEL * integers.start..].as_chunks::<4>().0;
+            let word = |j: usize| u32::from_le_bytes(stored[j * PANEL + r]);
+            let mut words = [0_u32; WEIGHTS_PER_BLOCK / 4];
+            if format == DataType::Q8_0 {
+                words.iter_mut().enumerate().for_each(|(j, out)| *out = word(j));
+            } else {
+                let (low, high) = words.split_at_mut(WEIGHTS_PER_BLOCK / 8);
+                low.iter_mut().enumerate().for_each(|(j, out)| *out = word(j) & NIBBLES);
+                high.iter_mut().enumerate().for_each(|(j, out)| *out = word(j) >> 4 & NIBBLES);
+            }
+            if let Some(&bits) = block[PANEL * fifth.start..PANEL * fifth.end].as_chunks::<4>().0.get(r) {
+                let bits = u32::from_le_bytes(bits);
+                words.iter_mut().enumerate().for_each(|(j, out)| *out |= (bits >> j & BITS) << 4);
+            }
+            let q = words.map(u32::to_le_bytes);
+            let mut integers = [0_i32; WEIGHTS_PER_BLOCK];
+            for (out, &q) in integers.iter_mut().zip(q.as_flattened()) {
+                *out = i32::from(q.cast_signed());
+            }
+            let minimum = if format.has_minimum() { half(block, PANEL + r) } else { 0.0 };
+            scaled(format, half(block, r), minimum, integers, out);
         }
     }
 }
 
-/// One block: a multiplication and an addition for each weight, each rounded, as the specification has them.
+/// The half-precision number at place `i` of a block.
 #[inline(always)]
-fn block(format: DataType, stored: &[u8], out: &mut [f32; WEIGHTS_PER_BLOCK]) {
-    let Block { scale, minimum, integers } = format.block_of(stored);
+fn half(block: &[u8], i: usize) -> f32 {
+    f16::from_le_bytes([block[2 * i], block[2 * i + 1]]).to_f32()
+}
+
+/// A multiplication and an addition for each weight, each rounded, as the specification has them.
+#[inline(always)]
+fn scaled(
+    format: DataType,
+    scale: f32,
+    minimum: f32,
+    integers: [i32; WEIGHTS_PER_BLOCK],
+    out: &mut [f32; WEIGHTS_PER_BLOCK],
+) {
     for (out, q) in out.iter_mut().zip(integers) {
-        *out = f32::from(q) * scale + minimum;
+        *out = (q - format.zero_point()) as f32 * scale + minimum;
     }
 }
 

@@ -127,7 +127,7 @@ impl<'a> Panels<'a> {
     }
 
     /// The bytes of a panel.
-    pub(super) fn panel(&self, panel: usize) -> &'a [u8] {
+    pub(in crate::product) fn panel(&self, panel: usize) -> &'a [u8] {
         let len = PANEL * (self.cols / WEIGHTS_PER_BLOCK) * self.format.block().1;
         &self.bytes[panel * len..][..len]
     }
@@ -136,7 +136,6 @@ impl<'a> Panels<'a> {
     ///
     /// # Panics
     /// If there is no such block, or `block` is of another length.
-    #[inline(always)]
     pub(in crate::product) fn read_block(&self, row: usize, b: usize, block: &mut [u8]) {
         let bytes = PANEL * self.format.block().1;
         separate(self.format, &self.panel(row / PANEL)[b * bytes..][..bytes], row % PANEL, block);
@@ -166,7 +165,6 @@ fn interleave(format: DataType, block: &[u8], r: usize, out: &mut [u8]) {
 }
 
 /// Takes the block of row `r` from a panel block: the inverse of [`interleave`].
-#[inline(always)]
 fn separate(format: DataType, panel_block: &[u8], r: usize, block: &mut [u8]) {
     let (fifth, integers) = format.parts();
     block[..2].copy_from_slice(&panel_block[2 * r..][..2]);
@@ -193,7 +191,6 @@ fn transpose_bits(bits: u32) -> [u8; 4] {
 }
 
 /// Bit j of byte c becomes bit 4j + c: the inverse of [`transpose_bits`].
-#[inline(always)]
 fn transpose_back(bytes: [u8; 4]) -> u32 {
     let spread = |byte: u8| {
         let bits = u32::from(byte);
