@@ -131,11 +131,6 @@ impl<'a> Panels<'a> {
         let len = PANEL * (self.cols / WEIGHTS_PER_BLOCK) * self.format.block().1;
         &self.bytes[panel * len..][..len]
     }
-
-    /// The rows of a panel that the matrix has.
-    pub(super) fn rows_of(&self, panel: usize) -> Range<usize> {
-        panel * PANEL..self.rows.min((panel + 1) * PANEL)
-    }
 }
 
 /// Puts the block of row `r` into its place in a panel block.
