@@ -19,7 +19,7 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "aarch64")]
-mod neon;
+pub(crate) mod neon;
 
 use crate::isa::Vectors;
 use crate::{Isa, Store};
@@ -58,8 +58,10 @@ pub(crate) trait Simd: Copy {
     type V: Copy;
     /// A truth value for each lane.
     type Mask: Copy;
-    /// Floats in a vector.
+    /// Floats in a vector, at most 16.
     const LANES: usize;
+    /// Vectors that the registers hold.
+    const REGISTERS: usize;
 
     /// `x` in every lane.
     fn splat(self, x: f32) -> Self::V;
@@ -104,6 +106,27 @@ pub(crate) trait Simd: Copy {
     fn sum(self, x: Self::V) -> f32;
     /// The greatest lane.
     fn max_lane(self, x: Self::V) -> f32;
+    /// The sums of the lanes of four vectors, for each of `N` fours: in one order, whatever `N` is.
+    fn sum_fours<const N: usize>(self, fours: [[Self::V; 4]; N]) -> [[f32; 4]; N];
+
+    /// Each float rounded to half precision, to the nearest, ties to even; what is too large becomes infinite.
+    fn round_to_half(self, x: Self::V) -> Self::V;
+
+    /// As [`load`](Self::load), for inner loops that have checked their bounds, at any alignment.
+    ///
+    /// # Safety
+    /// `LANES` floats can be read.
+    unsafe fn load_at(self, from: *const f32) -> Self::V;
+    /// The same of halves, made floats.
+    ///
+    /// # Safety
+    /// `LANES` halves can be read.
+    unsafe fn load_halves_at(self, from: *const u16) -> Self::V;
+    /// As [`store`](Self::store), for inner loops that have checked their bounds, at any alignment.
+    ///
+    /// # Safety
+    /// `LANES` floats can be written.
+    unsafe fn store_at(self, into: *mut f32, x: Self::V);
 
     /// Zero in every lane.
     #[inline(always)]

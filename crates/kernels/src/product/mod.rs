@@ -3,10 +3,8 @@
 //! `y = x wᵀ` with activations `x` (T, cols), weights `w` (rows, cols) in the format of their file and where it was
 //! mapped, at any alignment, and `y` (T, rows).
 
-mod again;
 mod decode;
-#[cfg(target_arch = "aarch64")]
-mod neon;
+mod prefetch;
 mod products;
 mod quantized;
 mod rows;
@@ -59,6 +57,7 @@ impl<'a> Weights<'a> {
         self.format.decode(self.row(index), out);
     }
 
+    #[inline(always)]
     fn row(&self, index: usize) -> &'a [u8] {
         &self.bytes[index * self.row_bytes..][..self.row_bytes]
     }

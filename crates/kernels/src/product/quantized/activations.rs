@@ -11,7 +11,7 @@ use super::unsigned_zero_point;
 use crate::block::rows_per_block;
 use crate::data_type::WEIGHTS_PER_BLOCK;
 use crate::isa::Vectors;
-use crate::product::again::ask_to_write;
+use crate::product::prefetch::prefetch_to_write;
 use crate::{Cpu, DataType, Parts};
 
 /// 32 activations: `scale · integer`, and what a product with them needs besides.
@@ -53,7 +53,7 @@ impl Activations {
         if self.blocks.len() < tokens * per_token {
             self.blocks.resize(tokens * per_token, Quantized::default());
         }
-        ask_to_write(&self.blocks[..tokens * per_token]);
+        prefetch_to_write(&self.blocks[..tokens * per_token]);
         let (vectors, zero) = (cpu.isa().vectors(), unsigned_zero_point(format));
         let parts = Parts::new(&mut self.blocks);
         cpu.run_blocks(tokens, rows_per_block(cols), |range| {

@@ -7,7 +7,7 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::activations::Quantized;
-use super::{Activations, PANEL, Panels, put_part};
+use super::{Activations, PANEL, Panels, put};
 use crate::data_type::with_quantized;
 use crate::{DataType, Parts};
 
@@ -194,7 +194,7 @@ unsafe fn tile<D: Dot, const FORMAT: usize, const H: usize, const T: usize>(
             for t in 0..T {
                 let mut lanes = [0.0; HALF];
                 _mm256_storeu_ps(lanes.as_mut_ptr(), sums[h][t]);
-                put_part(panels, panel, HALF * (half + h), token + t, &lanes, y);
+                put(panels, panel, HALF * (half + h), token + t, &lanes, y);
             }
         }
     }

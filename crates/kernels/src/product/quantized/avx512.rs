@@ -204,7 +204,7 @@ unsafe fn tile<const FORMAT: usize, const T: usize>(
         unrolled!(T, t, {
             let mut lanes = [0.0; PANEL];
             _mm512_storeu_ps(lanes.as_mut_ptr(), sums[t]);
-            put(panels, panel, token + t, &lanes, y);
+            put(panels, panel, 0, token + t, &lanes, y);
         });
     }
 }

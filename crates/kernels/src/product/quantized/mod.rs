@@ -53,36 +53,26 @@ pub(super) fn task(isa: Isa, panels: Panels<'_>, x: &Activations, range: Range<u
     }
 }
 
-/// Writes the sums of a panel's rows for one token to `y` (T, rows).
+/// Writes the sums of the rows of a panel from its row `from` on, for one token, to `y` (T, rows).
 ///
 /// # Safety
 /// No one else has these outputs.
 #[inline(always)]
-unsafe fn put(panels: Panels<'_>, panel: usize, token: usize, sums: &[f32; PANEL], y: &Parts<'_, f32>) {
-    // SAFETY: passed on.
-    unsafe { put_part(panels, panel, 0, token, sums, y) }
-}
-
-/// The same for the rows of the panel from its row `from` on.
-///
-/// # Safety
-/// No one else has these outputs.
-#[inline(always)]
-unsafe fn put_part(
+unsafe fn put<const N: usize>(
     panels: Panels<'_>,
     panel: usize,
     from: usize,
     token: usize,
-    sums: &[f32],
+    sums: &[f32; N],
     y: &Parts<'_, f32>,
 ) {
-    let rows = panels.rows_of(panel);
-    let (start, end) = (rows.start + from, rows.end.min(rows.start + from + sums.len()));
-    if start < end {
-        let first = token * panels.rows();
+    let row = panel * PANEL + from;
+    let count = panels.rows().saturating_sub(row).min(N);
+    if count > 0 {
+        let first = token * panels.rows() + row;
         // SAFETY: passed on.
-        let y = unsafe { y.part(first + start..first + end) };
-        y.copy_from_slice(&sums[..end - start]);
+        let y = unsafe { y.part(first..first + count) };
+        y.copy_from_slice(&sums[..count]);
     }
 }
 

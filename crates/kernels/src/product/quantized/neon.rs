@@ -12,9 +12,9 @@ use std::arch::asm;
 use std::ops::Range;
 
 use super::activations::Quantized;
-use super::{Activations, PANEL, Panels, put_part};
+use super::{Activations, PANEL, Panels, put};
 use crate::data_type::with_quantized;
-use crate::product::neon::widen;
+use crate::simd::neon::widen;
 use crate::{DataType, Parts};
 
 /// The outputs of the panels `range` for every token, with NEON alone.
@@ -283,11 +283,11 @@ unsafe fn tile<D: Dot, const FORMAT: usize, const Q: usize, const T: usize>(
             }
         }
         for t in 0..T {
-            let mut lanes = [0.0; PANEL];
             for q in 0..Q {
-                vst1q_f32(lanes.as_mut_ptr().add(QUARTER * q), sums[q][t]);
+                let mut lanes = [0.0; QUARTER];
+                vst1q_f32(lanes.as_mut_ptr(), sums[q][t]);
+                put(panels, panel, QUARTER * (quarter + q), token + t, &lanes, y);
             }
-            put_part(panels, panel, QUARTER * quarter, token + t, &lanes[..QUARTER * Q], y);
         }
     }
 }

@@ -140,11 +140,6 @@ impl<'a> Panels<'a> {
         let bytes = PANEL * self.format.block().1;
         separate(self.format, &self.panel(row / PANEL)[b * bytes..][..bytes], row % PANEL, block);
     }
-
-    /// The rows of a panel that the matrix has.
-    pub(super) fn rows_of(&self, panel: usize) -> Range<usize> {
-        panel * PANEL..self.rows.min((panel + 1) * PANEL)
-    }
 }
 
 /// Puts the block of row `r` into its place in a panel block.

@@ -31,7 +31,7 @@ fn panel(panels: Panels<'_>, panel: usize, x: &Activations, y: &Parts<'_, f32>) 
             }
         }
         // SAFETY: the task has these rows to itself.
-        unsafe { put(panels, panel, token, &sums, y) };
+        unsafe { put(panels, panel, 0, token, &sums, y) };
     }
 }
 

@@ -57,7 +57,7 @@ use super::many::Soon;
 use super::{Lines, ROWS_OF_MANY};
 use crate::block::BLOCK;
 use crate::product::Weights;
-use crate::product::again::ask_to_write;
+use crate::product::prefetch::prefetch_to_write;
 use crate::product::tiles::ROWS;
 use crate::{Cpu, DataType, Parts};
 
@@ -120,7 +120,7 @@ pub(super) fn prepare(cpu: &Cpu, format: DataType, x: &[f32], cols: usize, tiles
         return;
     }
     let out = tiles.reserve(layout.strips() * layout.strip());
-    ask_to_write(out);
+    prefetch_to_write(out);
     let out = Parts::new(out);
     let block = (BLOCK / (STEP * layout.width())).max(1);
     let blocks = layout.steps.div_ceil(block);
@@ -322,7 +322,7 @@ unsafe fn multiply<M: Multiply<P>, const P: usize>(
             for (pair, square) in (0..pairs).flat_map(|pair| (0..squares).map(move |square| (pair, square))) {
                 // SAFETY: the operands are there by the caller's promise; each square has its own sums.
                 unsafe {
-                    soon.ask::<__m512>();
+                    soon.ask();
                     multiplier.square(operands(2 * square, pair, from, inner.min(steps.end - from)));
                 }
             }

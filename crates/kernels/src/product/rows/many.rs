@@ -16,49 +16,45 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::tile::{Source, tile, with_tokens};
-use super::vector::{F32, ROWS, RowFormat, Vector};
+use super::format::{F32, RowFormat};
+use super::tile::{ROWS, Source, tile, tile_tokens, with_tokens};
 use super::{Lines, column_block, strips};
 use crate::Parts;
 use crate::product::Weights;
-
-/// Bytes of a cache line.
-const LINE: usize = 64;
+use crate::product::prefetch::{self, LINE};
+use crate::simd::Simd;
 
 thread_local! {
     /// Memory that a thread keeps between tasks, because pages fresh from the system cost more than the copy.
     static PANELS: RefCell<Lines> = RefCell::default();
 }
 
-/// Calls `body` with room for the panels of a task of `rows` rows of `cols` columns, on cache lines of its own.
-pub(super) fn with_panels(rows: usize, cols: usize, body: impl FnOnce(*mut f32)) {
-    let len = rows.next_multiple_of(ROWS) * column_block(cols);
-    PANELS.with_borrow_mut(|panels| body(panels.reserve(len).as_mut_ptr()));
-}
-
 /// The outputs of `rows` for all tokens of `x`.
 ///
 /// # Safety
-/// The CPU has V's instruction set; no one else writes the outputs of `rows`; `panels` is from [`with_panels`].
+/// No one else writes the outputs of `rows`.
 #[inline(always)]
-pub(super) unsafe fn outputs<V: Vector, F: RowFormat>(
+pub(super) unsafe fn outputs<S: Simd, F: RowFormat>(
+    s: S,
     w: Weights<'_>,
     x: &[f32],
     rows: Range<usize>,
     y: &Parts<'_, f32>,
-    panels: *mut f32,
 ) {
     let tokens = x.len() / w.cols;
     let block = column_block(w.cols);
-    let tiles = strips(tokens, V::TOKENS).count() * rows.len().div_ceil(ROWS);
+    let mut lines = PANELS.take();
+    let panels = lines.reserve(rows.len().next_multiple_of(ROWS) * block).as_mut_ptr();
+    let tiles = strips(tokens, tile_tokens::<S>()).count() * rows.len().div_ceil(ROWS);
     let mut col = 0;
     while col < w.cols {
         let cols = col..w.cols.min(col + block);
         let next = Soon::after(&w, rows.clone(), cols.clone(), block, tiles);
         // SAFETY: passed on.
-        unsafe { multiply::<V, F>(w, x, rows.clone(), cols.clone(), y, panels, next) };
+        unsafe { multiply::<S, F>(s, w, x, rows.clone(), cols.clone(), y, panels, next) };
         col = cols.end;
     }
+    PANELS.set(lines);
 }
 
 /// One block of columns.
@@ -66,7 +62,8 @@ pub(super) unsafe fn outputs<V: Vector, F: RowFormat>(
 /// # Safety
 /// As [`outputs`].
 #[inline(always)]
-unsafe fn multiply<V: Vector, F: RowFormat>(
+unsafe fn multiply<S: Simd, F: RowFormat>(
+    s: S,
     w: Weights<'_>,
     x: &[f32],
     rows: Range<usize>,
@@ -77,22 +74,23 @@ unsafe fn multiply<V: Vector, F: RowFormat>(
 ) {
     // SAFETY: the panels have room for these rows and columns; the rest is passed on.
     unsafe {
-        pack::<V, F>(w, rows.clone(), cols.clone(), panels);
-        for (token, count) in strips(x.len() / w.cols, V::TOKENS) {
-            with_tokens!(count, N => strip::<V, N>(w, x, token, rows.clone(), cols.clone(), y, panels, &mut soon));
+        pack::<S, F>(s, w, rows.clone(), cols.clone(), panels);
+        for (token, count) in strips(x.len() / w.cols, tile_tokens::<S>()) {
+            with_tokens!(count, N => strip::<S, N>(s, w, x, token, rows.clone(), cols.clone(), y, panels, &mut soon));
         }
     }
 }
 
 /// Floats of a panel.
-fn panel_len<V: Vector>(cols: usize) -> usize {
-    ROWS * cols.next_multiple_of(V::LANES)
+fn panel_len<S: Simd>(cols: usize) -> usize {
+    ROWS * cols.next_multiple_of(S::LANES)
 }
 
 /// # Safety
 /// As [`outputs`].
 #[inline(always)]
-unsafe fn pack<V: Vector, F: RowFormat>(
+unsafe fn pack<S: Simd, F: RowFormat>(
+    s: S,
     w: Weights<'_>,
     rows: Range<usize>,
     cols: Range<usize>,
@@ -100,7 +98,7 @@ unsafe fn pack<V: Vector, F: RowFormat>(
 ) {
     /// Vectors from one that is written to one that is asked for.
     const AHEAD: usize = 16;
-    let (whole, rest) = (cols.len() / V::LANES, cols.len() % V::LANES);
+    let (whole, rest) = (cols.len() / S::LANES, cols.len() % S::LANES);
     let mut panel = panels;
     let mut row = rows.start;
     while row < rows.end {
@@ -110,18 +108,18 @@ unsafe fn pack<V: Vector, F: RowFormat>(
                 w.row((row + i).min(rows.end - 1))[cols.start * F::BYTES..cols.end * F::BYTES].as_ptr();
             // SAFETY: a panel holds ROWS rows of whole vectors; of the weights no more is read than there is.
             unsafe {
-                let mut out = panel.add(i * V::LANES);
+                let mut out = panel.add(i * S::LANES);
                 for v in 0..whole {
-                    V::prefetch_to_write(out.wrapping_add(AHEAD * V::LANES));
-                    F::load::<V>(data.add(v * V::LANES * F::BYTES)).store(out);
-                    out = out.wrapping_add(ROWS * V::LANES);
+                    prefetch::line_to_write(out.wrapping_add(AHEAD * S::LANES).cast());
+                    s.store_at(out, F::load(s, data.add(v * S::LANES * F::BYTES)));
+                    out = out.wrapping_add(ROWS * S::LANES);
                 }
                 if rest > 0 {
-                    F::load_rest::<V>(data.add(whole * V::LANES * F::BYTES), rest).store(out);
+                    s.store_at(out, F::load_rest(s, data.add(whole * S::LANES * F::BYTES), rest));
                 }
             }
         }
-        panel = panel.wrapping_add(panel_len::<V>(cols.len()));
+        panel = panel.wrapping_add(panel_len::<S>(cols.len()));
         row += ROWS;
     }
 }
@@ -131,7 +129,8 @@ unsafe fn pack<V: Vector, F: RowFormat>(
 /// # Safety
 /// As [`outputs`]; the panels hold these rows and columns.
 #[inline(always)]
-unsafe fn strip<V: Vector, const N: usize>(
+unsafe fn strip<S: Simd, const N: usize>(
+    s: S,
     w: Weights<'_>,
     x: &[f32],
     token: usize,
@@ -148,13 +147,13 @@ unsafe fn strip<V: Vector, const N: usize>(
         // SAFETY: the panel and the activations have `cols` columns, the panel's rest is zeros; these are outputs of
         // `rows`.
         unsafe {
-            soon.ask::<V>();
+            soon.ask();
             let mut source =
-                Source { rows: [[panel.cast::<u8>(); ROWS]], step: ROWS * V::LANES * 4, ahead: 0 };
+                Source { rows: [[panel.cast::<u8>(); ROWS]], step: ROWS * S::LANES * 4, ahead: None };
             for i in 0..ROWS {
-                source.rows[0][i] = panel.wrapping_add(i * V::LANES).cast();
+                source.rows[0][i] = panel.wrapping_add(i * S::LANES).cast();
             }
-            let [outputs] = tile::<V, F32, 1, N>(source, x.as_ptr().add(cols.start), w.cols, cols.len());
+            let [outputs] = tile::<S, F32, 1, N>(s, source, x.as_ptr().add(cols.start), w.cols, cols.len());
             let height = ROWS.min(rows.end - row);
             for (j, &outputs) in outputs.iter().enumerate() {
                 let first = (token + j) * w.rows + row;
@@ -169,7 +168,7 @@ unsafe fn strip<V: Vector, const N: usize>(
                 }
             }
         }
-        panel = panel.wrapping_add(panel_len::<V>(cols.len()));
+        panel = panel.wrapping_add(panel_len::<S>(cols.len()));
         row += ROWS;
     }
 }
@@ -225,16 +224,14 @@ impl Soon {
         }
     }
 
-    /// # Safety
-    /// The CPU has V's instruction set.
+    /// Asks for a tile's share.
     #[inline(always)]
-    pub(super) unsafe fn ask<V: Vector>(&mut self) {
+    pub(super) fn ask(&mut self) {
         for _ in 0..self.count {
             if self.rows == 0 {
                 return;
             }
-            // SAFETY: the caller's promise; the address need not exist.
-            unsafe { V::prefetch(self.line) };
+            prefetch::line_to_l2(self.line);
             self.line = self.line.wrapping_add(LINE);
             self.left -= 1;
             if self.left == 0 {

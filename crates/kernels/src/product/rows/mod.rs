@@ -18,28 +18,25 @@
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod amx;
 mod few;
+mod format;
 mod half;
 mod input;
 mod lines;
 mod many;
-#[cfg(target_arch = "aarch64")]
-mod neon;
 mod one;
 #[cfg(test)]
 mod tests;
 mod tile;
-mod vector;
-#[cfg(target_arch = "x86_64")]
-mod x86;
 
 use std::ops::Range;
 
+use format::{F16, F32};
 pub(super) use input::{Input, Inputs};
 use lines::Lines;
 
 use super::Weights;
-use crate::isa::Vectors;
-use crate::{Isa, Parts};
+use crate::simd::{Operation, Simd, dispatch};
+use crate::{DataType, Isa, Parts};
 
 /// The longest block of columns. Of six tokens it takes 24 of a first cache's 32 KB; a shorter one would sum lanes
 /// more often than once in 1,500 multiply-adds.
@@ -74,14 +71,68 @@ pub(super) fn task(isa: Isa, w: Weights<'_>, x: Input<'_>, rows: Range<usize>, y
         return amx::task(w, x.values.len() / w.cols, x.tiles, rows, y);
     }
     let x = x.values;
-    match isa.vectors() {
-        Vectors::Scalar => scalar(w, x, rows, y),
-        #[cfg(target_arch = "x86_64")]
-        Vectors::Avx2 => x86::avx2(w, x, rows, y),
-        #[cfg(target_arch = "x86_64")]
-        Vectors::Avx512 => x86::avx512(w, x, rows, y),
-        #[cfg(target_arch = "aarch64")]
-        Vectors::Neon => neon::neon(w, x, rows, y),
+    if x.len() / w.cols <= FEW {
+        dispatch(isa, FewTokens { w, x, rows, y });
+    } else {
+        dispatch(isa, ManyTokens { w, x, rows, y });
+    }
+}
+
+/// The outputs of `rows` for a few tokens.
+struct FewTokens<'a> {
+    w: Weights<'a>,
+    x: &'a [f32],
+    rows: Range<usize>,
+    y: &'a Parts<'a, f32>,
+}
+
+/// The same for many.
+struct ManyTokens<'a> {
+    w: Weights<'a>,
+    x: &'a [f32],
+    rows: Range<usize>,
+    y: &'a Parts<'a, f32>,
+}
+
+impl Operation for FewTokens<'_> {
+    type Output = ();
+
+    fn scalar(self) {
+        scalar(self.w, self.x, self.rows, self.y);
+    }
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self { w, x, rows, y } = self;
+        // SAFETY: the outputs are the task's own.
+        unsafe {
+            match w.format {
+                DataType::F32 => few::outputs::<S, F32>(s, w, x, rows, y),
+                DataType::F16 => few::outputs::<S, F16>(s, w, x, rows, y),
+                _ => unreachable!("quantized weights are multiplied as panels"),
+            }
+        }
+    }
+}
+
+impl Operation for ManyTokens<'_> {
+    type Output = ();
+
+    fn scalar(self) {
+        scalar(self.w, self.x, self.rows, self.y);
+    }
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self { w, x, rows, y } = self;
+        // SAFETY: the outputs are the task's own.
+        unsafe {
+            match w.format {
+                DataType::F32 => many::outputs::<S, F32>(s, w, x, rows, y),
+                DataType::F16 => many::outputs::<S, F16>(s, w, x, rows, y),
+                _ => unreachable!("quantized weights are multiplied as panels"),
+            }
+        }
     }
 }
 
@@ -100,6 +151,7 @@ fn scalar(w: Weights<'_>, x: &[f32], rows: Range<usize>, y: &Parts<'_, f32>) {
 }
 
 /// Columns of a block: as equal as whole vectors of any tier allow.
+#[inline(always)]
 fn column_block(cols: usize) -> usize {
     cols.div_ceil(cols.div_ceil(COLUMNS).max(1)).next_multiple_of(16)
 }

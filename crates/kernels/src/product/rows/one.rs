@@ -6,9 +6,11 @@
 use std::ops::Range;
 
 use super::column_block;
-use super::vector::{F32, ROWS, RowFormat, Vector};
+use super::format::{F32, RowFormat};
+use super::tile::ROWS;
 use crate::Parts;
 use crate::product::Weights;
+use crate::simd::Simd;
 
 /// Of the vectors that are long enough. A chain takes one vector in four cycles or so; with eight lanes that was a
 /// quarter slower than eight rows side by side, where memory was fast.
@@ -20,9 +22,10 @@ pub(super) const COLS: usize = 2048;
 /// The outputs of `rows` for the token `x`.
 ///
 /// # Safety
-/// The CPU has V's instruction set, and no one else writes the outputs of `rows`.
+/// No one else writes the outputs of `rows`.
 #[inline(always)]
-pub(super) unsafe fn outputs<V: Vector, F: RowFormat>(
+pub(super) unsafe fn outputs<S: Simd, F: RowFormat>(
+    s: S,
     w: Weights<'_>,
     x: &[f32],
     rows: Range<usize>,
@@ -39,18 +42,18 @@ pub(super) unsafe fn outputs<V: Vector, F: RowFormat>(
         let mut count = 0;
         // SAFETY: passed on.
         unsafe {
-            let mut sums = [V::zero(); ROWS];
+            let mut sums = [s.zero(); ROWS];
             for i in 0..ROWS {
                 if row < rows.end {
                     let cols = col..w.cols.min(col + block);
                     let weights = &w.row(row)[cols.start * F::BYTES..cols.end * F::BYTES];
-                    sums[i] = sum::<V, F>(weights.as_ptr(), x[cols.clone()].as_ptr(), cols.len());
+                    sums[i] = sum::<S, F>(s, weights.as_ptr(), x[cols.clone()].as_ptr(), cols.len());
                     of[i] = row;
                     count += 1;
                     (row, col) = if cols.end == w.cols { (row + 1, 0) } else { (row, cols.end) };
                 }
             }
-            let [parts] = V::sum_lanes([sums]);
+            let [parts] = s.sum_fours([sums]);
             for (&row, part) in of.iter().zip(parts).take(count) {
                 y[row - rows.start] += part;
             }
@@ -61,21 +64,21 @@ pub(super) unsafe fn outputs<V: Vector, F: RowFormat>(
 /// The products of `cols` weights and activations, summed lane by lane in ascending order.
 ///
 /// # Safety
-/// The CPU has V's instruction set; so many weights and activations can be read.
+/// So many weights and activations can be read.
 #[inline(always)]
-unsafe fn sum<V: Vector, F: RowFormat>(weights: *const u8, x: *const f32, cols: usize) -> V {
-    let (whole, rest) = (cols / V::LANES, cols % V::LANES);
+unsafe fn sum<S: Simd, F: RowFormat>(s: S, weights: *const u8, x: *const f32, cols: usize) -> S::V {
+    let (whole, rest) = (cols / S::LANES, cols % S::LANES);
     // SAFETY: whole vectors are read below `whole`, and of the rest no more than there is.
     unsafe {
-        let mut sum = V::zero();
+        let mut sum = s.zero();
         for v in 0..whole {
-            let weights = F::load::<V>(weights.add(v * V::LANES * F::BYTES));
-            sum = sum.add_product(weights, V::load(x.add(v * V::LANES)));
+            let weights = F::load(s, weights.add(v * S::LANES * F::BYTES));
+            sum = s.mul_add(weights, s.load_at(x.add(v * S::LANES)), sum);
         }
         if rest > 0 {
-            let weights = F::load_rest::<V>(weights.add(whole * V::LANES * F::BYTES), rest);
-            let x = F32::load_rest::<V>(x.add(whole * V::LANES).cast(), rest);
-            sum = sum.add_product(weights, x);
+            let weights = F::load_rest(s, weights.add(whole * S::LANES * F::BYTES), rest);
+            let x = F32::load_rest(s, x.add(whole * S::LANES).cast(), rest);
+            sum = s.mul_add(weights, x, sum);
         }
         sum
     }
