@@ -1,27 +1,34 @@
 import { parseArgs } from 'node:util'
+import type { Described } from '../kinds.js'
 import { suggestion } from '../suggest.js'
 import { kebab } from './format.js'
 import { UsageError } from './usage.js'
 
 /** One option of a verb. Its name is the TypeScript one; on the command line it is written in kebab case. */
-export interface Option {
-  readonly kind: 'text' | 'number' | 'integer' | 'flag'
-  /** What stands for the value in the help, such as `FILE`. */
+export interface Option extends Described {
+  /** What stands for the value in the help, such as `FILE`, if not what stands for all of its kind. */
   readonly value?: string
-  /** A text that may be left out: `--resume` alone is an empty one. */
+  /** A path that may be left out: `--resume` alone is an empty one. */
   readonly optional?: true
-  readonly help: string
-  /** Shown in the help; the default itself lives where the option is used. */
-  readonly default?: string | number
 }
 
 /** The options that a verb knows, by their TypeScript names. */
 export type Options = Readonly<Record<string, Option>>
 
 /** The values that were given, by the same names; what was not given is absent. */
-export type Values<O extends Options> = { [K in keyof O]?: ValueOf<O[K]['kind']> }
+export type Values<O extends Options> = { [K in keyof O]?: ValueOf<O[K]> }
 
-type ValueOf<K extends Option['kind']> = K extends 'text' ? string : K extends 'flag' ? boolean : number
+type ValueOf<O extends Option> = O extends { words: readonly (infer W)[] }
+  ? W
+  : {
+      path: string
+      text: string
+      texts: string[]
+      boolean: boolean
+      choice: string
+      count: number
+      number: number
+    }[O['kind']]
 
 /**
  * Reads what follows the verb.
@@ -41,14 +48,14 @@ export function readArguments<O extends Options>(
   const config = Object.fromEntries(
     [...byFlag].map(([flag, { option }]) => [
       flag,
-      { type: option.kind === 'flag' ? 'boolean' : 'string' } as const,
+      { type: option.kind === 'boolean' ? 'boolean' : 'string' } as const,
     ]),
   )
   const optional = [...byFlag].flatMap(([flag, { option }]) => (option.optional ? [`--${flag}`] : []))
   const prepared = attachEmpty(attachNegatives(args), optional)
   const { tokens } = parseArgs({ args: prepared, options: config, strict: false, tokens: true })
   const words: string[] = []
-  const values: Record<string, string | number | boolean> = {}
+  const values: Record<string, unknown> = {}
   for (const token of tokens) {
     if (token.kind === 'positional') words.push(token.value)
     if (token.kind !== 'option') continue
@@ -58,25 +65,44 @@ export function readArguments<O extends Options>(
         `unknown option ${token.rawName}`,
         suggestion(token.name, [...byFlag.keys()], '--'),
       )
-    values[known.name] = readValue(token.rawName, known.option, token.value)
+    const value = readValue(token.rawName, known.option, token.value)
+    values[known.name] = known.option.kind === 'texts' ? [values[known.name] ?? [], value].flat() : value
   }
   checkWords(words, verb, positionals)
   return { words, values: values as Values<O> }
 }
 
 function readValue(flag: string, option: Option, value: string | undefined): string | number | boolean {
-  if (option.kind === 'flag') {
+  if (option.kind === 'boolean') {
     if (value !== undefined) throw new UsageError(`${flag} takes no value, but got "${value}"`)
     return true
   }
-  if (value === undefined) throw new UsageError(`${flag} needs a value: ${flag} ${option.value ?? 'VALUE'}`)
-  if (option.kind === 'text') return value
+  if (value === undefined) throw new UsageError(`${flag} needs a value: ${flag} ${valueName(option)}`)
+  if (option.kind === 'path' || option.kind === 'text' || option.kind === 'texts') return value
+  if (option.kind === 'choice') {
+    const { words = [] } = option
+    if (words.includes(value)) return value
+    throw new UsageError(`${flag} is "${value}"; it must be ${words.join(' or ')}`)
+  }
   const number = value.trim() === '' ? Number.NaN : Number(value)
   if (!Number.isFinite(number)) throw new UsageError(`${flag} is "${value}"; it must be a number`)
-  if (option.kind === 'integer' && !Number.isSafeInteger(number)) {
+  if (option.kind === 'count' && !Number.isSafeInteger(number)) {
     throw new UsageError(`${flag} is ${value}; it must be a whole number`)
   }
   return number
+}
+
+/** What stands for an option's value in messages and in the help. */
+export function valueName({ kind, words = [], value }: Option): string {
+  const names = {
+    path: 'PATH',
+    text: 'TEXT',
+    texts: 'TEXT',
+    choice: words.join('|'),
+    count: 'N',
+    number: 'X',
+  }
+  return value ?? (kind === 'boolean' ? '' : names[kind])
 }
 
 function checkWords(words: readonly string[], verb: string, positionals: readonly string[]): void {

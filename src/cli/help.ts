@@ -1,4 +1,4 @@
-import type { Option } from './arguments.js'
+import { type Option, valueName } from './arguments.js'
 import { kebab } from './format.js'
 import type { Verb } from './verb.js'
 
@@ -18,17 +18,19 @@ ${lines.join('\n')}
 export function helpOn(verb: Verb): string {
   const head = ['rwkv', verb.name, ...verb.positionals, '[options]'].join(' ')
   const rows = Object.entries(verb.options).map(
-    ([name, option]) => [flag(name, option), meaning(option)] as const,
+    ([name, option]) => [flag(name, option), meaning(option, Object.keys(verb.options))] as const,
   )
   const width = Math.max(...rows.map(([left]) => left.length))
   const lines = rows.map(([left, right]) => `  ${left.padEnd(width)}  ${right}`)
   return `${head}: ${verb.summary}\n\n${lines.join('\n')}\n${verb.details}`
 }
 
-function flag(name: string, { value }: Option): string {
-  return value ? `--${kebab(name)} ${value}` : `--${kebab(name)}`
+function flag(name: string, option: Option): string {
+  return `--${kebab(name)} ${valueName(option)}`.trimEnd()
 }
 
-function meaning({ help, default: fallback }: Option): string {
-  return fallback === undefined ? help : `${help} (${fallback})`
+/** What an option means, and its default; other options are named as on the command line. */
+function meaning({ help, auto, default: fallback = auto }: Option, names: readonly string[]): string {
+  const text = fallback === undefined ? help : `${help} (${fallback})`
+  return text.replace(/\b[a-z]+[A-Z]\w*/g, word => (names.includes(word) ? `--${kebab(word)}` : word))
 }
