@@ -22,7 +22,7 @@ export interface Described {
   /** It cannot be left out. */
   readonly required?: true
   /** What it is if it is left out. */
-  readonly default?: string | number | boolean
+  readonly default?: string | number | boolean | readonly string[]
   /** What it is if it is left out, where that depends on other options or on the machine. */
   readonly auto?: string
   /** A training run that goes on can have another value than before. */

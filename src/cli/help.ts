@@ -31,6 +31,6 @@ function flag(name: string, option: Option): string {
 
 /** What an option means, and its default; other options are named as on the command line. */
 function meaning({ help, auto, default: fallback = auto }: Option, names: readonly string[]): string {
-  const text = fallback === undefined ? help : `${help} (${fallback})`
+  const text = fallback === undefined || fallback === false ? help : `${help} (${fallback})`
   return text.replace(/\b[a-z]+[A-Z]\w*/g, word => (names.includes(word) ? `--${kebab(word)}` : word))
 }

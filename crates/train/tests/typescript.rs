@@ -168,6 +168,9 @@ fn entry(out: &mut String, name: &str, properties: &[String]) {
 fn literal(value: &serde_json::Value) -> String {
     match value {
         serde_json::Value::String(text) => quoted(text),
+        serde_json::Value::Array(items) => {
+            format!("[{}]", items.iter().map(literal).collect::<Vec<_>>().join(", "))
+        }
         // 1.0 is 1 in TypeScript.
         value => value.as_f64().map_or_else(|| value.to_string(), |number| number.to_string()),
     }

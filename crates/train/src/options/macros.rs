@@ -197,10 +197,11 @@ macro_rules! training_options {
         }
 
         /// As in `config.json` and `checkpoint.json`.
+        #[allow(clippy::float_cmp)] // a default is the very number
         impl Serialize for TrainOptions {
             fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
                 let mut map = serializer.serialize_map(None)?;
-                $(if is_saved!([$($saved)+] &self.$name, <$field>::from(default_value!($($default)+))) {
+                $(if is_saved!([$($saved)+] self.$name, Self::defaults().$name) {
                     map.serialize_entry(names::$name, &self.$name)?;
                 })+
                 map.end()
@@ -209,9 +210,10 @@ macro_rules! training_options {
 
         impl<'de> Deserialize<'de> for TrainOptions {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+                let defaults = Self::defaults();
                 let mut fields = Map::<String, Value>::deserialize(deserializer)?;
                 Ok(Self {
-                    $($name: saved_value!([$($saved)+] fields, names::$name, default_value!($($default)+))),+
+                    $($name: saved_value!([$($saved)+] fields, names::$name, defaults.$name)),+
                 })
             }
         }
@@ -292,7 +294,7 @@ macro_rules! is_saved {
         false
     };
     ([saved unless default] $value:expr, $default:expr) => {
-        *$value != $default
+        $value != $default
     };
 }
 
@@ -312,3 +314,126 @@ macro_rules! saved_value {
 pub(super) use {
     choices, default_doc, default_value, described_default, is_saved, range, saved_value, training_options,
 };
+
+#[cfg(test)]
+mod tests {
+    //! Options of every kind, most of them as those that came after the first release.
+    #![allow(dead_code, unreachable_pub)]
+
+    use std::path::PathBuf;
+
+    use rwkv::Result;
+    use serde::ser::SerializeMap;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use serde_json::{Map, Value, json};
+
+    use crate::options::describe::{
+        DefaultValue, Described, Kind, Range, Setting, check_all_taken, check_range, check_value, joined,
+        only, parse, read_field, take, to_json,
+    };
+
+    choices! {
+        /// Which.
+        pub enum Which {
+            /// This.
+            This = "this",
+            /// That.
+            That = "that",
+        }
+    }
+
+    training_options! {
+        [saved]
+        /// Text.
+        data: PathBuf = required, resumable;
+        [not saved]
+        /// Directory.
+        out: PathBuf = required, fixed;
+        [saved]
+        /// Width.
+        width: usize = 8, 1 <= x <= 9, fixed;
+        [saved unless default]
+        /// Share.
+        share: f64 = 0.0, 0.0 <= x < 1.0, fixed;
+        /// Model.
+        from: PathBuf = none, fixed;
+        /// Names.
+        only_these: Vec<String> = vec!["a".to_owned()], resumable;
+        /// Words.
+        words: String = none, resumable;
+        /// Again.
+        again: bool = false, resumable;
+        /// Which.
+        which: Which = auto "this, or that", fixed;
+    }
+
+    fn taken(given: &Value) -> Result<TrainOptions> {
+        let mut options = TrainOptions::new("a", "b");
+        options.take(&mut parse(&given.to_string())?)?;
+        options.check_each()?;
+        Ok(options)
+    }
+
+    #[test]
+    fn a_default_of_a_later_option_is_not_written_and_another_value_comes_back() {
+        let old = r#"{"data":"a","width":8}"#;
+        let read: TrainOptions = serde_json::from_str(old).expect("a file without the later ones");
+        assert_eq!(read, TrainOptions::new("a", ""));
+        assert_eq!(serde_json::to_string(&read).expect("JSON"), old);
+        let given = json!({
+            "share": 0.5, "from": "m.bin", "onlyThese": ["x", "y"], "words": "", "again": true, "which": "that"
+        });
+        let options = taken(&given).expect("options of every kind");
+        let expected = TrainOptions {
+            share: 0.5,
+            from: Some("m.bin".into()),
+            only_these: vec!["x".to_owned(), "y".to_owned()],
+            words: Some(String::new()),
+            again: true,
+            which: Some(Which::That),
+            ..TrainOptions::new("a", "b")
+        };
+        assert_eq!(options, expected);
+        let text = serde_json::to_string(&options).expect("JSON");
+        let back: TrainOptions = serde_json::from_str(&text).expect("what was written");
+        assert_eq!(back, TrainOptions { out: PathBuf::new(), ..expected });
+    }
+
+    #[test]
+    fn values_of_other_kinds_are_refused() {
+        for (given, says) in [
+            (json!({"width": 10}), "width is 10; it must be a whole number from 1 to 9"),
+            (json!({"share": 1}), "share is 1; it must be at least 0 and less than 1"),
+            (json!({"share": null}), "share is null; it must be a finite number"),
+            (json!({"from": ""}), "from is empty; it must be a path"),
+            (json!({"words": 1}), "words is 1; it must be a string"),
+            (json!({"onlyThese": "x"}), "onlyThese is \"x\"; it must be an array of strings"),
+            (json!({"onlyThese": ["x", ""]}), "onlyThese is an array; it must be an array of strings"),
+            (json!({"again": 1}), "again is 1; it must be true or false"),
+            (json!({"which": "other"}), "which is \"other\"; it must be this or that"),
+        ] {
+            let error = taken(&given).expect_err(says).to_string();
+            assert!(error.starts_with(says), "{error}");
+        }
+        let empty = TrainOptions { only_these: vec![String::new()], ..TrainOptions::new("a", "b") };
+        assert!(empty.check_each().is_err());
+    }
+
+    #[test]
+    fn the_table_says_what_the_rows_say() {
+        let kinds: Vec<Kind> = TrainOptions::table().iter().map(|option| option.kind).collect();
+        let which = Kind::Choice(&["this", "that"]);
+        let expected = [Kind::Path, Kind::Path, Kind::Count, Kind::Number, Kind::Path, Kind::Texts];
+        assert_eq!(kinds, [&expected[..], &[Kind::Text, Kind::Boolean, which]].concat());
+        let defaults: Vec<DefaultValue> =
+            TrainOptions::table().into_iter().skip(4).map(|option| option.default).collect();
+        let expected = [
+            DefaultValue::None,
+            DefaultValue::Value(json!(["a"])),
+            DefaultValue::None,
+            DefaultValue::Value(json!(false)),
+            DefaultValue::Auto("this, or that"),
+        ];
+        assert_eq!(defaults, expected);
+    }
+}
