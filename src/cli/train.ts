@@ -21,7 +21,7 @@ const options = {
   out: { ...out, auto: 'runs/<name of the text>' },
   resume: {
     kind: 'path',
-    value: '[DIRECTORY]',
+    value: 'DIRECTORY',
     optional: true,
     help: 'go on with a run from its last checkpoint',
     auto: 'that of --out',
@@ -67,8 +67,10 @@ function begin(values: Values<typeof options>, signal: AbortSignal): Promise<Tra
   const { json: _, resume, out, ...given } = values
   const settings = { ...given, signal }
   const { data } = settings
-  const folder = out ?? (resume || data === undefined ? undefined : folderOf(data))
-  if (resume !== undefined) return goOn(resume || folder, out, settings)
+  // --resume alone goes on with the run that the same command would begin.
+  const named = resume === true ? undefined : resume
+  const folder = out ?? (named !== undefined || data === undefined ? undefined : folderOf(data))
+  if (resume !== undefined) return goOn(named ?? folder, out, settings)
   if (data === undefined || folder === undefined)
     throw new UsageError('--data is missing', 'rwkv train --data FILE')
   return Trainer.create({ ...settings, data, out: folder })
