@@ -72,7 +72,7 @@ describe('arguments of every call', async () => {
       () => model.evaluate(data, { ctxLen: 0.5 }),
       'ctxLen is 0.5; it must be a whole number from 1 to 2^53 − 1',
     ],
-    [() => model.bench({ seconds: wrong([]) }), 'seconds is an array; it must be a number'],
+    [() => model.bench({ seconds: wrong([]) }), 'seconds is an array; it must be a finite number'],
     [() => session.eval(wrong(5)), 'tokens is 5; it must be an array of tokens'],
     [() => session.eval(wrong('12')), 'tokens is "12"; it must be an array of tokens'],
     [
@@ -90,8 +90,8 @@ describe('arguments of every call', async () => {
       'stop is an array; it must be a string or an array of strings, each of at least one character',
     ],
     [() => generate({ topK: 2n }), 'topK is a bigint; it must be a whole number from 0 to 2^53 − 1'],
-    [() => generate({ topP: Symbol('p') }), 'topP is a symbol; it must be a number'],
-    [() => generate({ temperature: null }), 'temperature is null; it must be a number'],
+    [() => generate({ topP: Symbol('p') }), 'topP is a symbol; it must be a finite number'],
+    [() => generate({ temperature: null }), 'temperature is null; it must be a finite number'],
     [() => quantize(run, '', 'Q4_0'), 'output is empty; it must be a path'],
     [() => quantize(run, join(folder, 'never.bin'), wrong(4)), 'format is 4; it must be a string'],
     [() => Tokenizer.load(wrong(5)), 'path is 5; it must be a path'],
@@ -221,7 +221,7 @@ describe('the binding itself', () => {
       for (const name of ['topK', 'seed']) {
         expect(() => session.writer(byte, { [name]: value })).toThrow(expect.objectContaining(says(name)))
       }
-      expect(() => NativeTrainer.resume(run, { maxSteps: value }, cancel)).toThrow(
+      expect(() => NativeTrainer.resume(run, JSON.stringify({ maxSteps: value }), cancel)).toThrow(
         expect.objectContaining(says('maxSteps')),
       )
     }

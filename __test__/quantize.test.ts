@@ -275,7 +275,8 @@ describe('quantize', async () => {
     it('all three words must be there', async () => {
       const err = 'rwkv: FORMAT is missing\n  rwkv quantize IN OUT FORMAT; rwkv help quantize says more\n'
       expect(await rwkv(input, output)).toMatchObject({ code: 2, err })
-      expect((await rwkv('--help')).out).toContain('rwkv quantize IN OUT FORMAT [options]')
+      const { out } = await rwkv('--help')
+      expect(out).toContain('rwkv quantize [options] <IN> <OUT> <FORMAT>')
     })
   })
 })

@@ -1,66 +1,16 @@
+import type { ResumeOptions, TrainOptions, trainOptionTable } from './train-options.js'
+
+export type { ResumeOptions, TrainOptions }
+
 /** How text becomes tokens: one for each distinct character of the text, or the 256 bytes. */
-export type TokenizerKind = 'character' | 'byte'
+export type TokenizerKind = NonNullable<TrainOptions['tokenizer']>
 
-/** Options of a new training run. What is left out has the default of the Rust crate `rwkv-train`. */
-export interface TrainOptions {
-  /** The text to learn: a UTF-8 file, or any file with `tokenizer: 'byte'`. Its last tenth validates. */
-  data: string
-  /** Folder of the run; made if it is not there. */
-  out: string
-  /** How text becomes tokens. Default: `'character'`. */
-  tokenizer?: TokenizerKind
-  /** Blocks of the model. Default: 4. */
-  nLayer?: number
-  /** Width of the model. Default: 128. */
-  nEmbd?: number
-  /** Tokens of a training text; the state starts empty at its first one. Default: 64. */
-  ctxLen?: number
-  /** Texts of a step. Default: 12. */
-  batchSize?: number
-  /** Steps of the whole run; the learning rate falls until then. Default: 2000. */
-  maxSteps?: number
-  /** The highest learning rate. Default: min(0.003, 0.4 / nEmbd). */
-  learningRate?: number
-  /** The learning rate that the run ends in. Default: a thirtieth of the highest. */
-  finalLearningRate?: number
-  /** Steps in which the learning rate rises. Default: 100, or a tenth of the run if that is fewer. */
-  warmupSteps?: number
-  /** AdamW's decay of matrices, multiplied by the learning rate. Default: 0.1. */
-  weightDecay?: number
-  /** How much of the gradients' mean AdamW keeps. Default: 0.9. */
-  beta1?: number
-  /** How much of their squares' mean AdamW keeps. Default: 0.99. */
-  beta2?: number
-  /** The largest norm of all gradients together; 0 means no limit. Default: 1. */
-  gradClip?: number
-  /** Decides the initial parameters and the order of the texts. Default: 1. */
-  seed?: number
-  /** Threads to compute on; the result does not depend on it. Default: as many as the machine has. */
-  threads?: number
-  /**
-   * What matrix products multiply; they sum in f32 either way, and everything else is f32. Default: `'bf16'` where the
-   * CPU multiplies it, at twice the speed, else `'f32'`.
-   */
-  precision?: 'f32' | 'bf16'
-  /** Steps from one validation to the next; 0 means at the end only. Default: 250. */
-  evalInterval?: number
-  /** Steps from one checkpoint to the next; 0 means at the end only. Default: 500. */
-  checkpointInterval?: number
-}
+type Table = typeof trainOptionTable
+type WithValue = { required: true } | { default: unknown } | { auto: string }
+type Off = { [K in keyof Table]: Table[K] extends WithValue ? never : K }[keyof Table]
 
-/** What can change when a run goes on from its last checkpoint; what is left out stays as it was. */
-export type ResumeOptions = Pick<
-  Partial<TrainOptions>,
-  | 'data'
-  | 'maxSteps'
-  | 'learningRate'
-  | 'finalLearningRate'
-  | 'weightDecay'
-  | 'threads'
-  | 'precision'
-  | 'evalInterval'
-  | 'checkpointInterval'
->
+/** The options of a run, defaults included; only those that are off unless they are asked for may have no value. */
+export type TrainOptionsInForce = Readonly<Required<Omit<TrainOptions, Off>> & Pick<TrainOptions, Off>>
 
 /** Options of {@link Model.load}. */
 export interface LoadOptions {

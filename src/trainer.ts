@@ -3,7 +3,14 @@ import { type Cancel, NativeTrainer, type RunInfo } from '#native'
 import { type Controls, cancellable } from './cancel.js'
 import { Pending, Turn } from './internal.js'
 import { argument, options as check, path as pathKind } from './kinds.js'
-import type { ResumeOptions, SampleOptions, SaveOptions, TrainOptions, ValidateOptions } from './options.js'
+import type {
+  ResumeOptions,
+  SampleOptions,
+  SaveOptions,
+  TrainOptions,
+  TrainOptionsInForce,
+  ValidateOptions,
+} from './options.js'
 import { writeReport } from './report/run.js'
 import { resumeOptions, sampleOptions, saveOptions, trainOptions, validateOptions } from './schemas.js'
 import { Tokenizer } from './tokenizer.js'
@@ -72,7 +79,7 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
   #saved: Saved | undefined
 
   /** The options in force, defaults included. */
-  readonly options: Readonly<Required<TrainOptions>>
+  readonly options: TrainOptionsInForce
   /** Number of parameters of the model. */
   readonly parameters: number
   /** Tokens to learn: nine tenths of the text. */
@@ -93,7 +100,7 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
     this.#steps = info.step
     this.#seconds = info.seconds
     // The native side fills in every one of them.
-    this.options = Object.freeze(info.options as Required<TrainOptions>)
+    this.options = Object.freeze(JSON.parse(info.options) as TrainOptionsInForce)
     this.parameters = info.parameters
     this.trainTokens = info.trainTokens
     this.valTokens = info.valTokens
@@ -113,7 +120,7 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
   static async create(options: TrainOptions & { signal?: AbortSignal }): Promise<Trainer> {
     const { signal, ...settings } = check('Trainer.create()', trainOptions, options)
     return new Trainer(
-      await cancellable({ signal }, cancel => NativeTrainer.create(settings, cancel)),
+      await cancellable({ signal }, cancel => NativeTrainer.create(JSON.stringify(settings), cancel)),
       signal,
     )
   }
@@ -130,7 +137,7 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
     argument('out', pathKind, out)
     const { signal, ...settings } = check('Trainer.resume()', resumeOptions, changes)
     return new Trainer(
-      await cancellable({ signal }, cancel => NativeTrainer.resume(out, settings, cancel)),
+      await cancellable({ signal }, cancel => NativeTrainer.resume(out, JSON.stringify(settings), cancel)),
       signal,
     )
   }

@@ -11,12 +11,11 @@ export const evaluate = verb({
   summary: 'measure how well a model predicts a text',
   positionals: ['MODEL'],
   options: {
-    data: { kind: 'text', value: 'FILE', help: 'the text' },
+    data: { kind: 'path', value: 'FILE', help: 'the text' },
     ctxLen: {
-      kind: 'integer',
-      value: 'N',
+      kind: 'count',
       help: 'cut the text into windows of N tokens, as training does',
-      default: 'one go',
+      auto: 'one go',
     },
     ...common,
   },

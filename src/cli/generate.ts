@@ -8,9 +8,9 @@ export const generate = verb({
   summary: 'write on from a prompt',
   positionals: ['MODEL'],
   options: {
-    prompt: { kind: 'text', value: 'TEXT', help: 'what to go on from', default: 'a line break' },
-    maxTokens: { kind: 'integer', value: 'N', help: 'tokens to write at most', default: 256 },
-    stop: { kind: 'text', value: 'TEXT', help: 'end before this' },
+    prompt: { kind: 'text', help: 'what to go on from', auto: 'a line break' },
+    maxTokens: { kind: 'count', help: 'tokens to write at most', default: 256 },
+    stop: { kind: 'text', help: 'end before this' },
     ...sampling,
     ...common,
   },

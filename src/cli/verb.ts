@@ -28,8 +28,8 @@ export function verb<O extends Options>(definition: Verb<O>): Verb<O> {
 
 /** Options that more than one verb has. */
 export const common = {
-  threads: { kind: 'integer', value: 'N', help: 'threads to compute on', default: 'all' },
-  json: { kind: 'flag', help: 'print JSON for programs' },
+  threads: { kind: 'count', help: 'threads to compute on', auto: 'all' },
+  json: { kind: 'boolean', help: 'print JSON for programs' },
 } as const satisfies Record<string, Option>
 
 /** How the next token is chosen. */
@@ -40,12 +40,12 @@ export const sampling = {
     help: 'below 1 sharpens, above 1 flattens, 0 takes the likeliest',
     default: 1,
   },
-  topK: { kind: 'integer', value: 'N', help: 'choose among the N likeliest', default: 'all' },
+  topK: { kind: 'count', help: 'choose among the N likeliest', auto: 'all' },
   topP: {
     kind: 'number',
     value: 'P',
     help: 'choose among the likeliest of probability P together',
     default: 1,
   },
-  seed: { kind: 'integer', value: 'N', help: 'the same seed writes the same text', default: 'random' },
+  seed: { kind: 'count', help: 'the same seed writes the same text', auto: 'random' },
 } as const satisfies Record<string, Option>
