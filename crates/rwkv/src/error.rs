@@ -100,6 +100,14 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// A LoRA adapter that is damaged or of another model.
+    #[error("{}: {problem}", path.display())]
+    Adapter {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        problem: String,
+    },
     /// A `tokenizer.json` that is damaged or of an unknown kind.
     #[error("{}: {problem}", path.display())]
     Tokenizer {
@@ -235,6 +243,7 @@ impl Error {
             Self::InvalidOption { .. } => "INVALID_OPTION",
             Self::TokenOutOfRange { .. } => "TOKEN_OUT_OF_RANGE",
             Self::State { .. } => "STATE",
+            Self::Adapter { .. } => "ADAPTER",
             Self::Tokenizer { .. } => "TOKENIZER",
             Self::UnknownCharacter { .. } => "UNKNOWN_CHARACTER",
             Self::InvalidUtf8 { .. } => "INVALID_UTF8",

@@ -1,7 +1,7 @@
 //! The operators that models are written in.
 //!
 //! A model is a function over [`Exec`] and nothing else. Who implements the trait decides what running it means:
-//! [`Infer`](crate::Infer) computes at once and moves states forward; the training tape computes, remembers, and can
+//! [`Infer`](crate::Infer) computes at once and moves states forward; the training tape computes, records, and can
 //! then send gradients back.
 //!
 //! # Rows
@@ -69,6 +69,11 @@ pub trait Exec {
         v: Self::Tensor,
         slot: Slot,
     ) -> Self::Tensor;
+
+    /// In training with dropout: x with some of its elements zero and the others larger in proportion. Else x itself.
+    fn dropout(&mut self, x: Self::Tensor) -> Self::Tensor {
+        x
+    }
 
     /// The rows that the rest of the pass depends on, of whose tensors only `x` is used from here on: those whose logits
     /// were asked for, the row before each of them (for [`shift`](Exec::shift)), and the last of each segment (for its

@@ -46,9 +46,25 @@ impl Fingerprint {
             .then(|| "it was made by a model of this shape, but with other weights".to_owned())
     }
 
+    /// The byte form in hexadecimal digits, for files of text.
+    pub fn to_hex(&self) -> String {
+        self.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// The fingerprint that [`to_hex`](Self::to_hex) made these digits of.
+    pub fn from_hex(hex: &str) -> Option<Self> {
+        if !hex.is_ascii() || !hex.len().is_multiple_of(2) {
+            return None;
+        }
+        let digits = (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).ok());
+        let bytes = digits.collect::<Option<Vec<_>>>()?;
+        let (fingerprint, rest) = Self::from_bytes(&bytes).ok()?;
+        rest.is_empty().then_some(fingerprint)
+    }
+
     /// The byte form, as little-endian u32: version, n_vocab, n_embd, n_layer, n_ffn, the version's own sizes, CRC-32 of
     /// the weights.
-    pub(crate) fn to_bytes(self) -> Vec<u8> {
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let ModelConfig { version, n_vocab, n_embd, n_layer, n_ffn, sizes } = self.config;
         // Shapes come from, or go to, files that count in 32 bits.
         let common = [n_vocab, n_embd, n_layer, n_ffn].map(|size| size as u32);

@@ -79,6 +79,11 @@ impl Manifest {
         self.soundness.is_none_or(|soundness| soundness.is_sound)
     }
 
+    /// Whether its options are of its model.
+    pub(crate) fn is_consistent(&self) -> bool {
+        self.options.fits(&self.model)
+    }
+
     fn checksum(&self) -> u32 {
         let bytes = serde_json::to_vec(&Self { crc32: 0, ..self.clone() });
         crc32fast::hash(&bytes.expect("a manifest's fields all have a JSON form"))
@@ -175,12 +180,17 @@ pub(crate) fn read_manifest(path: &Path) -> Result<Manifest> {
     Ok(manifest)
 }
 
-/// Reads the checkpoint that `manifest` was read from; `lengths` are those of the parameters that are trained.
+/// Reads the checkpoint that `manifest` was read from; `lengths` are those of the parameters, and of either moments.
 ///
 /// # Errors
 /// [`Error::Run`] if anything is missing or damaged.
-pub(crate) fn read(path: &Path, manifest: Manifest, lengths: &[usize]) -> Result<Checkpoint> {
+pub(crate) fn read(
+    path: &Path,
+    manifest: Manifest,
+    [of_params, of_moments]: &[Vec<usize>; 2],
+) -> Result<Checkpoint> {
     let [params, means, squares] = std::array::from_fn(|index| {
+        let lengths = if index == 0 { of_params } else { of_moments };
         read_floats(&path.join(FILES[index]), manifest.files_crc32[index], lengths)
     });
     Ok(Checkpoint { params: params?, means: means?, squares: squares?, manifest })
@@ -230,8 +240,6 @@ fn remove(folder: &Path) -> Result<()> {
 mod tests {
     use super::*;
 
-    const LENGTHS: [usize; 2] = [6, 4];
-
     fn tensors(at: f32) -> Vec<Vec<f32>> {
         vec![vec![at; 6], vec![-at; 4]]
     }
@@ -243,7 +251,7 @@ mod tests {
     }
 
     fn read_all(path: &Path) -> Result<Checkpoint> {
-        read(path, read_manifest(path)?, &LENGTHS)
+        read(path, read_manifest(path)?, &[vec![6, 4], vec![6, 4]])
     }
 
     fn write_one(run: &Path, step: u64) {

@@ -60,6 +60,7 @@
 //! - Options that make no sense, texts that cannot be learned and models that do not fit into memory are refused by
 //!   name, before anything is written.
 
+mod base;
 mod checkpoint;
 pub mod data;
 pub mod init;
@@ -70,8 +71,9 @@ pub mod optimizer;
 pub mod options;
 pub mod run;
 pub mod schedule;
+mod streams;
 pub mod tape;
 mod trainer;
 
-pub use options::{ResumeOptions, TokenizerKind, TrainOptions, TrainPrecision};
+pub use options::{ResumeOptions, TokenizerKind, TrainOptions, TrainPrecision, Tune};
 pub use trainer::{Soundness, StepReport, Trainer};

@@ -6,7 +6,7 @@ use rwkv::model::Network;
 use rwkv::params::{Layout, Matrix, Vector};
 use rwkv::state::Slot;
 
-use crate::options::TrainOptions;
+use crate::options::{TrainOptions, Tune};
 
 /// An estimate of a run's memory in bytes, as floats: nonsense values must not overflow.
 pub(crate) struct Memory {
@@ -16,18 +16,23 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    pub(crate) fn of(options: &TrainOptions, n_vocab: usize) -> Self {
-        let model = options.model(n_vocab);
+    /// Of training a new model of this shape, or one from a file of `file_len` bytes.
+    pub(crate) fn of(options: &TrainOptions, model: &ModelConfig, file_len: Option<u64>) -> Self {
+        let model = *model;
         let rows = options.ctx_len as f64 * options.batch_size as f64;
         // Every block is like the second: nonsense in the number of blocks costs nothing here.
         let [one, two] = [1, 2].map(|n_layer| Floats::of(&ModelConfig { n_layer, ..model }));
         let blocks = (model.n_layer as f64 - 2.0).max(0.0);
         let last = if model.n_layer < 2 { &one } else { &two };
         let all = |floats: fn(&Floats) -> f64| floats(last) + blocks * (floats(&two) - floats(&one));
-        Self {
-            parameters: 16.0 * all(|floats| floats.parameters),
-            activations: 4.0 * rows * all(|floats| floats.a_row + floats.gradients),
-        }
+        let is_frozen = options.lora_rank.is_some() || options.tune == Tune::State;
+        let parameters = if is_frozen { 0.0 } else { 16.0 * all(|floats| floats.parameters) };
+        let activations = if options.recompute {
+            all(|floats| floats.kept + floats.largest_block + floats.gradients)
+        } else {
+            all(|floats| floats.a_row + floats.gradients)
+        };
+        Self { parameters: parameters + file_len.unwrap_or(0) as f64, activations: 4.0 * rows * activations }
     }
 
     pub(crate) fn total(&self) -> f64 {
@@ -40,6 +45,9 @@ struct Floats {
     parameters: f64,
     /// Activations of one row (token).
     a_row: f64,
+    /// Of those, what is kept where the rest is computed again, and the rest of the largest block.
+    kept: f64,
+    largest_block: f64,
     /// Gradients of activations that are alive at the same time, of one row: at most those of a block, and of the
     /// widest tensor.
     gradients: f64,
@@ -48,10 +56,13 @@ struct Floats {
 impl Floats {
     fn of(model: &ModelConfig) -> Self {
         let (network, layout, _) = Network::new(model);
-        let mut widths = Widths { layout: &layout, block: 0.0, largest_block: 0.0, all: 0.0, widest: 0.0 };
+        let mut widths =
+            Widths { layout: &layout, block: 0.0, largest_block: 0.0, all: 0.0, kept: 0.0, widest: 0.0 };
         network.forward(&mut widths);
-        let Widths { largest_block, all, widest, .. } = widths;
-        Self { parameters: layout.n_params() as f64, a_row: all, gradients: largest_block + widest }
+        // What comes after the last block is kept too.
+        let Widths { block, largest_block, all, kept, widest, .. } = widths;
+        let (kept, gradients) = (kept + block, largest_block + widest);
+        Self { parameters: layout.n_params() as f64, a_row: all, kept, largest_block, gradients }
     }
 }
 
@@ -62,6 +73,8 @@ struct Widths<'a> {
     block: f64,
     largest_block: f64,
     all: f64,
+    /// What leaves blocks.
+    kept: f64,
     widest: f64,
 }
 
@@ -125,6 +138,7 @@ impl Exec for Widths<'_> {
     fn keep<const N: usize>(&mut self, live: [usize; N]) -> [usize; N] {
         self.largest_block = self.largest_block.max(self.block);
         self.block = 0.0;
+        self.kept += live.iter().map(|&width| width as f64).sum::<f64>();
         live
     }
 }
@@ -137,8 +151,9 @@ mod tests {
     fn the_estimate_counts_the_models_own_parameters_and_activations() {
         for n_layer in [1, 2, 5] {
             let options = TrainOptions { n_layer, n_embd: 32, ..TrainOptions::new("", "") };
-            let (_, layout, _) = Network::new(&options.model(65));
-            let memory = Memory::of(&options, 65);
+            let model = options.model(65);
+            let (_, layout, _) = Network::new(&model);
+            let memory = Memory::of(&options, &model, None);
             assert!((memory.parameters - 16.0 * layout.n_params() as f64).abs() < 1.0);
             // 28 D in a block of RWKV-4; embedding and two norms, and the logits; then gradients.
             let [l, d, v] = [n_layer as f64, 32.0, 65.0_f64];

@@ -57,19 +57,21 @@ impl AdamW {
         Self { settings, groups, means: zeros.clone(), squares: zeros }
     }
 
-    /// Goes on with moments that [`moments`](Self::moments) gave.
+    /// Goes on with the first and second moments of the trained parameters, in the layout's order.
     ///
     /// # Panics
-    /// If they do not have the layout's lengths.
+    /// If they do not have the lengths of the parameters.
     #[must_use]
     pub fn with_moments(mut self, means: Vec<Vec<f32>>, squares: Vec<Vec<f32>>) -> Self {
-        for moments in [&means, &squares] {
-            assert!(
-                moments.iter().map(Vec::len).eq(self.means.iter().map(Vec::len)),
-                "moments of another model"
-            );
+        for (own, given) in [(&mut self.means, means), (&mut self.squares, squares)] {
+            let trained = own.iter_mut().zip(&self.groups).filter(|(_, group)| group.is_some());
+            let mut given = given.into_iter();
+            for (own, _) in trained {
+                let moment = given.next().unwrap_or_default();
+                assert_eq!(moment.len(), own.len(), "moments of another model");
+                *own = moment;
+            }
         }
-        (self.means, self.squares) = (means, squares);
         self
     }
 

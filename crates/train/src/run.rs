@@ -39,6 +39,9 @@ pub struct RunConfig {
     pub options: TrainOptions,
     /// CRC-32 of the text's file.
     pub data_crc32: u32,
+    /// The fingerprint of the model that the run starts from, in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<String>,
 }
 
 impl RunConfig {
@@ -124,11 +127,10 @@ impl RunFolder {
         // Before anything takes memory by these numbers. The folder is not among them: it is where it was found.
         let options = TrainOptions { out: path.to_owned(), ..config.options.clone() };
         options.validate().map_err(|error| fault(&file, error.to_string()))?;
-        let expected = config.options.model(tokenizer.n_vocab());
-        if config.model != expected {
+        if !config.options.fits(&config.model) || config.model.n_vocab != tokenizer.n_vocab() {
             let problem = format!(
-                "its model is not the one of its options and of tokenizer.json: {:?}, not {expected:?}",
-                config.model
+                "its model is not the one of its options and of tokenizer.json: {}",
+                config.model.describe()
             );
             return Err(fault(&file, problem));
         }
@@ -331,7 +333,7 @@ mod tests {
 
     fn config() -> RunConfig {
         let options = TrainOptions::new("/texts/book.txt", "").resolved();
-        RunConfig { format: RunConfig::FORMAT, model: options.model(256), options, data_crc32: 7 }
+        RunConfig { format: RunConfig::FORMAT, model: options.model(256), options, data_crc32: 7, base: None }
     }
 
     fn create(path: &Path) -> RunFolder {

@@ -7,6 +7,7 @@ use rwkv_kernels::cross_entropy;
 use super::batch::{Outputs, PASS, Segment};
 use super::model::Model;
 use crate::error::{Error, Result};
+use crate::state::State;
 
 /// The loss of a model on a text.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -46,6 +47,21 @@ impl Model {
         &self,
         tokens: &[u32],
         ctx_len: Option<usize>,
+        progress: impl FnMut(usize, usize) -> ControlFlow<()>,
+    ) -> Result<Evaluation> {
+        self.evaluate_from(&self.new_state(), tokens, ctx_len, progress)
+    }
+
+    /// As [`evaluate`](Self::evaluate), with `initial` in place of the empty state: one that was trained, or that has read
+    /// something before.
+    ///
+    /// # Errors
+    /// As [`evaluate`](Self::evaluate); [`Error::State`] for a state of another model.
+    pub fn evaluate_from(
+        &self,
+        initial: &State,
+        tokens: &[u32],
+        ctx_len: Option<usize>,
         mut progress: impl FnMut(usize, usize) -> ControlFlow<()>,
     ) -> Result<Evaluation> {
         if tokens.len() < 2 {
@@ -64,7 +80,7 @@ impl Model {
         let (mut sum, mut done) = (0.0, 0);
         for start in (0..n_tokens).step_by(stretch) {
             let inputs = &tokens[start..n_tokens.min(start + stretch)];
-            let mut states: Vec<_> = inputs.chunks(window).map(|_| self.new_state()).collect();
+            let mut states: Vec<_> = inputs.chunks(window).map(|_| initial.clone()).collect();
             let windows = inputs.chunks(window).zip(&mut states);
             let mut segments: Vec<_> = windows.map(|(tokens, state)| Segment { tokens, state }).collect();
             self.run(&mut segments, Outputs::All, |segment, range, logits| {

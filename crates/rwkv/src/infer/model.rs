@@ -12,9 +12,10 @@ use super::cpu::LoadOptions;
 use super::loaded::{self, Identity};
 use crate::config::ModelConfig;
 use crate::data_type::DataType;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::file::ModelFile;
 use crate::fingerprint::Fingerprint;
+use crate::lora::Lora;
 use crate::model::Network;
 use crate::state::{State, StateLayout};
 use crate::store::Parameters;
@@ -127,6 +128,25 @@ impl Model {
     #[must_use]
     pub fn with_cpu(&self, cpu: Arc<Cpu>) -> Self {
         Self { shared: Arc::clone(&self.shared), cpu }
+    }
+
+    /// This model with the adapter at `path`: a `.safetensors` file, or the directory of a training run that has one. The
+    /// weights are shared; states of the one are not states of the other.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io); [`Error::Adapter`](crate::Error::Adapter) if the adapter is damaged or was trained
+    /// on another model, or if this model has an adapter already.
+    pub fn with_lora(&self, path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let store = &self.shared.parameters;
+        if store.has_adapters() {
+            let problem = "this model has an adapter already; load the model without one first".to_owned();
+            return Err(Error::Adapter { path: path.to_owned(), problem });
+        }
+        let lora = Lora::read(path, &self.shared.fingerprint, store.layout())?;
+        let mut store = store.clone();
+        lora.apply(&mut store);
+        Ok(Self::of_store(self.shared.config, store, Arc::clone(&self.cpu)))
     }
 
     /// The model's shape.

@@ -91,16 +91,19 @@ impl Rwkv for Rwkv4 {
 
     fn forward<E: Exec>(&self, e: &mut E) -> E::Tensor {
         let emb = e.embed(self.emb); // (T, D)
-        let mut x = layer_norm(e, &self.ln0, emb);
+        let x = layer_norm(e, &self.ln0, emb);
+        let mut x = e.dropout(x);
         for (i, block) in self.blocks.iter().enumerate() {
             let att = layer_norm(e, &block.ln1, x);
             let att = time_mix(e, &block.att, att);
+            let att = e.dropout(att);
             x = e.add(x, att);
             if i + 1 == self.blocks.len() {
                 x = e.needed(x); // (T', D): a prompt wants the last logits alone
             }
             let ffn = layer_norm(e, &block.ln2, x);
             let ffn = channel_mix(e, &block.ffn, ffn);
+            let ffn = e.dropout(ffn);
             x = e.add(x, ffn);
             [x] = e.keep([x]);
         }

@@ -202,6 +202,11 @@ impl Parameters {
         Fingerprint::new(config, (0..self.n_model).chain(factors).map(|index| self.stored_bytes(index)))
     }
 
+    /// As the fingerprint of the model without its adapters.
+    pub fn base_fingerprint(&self, config: ModelConfig) -> Fingerprint {
+        Fingerprint::new(config, (0..self.n_model).map(|index| self.stored_bytes(index)))
+    }
+
     /// Number of values of the model's own parameters.
     pub fn n_params(&self) -> usize {
         self.layout.specs()[..self.n_model].iter().map(ParamSpec::len).sum()
@@ -216,6 +221,13 @@ impl Parameters {
     /// Whether training changes the parameter at `index`.
     pub fn is_trained(&self, index: usize) -> bool {
         self.entries[index].is_trained
+    }
+
+    /// Positions of the parameters that training changes.
+    pub fn trained(&self) -> impl Iterator<Item = usize> + use<> {
+        let trained: Vec<_> =
+            (0..self.entries.len()).filter(|&index| self.entries[index].is_trained).collect();
+        trained.into_iter()
     }
 
     /// Lets training change the parameter at `index`: its values come into memory as f32.
@@ -272,6 +284,11 @@ impl Parameters {
         let (w, down, up) = (spec(matrix), spec(adapter.down), spec(adapter.up));
         assert_eq!((up.rows, up.cols, down.cols), (w.rows, down.rows, w.cols), "factors of {}", w.name);
         self.entries[matrix.index()].adapter = Some(adapter);
+    }
+
+    /// Whether any matrix has an adapter.
+    pub fn has_adapters(&self) -> bool {
+        self.entries.iter().any(|entry| entry.adapter.is_some())
     }
 
     /// The adapter of a matrix.

@@ -7,6 +7,7 @@
 
 mod add;
 mod cross_entropy;
+mod dropout;
 mod embed;
 mod layer_norm;
 mod lerp;
@@ -22,6 +23,7 @@ mod check;
 
 pub(crate) use add::Add;
 pub(crate) use cross_entropy::CrossEntropy;
+pub(crate) use dropout::Dropout;
 pub(crate) use embed::Embed;
 pub(crate) use layer_norm::LayerNorm;
 pub(crate) use lerp::Lerp;
@@ -68,4 +70,4 @@ macro_rules! ops {
     };
 }
 
-ops!(Add, CrossEntropy, Embed, LayerNorm, Lerp, Linear, ReluSquared, Scale, Shift, SigmoidMul, Wkv4);
+ops!(Add, CrossEntropy, Dropout, Embed, LayerNorm, Lerp, Linear, ReluSquared, Scale, Shift, SigmoidMul, Wkv4);

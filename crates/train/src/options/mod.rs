@@ -16,7 +16,7 @@ use rwkv_kernels::{Cpu, Isa, Precision};
 use serde_json::Value;
 
 pub use self::describe::{DefaultValue, Described, Kind};
-pub use self::table::{ResumeOptions, TokenizerKind, TrainOptions, TrainPrecision};
+pub use self::table::{ResumeOptions, TokenizerKind, TrainOptions, TrainPrecision, Tune};
 use crate::memory::Memory;
 
 impl TrainOptions {
@@ -54,6 +54,7 @@ impl TrainOptions {
         Self {
             learning_rate: Some(learning_rate),
             final_learning_rate: Some(self.final_learning_rate.unwrap_or(learning_rate / 30.0)),
+            lora_alpha: self.lora_rank.map(|_| self.lora_alpha()),
             warmup_steps: Some(self.warmup_steps.unwrap_or((self.max_steps / 10).min(100))),
             ..self.clone()
         }
@@ -72,8 +73,10 @@ impl TrainOptions {
                 format!("at most maxSteps, {}", self.max_steps),
             ));
         }
-        // The smallest vocabulary there can be; the real one is checked when the text is known.
-        self.check_memory(1)
+        self.check_together()?;
+        // The smallest vocabulary there can be; the real one is checked when the text is known. The shape of a
+        // model that is there already is checked when it is read.
+        if self.from.is_some() { Ok(()) } else { self.check_memory(1) }
     }
 
     /// Starts the threads, in the precision and with the instructions that were asked for or else are the
@@ -100,12 +103,89 @@ impl TrainOptions {
         ModelConfig::v4(n_vocab, self.n_embd, self.n_layer)
     }
 
-    /// Refuses a model whose training would not fit into memory.
+    /// Whether a run with these options trains a model of this shape.
+    pub(crate) fn fits(&self, model: &ModelConfig) -> bool {
+        match self.from {
+            // Its other numbers are those of the model that the run started from.
+            Some(_) => (model.n_layer, model.n_embd) == (self.n_layer, self.n_embd),
+            None => self.model(model.n_vocab) == *model,
+        }
+    }
+
+    /// Takes the shape of the model that the run starts from.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] if the options ask for another one.
+    pub(crate) fn take_shape(&mut self, model: &ModelConfig) -> Result<()> {
+        let usual = Self::new("", "");
+        for (name, value, usual, is) in [
+            ("nLayer", self.n_layer, usual.n_layer, model.n_layer),
+            ("nEmbd", self.n_embd, usual.n_embd, model.n_embd),
+        ] {
+            if value != usual && value != is {
+                let expected = format!("left out: with from, it is that of the model, {is}");
+                return Err(Error::option(name, value, expected));
+            }
+        }
+        (self.n_layer, self.n_embd) = (model.n_layer, model.n_embd);
+        Ok(())
+    }
+
+    /// The model to start from, for messages.
+    pub(crate) fn from_display(&self) -> String {
+        self.from.as_ref().map(|from| from.display().to_string()).unwrap_or_default()
+    }
+
+    /// α of adapters, in force.
+    pub(crate) fn lora_alpha(&self) -> f64 {
+        self.lora_alpha.unwrap_or(2.0 * self.lora_rank.unwrap_or(1) as f64)
+    }
+
+    /// Refuses options that do not go together.
+    fn check_together(&self) -> Result<()> {
+        let (lora, from) = (self.lora_rank.is_some(), self.from.is_some());
+        let state = self.tune == Tune::State;
+        let (train, freeze) = (self.train.is_some(), self.freeze.is_some());
+        let rules = [
+            ("loraRank", lora && !from, "left out without from, the model to adapt"),
+            ("tune", state && !from, "\"model\" without from, the model whose state is trained"),
+            ("loraAlpha", self.lora_alpha.is_some() && !lora, "left out without loraRank"),
+            ("loraTargets", self.lora_targets.is_some() && !lora, "left out without loraRank"),
+            ("loraRank", lora && state, "left out with tune \"state\": one or the other is trained"),
+            (
+                "train",
+                train && (lora || state),
+                "left out with loraRank and tune \"state\": the model is frozen",
+            ),
+            (
+                "freeze",
+                freeze && (lora || state),
+                "left out with loraRank and tune \"state\": the model is frozen",
+            ),
+        ];
+        match rules.into_iter().find(|&(_, is_broken, _)| is_broken) {
+            Some((name, _, expected)) => Err(Error::option(name, "given", expected)),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses a model whose training would not fit into memory: a new one, or one from a file of `file_len` bytes.
+    ///
+    /// # Errors
+    /// As [`check_memory`](Self::check_memory).
+    pub(crate) fn check_memory_for(&self, model: &ModelConfig, file_len: Option<u64>) -> Result<()> {
+        self.refuse(&Memory::of(self, model, file_len))
+    }
+
+    /// Refuses a new model whose training would not fit into memory.
     ///
     /// # Errors
     /// [`Error::InvalidOption`] that names what takes most of it, with the estimate.
     pub fn check_memory(&self, n_vocab: usize) -> Result<()> {
-        let need = Memory::of(self, n_vocab);
+        self.refuse(&Memory::of(self, &self.model(n_vocab), None))
+    }
+
+    fn refuse(&self, need: &Memory) -> Result<()> {
         let limit = machine::memory();
         if need.total() <= limit {
             return Ok(());

@@ -53,6 +53,16 @@ choices! {
     }
 }
 
+choices! {
+    /// What a run trains.
+    pub enum Tune {
+        /// The parameters of the model, or adapters of it.
+        Model = "model",
+        /// The state that every sequence starts from, and nothing else.
+        State = "state",
+    }
+}
+
 impl From<TrainPrecision> for Precision {
     fn from(precision: TrainPrecision) -> Self {
         match precision {
@@ -145,4 +155,40 @@ training_options! {
     // default, and a default is not written, so that the checksums of older checkpoints still hold: the
     // default of such an option must stay.
     [saved unless default]
+
+    /// Model to start from instead of a new one. It is an FP32 or FP16 .bin file, or the directory of a run; with
+    /// `lora_rank` or `tune` state also a quantized file. Its shape and its tokenizer are those of the run.
+    from: PathBuf = none, fixed;
+
+    /// Names of parameters that are not trained. A * in a name stands for any characters: emb.* or *.att.*.
+    freeze: Vec<String> = none, fixed;
+
+    /// Names of parameters that are trained, and no others. A * in a name stands for any characters.
+    train: Vec<String> = none, fixed;
+
+    /// Rank of LoRA adapters. They are trained instead of the model, which stays as it is.
+    lora_rank: usize = none, 1 <= x <= MAX_COUNT, fixed;
+
+    /// Scale of the adapters times their rank.
+    lora_alpha: f64 = auto "twice `lora_rank`", 0.0 < x <= 1e6, fixed;
+
+    /// Names of matrices that get an adapter. A * in a name stands for any characters.
+    lora_targets: Vec<String> = auto "all matrices of the blocks", fixed;
+
+    /// What is trained: the model's parameters or adapters, or the state that every sequence starts from.
+    tune: Tune = Tune::Model, fixed;
+
+    /// Passes whose gradients are added up for a step, each over `batch_size` sequences.
+    accumulate: usize = 1, 1 <= x <= MAX_COUNT, fixed;
+
+    /// Computes activations again in the backward pass instead of keeping them. Takes less memory and more time,
+    /// and gives the same numbers.
+    recompute: bool = false, resumable;
+
+    /// Dropout probability, of the embedding and of what each block adds.
+    dropout: f64 = 0.0, 0.0 <= x < 1.0, fixed;
+
+    /// Starts each sequence from the state that the one before it in the text left, instead of an empty one.
+    /// Gradients end at the sequence's start.
+    carry_state: bool = false, fixed;
 }

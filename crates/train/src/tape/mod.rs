@@ -43,8 +43,28 @@ pub struct Tape {
     /// The blocks of this pass that have ended.
     blocks: Vec<Block>,
     recompute: bool,
+    dropout: Option<Dropout>,
     param_gradients: ParamGradients,
     gradients: Gradients,
+}
+
+/// Dropout of the pass under way.
+#[derive(Clone, Copy, Debug)]
+struct Dropout {
+    p: f32,
+    /// Changes from one operator to the next.
+    seed: u64,
+}
+
+impl Dropout {
+    /// The generator SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014): seeds
+    /// that follow one another have nothing in common.
+    fn next_seed(&mut self) -> u64 {
+        self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.seed ^ (self.seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
 }
 
 /// A stretch of operators that ended with [`Exec::keep`].
@@ -114,6 +134,7 @@ impl Tape {
             ops: Vec::new(),
             blocks: Vec::new(),
             recompute: false,
+            dropout: None,
             param_gradients,
             gradients: Gradients::default(),
         }
@@ -123,6 +144,12 @@ impl Tape {
     /// one block instead of all, for about a third more time. The numbers are the same to the last bit.
     pub fn recompute(&mut self, recompute: bool) {
         self.recompute = recompute;
+    }
+
+    /// Drops elements with probability `p` in the next pass, where the model says so; which ones follows from `seed` alone.
+    /// With `p` 0 none are dropped.
+    pub fn dropout(&mut self, p: f32, seed: u64) {
+        self.dropout = (p > 0.0).then_some(Dropout { p, seed });
     }
 
     /// Begins a pass over `tokens`, cut into sequences of `ctx_len` tokens that each start from an empty state, or from the
@@ -341,6 +368,12 @@ impl Exec for Tape {
 
     fn wkv4(&mut self, decay: Vector, first: Vector, k: Tensor, v: Tensor, slot: Slot) -> Tensor {
         ops::Wkv4::forward(self, decay, first, k, v, slot)
+    }
+
+    fn dropout(&mut self, x: Tensor) -> Tensor {
+        let Some(dropout) = &mut self.dropout else { return x };
+        let (p, seed) = (dropout.p, dropout.next_seed());
+        ops::Dropout::forward(self, x, p, seed)
     }
 
     /// The loss is over every token: all rows are outputs.

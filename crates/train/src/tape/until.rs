@@ -121,6 +121,10 @@ impl<S: FnMut() -> bool> Exec for Until<'_, S> {
         self.unless_stopped(NONE, |tape| tape.wkv4(decay, first, k, v, slot))
     }
 
+    fn dropout(&mut self, x: Tensor) -> Tensor {
+        self.unless_stopped(NONE, |tape| Exec::dropout(tape, x))
+    }
+
     fn needed(&mut self, x: Tensor) -> Tensor {
         self.unless_stopped(NONE, |tape| tape.needed(x))
     }

@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rwkv::state::State;
 use rwkv::{Decoder, Error, Model, Result, Sampler, SamplerOptions};
 
 use super::Trainer;
@@ -43,7 +44,9 @@ impl Trainer {
         stop: &AtomicBool,
         progress: impl FnMut(f64),
     ) -> Result<f32> {
-        mean_loss(&self.model(), part(&self.data), self.options.ctx_len, most, stop, progress)
+        let model = self.model();
+        let initial = self.initial_state(&model);
+        mean_loss(&model, &initial, part(&self.data), self.options.ctx_len, most, stop, progress)
     }
 
     /// What the model writes after `prompt`: `n_tokens` tokens. Without a prompt it goes on from a line break, or from
@@ -67,7 +70,7 @@ impl Trainer {
         }
         check()?;
         let model = self.model();
-        let mut state = model.new_state();
+        let mut state = self.initial_state(&model);
         let mut decoder = Decoder::default();
         let mut text = String::new();
         for _ in 0..n_tokens {
@@ -86,13 +89,14 @@ impl Trainer {
     }
 }
 
-/// Mean loss of a model over the first `most` windows of `tokens`, in nats a token; not finite if what the model computes
+/// Mean loss of a model over the first `most` windows of `tokens`, each from the state `initial`, in nats a token; not finite if what the model computes
 /// is not.
 ///
 /// # Errors
 /// [`Error::Aborted`] soon after `stop` is set.
 pub(super) fn mean_loss(
     model: &Model,
+    initial: &State,
     tokens: &[u32],
     ctx_len: usize,
     most: usize,
@@ -108,7 +112,7 @@ pub(super) fn mean_loss(
     if stop.load(Ordering::Relaxed) {
         return Err(Error::Aborted);
     }
-    match model.evaluate(tokens, Some(len), look) {
+    match model.evaluate_from(initial, tokens, Some(len), look) {
         Ok(evaluation) => Ok(evaluation.loss as f32),
         Err(Error::Weight { .. } | Error::NotFinite { .. }) => Ok(f32::NAN),
         Err(error) => Err(error),

@@ -1,5 +1,6 @@
 //! A training run, moved on by its caller one step at a time.
 
+mod begin;
 mod measure;
 mod save;
 
@@ -9,18 +10,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use rwkv::model::Network;
-use rwkv::params::{Layout, ParamSpec};
+use rwkv::params::Vector;
+use rwkv::state::{State, StateLayout};
 use rwkv::store::Parameters;
 use rwkv::{Error, Model, ModelConfig, Result, SoundCheckpoint, Tokenizer};
-use rwkv_kernels::{Cpu, Isa, Precision};
+use rwkv_kernels::{Isa, Precision};
 
-use crate::checkpoint::{self, Checkpoint};
 use crate::data::{Dataset, Windows};
-use crate::init::initialize;
 use crate::optimizer::{AdamW, AdamWSettings, global_norm};
-use crate::options::{ResumeOptions, TrainOptions};
-use crate::run::{LogLine, RunConfig, RunFolder, fault};
+use crate::options::TrainOptions;
+use crate::run::{LogLine, RunFolder};
 use crate::schedule::Schedule;
+use crate::streams::Streams;
 use crate::tape::{Tape, Until};
 
 pub use save::Soundness;
@@ -37,10 +38,16 @@ pub struct Trainer {
     options: TrainOptions,
     config: ModelConfig,
     network: Network,
-    layout: Layout,
+    state_layout: StateLayout,
+    /// The parameter that is the initial state, if that is trained.
+    state: Option<Vector>,
+    /// Where the sequences of the next step start, if states are carried.
+    states: Vec<Vec<f32>>,
     tokenizer: Tokenizer,
     data: Dataset,
     windows: Windows,
+    /// In place of `windows`, if states are carried.
+    streams: Option<Streams>,
     tape: Tape,
     optimizer: AdamW,
     schedule: Schedule,
@@ -81,157 +88,6 @@ pub struct StepReport {
 }
 
 impl Trainer {
-    /// Begins a run in a new folder.
-    ///
-    /// # Errors
-    /// [`Error::InvalidOption`]; [`Error::Io`], [`Error::InvalidUtf8`] and [`Error::Data`] if the text cannot be
-    /// learned; [`Error::Run`] if the folder holds a run already or another trainer is at work in it. Nothing is written
-    /// before all of these are ruled out.
-    pub fn create(options: &TrainOptions) -> Result<Self> {
-        Self::create_until(options, &AtomicBool::new(false))
-    }
-
-    /// As [`create`](Self::create), with a flag for a text that is long, or a pipe that nobody writes to.
-    ///
-    /// # Errors
-    /// [`Error::Aborted`] soon after `stop` is set, if the text is not read by then.
-    pub fn create_until(options: &TrainOptions, stop: &AtomicBool) -> Result<Self> {
-        options.validate()?;
-        let mut options = options.resolved();
-        RunFolder::check_free(&options.out)?;
-        let (data, tokenizer) = Dataset::read(&options.data, options.tokenizer, options.ctx_len, stop)?;
-        options.check_memory(tokenizer.n_vocab())?;
-        options.data = std::path::absolute(&options.data).map_err(Error::io("find", &options.data))?;
-        let cpu = Arc::new(options.start_cpu()?);
-
-        let model = options.model(tokenizer.n_vocab());
-        let config = RunConfig {
-            format: RunConfig::FORMAT,
-            model,
-            options: TrainOptions { threads: None, ..options.clone() },
-            data_crc32: data.crc32(),
-        };
-        let run = RunFolder::create(&options.out, config, tokenizer.clone())?;
-        let (network, layout, _) = Network::new(&model);
-        Ok(Self::assemble(options, (network, layout), (data, tokenizer), run, cpu, None))
-    }
-
-    /// Goes on with the run in `out` from its newest checkpoint, as if it had never stopped; from the beginning if it
-    /// has none.
-    ///
-    /// Checkpoints that are not sound (see [`Soundness`]) do not count: if the newest ones are not, the run goes on from
-    /// before them, they are removed, and [`went_back_from`](Self::went_back_from) says so.
-    ///
-    /// # Errors
-    /// [`Error::Run`] if there is no run, if another trainer is at work on it, or if its checkpoint is damaged;
-    /// [`Error::Data`] if the text is not the one it began with; otherwise as [`create`](Self::create).
-    pub fn resume(out: impl AsRef<Path>, changes: &ResumeOptions) -> Result<Self> {
-        Self::resume_until(out, changes, &AtomicBool::new(false))
-    }
-
-    /// As [`resume`](Self::resume), with a flag as that of [`create_until`](Self::create_until).
-    pub fn resume_until(out: impl AsRef<Path>, changes: &ResumeOptions, stop: &AtomicBool) -> Result<Self> {
-        let out = out.as_ref();
-        let mut found = RunFolder::take(out)?;
-        let (model, tokenizer) = (found.config.model, found.tokenizer.clone());
-        let (network, layout, _) = Network::new(&model);
-        let newest = found.newest_step()?;
-        let lengths: Vec<_> = layout.specs().iter().map(ParamSpec::len).collect();
-        let (mut before, mut text) = (u64::MAX, None);
-        let (checkpoint, options, data, cpu) = loop {
-            let checkpoint = found.newest_sound(before)?;
-            let checkpoint =
-                checkpoint.map(|(manifest, path)| checkpoint::read(&path, manifest, &lengths)).transpose()?;
-            let mut options = found.config.options.clone();
-            if let Some(Checkpoint { manifest, .. }) = &checkpoint {
-                if manifest.model != model || manifest.options.model(model.n_vocab) != model {
-                    return Err(fault(out, "its checkpoint is of another model than its config.json"));
-                }
-                options = manifest.options.clone();
-            }
-            let mut options = changes.apply(TrainOptions { out: out.to_owned(), ..options.resolved() });
-            let step = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.manifest.step);
-            // One that does not say whether it is sound may be passed over.
-            let unknown = checkpoint.as_ref().filter(|checkpoint| checkpoint.manifest.soundness.is_none());
-            if let (None, Some(too_few)) = (unknown, changes.max_steps.filter(|&max_steps| max_steps < step))
-            {
-                let problem = format!("at least {step}, the steps that this run has done");
-                return Err(Error::option("maxSteps", too_few, problem));
-            }
-            options.validate()?;
-            // Once: it may come through a pipe.
-            let data = if let Some(data) = text.take() {
-                data
-            } else {
-                let crc32 = found.config.data_crc32;
-                Dataset::read_again(&options.data, &tokenizer, options.ctx_len, crc32, stop)?
-            };
-            options.check_memory(tokenizer.n_vocab())?;
-            options.data = std::path::absolute(&options.data).map_err(Error::io("find", &options.data))?;
-            let cpu = Arc::new(options.start_cpu()?);
-            if let Some(Checkpoint { params, .. }) = unknown {
-                let store = Parameters::of_raw(layout.clone(), params.clone());
-                let checked = Model::of_store(model, store, Arc::clone(&cpu));
-                if !save::is_sound(&checked, &data, &options, stop)? {
-                    (before, text) = (step, Some(data));
-                    continue;
-                }
-                changes.check_steps(step)?;
-            }
-            break (checkpoint, options, data, cpu);
-        };
-        let step = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.manifest.step);
-        found.config.options = TrainOptions { threads: None, ..options.clone() };
-        let run = RunFolder::resume(found, step)?;
-        let mut trainer = Self::assemble(options, (network, layout), (data, tokenizer), run, cpu, checkpoint);
-        trainer.went_back_from = newest.filter(|&newest| newest > step);
-        Ok(trainer)
-    }
-
-    fn assemble(
-        options: TrainOptions,
-        (network, layout): (Network, Layout),
-        (data, tokenizer): (Dataset, Tokenizer),
-        run: RunFolder,
-        cpu: Arc<Cpu>,
-        checkpoint: Option<Checkpoint>,
-    ) -> Self {
-        let config = options.model(tokenizer.n_vocab());
-        let (step, seconds, raw, moments) = match checkpoint {
-            None => (0, 0.0, initialize(&cpu, &layout, options.seed), None),
-            Some(Checkpoint { manifest, params, means, squares }) => {
-                (manifest.step, manifest.seconds, params, Some((means, squares)))
-            }
-        };
-        let params = Parameters::of_raw(layout.clone(), raw);
-        let mut optimizer = AdamW::new(&params, settings(&options));
-        if let Some((means, squares)) = moments {
-            optimizer = optimizer.with_moments(means, squares);
-        }
-        let tape = Tape::of_store(cpu, params);
-        Self {
-            windows: Windows::new(options.seed, data.train().len(), options.ctx_len),
-            schedule: schedule(&options),
-            options,
-            config,
-            network,
-            layout,
-            tokenizer,
-            data,
-            tape,
-            optimizer,
-            run,
-            step,
-            seconds,
-            went_back_from: None,
-            diverged: None,
-            val_loss: None,
-            soundness: None,
-            inputs: Vec::new(),
-            targets: Vec::new(),
-        }
-    }
-
     /// Learns from one batch.
     ///
     /// # Errors
@@ -254,15 +110,25 @@ impl Trainer {
     fn learn(&mut self, mut stop: impl FnMut() -> bool) -> Result<StepReport> {
         self.check_not_diverged()?;
         let start = Instant::now();
-        self.next_batch();
-        self.tape.begin(&self.inputs, self.options.ctx_len);
-        let mut tape = Until::new(&mut self.tape, &mut stop);
-        let logits = self.network.forward(&mut tape);
-        let loss = tape.cross_entropy(logits, &self.targets)?;
-        if !loss.is_finite() {
-            return Err(self.diverge(self.step + 1, loss));
+        let passes = self.options.accumulate;
+        let (mut sum, mut tokens, mut states) = (0.0, 0, Vec::new());
+        for pass in 0..passes {
+            self.next_batch(pass);
+            tokens += self.inputs.len();
+            self.begin_pass(pass);
+            let mut tape = Until::new(&mut self.tape, &mut stop);
+            let logits = self.network.forward(&mut tape);
+            let loss = tape.cross_entropy_of(logits, &self.targets, passes)?;
+            if !loss.is_finite() {
+                return Err(self.diverge(self.step + 1, loss));
+            }
+            if pass == 0 { tape.backward() } else { tape.add_gradients() }?;
+            sum += f64::from(loss);
+            if self.streams.is_some() {
+                states.extend_from_slice(self.tape.states());
+            }
         }
-        tape.backward()?;
+        let loss = (sum / passes as f64) as f32;
         let cpu = Arc::clone(self.tape.cpu());
         let grad_norm = global_norm(&cpu, self.tape.params(), self.tape.param_gradients());
         if !grad_norm.is_finite() {
@@ -277,6 +143,11 @@ impl Trainer {
         let learning_rate = self.schedule.learning_rate(self.step);
         let (params, gradients) = self.tape.params_and_gradients();
         self.optimizer.step(&cpu, self.step + 1, learning_rate, grad_norm, params, gradients);
+        if let Some(state) = self.state {
+            let (params, _) = self.tape.params_and_gradients();
+            self.state_layout.clamp(params.raw_mut(state.index()));
+        }
+        self.states = states;
         self.step += 1;
         (self.val_loss, self.soundness) = (None, None);
         let seconds = start.elapsed().as_secs_f64();
@@ -295,7 +166,7 @@ impl Trainer {
             loss,
             learning_rate,
             grad_norm,
-            tokens: self.inputs.len(),
+            tokens,
             seconds,
             validation_due: due(self.options.eval_interval),
             checkpoint_due: due(self.options.checkpoint_interval),
@@ -338,9 +209,23 @@ impl Trainer {
         &self.config
     }
 
-    /// Number of parameters.
+    /// The state that every text starts from: the one that is trained, or the empty one.
+    pub fn initial_state(&self, model: &Model) -> State {
+        let mut state = model.new_state();
+        if let Some(trained) = self.state {
+            state.as_mut_slice().copy_from_slice(self.tape.params().vector(trained));
+        }
+        state
+    }
+
+    /// Number of parameters of the model.
     pub fn n_params(&self) -> usize {
-        self.layout.n_params()
+        self.tape.params().n_params()
+    }
+
+    /// Number of parameters that are trained.
+    pub fn n_trained(&self) -> usize {
+        self.tape.params().n_trained()
     }
 
     /// How the text became tokens.
@@ -378,21 +263,37 @@ impl Trainer {
         self.tape.params()
     }
 
-    /// Positions of the parameters that are trained.
-    fn trained(&self) -> Vec<usize> {
-        let params = self.tape.params();
-        (0..params.layout().specs().len()).filter(|&index| params.is_trained(index)).collect()
-    }
-
-    /// Gathers the texts of the step after `self.step`, and what follows each of their tokens.
-    fn next_batch(&mut self) {
-        let (tokens, batch_size) = (self.data.train(), self.options.batch_size as u64);
+    /// Gathers the sequences of one pass of the step after `self.step`, and what follows each of their tokens.
+    fn next_batch(&mut self, pass: usize) {
+        let (tokens, batch_size) = (self.data.train(), self.options.batch_size);
+        let a_step = (batch_size * self.options.accumulate) as u64;
         self.inputs.clear();
         self.targets.clear();
-        for index in 0..batch_size {
-            let window = self.windows.get(self.step * batch_size + index);
+        for index in pass * batch_size..(pass + 1) * batch_size {
+            let window = match &self.streams {
+                None => self.windows.get(self.step * a_step + index as u64),
+                Some(streams) => streams.get(self.step, index),
+            };
             self.inputs.extend_from_slice(&tokens[window.clone()]);
             self.targets.extend_from_slice(&tokens[window.start + 1..=window.end]);
+        }
+    }
+
+    fn begin_pass(&mut self, pass: usize) {
+        let &TrainOptions { ctx_len, batch_size, accumulate, seed, dropout, .. } = &self.options;
+        // A number of its own for each pass of a run; the tape makes seeds that have nothing in common of them.
+        let number = self.step * accumulate as u64 + pass as u64;
+        self.tape.dropout(dropout as f32, seed.rotate_left(32) ^ number.wrapping_mul(0x2545_f491_4f6c_dd1d));
+        match &self.streams {
+            None => self.tape.begin(&self.inputs, ctx_len),
+            Some(streams) if streams.starts_anew(self.step) => {
+                let empty = vec![self.state_layout.initial(); batch_size];
+                self.tape.begin_from(&self.inputs, ctx_len, &empty);
+            }
+            Some(_) => {
+                let states = &self.states[pass * batch_size..(pass + 1) * batch_size];
+                self.tape.begin_from(&self.inputs, ctx_len, states);
+            }
         }
     }
 
@@ -438,9 +339,11 @@ fn schedule(options: &TrainOptions) -> Schedule {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint;
+    use crate::options::ResumeOptions;
 
     fn raw(trainer: &Trainer) -> Vec<Vec<f32>> {
-        trainer.trained().into_iter().map(|index| trainer.params().raw(index).to_vec()).collect()
+        trainer.params().trained().map(|index| trainer.params().raw(index).to_vec()).collect()
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! What a run leaves on disk, and whether it is worth going on from.
 
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
-use rwkv::{DataType, Model, Result, write_model};
+use rwkv::lora::write_lora;
+use rwkv::state::State;
+use rwkv::{DataType, Model, Result, write_atomically, write_model};
 use serde::{Deserialize, Serialize};
 
 use super::Trainer;
@@ -62,16 +65,17 @@ impl Trainer {
         let (crc32, seconds) = (self.data.crc32(), self.seconds);
         let manifest = Manifest::new(self.step, self.config, options, crc32, seconds, soundness);
         let params = self.tape.params();
-        let trained = self.trained();
         let (means, squares) = self.optimizer.moments();
         let [means, squares] = [means, squares]
-            .map(|all| trained.iter().map(|&index| all[index].as_slice()).collect::<Vec<_>>());
-        let raw: Vec<_> = trained.iter().map(|&index| params.raw(index)).collect();
+            .map(|all| params.trained().map(|index| all[index].as_slice()).collect::<Vec<_>>());
+        // The states that the next step starts from, if they are carried, go with the parameters.
+        let raw = params.trained().map(|index| params.raw(index));
+        let raw: Vec<_> = raw.chain(self.states.iter().map(Vec::as_slice)).collect();
         checkpoint::write(self.run.path(), manifest, [&raw, &means, &squares])?;
         self.run.prune()
     }
 
-    /// Writes `model.bin`, which inference reads, unless the model is not sound and would replace another. Returns
+    /// Writes [`result`](Self::result), which inference reads, unless the model is not sound and would replace another. Returns
     /// whether it was written.
     ///
     /// # Errors
@@ -83,14 +87,34 @@ impl Trainer {
     }
 
     fn write_model(&self, soundness: Soundness) -> Result<bool> {
-        let path = self.run.path().join("model.bin");
+        let path = self.result();
         let is_written = soundness.is_sound || !path.exists();
         if is_written {
             let params = self.tape.params();
-            let values: Vec<_> = (0..params.n_model()).map(|index| params.stored(index)).collect();
-            write_model(path, &self.config, &self.layout, &values, DataType::F32)?;
+            if self.state.is_some() {
+                let bytes = self.initial_state(&self.model()).to_bytes();
+                write_atomically(&path, |w| w.write_all(&bytes))?;
+            } else if params.has_adapters() {
+                write_lora(&path, self.config, params, self.options.lora_alpha() as f32)?;
+            } else {
+                let values: Vec<_> = (0..params.n_model()).map(|index| params.stored(index)).collect();
+                write_model(&path, &self.config, params.layout(), &values, DataType::F32)?;
+            }
         }
         Ok(is_written)
+    }
+
+    /// The file that [`save_model`](Self::save_model) writes: `model.bin`, or what changes the model that the run started
+    /// from, `lora.safetensors` or `tuned.state`.
+    pub fn result(&self) -> PathBuf {
+        let name = if self.state.is_some() {
+            "tuned.state"
+        } else if self.tape.params().has_adapters() {
+            "lora.safetensors"
+        } else {
+            "model.bin"
+        };
+        self.run.path().join(name)
     }
 
     /// Whether the model after the last step is sound.
@@ -121,13 +145,20 @@ impl Trainer {
     }
 
     fn loss_of_a_few(&mut self, part: fn(&Dataset) -> &[u32], stop: &AtomicBool) -> Result<f32> {
-        loss_of_a_few(&self.model(), part(&self.data), &self.options, stop)
+        let model = self.model();
+        loss_of_a_few(&model, &self.initial_state(&model), part(&self.data), &self.options, stop)
     }
 }
 
-fn loss_of_a_few(model: &Model, tokens: &[u32], options: &TrainOptions, stop: &AtomicBool) -> Result<f32> {
+fn loss_of_a_few(
+    model: &Model,
+    initial: &State,
+    tokens: &[u32],
+    options: &TrainOptions,
+    stop: &AtomicBool,
+) -> Result<f32> {
     let windows = (TOKENS / options.ctx_len).clamp(1, options.batch_size);
-    mean_loss(model, tokens, options.ctx_len, windows, stop, |_| ())
+    mean_loss(model, initial, tokens, options.ctx_len, windows, stop, |_| ())
 }
 
 /// Whether a model is sound whose checkpoint does not say: see [`Soundness`].
@@ -140,9 +171,9 @@ pub(super) fn is_sound(
     options: &TrainOptions,
     stop: &AtomicBool,
 ) -> Result<bool> {
-    let most = most(model.config().n_vocab);
-    Ok(loss_of_a_few(model, data.validation(), options, stop)? <= most
-        || loss_of_a_few(model, data.train(), options, stop)? <= most)
+    let (most, initial) = (most(model.config().n_vocab), model.new_state());
+    Ok(loss_of_a_few(model, &initial, data.validation(), options, stop)? <= most
+        || loss_of_a_few(model, &initial, data.train(), options, stop)? <= most)
 }
 
 /// The loss of guessing, and one nat more.

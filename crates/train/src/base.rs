@@ -1,0 +1,178 @@
+//! What a run trains: a new model, one that is there already, adapters of one, or a state.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rwkv::lora;
+use rwkv::model::Network;
+use rwkv::params::{Initial, Learned, Matrix, Vector};
+use rwkv::store::Parameters;
+use rwkv::{Error, Fingerprint, ModelConfig, ModelFile, Result};
+use rwkv_kernels::Cpu;
+use wildmatch::WildMatch;
+
+use crate::init::initialize;
+use crate::options::{TrainOptions, Tune};
+
+/// The name of the parameter that is the initial state, in runs that tune it.
+const STATE: &str = "initial_state";
+
+/// How much faster than parameters an initial state learns: its gradient is a sum over no more than the sequences' starts.
+const STATE_RATE: f64 = 10.0;
+
+/// The file of a model to start from.
+pub(crate) fn open(from: &Path) -> Result<ModelFile> {
+    ModelFile::open(if from.is_dir() { from.join("model.bin") } else { from.to_owned() })
+}
+
+/// All parameters of a run, before its first step.
+#[derive(Debug)]
+pub(crate) struct Start {
+    pub(crate) params: Parameters,
+    /// The parameter that is the initial state, if that is what is trained.
+    pub(crate) state: Option<Vector>,
+    /// The model that the run starts from.
+    pub(crate) base: Option<Fingerprint>,
+}
+
+impl Start {
+    /// Takes the parameters from `base`, the file that the options name, or makes new ones. If the run is not new, those
+    /// that are trained are to be [`set`](Self::set), and what they are until then means nothing.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] for options that do not go together, or patterns that match nothing or everything; those of
+    /// reading a model.
+    pub(crate) fn new(
+        options: &TrainOptions,
+        model: &ModelConfig,
+        base: Option<ModelFile>,
+        is_new: bool,
+        cpu: &Cpu,
+    ) -> Result<Self> {
+        let Some(file) = base else {
+            let (_, layout, _) = Network::new(model);
+            let raw = if is_new {
+                initialize(cpu, &layout, options.seed)
+            } else {
+                layout.specs().iter().map(|spec| vec![0.0; spec.len()]).collect()
+            };
+            let mut params = Parameters::of_raw(layout, raw);
+            for index in 0..params.n_model() {
+                if !trains(options, &params, index)? {
+                    params.freeze(index);
+                }
+            }
+            return Ok(Self { params, state: None, base: None });
+        };
+        let mut params = Parameters::of_file(file, cpu, |_, _| ControlFlow::Continue(()))?;
+        let base = Some(params.base_fingerprint(*model));
+        let mut state = None;
+        if options.tune == Tune::State {
+            let (_, _, layout) = Network::new(model);
+            let learned = Learned { rate: STATE_RATE, decays: Some(false), initial: Initial::ZEROS };
+            state = Some(params.add_vector(STATE.to_owned(), learned, layout.tuned()));
+        } else if let Some(rank) = options.lora_rank {
+            add_adapters(options, rank, &mut params)?;
+        } else {
+            if params.data_type().is_quantized() {
+                let expected = "an FP32 or FP16 model: quantized weights cannot be trained; with loraRank adapters of this \
+                    one can, and with tune \"state\" a state";
+                return Err(Error::option("from", options.from_display(), expected));
+            }
+            for index in 0..params.n_model() {
+                if trains(options, &params, index)? {
+                    params.train(index)?;
+                }
+            }
+        }
+        Ok(Self { params, state, base })
+    }
+}
+
+impl Start {
+    /// Takes the trained parameters from a checkpoint: those of [`Parameters::trained`], and perhaps more after them.
+    pub(crate) fn set(&mut self, values: &[Vec<f32>]) {
+        for (index, values) in self.params.trained().zip(values) {
+            self.params.raw_mut(index).copy_from_slice(values);
+        }
+        self.params.refresh();
+    }
+}
+
+/// Whether `train` and `freeze` leave the parameter at `index` to be trained.
+fn trains(options: &TrainOptions, params: &Parameters, index: usize) -> Result<bool> {
+    let names: Vec<_> =
+        params.layout().specs()[..params.n_model()].iter().map(|spec| spec.name.as_str()).collect();
+    let chosen = match &options.train {
+        None => true,
+        Some(patterns) => matches("train", patterns, &names)?[index],
+    };
+    let frozen = match &options.freeze {
+        None => false,
+        Some(patterns) => {
+            let frozen = matches("freeze", patterns, &names)?;
+            if frozen.iter().all(|&frozen| frozen) {
+                let expected = "patterns that leave something to train; these match all parameters";
+                return Err(Error::option("freeze", patterns.join(" "), expected));
+            }
+            frozen[index]
+        }
+    };
+    Ok(chosen && !frozen)
+}
+
+/// Which of `names` match one of the patterns.
+///
+/// # Errors
+/// [`Error::InvalidOption`] for a pattern that matches none.
+fn matches(option: &'static str, patterns: &[String], names: &[&str]) -> Result<Vec<bool>> {
+    let mut any = vec![false; names.len()];
+    for pattern in patterns {
+        let matcher = WildMatch::new(pattern);
+        let found: Vec<_> = names.iter().map(|name| matcher.matches(name)).collect();
+        if !found.iter().any(|&found| found) {
+            let example = names.iter().find(|name| name.contains("att.key")).or(names.first()).unwrap_or(&"");
+            let expected = format!("patterns that match names of parameters, such as {example}");
+            return Err(Error::option(option, pattern, expected));
+        }
+        any.iter_mut().zip(found).for_each(|(any, found)| *any = *any || found);
+    }
+    Ok(any)
+}
+
+/// Adds adapters of a rank to the matrices that the options name, or to all of the blocks.
+///
+/// A is uniform in ±√(3/inputs), so that its products have the variance of their input (Hu et al.'s Kaiming
+/// initialisation has a third of it), and B is 0: the model starts as its base.
+fn add_adapters(options: &TrainOptions, rank: usize, params: &mut Parameters) -> Result<()> {
+    let specs = &params.layout().specs()[..params.n_model()];
+    let matrices: Vec<_> = (0..specs.len()).filter(|&index| specs[index].is_matrix()).collect();
+    let names: Vec<_> = matrices.iter().map(|&index| specs[index].name.as_str()).collect();
+    let of_blocks = ["blocks.*".to_owned()];
+    let targets = matches("loraTargets", options.lora_targets.as_deref().unwrap_or(&of_blocks), &names)?;
+    let targets: Vec<_> = matrices.into_iter().zip(targets).filter(|&(_, target)| target).collect();
+    let scale = options.lora_alpha() / rank as f64;
+    for (number, (index, _)) in targets.into_iter().enumerate() {
+        let spec = &params.layout().specs()[index];
+        let (rows, cols) = (spec.rows, spec.cols);
+        let width = rows.min(cols);
+        if rank > width {
+            let expected = format!("at most {width}, the smaller side of {:?}", spec.name);
+            return Err(Error::option("loraRank", rank, expected));
+        }
+        if spec.name == "emb.weight" {
+            let expected = "matrices that are multiplied with; the embedding is only looked up";
+            return Err(Error::option("loraTargets", &spec.name, expected));
+        }
+        let matrix: Matrix = params.matrix_at(index).expect("only matrices are among the targets");
+        let bound = (3.0 / cols as f32).sqrt();
+        let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
+        rng.set_stream(number as u64);
+        let down = (0..rank * cols).map(|_| rng.random_range(-bound..=bound)).collect();
+        let initial = [Initial::Uniform { bound }, Initial::ZEROS];
+        lora::adapt(params, matrix, rank, scale as f32, [down, vec![0.0; rows * rank]], initial);
+    }
+    Ok(())
+}
