@@ -1,12 +1,12 @@
 //! The exponential and the logistic function of a vector.
 //!
 //! `exp(x) = 2ⁿ·exp(r)` with `n = round(x/ln 2)` and `r = x − n·ln 2` in ±0.347; `exp(r)` is the polynomial
-//! `1 + r + r²·c(r)` of degree 6 with the least greatest relative error, 3.1e-9, found by Remez' algorithm. (The method
-//! of the Cephes library, <https://www.netlib.org/cephes/>.) ln 2 is taken off in two parts, so that r is exact to a
-//! few bits beyond a float's.
+//! `1 + r + r²·c(r)` of degree 6 with the least greatest relative error, 3.1e-9, found by Remez' algorithm.
+//! (The method of the Cephes library, <https://www.netlib.org/cephes/>.) ln 2 is subtracted in two parts
+//! (Cody and Waite), so that r is exact to a few bits beyond a float's.
 //!
-//! The result is within 0.9 units in the last place of the true value over the whole range, subnormal results included;
-//! the tests say so. It is 0 below −104, infinite above 88.73, and a NaN for a NaN.
+//! The result is within 0.9 units in the last place of the true value over the whole range, subnormal results
+//! included; the tests say so. It is 0 below −104, infinite above 88.73, and a NaN for a NaN.
 
 use crate::simd::Simd;
 
@@ -21,11 +21,11 @@ const HIGHEST: f32 = 90.0;
 /// `exp(x)`.
 #[inline(always)]
 pub(crate) fn exp<S: Simd>(s: S, x: S::V) -> S::V {
-    // The order of the arguments lets a NaN through.
+    // In this order of arguments a NaN stays one.
     exp_nonpositive(s, s.min(s.splat(HIGHEST), x))
 }
 
-/// `exp(x)` for x ≤ 0, one instruction shorter; right up to x = 90.
+/// `exp(x)` for x ≤ 0, one instruction shorter; correct up to x = 90.
 #[inline(always)]
 pub(crate) fn exp_nonpositive<S: Simd>(s: S, x: S::V) -> S::V {
     let x = s.max(s.splat(LOWEST), x);
