@@ -75,12 +75,13 @@
 // Vectors must not cross a call: see simd.rs.
 #![allow(clippy::inline_always)]
 
+mod accumulate;
 mod adamw;
-mod add;
 mod block;
 mod cpu;
 mod cross_entropy;
 mod dropout;
+mod elementwise;
 mod embed;
 mod exp;
 mod finite;
@@ -92,9 +93,7 @@ mod linear;
 mod product;
 mod quantize;
 mod read;
-mod relu_squared;
 mod shift;
-mod sigmoid_mul;
 mod simd;
 mod store;
 mod team;
@@ -102,11 +101,15 @@ mod team;
 mod testing;
 mod wkv4;
 
+pub use accumulate::accumulate;
 pub use adamw::{AdamWStep, adamw, sum_of_squares};
-pub use add::{accumulate, add};
 pub use cpu::{Cpu, Parts, Precision};
 pub use cross_entropy::{cross_entropy, cross_entropy_backward};
 pub use dropout::{dropout, dropout_backward};
+pub use elementwise::{
+    Binary, Unary, add, binary, binary_backward, relu_squared, relu_squared_backward, sigmoid_mul,
+    sigmoid_mul_backward, unary, unary_backward,
+};
 pub use embed::{embed, embed_backward};
 pub use finite::all_finite;
 pub use format::{BLOCK, Format};
@@ -117,9 +120,7 @@ pub use linear::{linear, linear_dw, linear_dx, linear_frozen, linear_frozen_dx};
 pub use product::{Matrix, PANEL, Panels, Product, Scratch, Weights, product, products};
 pub use quantize::{Unquantizable, quantize};
 pub use read::read_sum;
-pub use relu_squared::{relu_squared, relu_squared_backward};
 pub use shift::{shift, shift_backward};
-pub use sigmoid_mul::{sigmoid_mul, sigmoid_mul_backward};
 pub use store::Store;
 pub use team::Team;
 pub use wkv4::{Wkv4Gradients, Wkv4Inputs, wkv4, wkv4_backward};
