@@ -1,6 +1,6 @@
 //! Embedding: a token's row of a table.
 
-use crate::add::Accumulate;
+use crate::accumulate::Accumulate;
 use crate::block::{BLOCK, elements, rows, rows_per_block};
 use crate::simd::dispatch;
 use crate::{Cpu, Parts};

@@ -80,12 +80,14 @@
 // Vectors must not cross a call: see simd.rs.
 #![allow(clippy::inline_always)]
 
+mod accumulate;
 mod adamw;
-mod add;
 mod block;
 mod cpu;
 mod cross_entropy;
 mod data_type;
+mod dropout;
+mod elementwise;
 mod embed;
 mod exp;
 mod finite;
@@ -96,9 +98,7 @@ mod linear;
 mod product;
 mod quantize;
 mod read;
-mod relu_squared;
 mod shift;
-mod sigmoid_mul;
 mod simd;
 mod store;
 mod team;
@@ -106,23 +106,26 @@ mod team;
 mod testing;
 mod wkv4;
 
+pub use accumulate::accumulate;
 pub use adamw::{AdamWStep, adamw, sum_of_squares};
-pub use add::{accumulate, add};
 pub use cpu::{Cpu, Parts, Precision};
 pub use cross_entropy::{cross_entropy, cross_entropy_backward};
 pub use data_type::{DataType, WEIGHTS_PER_BLOCK};
+pub use dropout::{dropout, dropout_backward};
+pub use elementwise::{
+    Binary, Unary, add, binary, binary_backward, relu_squared, relu_squared_backward, sigmoid_mul,
+    sigmoid_mul_backward, unary, unary_backward,
+};
 pub use embed::{embed, embed_backward};
 pub use finite::all_finite;
 pub use isa::{Isa, IsaError};
 pub use layer_norm::{layer_norm, layer_norm_backward};
 pub use lerp::{lerp, lerp_backward};
-pub use linear::{linear, linear_dw, linear_dx};
+pub use linear::{linear, linear_dw, linear_dx, linear_frozen, linear_frozen_dx};
 pub use product::{Matrix, PANEL, Panels, Product, ProductScratch, Weights, product, products};
 pub use quantize::{Unquantizable, quantize};
 pub use read::read_sum;
-pub use relu_squared::{relu_squared, relu_squared_backward};
 pub use shift::{shift, shift_backward};
-pub use sigmoid_mul::{sigmoid_mul, sigmoid_mul_backward};
 pub use store::Store;
 pub use team::Team;
-pub use wkv4::{wkv4, wkv4_backward};
+pub use wkv4::{Wkv4Gradients, Wkv4Inputs, wkv4, wkv4_backward};

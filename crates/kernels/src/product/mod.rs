@@ -3,6 +3,7 @@
 //! `y = x wᵀ` with activations `x` (T, cols), weights `w` (rows, cols) in the format of their file and where
 //! it is mapped, at any alignment, and `y` (T, rows).
 
+mod decode;
 mod prefetch;
 mod products;
 mod quantized;

@@ -117,7 +117,7 @@ impl Exec for Infer<'_, '_> {
         let (w, u) = (self.parameters.vector(decay), self.parameters.vector(first));
         let ([y], before, [out]) = self.arena.push(k.rows(), k.width());
         let (k, v) = (before.get(k), before.get(v));
-        kernels::wkv4(self.cpu, self.segments, self.states, slot.at, w, u, k, v, out);
+        kernels::wkv4(self.cpu, self.segments, self.states, slot.at, kernels::Wkv4Inputs { w, u, k, v }, out);
         y
     }
 

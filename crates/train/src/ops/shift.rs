@@ -26,7 +26,7 @@ impl Shift {
         let mut dx = t.gradients.open(self.x, dy.len());
         let store = dx.store;
         let width = t.values.width(self.x);
-        shift_backward(t.cpu, &t.batch.segments, width, &dy, dx.values(), store);
+        shift_backward(t.cpu, &t.batch.segments, &mut [], 0, width, &dy, dx.values(), store);
         t.gradients.close(dx);
         t.gradients.release(dy);
     }

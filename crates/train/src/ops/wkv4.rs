@@ -5,7 +5,7 @@
 //! `rwkv_kernels::wkv4`. It gives `dw`; `ddecay += dw · ∂w/∂decay = dw · w`.
 
 use rwkv::params::{Stored, Vector};
-use rwkv_kernels::{Store, wkv4, wkv4_backward};
+use rwkv_kernels::{Store, Wkv4Gradients, Wkv4Inputs, wkv4, wkv4_backward};
 
 use crate::tape::{Backward, Tape, Tensor};
 
@@ -25,15 +25,15 @@ impl Wkv4 {
         let (rows, width) = (tape.values.rows(k), tape.values.width(k));
         let w = tape.compute(1, width, |t, w| {
             // The very numbers that a model file holds: training and inference compute the same function.
-            // The very numbers that a model file holds: training and inference compute the same function.
             let stored = t.params.stored(decay);
             debug_assert_eq!(stored, Stored::NegExp, "backward differentiates -exp");
             w.iter_mut().zip(&t.params[decay]).for_each(|(w, &raw)| *w = stored.to_file(raw));
         });
         let y = tape.compute(rows, width, |t, y| {
             let Tape { cpu, values, batch, params, .. } = t;
-            let (k, v) = (values.get(k), values.get(v));
-            wkv4(cpu, &batch.segments, &mut [], 0, values.get(w), &params[first], k, v, y);
+            let inputs =
+                Wkv4Inputs { w: values.get(w), u: &params[first], k: values.get(k), v: values.get(v) };
+            wkv4(cpu, &batch.segments, &mut [], 0, inputs, y);
         });
         tape.record(Self { decay, first, w, k, v, y });
         y
@@ -50,23 +50,17 @@ impl Wkv4 {
         debug_assert_eq!(dw.store, Store::Set);
         dw.values().fill(0.0);
         let [ddecay, du] = t.param_gradients.vectors([self.decay, self.first]);
-        let segments = &t.batch.segments;
-        wkv4_backward(
-            t.cpu,
-            segments,
-            w,
-            u,
-            k,
-            v,
-            y,
-            &dy,
-            dw.values(),
+        let wanted = Wkv4Gradients {
+            dw: dw.values(),
             du,
-            dk.values(),
+            dk: dk.values(),
             dk_store,
-            dv.values(),
+            dv: dv.values(),
             dv_store,
-        );
+            dstates: &mut [],
+        };
+        let inputs = Wkv4Inputs { w, u, k, v };
+        wkv4_backward(t.cpu, &t.batch.segments, &[], 0, inputs, y, &dy, wanted);
         for ((ddecay, &dw), &w) in ddecay.iter_mut().zip(&*dw.values()).zip(w) {
             *ddecay += dw * w;
         }

@@ -129,9 +129,18 @@ impl<'a> Panels<'a> {
     }
 
     /// The bytes of a panel.
-    pub(super) fn panel(&self, panel: usize) -> &'a [u8] {
+    pub(in crate::product) fn panel(&self, panel: usize) -> &'a [u8] {
         let len = PANEL * (self.cols / WEIGHTS_PER_BLOCK) * self.format.block().1;
         &self.bytes[panel * len..][..len]
+    }
+
+    /// Writes the stored bytes of block `b` of `row` to `block`, as they were before they were packed.
+    ///
+    /// # Panics
+    /// If there is no such block, or `block` is of another length.
+    pub(in crate::product) fn read_block(&self, row: usize, b: usize, block: &mut [u8]) {
+        let bytes = PANEL * self.format.block().1;
+        separate(self.format, &self.panel(row / PANEL)[b * bytes..][..bytes], row % PANEL, block);
     }
 }
 
@@ -152,6 +161,22 @@ fn interleave(format: DataType, block: &[u8], r: usize, out: &mut [u8]) {
     }
 }
 
+/// Takes the block of row `r` from a panel block: the inverse of [`interleave`].
+fn separate(format: DataType, panel_block: &[u8], r: usize, block: &mut [u8]) {
+    let (fifth, integers) = format.parts();
+    block[..2].copy_from_slice(&panel_block[2 * r..][..2]);
+    if format.has_minimum() {
+        block[2..4].copy_from_slice(&panel_block[2 * (PANEL + r)..][..2]);
+    }
+    if let Some(bits) = panel_block[fifth.start * PANEL..integers.start * PANEL].as_chunks().0.get(r) {
+        block[fifth].copy_from_slice(&transpose_back(*bits).to_le_bytes());
+    }
+    let groups = panel_block[integers.start * PANEL..].as_chunks::<4>().0;
+    for (j, four) in block[integers].as_chunks_mut::<4>().0.iter_mut().enumerate() {
+        *four = groups[j * PANEL + r];
+    }
+}
+
 /// Bit 4j + c of `bits` becomes bit j of byte c.
 fn transpose_bits(bits: u32) -> [u8; 4] {
     std::array::from_fn(|c| {
@@ -160,6 +185,18 @@ fn transpose_bits(bits: u32) -> [u8; 4] {
         let gathered = every_fourth | every_fourth >> 3 | every_fourth >> 6 | every_fourth >> 9;
         (gathered & 0x0f | gathered >> 12 & 0xf0) as u8
     })
+}
+
+/// Bit j of byte c becomes bit 4j + c: the inverse of [`transpose_bits`].
+fn transpose_back(bytes: [u8; 4]) -> u32 {
+    let spread = |byte: u8| {
+        let bits = u32::from(byte);
+        let bits = (bits | bits << 12) & 0x000f_000f;
+        let bits = (bits | bits << 6) & 0x0303_0303;
+        (bits | bits << 3) & 0x1111_1111
+    };
+    let [a, b, c, d] = bytes.map(spread);
+    a | b << 1 | c << 2 | d << 3
 }
 
 #[cfg(test)]
@@ -172,6 +209,7 @@ mod tests {
             let mut want = [0; 4];
             want[bit % 4] = 1 << (bit / 4);
             assert_eq!(transpose_bits(1 << bit), want, "bit {bit}");
+            assert_eq!(transpose_back(want), 1 << bit, "bit {bit}");
         }
     }
 

@@ -1,28 +1,7 @@
 use super::*;
 use crate::product::Weights;
-use crate::testing::values;
+use crate::testing::{stored_matrix as matrix, values};
 use crate::{Cpu, WEIGHTS_PER_BLOCK};
-
-/// A matrix with any bytes for integers, and small scales and minima.
-fn matrix(format: DataType, rows: usize, cols: usize) -> Vec<u8> {
-    let bytes = format.block().1;
-    let n = rows * cols / WEIGHTS_PER_BLOCK;
-    let numbers = values(3, 2 * n, 0.01);
-    let mut state = 0x1234_5678_u32;
-    let mut out = Vec::with_capacity(n * bytes);
-    for b in 0..n {
-        let block = out.len();
-        out.extend((0..bytes).map(|_| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 24) as u8
-        }));
-        out[block..][..2].copy_from_slice(&half::f16::from_f32(numbers[2 * b]).to_le_bytes());
-        if format.has_minimum() {
-            out[block + 2..][..2].copy_from_slice(&half::f16::from_f32(numbers[2 * b + 1]).to_le_bytes());
-        }
-    }
-    out
-}
 
 fn product(cpu: &Cpu, panels: Panels<'_>, x: &[f32]) -> Vec<f32> {
     let mut activations = Activations::default();
