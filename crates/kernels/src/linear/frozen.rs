@@ -128,6 +128,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "millions of weights")]
     fn products_are_those_of_the_decoded_weights() {
         for (rows, cols) in SHAPES {
             // The scalar code takes seconds for the widest.
