@@ -1,8 +1,8 @@
 //! Rows of a matrix decoded to f32, whatever they are stored as.
 //!
-//! What is written are the very bits of [`Format::decode`], which is the specification. Here its loops are compiled for
-//! each tier with the format known, so that the compiler makes vectors of them; a panel's row is brought back into the
-//! file's order block by block on the way.
+//! What is written are the very bits of [`Format::decode`], which is the specification. Here its loops are
+//! compiled for each tier with the format known, so that the compiler makes vectors of them; a panel's row is
+//! brought back into the file's order block by block on the way.
 
 use std::ops::Range;
 
@@ -158,7 +158,8 @@ fn panels(panels: Panels<'_>, format: Format, rows: Range<usize>, out: &mut [f32
     let (cols, first) = (panels.cols(), rows.start);
     for panel in first / PANEL..rows.end.div_ceil(PANEL) {
         let of_panel = rows.start.max(panel * PANEL)..rows.end.min((panel + 1) * PANEL);
-        // Some blocks for all rows, so that a row finds in the L1 cache what it shares lines of with the others.
+        // Some blocks for all rows, so that a row finds in the L1 cache what it shares lines of with the
+        // others.
         let stored = panels.panel(panel).chunks(AT_ONCE * PANEL * format.block().1);
         for (stored, start) in stored.zip((0..cols).step_by(AT_ONCE * BLOCK)) {
             for row in of_panel.clone() {
@@ -172,7 +173,8 @@ fn panels(panels: Panels<'_>, format: Format, rows: Range<usize>, out: &mut [f32
     }
 }
 
-/// The block of row `r` in a panel block: four integers are one u32 there, and so are their fifth bits once shifted.
+/// The block of row `r` in a panel block: four integers are one u32 there, and so are their fifth bits once
+/// shifted.
 #[inline(always)]
 fn panel_block(format: Format, block: &[u8], r: usize, out: &mut [f32; BLOCK]) {
     const NIBBLES: u32 = 0x0f0f_0f0f;
