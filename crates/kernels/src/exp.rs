@@ -51,8 +51,8 @@ const SMALL: f32 = 0.625;
 
 /// `tanh x`, within 2.5 units in the last place where that is a normal float.
 ///
-/// With `e = exp(−2|x|)`, `(1 − e)/(1 + e)` and the sign of x; where |x| is small and that cancels, `x + x³·p(x²)` with the
-/// polynomial of the Cephes library.
+/// With `e = exp(−2|x|)`, `(1 − e)/(1 + e)` and the sign of x; where |x| is small and that cancels,
+/// `x + x³·p(x²)` with the polynomial of the Cephes library.
 #[inline(always)]
 pub(crate) fn tanh<S: Simd>(s: S, x: S::V) -> S::V {
     let (zero, one, down) = (s.zero(), s.splat(1.0), s.neg_abs(x));

@@ -1,8 +1,8 @@
 //! Elementwise operators: `y = f(x)` and `y = f(a, b)`, as two families.
 //!
-//! An operator is its formula and its derivative, each for one element and for a vector of them: an [`Operator`]. Blocks,
-//! threads, tiers, what is set and what is added, and the tests are here, once. To add one is to implement the trait, to
-//! name it in its family and to state its formula in f64 for the tests.
+//! An operator is its formula and its derivative, each for one element and for a vector of them: an
+//! [`Operator`]. Blocks, threads, tiers, what is set and what is added, and the tests are here, once. To add
+//! one is to implement the trait, to name it in its family and to state its formula in f64 for the tests.
 
 mod binary;
 mod unary;

@@ -35,7 +35,8 @@ impl Any {
         unary.chain(Binary::ALL.iter().map(|&f| Self::Binary(f)))
     }
 
-    /// What tiers may differ by: nothing, unless there is an exponential, or a product and a sum that some round once.
+    /// What tiers may differ by: nothing, unless there is an exponential, or a product and a sum that some
+    /// round once.
     fn tolerance(self) -> f32 {
         match self {
             Self::Unary(Unary::ReluSquared) | Self::Binary(Binary::Add | Binary::Mul) => 0.0,

@@ -217,9 +217,9 @@ fn multiply<T: Tile>(
                         rows: height.min(rows.end - row),
                         cols: T::WIDTH.min(n - first),
                     };
-                    // SAFETY: `Cpu::new` has checked the tier. The tile's rows of A are packed, as rows or as a panel,
-                    // the panel of B has `steps` rows of WIDTH elements, and `out` lies within this task's rows of C: rows
-                    // are `c_row` ≥ n apart, and C reaches to the end of its last one.
+                    // SAFETY: `Cpu::new` has checked the tier. The tile's rows of A are packed, as rows or as
+                    // a panel, the panel of B has `steps` rows of WIDTH elements, and `out` lies within this
+                    // task's rows of C: rows are `c_row` ≥ n apart, and C reaches to the end of its last one.
                     unsafe { T::tile(steps, a, panel.as_ptr(), out, store) };
                 }
             }

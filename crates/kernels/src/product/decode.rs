@@ -17,6 +17,9 @@ use crate::{Cpu, DataType, Parts};
 /// Weights of a task: some µs.
 const DECODE_TASK: usize = 1 << 14;
 
+/// Panel blocks that are decoded for all their rows before the next: 4 KB.
+const AT_ONCE: usize = 8;
+
 /// The most bytes of a quantized block.
 const MOST_BYTES: usize = {
     let (mut most, mut i) = (0, 0);
@@ -149,41 +152,56 @@ fn rows<const FORMAT: usize>(w: Weights<'_>, rows: Range<usize>, out: &mut [f32]
     }
 }
 
-/// Rows of panels. Four integers of a row are one u32 there, and
-/// so are their fifth bits once they are shifted.
+/// Rows of panels.
 #[inline(always)]
 fn panels<const FORMAT: usize>(panels: Panels<'_>, rows: Range<usize>, out: &mut [f32]) {
-    const NIBBLES: u32 = 0x0f0f_0f0f;
-    const BITS: u32 = 0x0101_0101;
     let format = const { DataType::ALL[FORMAT] };
-    let (fifth, integers) = format.parts();
-    for (row, out) in rows.zip(out.chunks_exact_mut(panels.cols())) {
-        let r = row % PANEL;
-        let blocks = panels.panel(row / PANEL).chunks_exact(PANEL * format.block().1);
-        for (block, out) in blocks.zip(out.as_chunks_mut::<WEIGHTS_PER_BLOCK>().0) {
-            let stored = block[PANEL * integers.start..].as_chunks::<4>().0;
-            let word = |j: usize| u32::from_le_bytes(stored[j * PANEL + r]);
-            let mut words = [0_u32; WEIGHTS_PER_BLOCK / 4];
-            if format.has_bytes() {
-                words.iter_mut().enumerate().for_each(|(j, out)| *out = word(j));
-            } else {
-                let (low, high) = words.split_at_mut(WEIGHTS_PER_BLOCK / 8);
-                low.iter_mut().enumerate().for_each(|(j, out)| *out = word(j) & NIBBLES);
-                high.iter_mut().enumerate().for_each(|(j, out)| *out = word(j) >> 4 & NIBBLES);
+    let (cols, first) = (panels.cols(), rows.start);
+    for panel in first / PANEL..rows.end.div_ceil(PANEL) {
+        let of_panel = rows.start.max(panel * PANEL)..rows.end.min((panel + 1) * PANEL);
+        // Some blocks for all rows, so that a row finds in the L1 cache what it shares lines of with the
+        // others.
+        let stored = panels.panel(panel).chunks(AT_ONCE * PANEL * format.block().1);
+        for (stored, start) in stored.zip((0..cols).step_by(AT_ONCE * WEIGHTS_PER_BLOCK)) {
+            for row in of_panel.clone() {
+                let out =
+                    &mut out[(row - first) * cols..][start..cols.min(start + AT_ONCE * WEIGHTS_PER_BLOCK)];
+                let blocks = stored.chunks_exact(PANEL * format.block().1);
+                for (block, out) in blocks.zip(out.as_chunks_mut::<WEIGHTS_PER_BLOCK>().0) {
+                    panel_block(format, block, row % PANEL, out);
+                }
             }
-            if let Some(&bits) = block[PANEL * fifth.start..PANEL * fifth.end].as_chunks::<4>().0.get(r) {
-                let bits = u32::from_le_bytes(bits);
-                words.iter_mut().enumerate().for_each(|(j, out)| *out |= (bits >> j & BITS) << 4);
-            }
-            let q = words.map(u32::to_le_bytes);
-            let mut integers = [0_i32; WEIGHTS_PER_BLOCK];
-            for (out, &q) in integers.iter_mut().zip(q.as_flattened()) {
-                *out = i32::from(q.cast_signed());
-            }
-            let minimum = if format.has_minimum() { half(block, PANEL + r) } else { 0.0 };
-            scaled(format, half(block, r), minimum, integers, out);
         }
     }
+}
+
+/// The block of row `r` in a panel block: four integers are one u32 there, and so are their fifth bits once
+/// shifted.
+#[inline(always)]
+fn panel_block(format: DataType, block: &[u8], r: usize, out: &mut [f32; WEIGHTS_PER_BLOCK]) {
+    const NIBBLES: u32 = 0x0f0f_0f0f;
+    const BITS: u32 = 0x0101_0101;
+    let (fifth, integers) = format.parts();
+    let stored = block[PANEL * integers.start..].as_chunks::<4>().0;
+    let word = |j: usize| u32::from_le_bytes(stored[j * PANEL + r]);
+    let mut words = [0_u32; WEIGHTS_PER_BLOCK / 4];
+    if format.has_bytes() {
+        words.iter_mut().enumerate().for_each(|(j, out)| *out = word(j));
+    } else {
+        let (low, high) = words.split_at_mut(WEIGHTS_PER_BLOCK / 8);
+        low.iter_mut().enumerate().for_each(|(j, out)| *out = word(j) & NIBBLES);
+        high.iter_mut().enumerate().for_each(|(j, out)| *out = word(j) >> 4 & NIBBLES);
+    }
+    if let Some(&bits) = block[PANEL * fifth.start..PANEL * fifth.end].as_chunks::<4>().0.get(r) {
+        let bits = u32::from_le_bytes(bits);
+        words.iter_mut().enumerate().for_each(|(j, out)| *out |= (bits >> j & BITS) << 4);
+    }
+    let mut integers = [0_i32; WEIGHTS_PER_BLOCK];
+    for (out, &q) in integers.iter_mut().zip(words.map(u32::to_le_bytes).as_flattened()) {
+        *out = i32::from(q.cast_signed());
+    }
+    let minimum = if format.has_minimum() { half(block, PANEL + r) } else { 0.0 };
+    scaled(format, half(block, r), minimum, integers, out);
 }
 
 /// The half-precision number at place `i` of a block.
