@@ -1,7 +1,7 @@
 //! How weights are stored, and what a stored row means.
 //!
-//! The quantized formats are ggml's. A row is cut into blocks of 32 weights w, each with small integers q, a scale d
-//! and in some formats a minimum m, both in half precision:
+//! The quantized formats are ggml's. A row is cut into blocks of 32 weights w, each with small integers q, a
+//! scale d and in some formats a minimum m, both in half precision:
 //!
 //! | format | bytes | a block | w |
 //! |---|---|---|---|
@@ -11,8 +11,8 @@
 //! | Q5_1 | 24 | d, m, fifth bits, nibbles | d·q + m |
 //! | Q8_0 | 34 | d, 32 signed bytes | d·q |
 //!
-//! Byte i of the nibbles holds weight i in its low half and weight 16 + i in its high half; the fifth bits are one u32,
-//! bit i for weight i.
+//! Byte i of the nibbles holds weight i in its low half and weight 16 + i in its high half; the fifth bits
+//! are one u32, bit i for weight i.
 
 use std::fmt;
 use std::ops::Range;
@@ -117,8 +117,8 @@ impl DataType {
         !matches!(self.description().integers, Integers::Floats)
     }
 
-    /// Bytes that a row of `cols` weights takes; `None` if that is no whole number of blocks, or more than memory can
-    /// hold.
+    /// Bytes that a row of `cols` weights takes; `None` if that is no whole number of blocks, or more than
+    /// memory can hold.
     pub fn row_bytes(self, cols: usize) -> Option<usize> {
         let (weights, bytes) = self.block();
         if !cols.is_multiple_of(weights) {
@@ -152,7 +152,8 @@ impl DataType {
         }
     }
 
-    /// What is subtracted from the stored integers: half their range where they are unsigned and there is no minimum.
+    /// What is subtracted from the stored integers: half their range where they are unsigned and there is no
+    /// minimum.
     pub(crate) const fn zero_point(self) -> i32 {
         if self.has_minimum() || self.has_bytes() { 0 } else { (self.highest() as i32 + 1) / 2 }
     }
@@ -211,8 +212,8 @@ impl DataType {
     }
 }
 
-/// Calls `$call` with `$FORMAT`, the place in [`DataType::ALL`] of `$format`, which is quantized, as a constant: so each
-/// format has a loop of its own, compiled for it.
+/// Calls `$call` with `$FORMAT`, the place in [`DataType::ALL`] of `$format`, which is quantized, as a
+/// constant: so each format has a loop of its own, compiled for it.
 macro_rules! with_quantized {
     ($format:expr, $FORMAT:ident => $call:expr) => {
         with_quantized!(@ $format, $FORMAT, $call, Q4_0 Q4_1 Q5_0 Q5_1 Q8_0)

@@ -1,10 +1,11 @@
 //! Dropout: `y = x ⊙ m / (1 − p)`, where each element of m is 0 with probability p and 1 otherwise.
 //!
-//! (Srivastava et al., <https://jmlr.org/papers/v15/srivastava14a.html>, with the division in training, so that inference
-//! has nothing to do.) The mask is never stored: m_i is a function of a seed and of i alone, by the counter-based
-//! generator Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011,
-//! <https://doi.org/10.1145/2063384.2063405>). Its key is the seed, its counter ⌊i/4⌋, and word i mod 4 of the result is
-//! compared with p·2³². So the backward, a forward that is replayed, and every tier and number of threads have the same mask.
+//! (Srivastava et al., <https://jmlr.org/papers/v15/srivastava14a.html>, with the division in training, so
+//! that inference has nothing to do.) The mask is never stored: m_i is a function of a seed and of i alone,
+//! by the counter-based generator Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2,
+//! 3", SC 2011, <https://doi.org/10.1145/2063384.2063405>). Its key is the seed, its counter ⌊i/4⌋, and word
+//! i mod 4 of the result is compared with p·2³². So the backward, a forward that is replayed, and every tier
+//! and number of threads have the same mask.
 
 use std::array::from_fn;
 
@@ -109,8 +110,8 @@ fn philox<const N: usize>(seed: u64, first: u64) -> [[u32; N]; WORDS] {
 
 /// The ten rounds: two multiplications, whose halves change places, and the key, which moves on.
 ///
-/// A word has a lane of 64 bits, whose upper half holds anything: vectors multiply the lower halves of such lanes, and
-/// nothing need be moved between rounds.
+/// A word has a lane of 64 bits, whose upper half holds anything: vectors multiply the lower halves of such
+/// lanes, and nothing need be moved between rounds.
 #[inline(always)]
 fn rounds<const N: usize>(counters: [[u32; N]; WORDS], mut key: [u32; 2]) -> [[u32; N]; WORDS] {
     const MULTIPLIERS: [u64; 2] = [0xd251_1f53, 0xcd9e_8d57];
@@ -221,9 +222,10 @@ mod tests {
         }
     }
 
-    /// The number kept of n independent elements has mean n(1 − p) and variance np(1 − p). Over 2,048 groups of n = 128
-    /// the mean is normal to a good approximation, and the variance's own standard deviation is the variance times
-    /// √(2/2048), and a little more for its fourth moment. Seeds are fixed, so five standard deviations are a bound.
+    /// The number kept of n independent elements has mean n(1 − p) and variance np(1 − p). Over 2,048 groups
+    /// of n = 128 the mean is normal to a good approximation, and the variance's own standard deviation is
+    /// the variance times √(2/2048), and a little more for its fourth moment. Seeds are fixed, so five
+    /// standard deviations are a bound.
     #[test]
     fn mean_and_variance_are_those_of_independent_elements() {
         const GROUPS: usize = 2048;
@@ -231,7 +233,8 @@ mod tests {
         let cpu = Cpu::new(Isa::detect(), 1);
         for (seed, p) in [(1, 0.1), (2, 0.5), (3, 0.9), (u64::MAX, 0.25)] {
             let mask = mask(&cpu, seed, p, GROUPS * N);
-            // Consecutive elements, and elements that stand far apart: the words of a block and of different ones.
+            // Consecutive elements, and elements that stand far apart: the words of a block and of different
+            // ones.
             let consecutive: Vec<_> =
                 mask.chunks_exact(N).map(|group| group.iter().filter(|&&m| m != 0.0).count()).collect();
             let apart: Vec<_> =

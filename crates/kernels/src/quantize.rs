@@ -8,13 +8,15 @@
 //! | Q4_1, Q5_1 | (max x − min x) / 15, / 31 | min x | ⌊(x − m)/d + ½⌋ |
 //! | Q8_0 | max \|x\| / 127 | 0 | x/d to the nearest, halves away from zero |
 //!
-//! where x\* is the weight of the largest magnitude, with its sign, the first of them if there are several. It gets the
-//! lowest integer, which is one further from zero than the highest; what would be higher becomes the highest.
+//! where x\* is the weight of the largest magnitude, with its sign, the first of them if there are several.
+//! It gets the lowest integer, which is one further from zero than the highest; what would be higher becomes
+//! the highest.
 //!
-//! Files are compared by their bytes, so every rounding is part of the format. d and m are f32 until the integers are
-//! made and are rounded to half precision only when they are stored. Division by d is multiplication by 1/d, which is
-//! rounded, and that product and the sum after it are rounded once together, as ggml's compilers make of them wherever
-//! there is a fused multiply-add. All tiers give the same bytes: they are one code, compiled for each.
+//! Files are compared by their bytes, so every rounding is part of the format. d and m are f32 until the
+//! integers are made and are rounded to half precision only when they are stored. Division by d is
+//! multiplication by 1/d, which is rounded, and that product and the sum after it are rounded once together,
+//! as ggml's compilers make of them wherever there is a fused multiply-add. All tiers give the same bytes:
+//! they are one code, compiled for each.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -25,10 +27,10 @@ use crate::data_type::{WEIGHTS_PER_BLOCK, with_quantized};
 use crate::simd::{Operation, Simd, dispatch};
 use crate::{Cpu, DataType, Parts};
 
-/// Weights that an index of the team's loop takes: some tens of µs.
+/// Weights of a task: some tens of µs.
 const QUANTIZE_TASK: usize = 1 << 14;
 
-/// A block that cannot be made: one of its weights is infinite or no number, or its scale or minimum is beyond half
+/// A block that cannot be made: one of its weights is infinite or NaN, or its scale or minimum is beyond half
 /// precision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unquantizable {
@@ -38,13 +40,14 @@ pub struct Unquantizable {
 
 /// Writes `weights`, stored as `from`, which is F32 or F16, to `out` as blocks of `to`.
 ///
-/// Rows are whole blocks, so one row or many are the same to it.
+/// Rows are whole blocks, so any number of rows may be passed at once.
 ///
 /// # Errors
-/// The first block that cannot be made. What is in `out` is then of no use.
+/// The first block that cannot be made. The contents of `out` are then undefined.
 ///
 /// # Panics
-/// If `from` is quantized, `to` is not, or `weights` and `out` are not the bytes of the same number of whole blocks.
+/// If `from` is quantized, `to` is not, or `weights` and `out` are not the bytes of the same number of whole
+/// blocks.
 pub fn quantize(
     cpu: &Cpu,
     from: DataType,
@@ -148,7 +151,8 @@ fn encode(format: DataType, x: &[f32; WEIGHTS_PER_BLOCK], out: &mut [u8]) -> boo
     let mut inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
     let mut offset = zero + 0.5;
     if inverse.is_infinite() {
-        // Weights below 1e-37: as half precision the scale is zero, and ggml's integers, infinity cast, are too.
+        // Weights below 1e-37: as half precision the scale is zero, and ggml's integers, infinity cast, are
+        // too.
         (inverse, offset) = (0.0, 0.0);
     }
 
@@ -312,7 +316,8 @@ mod tests {
                 assert!(out.iter().all(|&x| x == 0.0), "{tiny} as {format:?}");
             }
         }
-        // ggml's zero block: a negative zero for a scale where it divides by −8, and integers at the zero point.
+        // ggml's zero block: a negative zero for a scale where it divides by −8, and integers at the zero
+        // point.
         assert_eq!(scalar(DataType::Q4_0, &[0.0; WEIGHTS_PER_BLOCK])[..4], [0, 0x80, 0x88, 0x88]);
         assert_eq!(scalar(DataType::Q8_0, &[0.0; WEIGHTS_PER_BLOCK]), [0; 34]);
         // Where 1/d is infinite the integers are zero, not the zero point.
@@ -386,8 +391,9 @@ mod tests {
     }
 
     proptest! {
-        /// No weight is further from what is stored than half a step, but for the one integer that is missing on the
-        /// side opposite to the largest weight, and for the rounding of scale and minimum to half precision.
+        /// No weight is further from what is stored than half a step, but for the one integer that is missing
+        /// on the side opposite to the largest weight, and for the rounding of scale and minimum to half
+        /// precision.
         #[test]
         fn what_is_decoded_is_within_half_a_step(
             x in prop::collection::vec(-1.0_f32..1.0, WEIGHTS_PER_BLOCK),
@@ -403,13 +409,15 @@ mod tests {
                 format.decode(&bytes, &mut decoded);
                 for (x, decoded) in x.iter().zip(decoded) {
                     let limit = reach * step * 1.001 + largest / 512.0;
-                    prop_assert!((x - decoded).abs() <= limit, "{x} became {decoded} in {format:?}, step {step}");
+                    prop_assert!((x - decoded).abs() <= limit, "{x} became {decoded}: {format:?}, {step}");
                 }
             }
         }
 
         #[test]
-        fn any_bits_give_a_block_or_are_refused(bits in prop::collection::vec(any::<u32>(), WEIGHTS_PER_BLOCK)) {
+        fn any_bits_give_a_block_or_are_refused(
+            bits in prop::collection::vec(any::<u32>(), WEIGHTS_PER_BLOCK),
+        ) {
             let bytes: Vec<_> = bits.iter().flat_map(|bits| bits.to_le_bytes()).collect();
             for format in DataType::QUANTIZED {
                 if let Ok(out) = quantized(&Cpu::new(Isa::detect(), 1), DataType::F32, &bytes, format) {

@@ -55,9 +55,9 @@ pub fn shift(
 
 /// The gradient of [`shift`]: `dx_t = dy_{t+1}` (set or added) within each segment, 0 for its last row.
 ///
-/// The gradient of the vector that a segment's first row got, that row's `dy`, is added to `dstates[i][at..at + width]`;
-/// with no `dstates` at all, gradients end at the segment's start. What the forward left in the states is taken to be
-/// used by nothing else. Rows in no segment are left alone.
+/// The gradient of the vector that a segment's first row got, that row's `dy`, is added to
+/// `dstates[i][at..at + width]`; with no `dstates` at all, gradients end at the segment's start. What the forward left in the
+/// states is taken to be used by nothing else. Rows in no segment are left alone.
 ///
 /// # Panics
 /// If the lengths disagree, or the segments are not in ascending order.

@@ -4,8 +4,8 @@ use half::f16;
 
 use crate::{Cpu, DataType, Isa, Store, WEIGHTS_PER_BLOCK};
 
-/// `len` numbers spread evenly over (−scale, scale), in an order that looks random: the fractional parts of multiples
-/// of an irrational number.
+/// `len` numbers spread evenly over (−scale, scale), in an order that looks random: the fractional parts of
+/// multiples of an irrational number.
 pub(crate) fn values(seed: usize, len: usize, scale: f32) -> Vec<f32> {
     (0..len)
         .map(|i| {
@@ -53,11 +53,12 @@ pub(crate) fn shapes() -> Vec<(usize, usize)> {
     shapes
 }
 
-/// Runs `kernel` with every tier that this machine has, on 1, 2 and 3 threads, and returns what scalar code gives.
+/// Runs `kernel` with every tier that this machine has, on 1, 2 and 3 threads, and returns what scalar code
+/// gives.
 ///
 /// # Panics
-/// If a bit depends on the number of threads, or if a tier differs from scalar by more than `tolerance` times the
-/// element's magnitude plus the array's root mean square.
+/// If a bit depends on the number of threads, or if a tier differs from scalar by more than `tolerance` times
+/// the element's magnitude plus the array's root mean square.
 pub(crate) fn every_tier(
     what: &str,
     tolerance: f32,

@@ -63,9 +63,9 @@ impl Wkv4Inputs<'_> {
 
 /// `y (rows, width)`: the attention above, of each segment of rows.
 ///
-/// `states[i][at..at + 3·width]` holds aa, bb and pp of segment `i`, one after the other, and is moved forward. With no
-/// states at all every segment starts from the initial state (0, 0, −1e30) and nothing is left. Rows in no segment are
-/// left alone.
+/// `states[i][at..at + 3·width]` holds aa, bb and pp of segment `i`, one after the other, and is moved
+/// forward. With no states at all every segment starts from the initial state (0, 0, −1e30) and nothing is
+/// left. Rows in no segment are left alone.
 ///
 /// # Panics
 /// If the lengths disagree, or the segments are not in ascending order.

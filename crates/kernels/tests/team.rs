@@ -1,4 +1,5 @@
-//! What the threads of a team write, seen by the caller: in a form in which ThreadSanitizer would notice a missing order.
+//! What the threads of a team write, seen by the caller: in a form in which ThreadSanitizer would notice a
+//! missing order.
 
 use std::ops::Range;
 
@@ -41,7 +42,8 @@ fn what_a_loop_wrote_is_there_when_it_returns() {
                 std::thread::sleep(std::time::Duration::from_millis(5));
             }
             double(&cpu, &mut values);
-            // Read and written by this thread alone: what the workers wrote has to be seen, and they have to see this.
+            // Read and written by this thread alone: what the workers wrote has to be seen, and they have to
+            // see this.
             values.reverse();
             values.reverse();
         }

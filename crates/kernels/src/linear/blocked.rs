@@ -5,8 +5,8 @@
 //!     pack B, and A if the index runs across its rows: panels of WIDTH columns,
 //!     one element of each after the other                                             (shared by all threads)
 //!     for each group of tile rows                                                     (one task of the team's loop)
-//!         pack the group's rows of A, if the index runs along them                    (stays in the first cache)
-//!         for each panel of B                                                         (stays in the second cache)
+//!         pack the group's rows of A, if the index runs along them                    (stays in the L1 cache)
+//!         for each panel of B                                                         (stays in the L2 cache)
 //!             for each tile of at most HEIGHT × WIDTH elements of C
 //!                 rank-1 updates in registers, then one store
 //! ```
@@ -22,15 +22,15 @@ use super::pack::{Element, Panels};
 use super::{View, ViewMut};
 use crate::{Cpu, Parts, Store};
 
-/// Elements of a block of the shared index: a panel of it (DEPTH × WIDTH elements) fits the second cache with room, and
-/// HEIGHT rows of A of that length the first.
+/// Elements of a block of the shared index: a panel of it (DEPTH × WIDTH elements) fits the L2 cache with room, and
+/// HEIGHT rows of A of that length the L1 cache.
 const DEPTH: usize = 384;
 
 /// Multiply-adds that make a task worth handing out: some 20 µs in f32, at the 100 GFLOP/s a core that
 /// tiles reach on a Zen 4.
-const TASK: usize = 1 << 20;
+const LINEAR_TASK: usize = 1 << 20;
 
-/// Elements of the shared index that a task packs: of 512 columns, a block of them stays in the first cache.
+/// Elements of the shared index that a task packs: of 512 columns, a block of them stays in the L1 cache.
 const STEPS: usize = 8;
 
 /// Elements on one cache line.
@@ -159,7 +159,7 @@ fn pack_panels<T: Tile>(
     let (panels_a, panels_b) = (sizes.panels_a(), sizes.panels_b::<T>());
     let (to_a, to_b) = (Parts::new(to_a), Parts::new(to_b));
     if b.col == 1 {
-        // By steps, not by panels: what is read lies together, and a block of it stays in the first cache.
+        // By steps, not by panels: what is read lies together, and a block of it stays in the L1 cache.
         cpu.run_blocks(sizes.steps, STEPS, |steps| {
             // SAFETY: each block of steps takes its own part of every panel.
             unsafe {
@@ -187,7 +187,7 @@ fn multiply<T: Tile>(
     store: Store,
 ) {
     let Sizes { m, n, depth, steps, height } = sizes;
-    let tiles_per_task = (TASK / (height * n * depth)).clamp(1, m.div_ceil(height).div_ceil(8));
+    let tiles_per_task = (LINEAR_TASK / (height * n * depth)).clamp(1, m.div_ceil(height).div_ceil(8));
     let task_rows = tiles_per_task * height;
     let (c_len, c_row) = (c.data.len(), c.row);
     assert!(panels_b.len() == sizes.panels_b::<T>().len() && n <= c_row && (m - 1) * c_row + n <= c_len);
@@ -217,9 +217,9 @@ fn multiply<T: Tile>(
                         rows: height.min(rows.end - row),
                         cols: T::WIDTH.min(n - first),
                     };
-                    // SAFETY: `Cpu::new` has checked the tier. The tile's rows of A are packed, as rows or as a panel,
-                    // the panel of B has `steps` rows of WIDTH elements, and `out` lies within this task's rows of C: rows
-                    // are `c_row` ≥ n apart, and C reaches to the end of its last one.
+                    // SAFETY: `Cpu::new` has checked the tier. The tile's rows of A are packed, as rows or as
+                    // a panel, the panel of B has `steps` rows of WIDTH elements, and `out` lies within this
+                    // task's rows of C: rows are `c_row` ≥ n apart, and C reaches to the end of its last one.
                     unsafe { T::tile(steps, a, panel.as_ptr(), out, store) };
                 }
             }
@@ -228,7 +228,7 @@ fn multiply<T: Tile>(
 }
 
 /// Memory that a thread keeps between products, because pages fresh from the system cost more than the packing.
-pub(super) type Scratch = LocalKey<RefCell<Vec<Line>>>;
+pub(super) type ThreadBuffer = LocalKey<RefCell<Vec<Line>>>;
 
 /// Elements on a cache line of their own; zeros are a valid element of any kind.
 #[derive(Clone, Copy)]
@@ -244,7 +244,11 @@ thread_local! {
 }
 
 /// Calls `body` with `len` elements of `scratch`, whatever they held before.
-pub(super) fn with_scratch<E: Element>(scratch: &'static Scratch, len: usize, body: impl FnOnce(&mut [E])) {
+pub(super) fn with_scratch<E: Element>(
+    scratch: &'static ThreadBuffer,
+    len: usize,
+    body: impl FnOnce(&mut [E]),
+) {
     scratch.with_borrow_mut(|lines| {
         if lines.len() * LINE < len {
             lines.resize(len.div_ceil(LINE), Line([0; LINE]));

@@ -1,10 +1,10 @@
 //! Products through frozen weights: a matrix that is not trained and stays in the format of its file.
 //!
-//! The weights are decoded to f32 some rows at a time, and the blocked product takes them from there. So the result is
-//! exactly the function of the decoded weights, in f32 or bf16 as the [`Cpu`] says, and `dx` is exactly its gradient;
-//! [`products`](crate::products), which is for inference, rounds the activations that meet FP16 and quantized weights.
-//! With at least some hundred tokens the decoding is small beside the product, and the memory is that of a few megabytes
-//! whatever the size of the matrix.
+//! The weights are decoded to f32 some rows at a time, and the blocked product takes them from there. So the
+//! result is exactly the function of the decoded weights, in f32 or bf16 as the [`Cpu`] says, and `dx` is
+//! exactly its gradient; [`products`](crate::products), which is for inference, rounds the activations that
+//! meet FP16 and quantized weights. With at least some hundred tokens the decoding is small beside the
+//! product, and the memory is that of a few megabytes whatever the size of the matrix.
 
 use std::ops::Range;
 
@@ -13,17 +13,18 @@ use super::{View, ViewMut, product};
 use crate::product::Matrix;
 use crate::{Cpu, Store};
 
-/// The most rows that are decoded at once: one block of the shared index in `dx`, and columns enough in `y` that packing
-/// the activations anew for each block costs little.
+/// The most rows that are decoded at once: one block of the shared index in `dx`, and columns enough in `y`
+/// that packing the activations anew for each block costs little.
 const ROWS: usize = 384;
 
 /// Weights that are decoded at once, unless a panel of rows is more: 4 MB.
 const WEIGHTS: usize = 1 << 20;
 
-/// Rows decoded at once are a multiple of this: whole panels of either kind, of files and of the blocked product.
+/// Rows decoded at once are a multiple of this: whole panels of either kind, of files and of the blocked
+/// product.
 const PANEL: usize = 32;
 
-/// `y = x wᵀ`, with `x` (T, `w.cols()`) and `y` (T, `w.rows()`).
+/// `y = x wᵀ`, with `x` (T, `w.cols()`) and `y` (T, `w.rows()`). [`Matrix::Rows`] may be of any format here.
 ///
 /// # Panics
 /// If the lengths do not fit.
@@ -63,8 +64,8 @@ fn dims(x: &[f32], w: Matrix<'_>, y: &[f32]) -> (usize, usize, usize) {
     (t, n, k)
 }
 
-/// Calls `body(rows, weights)` with the weights of some rows after the other. Which rows are together depends on the
-/// shape of `w` alone.
+/// Calls `body(rows, weights)` with the weights of some rows after the other. Which rows are together depends
+/// on the shape of `w` alone.
 fn for_each_block(cpu: &Cpu, w: Matrix<'_>, mut body: impl FnMut(Range<usize>, &[f32])) {
     let block = (WEIGHTS / w.cols() / PANEL * PANEL).clamp(PANEL, ROWS);
     for start in (0..w.rows()).step_by(block) {
@@ -91,8 +92,8 @@ mod tests {
     const SHAPES: [(usize, usize); 7] =
         [(1, 32), (17, 64), (383, 32), (384, 32), (385, 96), (801, 32), (65, WEIGHTS / 40 / 32 * 32)];
 
-    /// Calls `body` with the matrix as it lies in a file, at an odd address and an even one, and as panels if it is quantized;
-    /// and with its decoded weights.
+    /// Calls `body` with the matrix as it lies in a file, at an odd address and an even one, and as panels if
+    /// it is quantized; and with its decoded weights.
     fn every_matrix(rows: usize, cols: usize, body: impl Fn(&str, Matrix<'_>, &[f32])) {
         for format in DataType::ALL {
             let stored = stored_matrix(format, rows, cols);
@@ -128,6 +129,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "millions of weights")]
     fn products_are_those_of_the_decoded_weights() {
         for (rows, cols) in SHAPES {
             // The scalar code takes seconds for the widest.
@@ -157,8 +159,9 @@ mod tests {
         }
     }
 
-    /// Every sum is taken in the order of its terms however the rows are cut, so frozen weights and trained ones of the same
-    /// values give the same bits, in bf16 too. Scalar code adds a block's sum to what is there, which is another order.
+    /// Every sum is taken in the order of its terms however the rows are cut, so frozen weights and trained
+    /// ones of the same values give the same bits, in bf16 too. Scalar code adds a block's sum to what is
+    /// there, which is another order.
     #[test]
     fn bits_are_those_of_the_products_with_weights_in_memory_for_any_number_of_threads() {
         let (t, rows, cols) = (37, 801, 96);

@@ -12,8 +12,8 @@
 //! with different strides, computed in the way of BLIS (Van Zee and van de Geijn, "BLIS: A framework for rapidly
 //! instantiating BLAS functionality", ACM TOMS 2015), see [`blocked`].
 //!
-//! `linear_frozen` and `linear_frozen_dx` are the first two with weights that stay in the format of their file: see
-//! [`frozen`].
+//! `linear_frozen` and `linear_frozen_dx` are the first two with weights that stay in the format of their
+//! file: see [`frozen`].
 //!
 //! With [`Precision::Bf16`] the operands are rounded to bf16 on their way into the product; sums stay f32.
 //!
@@ -94,7 +94,8 @@ struct View<'a> {
     col: usize,
 }
 
-/// Where a product goes: element (i, j) is `data[i * row + j]`. Between rows there may be what is none of its business.
+/// Where a product goes: element (i, j) is `data[i * row + j]`. Between rows there may be what is none of its
+/// business.
 struct ViewMut<'a> {
     data: &'a mut [f32],
     row: usize,

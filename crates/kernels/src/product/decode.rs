@@ -1,8 +1,8 @@
 //! Rows of a matrix decoded to f32, whatever they are stored as.
 //!
-//! What is written are the very bits of [`DataType::decode`], which is the specification. Here its loops are compiled for
-//! each tier with the format known, so that the compiler makes vectors of them; a panel's row is brought back into the
-//! file's order block by block on the way.
+//! What is written are the very bits of [`DataType::decode`], which is the specification. Here its loops are
+//! compiled for each tier with the format known, so that the compiler makes vectors of them; a panel's row is
+//! brought back into the file's order block by block on the way.
 
 use std::ops::Range;
 
@@ -10,15 +10,26 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 
 use super::{Matrix, PANEL, Panels, Weights};
-use crate::data_type::WEIGHTS_PER_BLOCK;
+use crate::data_type::{WEIGHTS_PER_BLOCK, with_quantized};
 use crate::simd::{Operation, Simd, dispatch};
 use crate::{Cpu, DataType, Parts};
 
-/// Weights that an index of the team's loop decodes: some µs.
-const TASK: usize = 1 << 14;
+/// Weights of a task: some µs.
+const DECODE_TASK: usize = 1 << 14;
+
+/// Panel blocks that are decoded for all their rows before the next: 4 KB.
+const AT_ONCE: usize = 8;
 
 /// The most bytes of a quantized block.
-const MOST_BYTES: usize = 34;
+const MOST_BYTES: usize = {
+    let (mut most, mut i) = (0, 0);
+    while i < DataType::QUANTIZED.len() {
+        let (_, bytes) = DataType::QUANTIZED[i].block();
+        most = if bytes > most { bytes } else { most };
+        i += 1;
+    }
+    most
+};
 
 impl Matrix<'_> {
     /// Writes `rows` as f32 to `out` (rows, cols).
@@ -33,7 +44,7 @@ impl Matrix<'_> {
             return;
         }
         // Whole panels to a task, so that none is read twice.
-        let block = (TASK / cols).next_multiple_of(PANEL).max(PANEL);
+        let block = (DECODE_TASK / cols).next_multiple_of(PANEL).max(PANEL);
         let first_block = rows.start / block;
         let out = Parts::new(out);
         cpu.run(rows.end.div_ceil(block) - first_block, |index| {
@@ -92,20 +103,11 @@ impl Operation for Decode<'_> {
             Matrix::Rows(w) => match w.format {
                 DataType::F32 => self.scalar(),
                 DataType::F16 => halves(w, self.rows, self.out),
-                DataType::Q4_0 => rows(w, DataType::Q4_0, self.rows, self.out),
-                DataType::Q4_1 => rows(w, DataType::Q4_1, self.rows, self.out),
-                DataType::Q5_0 => rows(w, DataType::Q5_0, self.rows, self.out),
-                DataType::Q5_1 => rows(w, DataType::Q5_1, self.rows, self.out),
-                DataType::Q8_0 => rows(w, DataType::Q8_0, self.rows, self.out),
+                quantized => with_quantized!(quantized, FORMAT => rows::<FORMAT>(w, self.rows, self.out)),
             },
-            Matrix::Panels(p) => match p.format() {
-                DataType::Q4_0 => panels(p, DataType::Q4_0, self.rows, self.out),
-                DataType::Q4_1 => panels(p, DataType::Q4_1, self.rows, self.out),
-                DataType::Q5_0 => panels(p, DataType::Q5_0, self.rows, self.out),
-                DataType::Q5_1 => panels(p, DataType::Q5_1, self.rows, self.out),
-                DataType::Q8_0 => panels(p, DataType::Q8_0, self.rows, self.out),
-                DataType::F32 | DataType::F16 => unreachable!("`Panels` are quantized"),
-            },
+            Matrix::Panels(p) => {
+                with_quantized!(p.format(), FORMAT => panels::<FORMAT>(p, self.rows, self.out));
+            }
         }
     }
 }
@@ -125,15 +127,16 @@ fn halves(w: Weights<'_>, rows: Range<usize>, out: &mut [f32]) {
     }
 }
 
-/// Rows of blocks. `format` is that of `w`, known when this is compiled.
+/// Rows of blocks.
 #[inline(always)]
-fn rows(w: Weights<'_>, format: DataType, rows: Range<usize>, out: &mut [f32]) {
+fn rows<const FORMAT: usize>(w: Weights<'_>, rows: Range<usize>, out: &mut [f32]) {
+    let format = const { DataType::ALL[FORMAT] };
     let bytes = &w.bytes[rows.start * w.row_bytes..rows.end * w.row_bytes];
     let (fifth, integers) = format.parts();
     for (block, out) in bytes.chunks_exact(format.block().1).zip(out.as_chunks_mut::<WEIGHTS_PER_BLOCK>().0) {
         let mut q = [0_i32; WEIGHTS_PER_BLOCK];
         let stored = &block[integers.clone()];
-        if format == DataType::Q8_0 {
+        if format.has_bytes() {
             q.iter_mut().zip(stored).for_each(|(q, &byte)| *q = i32::from(byte.cast_signed()));
         } else {
             let (low, high) = q.split_at_mut(WEIGHTS_PER_BLOCK / 2);
@@ -149,40 +152,56 @@ fn rows(w: Weights<'_>, format: DataType, rows: Range<usize>, out: &mut [f32]) {
     }
 }
 
-/// Rows of panels. `format` is that of `panels`, known when this is compiled. Four integers of a row are one u32 there, and
-/// so are their fifth bits once they are shifted.
+/// Rows of panels.
 #[inline(always)]
-fn panels(panels: Panels<'_>, format: DataType, rows: Range<usize>, out: &mut [f32]) {
+fn panels<const FORMAT: usize>(panels: Panels<'_>, rows: Range<usize>, out: &mut [f32]) {
+    let format = const { DataType::ALL[FORMAT] };
+    let (cols, first) = (panels.cols(), rows.start);
+    for panel in first / PANEL..rows.end.div_ceil(PANEL) {
+        let of_panel = rows.start.max(panel * PANEL)..rows.end.min((panel + 1) * PANEL);
+        // Some blocks for all rows, so that a row finds in the L1 cache what it shares lines of with the
+        // others.
+        let stored = panels.panel(panel).chunks(AT_ONCE * PANEL * format.block().1);
+        for (stored, start) in stored.zip((0..cols).step_by(AT_ONCE * WEIGHTS_PER_BLOCK)) {
+            for row in of_panel.clone() {
+                let out =
+                    &mut out[(row - first) * cols..][start..cols.min(start + AT_ONCE * WEIGHTS_PER_BLOCK)];
+                let blocks = stored.chunks_exact(PANEL * format.block().1);
+                for (block, out) in blocks.zip(out.as_chunks_mut::<WEIGHTS_PER_BLOCK>().0) {
+                    panel_block(format, block, row % PANEL, out);
+                }
+            }
+        }
+    }
+}
+
+/// The block of row `r` in a panel block: four integers are one u32 there, and so are their fifth bits once
+/// shifted.
+#[inline(always)]
+fn panel_block(format: DataType, block: &[u8], r: usize, out: &mut [f32; WEIGHTS_PER_BLOCK]) {
     const NIBBLES: u32 = 0x0f0f_0f0f;
     const BITS: u32 = 0x0101_0101;
     let (fifth, integers) = format.parts();
-    for (row, out) in rows.zip(out.chunks_exact_mut(panels.cols())) {
-        let r = row % PANEL;
-        let blocks = panels.panel(row / PANEL).chunks_exact(PANEL * format.block().1);
-        for (block, out) in blocks.zip(out.as_chunks_mut::<WEIGHTS_PER_BLOCK>().0) {
-            let stored = block[PANEL * integers.start..].as_chunks::<4>().0;
-            let word = |j: usize| u32::from_le_bytes(stored[j * PANEL + r]);
-            let mut words = [0_u32; WEIGHTS_PER_BLOCK / 4];
-            if format == DataType::Q8_0 {
-                words.iter_mut().enumerate().for_each(|(j, out)| *out = word(j));
-            } else {
-                let (low, high) = words.split_at_mut(WEIGHTS_PER_BLOCK / 8);
-                low.iter_mut().enumerate().for_each(|(j, out)| *out = word(j) & NIBBLES);
-                high.iter_mut().enumerate().for_each(|(j, out)| *out = word(j) >> 4 & NIBBLES);
-            }
-            if let Some(&bits) = block[PANEL * fifth.start..PANEL * fifth.end].as_chunks::<4>().0.get(r) {
-                let bits = u32::from_le_bytes(bits);
-                words.iter_mut().enumerate().for_each(|(j, out)| *out |= (bits >> j & BITS) << 4);
-            }
-            let q = words.map(u32::to_le_bytes);
-            let mut integers = [0_i32; WEIGHTS_PER_BLOCK];
-            for (out, &q) in integers.iter_mut().zip(q.as_flattened()) {
-                *out = i32::from(q.cast_signed());
-            }
-            let minimum = if format.has_minimum() { half(block, PANEL + r) } else { 0.0 };
-            scaled(format, half(block, r), minimum, integers, out);
-        }
+    let stored = block[PANEL * integers.start..].as_chunks::<4>().0;
+    let word = |j: usize| u32::from_le_bytes(stored[j * PANEL + r]);
+    let mut words = [0_u32; WEIGHTS_PER_BLOCK / 4];
+    if format.has_bytes() {
+        words.iter_mut().enumerate().for_each(|(j, out)| *out = word(j));
+    } else {
+        let (low, high) = words.split_at_mut(WEIGHTS_PER_BLOCK / 8);
+        low.iter_mut().enumerate().for_each(|(j, out)| *out = word(j) & NIBBLES);
+        high.iter_mut().enumerate().for_each(|(j, out)| *out = word(j) >> 4 & NIBBLES);
     }
+    if let Some(&bits) = block[PANEL * fifth.start..PANEL * fifth.end].as_chunks::<4>().0.get(r) {
+        let bits = u32::from_le_bytes(bits);
+        words.iter_mut().enumerate().for_each(|(j, out)| *out |= (bits >> j & BITS) << 4);
+    }
+    let mut integers = [0_i32; WEIGHTS_PER_BLOCK];
+    for (out, &q) in integers.iter_mut().zip(words.map(u32::to_le_bytes).as_flattened()) {
+        *out = i32::from(q.cast_signed());
+    }
+    let minimum = if format.has_minimum() { half(block, PANEL + r) } else { 0.0 };
+    scaled(format, half(block, r), minimum, integers, out);
 }
 
 /// The half-precision number at place `i` of a block.

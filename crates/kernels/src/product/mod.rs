@@ -1,7 +1,7 @@
 //! `product`: activations times the weights of a model file, for inference.
 //!
-//! `y = x wᵀ` with activations `x` (T, cols), weights `w` (rows, cols) in the format of their file and where it was
-//! mapped, at any alignment, and `y` (T, rows).
+//! `y = x wᵀ` with activations `x` (T, cols), weights `w` (rows, cols) in the format of their file and where
+//! it is mapped, at any alignment, and `y` (T, rows).
 
 mod decode;
 mod prefetch;

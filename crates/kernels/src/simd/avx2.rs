@@ -143,8 +143,8 @@ impl Simd for Avx2 {
         intrinsic!(_mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x))
     }
 
-    /// In two steps, because 2ⁿ need not be a normal float. Only the second can round: if x · 2ⁿ is subnormal, x times
-    /// half the power is not, for the n allowed.
+    /// In two steps, because 2ⁿ need not be a normal float. Only the second can round: if x · 2ⁿ is
+    /// subnormal, x times half the power is not, for the n allowed.
     #[inline(always)]
     fn scale(self, x: __m256, n: __m256) -> __m256 {
         intrinsic!({
@@ -184,7 +184,8 @@ impl Simd for Avx2 {
         intrinsic!(max_lane(x))
     }
 
-    /// The upper half of the lanes is added to the lower, then pairs, then ones; four vectors share additions.
+    /// The upper half of the lanes is added to the lower, then pairs, then ones; four vectors share
+    /// additions.
     #[inline(always)]
     fn sum_fours<const N: usize>(self, fours: [[Self::V; 4]; N]) -> [[f32; 4]; N] {
         let mut out = [[0.0; 4]; N];
@@ -192,9 +193,12 @@ impl Simd for Avx2 {
             let [a, b, c, d] = fours[j];
             // SAFETY: there is a token. Each letter stands for a lane of its vector.
             unsafe {
-                let ac = _mm256_add_ps(_mm256_blend_ps::<0xF0>(a, c), _mm256_permute2f128_ps::<0x21>(a, c)); // aaaacccc
-                let bd = _mm256_add_ps(_mm256_blend_ps::<0xF0>(b, d), _mm256_permute2f128_ps::<0x21>(b, d)); // bbbbdddd
-                let pairs = _mm256_add_ps(_mm256_blend_ps::<0xCC>(ac, bd), _mm256_shuffle_ps::<0x4E>(ac, bd)); // aabbccdd
+                // aaaacccc
+                let ac = _mm256_add_ps(_mm256_blend_ps::<0xF0>(a, c), _mm256_permute2f128_ps::<0x21>(a, c));
+                // bbbbdddd
+                let bd = _mm256_add_ps(_mm256_blend_ps::<0xF0>(b, d), _mm256_permute2f128_ps::<0x21>(b, d));
+                // aabbccdd
+                let pairs = _mm256_add_ps(_mm256_blend_ps::<0xCC>(ac, bd), _mm256_shuffle_ps::<0x4E>(ac, bd));
                 let ones = _mm256_add_ps(pairs, _mm256_permute_ps::<0xB1>(pairs));
                 let (ab, cd) = (_mm256_castps256_ps128(ones), _mm256_extractf128_ps::<1>(ones));
                 out[j] = transmute::<__m128, [f32; 4]>(_mm_shuffle_ps::<0x88>(ab, cd));

@@ -30,8 +30,8 @@ fn first(n: usize) -> __mmask16 {
     (1_u16 << n) - 1
 }
 
-/// One stage of a sum of lanes for two vectors at once: of every two groups of lanes that are added, `a`'s sum goes
-/// where the first is and `b`'s where the second is. The mask has the lanes of all second groups.
+/// One stage of a sum of lanes for two vectors at once: of every two groups of lanes that are added, `a`'s
+/// sum goes where the first is and `b`'s where the second is. The mask has the lanes of all second groups.
 macro_rules! stage {
     ($name:ident, $mask:literal, $moved:ident => $swapped:expr) => {
         #[inline(always)]
@@ -181,9 +181,10 @@ impl Simd for Avx512 {
         })
     }
 
-    /// The upper half of the lanes is added to the lower, then quarters, pairs and ones: eight and eight, four and four…
-    /// Vectors that are at the same stage share an addition. Of up to four fours, quarter q ends with four q's sums, lane i
-    /// of a quarter with vector i's; of a single four, quarter i with vector i's.
+    /// The upper half of the lanes is added to the lower, then quarters, pairs and ones: eight and eight,
+    /// four and four… Vectors that are at the same stage share an addition. Of up to four fours, quarter q
+    /// ends with four q's sums, lane i of a quarter with vector i's; of a single four, quarter i with vector
+    /// i's.
     #[inline(always)]
     fn sum_fours<const N: usize>(self, fours: [[Self::V; 4]; N]) -> [[f32; 4]; N] {
         let mut out = [[0.0; 4]; N];

@@ -57,7 +57,8 @@ unsafe fn add_halves(a: float32x4_t, b: float32x4_t) -> float32x4_t {
     }
 }
 
-/// From half precision, exactly. The instruction itself, as below: their intrinsics need a type that Rust 1.89 lacks.
+/// From half precision, exactly. The instruction itself, as below: their intrinsics need a type that Rust
+/// 1.89 lacks.
 ///
 /// # Safety
 /// The CPU has NEON.
@@ -194,8 +195,8 @@ impl Simd for Neon {
         intrinsic!(vrndnq_f32(x))
     }
 
-    /// In two steps, because 2ⁿ need not be a normal float. Only the second can round: if x · 2ⁿ is subnormal, x times
-    /// half the power is not, for the n allowed.
+    /// In two steps, because 2ⁿ need not be a normal float. Only the second can round: if x · 2ⁿ is
+    /// subnormal, x times half the power is not, for the n allowed.
     #[inline(always)]
     fn scale(self, x: float32x4_t, n: float32x4_t) -> float32x4_t {
         intrinsic!({
@@ -236,7 +237,8 @@ impl Simd for Neon {
         intrinsic!(vmaxvq_f32(x))
     }
 
-    /// The upper half of the lanes is added to the lower, then ones; two vectors share each first addition, four the second.
+    /// The upper half of the lanes is added to the lower, then ones; two vectors share each first addition,
+    /// four the second.
     #[inline(always)]
     fn sum_fours<const N: usize>(self, fours: [[Self::V; 4]; N]) -> [[f32; 4]; N] {
         let mut out = [[0.0; 4]; N];

@@ -26,19 +26,19 @@ pub struct Wkv4Gradients<'a, 'b> {
     pub dstates: &'a mut [&'b mut [f32]],
 }
 
-/// The gradients of [`wkv4`](super::wkv4): `dk` and `dv` (rows, width) are set or added to, `dw` and `du` (width) are
-/// added to, the segments in order, and the gradients by the states that the segments started from are added to
-/// `dstates[i][at..at + 3·width]`.
+/// The gradients of [`wkv4`](super::wkv4): `dk` and `dv` (rows, width) are set or added to, `dw` and `du`
+/// (width) are added to, the segments in order, and the gradients by the states that the segments started
+/// from are added to `dstates[i][at..at + 3·width]`.
 ///
-/// `states[i][at..at + 3·width]` holds aa, bb and pp as the forward found them, before it moved them; with no states
-/// every segment started from the initial state. `y` is what the forward gave. The states that the forward left are
-/// taken to be used by nothing else: no gradient comes in through them.
+/// `states[i][at..at + 3·width]` holds aa, bb and pp as the forward found them, before it moved them; with no
+/// states every segment started from the initial state. `y` is what the forward gave. The states that the
+/// forward left are taken to be used by nothing else: no gradient comes in through them.
 ///
-/// The first pass goes forward in time with the recurrence and the derivatives `ga`, `gb` of aa and bb by w; it keeps, of
-/// each step, `q = dy/denominator` and the exponent `p` that it is relative to. The second goes back: `a·exp(p)` and
-/// `b·exp(p)` gather what something that enters the two sums does to all later outputs. At the segment's start they are the
-/// gradients by the sums aa·exp(pp) and bb·exp(pp), from which those by aa, bb and pp follow. All three are 0 where
-/// pp = −1e30: nothing moves the initial state.
+/// The first pass goes forward in time with the recurrence and the derivatives `ga`, `gb` of aa and bb by w;
+/// it keeps, of each step, `q = dy/denominator` and the exponent `p` that it is relative to. The second goes
+/// back: `a·exp(p)` and `b·exp(p)` gather what something that enters the two sums does to all later outputs.
+/// At the segment's start they are the gradients by the sums aa·exp(pp) and bb·exp(pp), from which those by
+/// aa, bb and pp follow. All three are 0 where pp = −1e30: nothing moves the initial state.
 ///
 /// # Panics
 /// If the lengths disagree, or the segments are not in ascending order.
@@ -87,8 +87,8 @@ pub fn wkv4_backward(
     }
 }
 
-/// One segment, one tile of channels. `dw` and `du` have the tile's channels; of `dk`, `dv` and `dstate` only the segment's
-/// rows and the tile's channels are touched.
+/// One segment, one tile of channels. `dw` and `du` have the tile's channels; of `dk`, `dv` and `dstate` only
+/// the segment's rows and the tile's channels are touched.
 struct Backward<'a> {
     rows: Range<usize>,
     channels: Range<usize>,
@@ -326,7 +326,8 @@ mod tests {
     /// Where in the tests' states aa begins.
     const AT: usize = 2;
 
-    /// A state for each segment: aa in (−2, 2), bb in (0.1, 1.9), pp in (−scale, scale), one of them that of an empty text.
+    /// A state for each segment: aa in (−2, 2), bb in (0.1, 1.9), pp in (−scale, scale), one of them that of
+    /// an empty text.
     fn states(count: usize, width: usize, scale: f32) -> Vec<Vec<f32>> {
         let state = |i: usize| {
             let bb = values(11 + i, width, 0.9).iter().map(|x| x + 1.0).collect();

@@ -1,4 +1,4 @@
-//! Activations in 8 bits, as quantized weights meet them.
+//! Activations quantized to 8 bits, for products with quantized weights.
 
 #[allow(clippy::wildcard_imports)] // intrinsics
 #[cfg(target_arch = "aarch64")]
@@ -30,8 +30,8 @@ pub(crate) struct Quantized {
 
 /// The activations of a product, (T, cols) in blocks of 32. Kept between products, so that none allocates.
 ///
-/// Tokens are cut into tiles of 16 and then, of what is left, of 8, 4, 2 and 1. A tile lies together, and in it the blocks of
-/// the same columns: a kernel goes through it in order, with one address.
+/// Tokens are cut into tiles of 16 and then, of what is left, of 8, 4, 2 and 1. A tile lies together, and in
+/// it the blocks of the same columns: a kernel goes through it in order, with one address.
 #[derive(Debug, Default)]
 pub(crate) struct Activations {
     blocks: Vec<Quantized>,
@@ -108,8 +108,8 @@ fn tile_of(token: usize, tokens: usize) -> (usize, usize) {
     }
 }
 
-/// Each tier writes where the block belongs: a block that is returned is copied in pieces that straddle those just
-/// written, and the copy waits for all of them.
+/// Each tier writes where the block belongs: a block that is returned is copied in pieces that straddle those
+/// just written, and the copy waits for all of them.
 fn quantize(vectors: Vectors, x: &[f32; WEIGHTS_PER_BLOCK], zero: i32, out: &mut Quantized) {
     match vectors {
         #[cfg(target_arch = "x86_64")]

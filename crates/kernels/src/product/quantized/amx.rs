@@ -6,9 +6,10 @@
 //! | 2, 3 | tokens × 32 | activations, where [`Activations`] has them: a row is one token |
 //! | 4, 5 | 8 × 64 | weights: a row is a group, 16 rows × 4 columns |
 //!
-//! Two of each, so that one block's product is under way while the sums take in the block before.
+//! Double-buffered: one block is multiplied while the block before is added to the sums.
 //!
-//! The integers are exact and the sums are AVX-512's, so the bits are too: tokens that do not fill a tile go there.
+//! The integers are exact and the sums are taken as in AVX-512, so both give the same bits. Tokens that do
+//! not fill a tile are multiplied with AVX-512.
 
 use std::arch::asm;
 #[allow(clippy::wildcard_imports)] // intrinsics
@@ -133,7 +134,8 @@ impl<const T: usize> TokenTiles<T> {
         Self(unsafe { Tiles::configure([(T, 64), (T, 64), (T, 32), (T, 32), (GROUPS, 64), (GROUPS, 64)]) })
     }
 
-    /// Writes to `into` the dot products of T tokens with the 16 rows of `weights`, in the tiles of `set`, 0 or 1.
+    /// Writes to `into` the dot products of T tokens with the 16 rows of `weights`, in the tiles of `set`, 0
+    /// or 1.
     ///
     /// # Safety
     /// The CPU has the tier.
@@ -167,8 +169,8 @@ impl<const T: usize> TokenTiles<T> {
                 )
             };
         }
-        // SAFETY: of `x`, the integers of T tokens are read, 32 bytes each; of `weights`, 8 rows of 64 bytes; and T of 64
-        // are written to `into`. These are the sizes that this has configured.
+        // SAFETY: of `x`, the integers of T tokens are read, 32 bytes each; of `weights`, 8 rows of 64 bytes;
+        // and T of 64 are written to `into`. These are the sizes that this has configured.
         unsafe {
             let integers = x.as_ptr().byte_add(offset_of!(Quantized, integers));
             if set == 0 {

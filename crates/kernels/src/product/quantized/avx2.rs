@@ -33,11 +33,11 @@ pub(super) fn task_vnni(panels: Panels<'_>, range: Range<usize>, x: &Activations
     unsafe { run(panels, range, x, y) }
 }
 
-/// How bytes are multiplied and products summed. Sums are first kept in whatever the instruction makes, and flushed to
-/// 32 bits before they could overflow.
+/// How bytes are multiplied and products summed. Sums are first kept in whatever the instruction makes, and
+/// flushed to 32 bits before they could overflow.
 trait Dot {
-    /// Whether Q8_0's weights are multiplied with 128 added, as the others are unsigned, and the sum starts at
-    /// `Quantized::start`; else as they are.
+    /// Whether Q8_0's weights are multiplied with 128 added, as the others are unsigned, and the sum starts
+    /// at `Quantized::start`; else as they are.
     const UNSIGNED_Q8: bool;
     /// Groups of `format` that can be summed between flushes.
     fn capacity(format: DataType) -> usize;
@@ -126,8 +126,8 @@ unsafe fn tokens<D: Dot, const FORMAT: usize>(
     while token < x.tokens() {
         let (width, tile) = x.tile(token);
         for panel in range.clone() {
-            // SAFETY: passed on. One or two tokens take both halves of the panel at once, so that weights are read from
-            // memory in order; four take one after the other, for which there are registers enough.
+            // SAFETY: passed on. One or two tokens take both halves of the panel at once, so that weights are
+            // read from memory in order; four take one after the other, for which there are registers enough.
             unsafe {
                 match width {
                     1 => self::tile::<D, FORMAT, 2, 1>(panels, panel, 0, (tile, width, 0), token, y),
@@ -155,8 +155,8 @@ unsafe fn tokens<D: Dot, const FORMAT: usize>(
 const HALF: usize = 8;
 const HALF_BYTES: usize = 32;
 
-/// The outputs of `T` tokens for `H` halves of the panel from `half` on: in the tile `x` of the given width those from `t` on,
-/// which are the tokens from `token` on.
+/// The outputs of `T` tokens for `H` halves of the panel from `half` on: in the tile `x` of the given width
+/// those from `t` on, which are the tokens from `token` on.
 #[inline(always)]
 unsafe fn tile<D: Dot, const FORMAT: usize, const H: usize, const T: usize>(
     panels: Panels<'_>,

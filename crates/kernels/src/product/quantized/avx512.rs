@@ -15,7 +15,8 @@ pub(super) fn task(panels: Panels<'_>, range: Range<usize>, x: &Activations, y: 
     unsafe { with_quantized!(panels.format(), FORMAT => tokens::<FORMAT>(panels, range, x, y)) }
 }
 
-/// A panel block's weights as eight registers of unsigned bytes: [`unsigned_zero_point`] is what they are too large by.
+/// A panel block's weights as eight registers of unsigned bytes: [`unsigned_zero_point`] is what they are too
+/// large by.
 ///
 /// # Safety
 /// A panel block can be read at `block`, and the CPU has the tier.
@@ -94,8 +95,8 @@ unsafe fn nibbles(data: *const u8) -> [__m512i; 8] {
 unsafe fn with_fifth_bits(groups: [__m512i; 8], bits: *const u8) -> [__m512i; 8] {
     /// a | (b & c), as a truth table.
     const OR_AND: i32 = 0b1111_1000;
-    // SAFETY: passed on. A shift by at most four moves the bit within its byte, and the mask drops what comes from the
-    // neighbour.
+    // SAFETY: passed on. A shift by at most four moves the bit within its byte, and the mask drops what comes
+    // from the neighbour.
     unsafe {
         let bits = load(bits);
         let shifted = [
@@ -131,7 +132,7 @@ pub(super) fn of_width<const FORMAT: usize>(
     y: &Parts<'_, f32>,
 ) -> usize {
     let (width, tile) = x.tile(token);
-    // A tile stays in the first cache for all panels, and a token's outputs lie together.
+    // A tile stays in the L1 cache for all panels, and a token's outputs are contiguous.
     for panel in range {
         // SAFETY: this function has the features; the task has the rows.
         unsafe {
@@ -147,7 +148,8 @@ pub(super) fn of_width<const FORMAT: usize>(
     width
 }
 
-/// Asks for as many bytes as a panel block has, `AHEAD` bytes further on: the hardware's own prefetch stops at every 4 KB.
+/// Prefetches as many bytes as a panel block has, `AHEAD` bytes further on: the hardware prefetcher stops at
+/// every 4 KB.
 ///
 /// # Safety
 /// The CPU has the tier. The address need not be readable.
@@ -160,8 +162,8 @@ unsafe fn prefetch(block: *const u8, bytes: usize) {
     }
 }
 
-/// Runs `$body` for each `$t` below `$n`, at most 16, without a loop: sums stay in registers only where every index into
-/// their array is a constant, and the compiler leaves a loop of this size as it is.
+/// Runs `$body` for each `$t` below `$n`, at most 16, without a loop: sums stay in registers only where every
+/// index into their array is a constant, and the compiler leaves a loop of this size as it is.
 macro_rules! unrolled {
     ($n:ident, $t:ident, $body:block) => {
         unrolled!(@ $n, $t, $body, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
@@ -234,8 +236,8 @@ impl Dots for [__m512i; 8] {
     }
 }
 
-/// Adds a panel block's part to the sums of `T` tokens, whose blocks are `x`: the dot products times both scales, and the
-/// minima times the tokens' offsets.
+/// Adds a panel block's part to the sums of `T` tokens, whose blocks are `x`: the dot products times both
+/// scales, and the minima times the tokens' offsets.
 ///
 /// # Safety
 /// A panel block can be read at `block`, and the CPU has the tier.

@@ -8,8 +8,8 @@
 //! y[t, r] = fma(m[r, b], scale[t, b] · Σ_c x[t, c], y[t, r])      Q4_1 and Q5_1
 //! ```
 //!
-//! A row's sum stays in one lane, and every operation on floats is written here. So all tiers, any number of tokens and
-//! any number of threads give the same bits.
+//! A row's sum stays in one lane, and every operation on floats is written here. So all tiers, any number of
+//! tokens and any number of threads give the same bits.
 
 mod activations;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]

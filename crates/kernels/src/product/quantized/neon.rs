@@ -1,8 +1,8 @@
-//! Panels with NEON, with its dot products (`sdot`) and with its matrix products of bytes (`smmla`): a register holds
-//! 4 columns of 4 rows, a quarter of a panel's group.
+//! Panels with NEON, with its dot products (`sdot`) and with its matrix products of bytes (`smmla`): a
+//! register holds 4 columns of 4 rows, a quarter of a panel's group.
 //!
-//! The 32 columns of four rows are eight registers. They are unpacked once for all tokens of a tile; a tile is a panel
-//! for four tokens or half of one for eight, whose sums take 16 of the 32 registers.
+//! The 32 columns of four rows are eight registers. They are unpacked once for all tokens of a tile; a tile
+//! is a panel for four tokens or half of one for eight, whose sums take 16 of the 32 registers.
 
 #![allow(clippy::needless_range_loop)] // indices name registers
 
@@ -57,8 +57,8 @@ type Four = [int8x16_t; 8];
 trait Dot {
     /// Tokens that are multiplied together: 1 or 2.
     const TOKENS: usize;
-    /// The dot products of four rows with a block of each token, `Quantized::start` included except for signed weights,
-    /// those of Q8_0. Where `TOKENS` is 1, the first block's twice.
+    /// The dot products of four rows with a block of each token, `Quantized::start` included except for
+    /// signed weights, those of Q8_0. Where `TOKENS` is 1, the first block's twice.
     ///
     /// # Safety
     /// The CPU has the tier (as for all below).
@@ -194,8 +194,8 @@ unsafe fn integers(x: &Quantized) -> [int8x16_t; 2] {
 }
 
 /// # Safety
-/// The CPU has the tiers of `One`, which takes one token at a time, and of `D`; no one else has the outputs (as for all
-/// below).
+/// The CPU has the tiers of `One`, which takes one token at a time, and of `D`; no one else has the outputs
+/// (as for all below).
 #[inline(always)]
 unsafe fn formats<One: Dot, D: Dot>(
     panels: Panels<'_>,
@@ -218,8 +218,9 @@ unsafe fn tokens<One: Dot, D: Dot, const FORMAT: usize>(
     while token < x.tokens() {
         let (width, tile) = x.tile(token);
         for panel in range.clone() {
-            // SAFETY: passed on. Up to four tokens take the whole panel at once, so that weights are read from memory in
-            // order; eight take one half after the other, for which there are registers enough.
+            // SAFETY: passed on. Up to four tokens take the whole panel at once, so that weights are read
+            // from memory in order; eight take one half after the other, for which there are registers
+            // enough.
             unsafe {
                 match width {
                     1 => self::tile::<One, FORMAT, 4, 1>(panels, panel, 0, (tile, width, 0), token, y),
@@ -242,8 +243,8 @@ unsafe fn tokens<One: Dot, D: Dot, const FORMAT: usize>(
 const QUARTER: usize = 4;
 const QUARTER_BYTES: usize = 16;
 
-/// The outputs of `T` tokens for `Q` quarters of the panel from `quarter` on: in the tile `x` of the given width those from
-/// `t` on, which are the tokens from `token` on.
+/// The outputs of `T` tokens for `Q` quarters of the panel from `quarter` on: in the tile `x` of the given
+/// width those from `t` on, which are the tokens from `token` on.
 #[inline(always)]
 unsafe fn tile<D: Dot, const FORMAT: usize, const Q: usize, const T: usize>(
     panels: Panels<'_>,

@@ -1,4 +1,4 @@
-//! Quantized weights repacked so that 16 rows stand side by side.
+//! Quantized weights packed into panels of 16 interleaved rows.
 
 use std::convert::Infallible;
 use std::ops::Range;
@@ -13,14 +13,15 @@ pub const PANEL: usize = 16;
 
 /// A quantized matrix in panels of 16 rows; rows beyond the last are zeros.
 ///
-/// A panel is a row of blocks of 16 rows × 32 columns. Such a panel block has the bytes of the 16 blocks that it is made of,
-/// in this order, little-endian:
+/// A panel is a row of blocks of 16 rows × 32 columns. Such a panel block has the bytes of the 16 blocks that
+/// it is made of, in this order, little-endian:
 ///
 /// ```text
 /// 16 × f16       scales, one a row
 /// 16 × f16       minima                   (Q4_1, Q5_1)
 /// 16 × u32       fifth bits               (Q5_0, Q5_1): byte c of a row has bit j for column 4j + c
-///  4 × 16 × u32  nibbles                  byte c of row r in group j: columns 4j + c (low half), 16 + 4j + c (high)
+///  4 × 16 × u32  nibbles                  byte c of row r in group j: columns 4j + c (low half)
+///                                         and 16 + 4j + c (high)
 ///  8 × 16 × u32  or signed bytes (Q8_0)   byte c of row r in group j: column 4j + c
 /// ```
 #[derive(Clone, Copy, Debug)]
@@ -32,8 +33,8 @@ pub struct Panels<'a> {
 }
 
 impl<'a> Panels<'a> {
-    /// Bytes that `rows` rows of `cols` weights take; `None` if the format is not quantized, `cols` is no multiple of
-    /// 32, or that is more than memory can hold.
+    /// Bytes that `rows` rows of `cols` weights take; `None` if the format is not quantized, `cols` is no
+    /// multiple of 32, or that is more than memory can hold.
     pub fn len(format: DataType, rows: usize, cols: usize) -> Option<usize> {
         if !format.is_quantized() {
             return None;
@@ -41,7 +42,8 @@ impl<'a> Panels<'a> {
         rows.checked_next_multiple_of(PANEL)?.checked_mul(format.row_bytes(cols)?)
     }
 
-    /// `rows` rows of `cols` weights, as [`pack`](Self::pack) wrote them; `None` unless `bytes` has their length.
+    /// `rows` rows of `cols` weights, as [`pack`](Self::pack) wrote them; `None` unless `bytes` has their
+    /// length.
     pub fn new(format: DataType, rows: usize, cols: usize, bytes: &'a [u8]) -> Option<Self> {
         (Self::len(format, rows, cols)? == bytes.len()).then_some(Self { format, rows, cols, bytes })
     }
@@ -62,11 +64,11 @@ impl<'a> Panels<'a> {
         panels
     }
 
-    /// Repacks `rows` rows of `cols` weights into `into`, a panel at a time: `fetch(rows, buffer)` fills `buffer` with the
-    /// stored bytes of those rows. So the rows need never be in memory all at once.
+    /// Repacks `rows` rows of `cols` weights into `into`, a panel at a time: `fetch(rows, buffer)` fills
+    /// `buffer` with the stored bytes of those rows. So the rows are never all in memory at once.
     ///
     /// # Errors
-    /// One of those of `fetch`; `into` then holds nothing of use.
+    /// One of those of `fetch`; The contents of `into` are then undefined.
     ///
     /// # Panics
     /// If `into` does not have [`len`](Self::len) bytes.

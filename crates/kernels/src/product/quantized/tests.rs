@@ -35,8 +35,8 @@ fn panels_are_the_matrix_times_the_rounded_activations() {
                         .flat_map(|b| b.integers.map(|q| f64::from(q) * f64::from(b.scale)));
                     let terms = x.zip(&weights).map(|(x, &w)| x * f64::from(w));
                     let (sum, size) = terms.fold((0.0, 0.0), |(s, a), t| (s + t, a + t.abs()));
-                    // Roundings: of d·scale, of each block's one or two additions, of the offset, and those of `read_row`,
-                    // which a minimum makes as large as the minimum. Integers are exact.
+                    // Roundings: of d·scale, of each block's one or two additions, of the offset, and those
+                    // of `read_row`, which a minimum makes as large as the minimum. Integers are exact.
                     let bound = (cols / WEIGHTS_PER_BLOCK * 3 + 8) as f64
                         * f64::from(f32::EPSILON)
                         * (size + 0.01 * 2.0 * cols as f64);

@@ -1,8 +1,8 @@
-//! Few tokens: weights are read where they lie.
+//! Few tokens: weights are read in place.
 //!
-//! The time is that of reading them from memory. So the loop over rows is the outer one, the second strip of tokens finds
-//! a tile's rows in the cache, and nothing is copied. One token's tile is eight rows tall, since eight streams keep more
-//! of memory busy than four, or no tile at all: see [`one`].
+//! Bound by memory's bandwidth. So the loop over rows is the outer one, the second strip of tokens finds a
+//! tile's rows in the cache, and nothing is copied. One token's tile is eight rows tall, since eight streams
+//! use more of the bandwidth than four, or no tile at all: see [`one`].
 
 use std::ops::Range;
 
@@ -65,8 +65,9 @@ unsafe fn outputs_of<S: Simd, F: RowFormat, const FOURS: usize, const N: usize>(
     let block = column_block(w.cols);
     let x = &x[token * w.cols..][..N * w.cols];
     let mut outputs = [[[0.0; ROWS]; N]; FOURS];
-    // The next tile's rows: those of short rows would else come too late. A second strip finds them in the cache; it
-    // prefetches what it reads, because a condition in the inner loop would keep sums out of registers.
+    // The next tile's rows: those of short rows would else come too late. A second strip finds them in the
+    // cache; it prefetches what it reads, because a condition in the inner loop would keep sums out of
+    // registers.
     let ahead = Some(if token == 0 { FOURS * ROWS * w.row_bytes } else { 0 });
     let step = S::LANES * F::BYTES;
     let mut source = Source { rows: [[w.bytes.as_ptr(); ROWS]; FOURS], step, ahead };

@@ -1,4 +1,4 @@
-//! Activations as FP16 weights meet them.
+//! Activations rounded to half precision, for products with FP16 weights.
 
 use half::f16;
 
@@ -9,11 +9,11 @@ use crate::{Cpu, Parts};
 /// The largest finite half.
 const LARGEST: f32 = 65504.0;
 
-/// Elements of a task of the team's loop: some µs.
+/// Elements of a task: some µs.
 const ROUND_TASK: usize = 1 << 14;
 
-/// `out = x`, each rounded to half precision: to the nearest, ties to even. What is beyond the largest half becomes the
-/// largest, with its sign; a NaN stays one.
+/// `out = x`, each rounded to half precision: to the nearest, ties to even. What is beyond the largest half
+/// becomes the largest, with its sign; a NaN stays one.
 ///
 /// # Panics
 /// If the lengths differ.
@@ -60,7 +60,8 @@ mod tests {
     use super::*;
     use crate::Isa;
 
-    /// Every half, what lies halfway to the next and a little on both sides of that, and what is no half at all.
+    /// Every half, what lies halfway to the next and a little on both sides of that, and what is no half at
+    /// all.
     fn inputs() -> Vec<f32> {
         let mut inputs = vec![f32::INFINITY, f32::NEG_INFINITY, f32::NAN, f32::MAX, f32::MIN_POSITIVE, 1e-45];
         for bits in 0..0x7c00 {

@@ -1,11 +1,11 @@
-//! Activations as a product's weights and tier take them.
+//! Activations converted for a product's weights and tier.
 
 use super::Lines;
 use super::half::round_to_half;
 use crate::product::Weights;
 use crate::{Cpu, DataType};
 
-/// What is made of a product's activations. Kept between products, so that none allocates.
+/// A product's converted activations. Reused between products, so that none allocates.
 #[derive(Debug, Default)]
 pub(in crate::product) struct Inputs {
     /// Rounded to half precision, for FP16.
@@ -42,7 +42,7 @@ impl Inputs {
         }
     }
 
-    /// What has been made of `x` for `w`.
+    /// What [`set`](Self::set) has made of `x` for `w`.
     pub(in crate::product) fn get<'a>(&'a self, w: &Weights<'_>, x: &'a [f32]) -> Input<'a> {
         Input {
             values: if w.format == DataType::F16 { self.rounded.get(x.len()) } else { x },

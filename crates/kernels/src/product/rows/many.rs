@@ -1,17 +1,17 @@
-//! Many tokens: the time is that of multiplying.
+//! Many tokens: bound by arithmetic.
 //!
 //! ```text
-//! for each block of columns                                    (a strip's activations of a block stay in the first cache)
-//!     copy the task's weights of the block, as f32, to panels  (stay in the second cache)
+//! for each block of columns                                    (a strip's activations of it stay in L1)
+//!     copy the task's weights of the block, as f32, to panels  (stay in L2)
 //!     for each strip of at most TOKENS tokens
 //!         for each panel of ROWS rows
 //!             a tile of sums in registers, then the lanes' sums are set or added to y
 //! ```
 //!
-//! Panels hold, vector by vector, those of four rows: what a tile reads is one aligned stream, where rows in place would
-//! cross a cache line with every load and, a power of two apart, evict each other from the first cache. FP16 is converted
-//! once for all tokens. A weight is copied once for T multiplications of it, and while a block is multiplied the next
-//! one is on its way from memory.
+//! Panels hold, vector by vector, those of four rows: what a tile reads is one aligned stream, where rows in
+//! place would cross a cache line with every load and, a power of two apart, evict each other from the L1
+//! cache. FP16 is converted once for all tokens. A weight is copied once for T multiplications of it, and
+//! while a block is multiplied the next one is prefetched.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -21,11 +21,11 @@ use super::tile::{ROWS, Source, tile, tile_tokens, with_tokens};
 use super::{Lines, column_block, strips};
 use crate::Parts;
 use crate::product::Weights;
-use crate::product::prefetch::{self, LINE};
+use crate::product::prefetch::{LINE, line_to_l2, line_to_write};
 use crate::simd::Simd;
 
 thread_local! {
-    /// Memory that a thread keeps between tasks, because pages fresh from the system cost more than the copy.
+    /// A thread's buffer, reused between tasks: page faults of fresh memory cost more than the copy.
     static PANELS: RefCell<Lines> = RefCell::default();
 }
 
@@ -49,7 +49,7 @@ pub(super) unsafe fn outputs<S: Simd, F: RowFormat>(
     let mut col = 0;
     while col < w.cols {
         let cols = col..w.cols.min(col + block);
-        let next = Soon::after(&w, rows.clone(), cols.clone(), block, tiles);
+        let next = Prefetch::after(&w, rows.clone(), cols.clone(), block, tiles);
         // SAFETY: passed on.
         unsafe { multiply::<S, F>(s, w, x, rows.clone(), cols.clone(), y, panels, next) };
         col = cols.end;
@@ -70,13 +70,14 @@ unsafe fn multiply<S: Simd, F: RowFormat>(
     cols: Range<usize>,
     y: &Parts<'_, f32>,
     panels: *mut f32,
-    mut soon: Soon,
+    mut prefetch: Prefetch,
 ) {
     // SAFETY: the panels have room for these rows and columns; the rest is passed on.
     unsafe {
         pack::<S, F>(s, w, rows.clone(), cols.clone(), panels);
         for (token, count) in strips(x.len() / w.cols, tile_tokens::<S>()) {
-            with_tokens!(count, N => strip::<S, N>(s, w, x, token, rows.clone(), cols.clone(), y, panels, &mut soon));
+            let (rows, cols) = (rows.clone(), cols.clone());
+            with_tokens!(count, N => strip::<S, N>(s, w, x, token, rows, cols, y, panels, &mut prefetch));
         }
     }
 }
@@ -96,7 +97,7 @@ unsafe fn pack<S: Simd, F: RowFormat>(
     cols: Range<usize>,
     panels: *mut f32,
 ) {
-    /// Vectors from one that is written to one that is asked for.
+    /// Distance of the prefetch, in vectors.
     const AHEAD: usize = 16;
     let (whole, rest) = (cols.len() / S::LANES, cols.len() % S::LANES);
     let mut panel = panels;
@@ -110,7 +111,7 @@ unsafe fn pack<S: Simd, F: RowFormat>(
             unsafe {
                 let mut out = panel.add(i * S::LANES);
                 for v in 0..whole {
-                    prefetch::line_to_write(out.wrapping_add(AHEAD * S::LANES).cast());
+                    line_to_write(out.wrapping_add(AHEAD * S::LANES).cast());
                     s.store_at(out, F::load(s, data.add(v * S::LANES * F::BYTES)));
                     out = out.wrapping_add(ROWS * S::LANES);
                 }
@@ -138,16 +139,16 @@ unsafe fn strip<S: Simd, const N: usize>(
     cols: Range<usize>,
     y: &Parts<'_, f32>,
     panels: *const f32,
-    soon: &mut Soon,
+    prefetch: &mut Prefetch,
 ) {
     let x = &x[token * w.cols..][..N * w.cols];
     let mut panel = panels;
     let mut row = rows.start;
     while row < rows.end {
-        // SAFETY: the panel and the activations have `cols` columns, the panel's rest is zeros; these are outputs of
-        // `rows`.
+        // SAFETY: the panel and the activations have `cols` columns, the panel's rest is zeros; these are
+        // outputs of `rows`.
         unsafe {
-            soon.ask();
+            prefetch.step();
             let mut source =
                 Source { rows: [[panel.cast::<u8>(); ROWS]], step: ROWS * S::LANES * 4, ahead: None };
             for i in 0..ROWS {
@@ -180,8 +181,8 @@ fn set_or_add(add: bool, y: &mut [f32; ROWS], outputs: [f32; ROWS]) {
     }
 }
 
-/// Weights that will be packed next, asked for a few cache lines with each tile, so that they come while it multiplies.
-pub(super) struct Soon {
+/// Prefetches the weights that will be packed next: a few cache lines with each tile, while it multiplies.
+pub(super) struct Prefetch {
     line: *const u8,
     /// Lines left of the row.
     left: usize,
@@ -193,7 +194,7 @@ pub(super) struct Soon {
     count: usize,
 }
 
-impl Soon {
+impl Prefetch {
     /// The weights that follow `rows` and `cols`, in blocks of `block` columns, shared among `tiles` tiles.
     pub(super) fn after(
         w: &Weights<'_>,
@@ -224,14 +225,14 @@ impl Soon {
         }
     }
 
-    /// Asks for a tile's share.
+    /// Prefetches a tile's share.
     #[inline(always)]
-    pub(super) fn ask(&mut self) {
+    pub(super) fn step(&mut self) {
         for _ in 0..self.count {
             if self.rows == 0 {
                 return;
             }
-            prefetch::line_to_l2(self.line);
+            line_to_l2(self.line);
             self.line = self.line.wrapping_add(LINE);
             self.left -= 1;
             if self.left == 0 {

@@ -2,18 +2,20 @@
 //!
 //! # The order of a sum
 //!
-//! A row is cut into blocks of columns, equal but for the last, by its length alone. Within a block a tier with L lanes
-//! sums the elements p ≡ l (mod L) in lane l, in order, with fused multiply-adds, and then the lanes in a fixed tree;
-//! blocks are added in order. None of that depends on the number of tokens or threads, nor on which rows or tokens a tile
-//! holds. So one token at a time, chunks, whole prompts and batches of sessions all get the same bits.
+//! A row is cut into blocks of columns, equal but for the last, by its length alone. Within a block a tier
+//! with L lanes sums the elements p ≡ l (mod L) in lane l, in order, with fused multiply-adds, and then the
+//! lanes in a fixed tree; blocks are added in order. None of that depends on the number of tokens or threads,
+//! nor on which rows or tokens a tile holds. So one token at a time, chunks, whole prompts and batches of
+//! sessions all get the same bits.
 //!
-//! # The ways there
+//! # Few tokens and many
 //!
-//! Few tokens are bound by memory and many by arithmetic: [`few`] reads weights in place, [`many`] copies a task's weights
-//! into panels first. Both multiply with the same [`tile`]. A single token needs no tile: [`one`] reads row after row.
+//! Few tokens are bound by memory and many by arithmetic: [`few`] reads weights in place, [`many`] copies a
+//! task's weights into panels first. Both multiply with the same [`tile`]. A single token needs no tile:
+//! [`one`] reads row after row.
 //!
-//! The tier `amx` has an order, and one way for any number of tokens, of its own (`amx.rs`); that, too, depends on nothing but the
-//! row and the token.
+//! The tier `amx` has an order of its own, the same for any number of tokens (`amx.rs`); it, too, depends on
+//! nothing but the row and the token.
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod amx;
@@ -38,18 +40,18 @@ use super::Weights;
 use crate::simd::{Operation, Simd, dispatch};
 use crate::{DataType, Isa, Parts};
 
-/// The longest block of columns. Of six tokens it takes 24 of a first cache's 32 KB; a shorter one would sum lanes
-/// more often than once in 1,500 multiply-adds.
+/// The longest block of columns. For six tokens it takes 24 KB of an L1 cache of 32 KB; a shorter one would
+/// sum lanes more often than once in 1,500 multiply-adds.
 const COLUMNS: usize = 1024;
 
-/// Weights that a task of few tokens takes: a few µs from memory.
+/// Weights times tokens of a task of few tokens: a few µs from memory.
 const ROWS_TASK: usize = 1 << 15;
 
-/// Rows of a task of many tokens: 256 KB of panels, a quarter of a second cache of 1 MB. Each value of x that a
-/// strip brings into the first cache is used that often.
+/// Rows of a task of many tokens: 256 KB of panels, a quarter of an L2 cache of 1 MB. Each value of x that a
+/// strip loads into the L1 cache is used that often.
 const ROWS_OF_MANY: usize = 64;
 
-/// The largest number of tokens for which weights are not worth copying.
+/// The largest number of tokens for which packing weights does not pay.
 const FEW: usize = 16;
 
 /// How many rows of `w` to give to a [`task`]: a question of sizes alone.

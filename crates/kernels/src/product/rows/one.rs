@@ -1,7 +1,8 @@
-//! One token: weights are read in the very order in which they lie.
+//! One token: weights are read sequentially.
 //!
-//! A core follows one stream of memory better than the eight of a tile, and one token needs no tile: a row's sum is a
-//! chain of multiply-adds that wait for each other, but the processor is at the next row long before one ends.
+//! A core prefetches one stream of memory better than the eight of a tile, and one token needs no tile: a
+//! row's sum is a chain of dependent multiply-adds, but out-of-order execution begins the next rows before
+//! one ends.
 
 use std::ops::Range;
 
@@ -12,11 +13,11 @@ use crate::Parts;
 use crate::product::Weights;
 use crate::simd::Simd;
 
-/// Of the vectors that are long enough. A chain takes one vector in four cycles or so; with eight lanes that was a
-/// quarter slower than eight rows side by side, where memory was fast.
+/// Lanes that are enough for this. A chain takes one vector in some four cycles; with eight lanes that was a
+/// quarter slower than eight rows at a time, where memory was fast.
 pub(super) const LANES: usize = 16;
 
-/// Of rows that are short enough: each reads all activations again, and these must not fill the first cache.
+/// The most columns: each row reads all activations again, and these must not fill the L1 cache.
 pub(super) const COLS: usize = 2048;
 
 /// The outputs of `rows` for the token `x`.
@@ -35,7 +36,8 @@ pub(super) unsafe fn outputs<S: Simd, F: RowFormat>(
     // SAFETY: the caller's promise.
     let y = unsafe { y.part(rows.clone()) };
     y.fill(0.0);
-    // The blocks of all rows, as they lie: four at a time, because four vectors' lanes are summed together.
+    // The blocks of all rows in their order in memory: four at a time, because four vectors' lanes are summed
+    // together.
     let (mut row, mut col) = (rows.start, 0);
     while row < rows.end {
         let mut of = [row; ROWS];

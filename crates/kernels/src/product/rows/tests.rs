@@ -1,4 +1,5 @@
-//! Shapes on both sides of every border of a block: lanes, tiles, strips, column blocks, tasks, few and many tokens.
+//! Shapes on both sides of every border of a block: lanes, tiles, strips, column blocks, tasks, few and many
+//! tokens.
 
 use half::f16;
 
@@ -17,7 +18,8 @@ pub(super) fn encode(format: DataType, weights: &[f32]) -> Vec<u8> {
     bytes
 }
 
-/// (rows, cols): less than a tile and more, tasks of all and of some rows; one block of columns, and several with a rest.
+/// (rows, cols): less than a tile and more, tasks of all and of some rows; one block of columns, and several
+/// with a rest.
 const SHAPES: [(usize, usize); 9] =
     [(1, 1), (3, 31), (8, 128), (13, 1024), (66, 48), (130, 7), (67, 1040), (5, 2061), (70, 1100)];
 const TOKENS: [usize; 21] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 16, 17, 33, 37, 64, 73];
@@ -63,13 +65,14 @@ fn every_tier_multiplies_every_shape() {
     }
 }
 
-/// How far an output of the tier `amx` may be from the sum of terms whose magnitudes sum to `size`; `sides` is the sum of the
-/// magnitudes of what is multiplied, where numbers may be so small that tiles lose parts of them.
+/// How far an output of the tier `amx` may be from the sum of terms whose magnitudes sum to `size`; `sides`
+/// is the sum of the magnitudes of what is multiplied, where numbers may be so small that tiles lose parts of
+/// them.
 ///
-/// A term's products of parts go through 16 additions of one instruction, one of the two halves' sums, and one of each
-/// instruction to the output. The magnitudes of a half's parts sum to its own; those of an f32 to at most (1 + 2⁻⁷ + 2⁻¹⁶) times
-/// its own, and three products that are left out come to 2 · 2⁻⁸ · 2⁻¹⁶ + 2⁻³² times the term. Each part that is less than 2⁻¹²⁶, and each
-/// result, may become zero.
+/// A term's products of parts go through 16 additions of one instruction, one of the two halves' sums, and
+/// one of each instruction to the output. The magnitudes of a half's parts sum to its own; those of an f32 to
+/// at most (1 + 2⁻⁷ + 2⁻¹⁶) times its own, and three products that are left out come to 2 · 2⁻⁸ · 2⁻¹⁶ + 2⁻³²
+/// times the term. Each part that is less than 2⁻¹²⁶, and each result, may become zero.
 pub(super) fn amx_bound(format: DataType, cols: usize, size: f64, sides: f64) -> f64 {
     let tiny = f64::from(f32::MIN_POSITIVE);
     let unit = f64::from(f32::EPSILON) / 2.0;

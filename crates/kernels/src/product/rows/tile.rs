@@ -15,7 +15,7 @@ pub(super) const fn tile_tokens<S: Simd>() -> usize {
     (S::REGISTERS - 1) / (ROWS + 1)
 }
 
-/// Calls `$f` with `$n`, a number of tokens known when the code is compiled: only then do the sums stay in registers.
+/// Evaluates `$call` with `$n`, the number of tokens, as a constant: only then do the sums stay in registers.
 macro_rules! with_tokens {
     ($tokens:expr, $n:ident => $call:expr) => {
         match $tokens {
@@ -50,7 +50,8 @@ macro_rules! with_tokens {
 
 pub(super) use with_tokens;
 
-/// A tile's weights: `ROWS` rows for each of `FOURS`. Row r's vector of columns v is at `rows[r] + v * step` bytes.
+/// A tile's weights: `ROWS` rows for each of `FOURS`. Row r's vector of columns v is at `rows[r] + v * step`
+/// bytes.
 #[derive(Clone, Copy)]
 pub(super) struct Source<const FOURS: usize> {
     pub(super) rows: [[*const u8; ROWS]; FOURS],
@@ -59,8 +60,9 @@ pub(super) struct Source<const FOURS: usize> {
     pub(super) ahead: Option<usize>,
 }
 
-/// `cols` columns' part of the sums of `FOURS` × `ROWS` rows for `N` tokens, whose activations begin at `x` and are
-/// `x_stride` apart. Lane l of a vector sums the columns p ≡ l (mod `LANES`) in ascending order; then the lanes are summed.
+/// `cols` columns' part of the sums of `FOURS` × `ROWS` rows for `N` tokens, whose activations begin at `x`
+/// and are `x_stride` apart. Lane l of a vector sums the columns p ≡ l (mod `LANES`) in ascending order; then
+/// the lanes are summed.
 ///
 /// # Safety
 /// `cols` activations and weights can be read of each token and row.

@@ -1,26 +1,8 @@
-//! Sums of two arrays: the residual stream, and gradients that meet.
+//! Gradients that meet are added.
 
 use crate::block::BLOCK;
 use crate::simd::{Operation, Simd, dispatch};
 use crate::{Cpu, Parts, Store};
-
-/// `out = x + y`, element by element.
-///
-/// Its gradient is the identity: [`accumulate`] adds `d out` to both.
-///
-/// # Panics
-/// If the lengths disagree.
-pub fn add(cpu: &Cpu, x: &[f32], y: &[f32], out: &mut [f32]) {
-    assert_eq!(x.len(), out.len());
-    assert_eq!(y.len(), out.len());
-    let len = out.len();
-    let out = Parts::new(out);
-    cpu.run_blocks(len, BLOCK, |range| {
-        // SAFETY: blocks do not overlap.
-        let out = unsafe { out.part(range.clone()) };
-        dispatch(cpu.isa(), Add { x: &x[range.clone()], y: &y[range], out });
-    });
-}
 
 /// `into += x`, element by element.
 ///
@@ -35,30 +17,6 @@ pub fn accumulate(cpu: &Cpu, x: &[f32], into: &mut [f32]) {
         let into = unsafe { into.part(range.clone()) };
         dispatch(cpu.isa(), Accumulate { x: &x[range], into });
     });
-}
-
-struct Add<'a> {
-    x: &'a [f32],
-    y: &'a [f32],
-    out: &'a mut [f32],
-}
-
-impl Operation for Add<'_> {
-    type Output = ();
-
-    fn scalar(self) {
-        for i in 0..self.out.len() {
-            self.out[i] = self.x[i] + self.y[i];
-        }
-    }
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        for i in (0..self.out.len()).step_by(S::LANES) {
-            let sum = s.add(s.load(&self.x[i..]), s.load(&self.y[i..]));
-            s.store(&mut self.out[i..], sum);
-        }
-    }
 }
 
 pub(crate) struct Accumulate<'a> {
@@ -93,13 +51,11 @@ mod tests {
         for (rows, width) in shapes() {
             let (x, y) = (values(1, rows * width, 1.0), values(2, rows * width, 1.0));
             let want: Vec<_> = x.iter().zip(&y).map(|(x, y)| x + y).collect();
-            every_tier("add", 0.0, |cpu| {
-                let (mut out, mut into) = (vec![f32::NAN; x.len()], y.clone());
-                add(cpu, &x, &y, &mut out);
+            every_tier("accumulate", 0.0, |cpu| {
+                let mut into = y.clone();
                 accumulate(cpu, &x, &mut into);
-                assert_eq!(out, want);
                 assert_eq!(into, want);
-                vec![out, into]
+                vec![into]
             });
         }
     }
