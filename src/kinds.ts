@@ -142,6 +142,7 @@ export const texts = kind<string | readonly string[]>(
     Array.from(Array.isArray(value) ? value : [value]).every(text => typeof text === 'string' && text !== ''),
 )
 
+/** Several strings, none of them empty. */
 const strings = kind<readonly string[]>(
   'an array of strings, each of at least one character',
   value => Array.isArray(value) && value.every(text => typeof text === 'string' && text !== ''),

@@ -7,6 +7,7 @@ export type TokenizerKind = NonNullable<TrainOptions['tokenizer']>
 
 type Table = typeof trainOptionTable
 type WithValue = { required: true } | { default: unknown } | { auto: string }
+/** Options that are off unless they are asked for. */
 type Off = { [K in keyof Table]: Table[K] extends WithValue ? never : K }[keyof Table]
 
 /** The options of a run, defaults included; only those that are off unless they are asked for may have no value. */

@@ -82,8 +82,10 @@ function flag(name: string, option: Option, all: Options): Flag {
 }
 
 /** What an option means, and its default; other options are named as on the command line. */
-function meaning({ help, auto, default: fallback = auto }: Option, all: Options): string {
-  const text = fallback === undefined || fallback === false ? help : `${help} (default: ${fallback})`
+function meaning({ kind, help, auto, default: fallback = auto }: Option, all: Options): string {
+  const repeated = kind === 'texts' ? '; can be given several times' : ''
+  const known = fallback === undefined || fallback === false ? '' : ` (default: ${fallback})`
+  const text = help + repeated + known
   return text.replace(/\b[a-z]+[A-Z]\w*/g, word => (word in all ? `--${kebab(word)}` : word))
 }
 
@@ -106,6 +108,7 @@ function wrapped(command: Command, text: string): string {
   return help.boxWrap(text.replace(/(?<=\S)\n(?=\S)/g, ' '), width)
 }
 
+/** What is said of a command that there is not. */
 export function unknownCommand(name: string, verbs: readonly Verb[]): UsageError {
   const names = verbs.map(({ name }) => name)
   const hint = suggestion(name, names) ?? `there are ${names.join(', ')} and help`

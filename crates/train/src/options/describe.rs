@@ -1,4 +1,4 @@
-//! What can be said of an option, and the macro that makes the options' structs from their table.
+//! What can be said of an option, and what is done with each: reading it from JSON, checking it, naming it.
 
 use std::fmt::Display;
 use std::path::PathBuf;

@@ -34,10 +34,12 @@ macro_rules! choices {
 /// [default] [where it is saved] [range] }`, and collected twice: all of them, and those that can change when
 /// a run goes on.
 macro_rules! training_options {
+    // Another section: where the rows from here on are saved.
     (@read [$($all:tt)*] [$($resumable:tt)*] [$($saved:ident)+]; [$($next:ident)+] $($rest:tt)*) => {
         training_options! { @read [$($all)*] [$($resumable)*] [$($next)+]; $($rest)* }
     };
 
+    // The next row, by the kind of its default; the field of what can be left out without a value is an Option.
     (@read [$($all:tt)*] [$($resumable:tt)*] [$($saved:ident)+];
         $(#[doc = $doc:literal])+ $name:ident: $type:ty = required
         $(, $low:literal $above:tt x $below:tt $high:expr)?, $resume:ident; $($rest:tt)*
@@ -79,6 +81,7 @@ macro_rules! training_options {
         }
     };
 
+    // The row that was read joins one list or both.
     (@resumable [$($all:tt)*] [$($resumable:tt)*] [$($saved:ident)+]; $row:tt $($rest:tt)*) => {
         training_options! { @read [$($all)* $row] [$($resumable)* $row] [$($saved)+]; $($rest)* }
     };
