@@ -15,9 +15,11 @@ impl Place {
     fn new() -> Self {
         let place = Self(tempfile::tempdir().expect("a directory"));
         let line = |i: usize| format!("Line {i}: {} whales and {} ships.", i * i % 97, i * 7 % 13);
-        fs::write(place.path("first.txt"), (0..120).map(line).collect::<Vec<_>>().join("\n")).expect("a text");
+        fs::write(place.path("first.txt"), (0..120).map(line).collect::<Vec<_>>().join("\n"))
+            .expect("a text");
         let verse = |i: usize| format!("{} thou {} art, {} thine", i * 31 % 11, i * i % 7, i % 5);
-        fs::write(place.path("second.txt"), (0..160).map(verse).collect::<Vec<_>>().join("; ")).expect("a text");
+        fs::write(place.path("second.txt"), (0..160).map(verse).collect::<Vec<_>>().join("; "))
+            .expect("a text");
         let mut trainer = Trainer::create(&place.options("first.txt", "base")).expect("a run");
         run(&mut trainer);
         place
@@ -52,7 +54,8 @@ impl Place {
         if format == DataType::F16 {
             let file = rwkv::ModelFile::open(&base).expect("the model");
             let values: Vec<_> = (0..file.layout().specs().len()).map(|index| file.read(index)).collect();
-            rwkv::write_model(self.path(name), file.config(), file.layout(), &values, format).expect("a file");
+            rwkv::write_model(self.path(name), file.config(), file.layout(), &values, format)
+                .expect("a file");
         } else {
             let go_on = |_, _| std::ops::ControlFlow::Continue(());
             quantize(&base, self.path(name), format, &LoadOptions::default(), go_on).expect("a file");
@@ -135,24 +138,26 @@ fn adapters_learn_over_every_format_and_go_on_bit_for_bit() {
     for format in DataType::ALL {
         let from = if format == DataType::F32 { "base/model.bin" } else { place.stored(format) };
         let (out, other) = (format!("lora-{format}"), format!("lora-{format}-again"));
-        let options = |out: &str| TrainOptions {
-            lora_rank: Some(4),
-            checkpoint_interval: 0,
-            ..place.tuned(out, from)
-        };
+        let options =
+            |out: &str| TrainOptions { lora_rank: Some(4), checkpoint_interval: 0, ..place.tuned(out, from) };
         let mut trainer = Trainer::create(&options(&out)).expect("a run");
         let first = validate(&mut trainer);
         run(&mut trainer);
         let last = validate(&mut trainer);
         assert!(last < first - 0.2, "{format}: from {first} to {last}");
-        assert!(trainer.result().ends_with("lora.safetensors") && !place.path(&out).join("model.bin").exists());
+        assert!(
+            trainer.result().ends_with("lora.safetensors") && !place.path(&out).join("model.bin").exists()
+        );
 
         // The same run, stopped and taken up again.
         let mut trainer_again = Trainer::create(&options(&other)).expect("a run");
-        (0..15).for_each(|_| drop(trainer_again.step().expect("a step")));
+        for _ in 0..15 {
+            trainer_again.step().expect("a step");
+        }
         trainer_again.save_checkpoint().expect("a checkpoint");
         drop(trainer_again);
-        let mut trainer_again = Trainer::resume(place.path(&other), &ResumeOptions::default()).expect("the run");
+        let mut trainer_again =
+            Trainer::resume(place.path(&other), &ResumeOptions::default()).expect("the run");
         assert_eq!(trainer_again.steps(), 15);
         run(&mut trainer_again);
         let adapter = |out: &str| fs::read(place.path(out).join("lora.safetensors")).expect("an adapter");
@@ -163,9 +168,13 @@ fn adapters_learn_over_every_format_and_go_on_bit_for_bit() {
         let adapted = base.with_lora(place.path(&out)).expect("the adapter");
         assert_eq!(logits(&adapted, &adapted.new_state()), logits(&trainer.model(), &adapted.new_state()));
         assert_ne!(logits(&adapted, &adapted.new_state()), logits(&base, &base.new_state()));
-        assert_eq!(adapted.eval(&[1], &mut base.new_state()).expect_err("a state of the base").code(), "STATE");
+        assert_eq!(
+            adapted.eval(&[1], &mut base.new_state()).expect_err("a state of the base").code(),
+            "STATE"
+        );
         assert_eq!(adapted.with_lora(place.path(&out)).expect_err("a second").code(), "ADAPTER");
-        let another = load(&place.path(if format == DataType::F32 { place.stored(DataType::Q8_0) } else { "base" }));
+        let another =
+            load(&place.path(if format == DataType::F32 { place.stored(DataType::Q8_0) } else { "base" }));
         let error = another.with_lora(place.path(&out)).expect_err("another base").to_string();
         assert!(error.contains("with other weights"), "{error}");
     }
@@ -186,7 +195,8 @@ fn a_state_learns_alone_and_is_one_that_a_model_starts_from() {
     let last = validate(&mut trainer);
     assert!(last < first - 0.02, "from {first} to {last}");
     let base = load(&place.path("other.bin"));
-    let state = base.state_from_bytes(&fs::read(place.path("state/tuned.state")).expect("a state")).expect("a state");
+    let state =
+        base.state_from_bytes(&fs::read(place.path("state/tuned.state")).expect("a state")).expect("a state");
     assert_eq!(logits(&base, &state), logits(&trainer.model(), &trainer.initial_state(&trainer.model())));
     drop(trainer);
     let again = Trainer::resume(place.path("state"), &ResumeOptions::default()).expect("the run");
@@ -226,7 +236,10 @@ fn what_makes_no_sense_is_refused_by_name() {
             continue;
         }
         let error = result.expect_err(name);
-        assert!(matches!(&error, rwkv::Error::InvalidOption { name: n, .. } if *n == name), "{name}: {error}");
+        assert!(
+            matches!(&error, rwkv::Error::InvalidOption { name: n, .. } if *n == name),
+            "{name}: {error}"
+        );
         assert!(error.to_string().contains(says), "{error}");
         assert!(!place.path("refused").exists(), "{name}");
     }
