@@ -66,6 +66,17 @@ pub struct Trainer {
     targets: Vec<u32>,
 }
 
+/// What the passes of a step give.
+struct Gradients {
+    /// Mean over all passes.
+    loss: f32,
+    /// Global norm of the gradients.
+    norm: f64,
+    tokens: usize,
+    /// What each sequence left, if states are carried.
+    states: Vec<Vec<f32>>,
+}
+
 /// What a step did.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepReport {
@@ -110,43 +121,13 @@ impl Trainer {
     fn learn(&mut self, mut stop: impl FnMut() -> bool) -> Result<StepReport> {
         self.check_not_diverged()?;
         let start = Instant::now();
-        let passes = self.options.accumulate;
-        let (mut sum, mut tokens, mut states) = (0.0, 0, Vec::new());
-        for pass in 0..passes {
-            self.next_batch(pass);
-            tokens += self.inputs.len();
-            self.begin_pass(pass);
-            let mut tape = Until::new(&mut self.tape, &mut stop);
-            let logits = self.network.forward(&mut tape);
-            let loss = tape.cross_entropy_of(logits, &self.targets, passes)?;
-            if !loss.is_finite() {
-                return Err(self.diverge(self.step + 1, loss));
-            }
-            if pass == 0 { tape.backward() } else { tape.add_gradients() }?;
-            sum += f64::from(loss);
-            if self.streams.is_some() {
-                states.extend_from_slice(self.tape.states());
-            }
-        }
-        let loss = (sum / passes as f64) as f32;
-        let cpu = Arc::clone(self.tape.cpu());
-        let grad_norm = global_norm(&cpu, self.tape.params(), self.tape.param_gradients());
-        if !grad_norm.is_finite() {
-            // The next loss would be.
-            return Err(self.diverge(self.step + 1, f32::NAN));
-        }
+        let Gradients { loss, norm: grad_norm, tokens, states } = self.gradients(&mut stop)?;
         if stop() {
             return Err(Error::Aborted);
         }
-
         // From here on there is no way back.
         let learning_rate = self.schedule.learning_rate(self.step);
-        let (params, gradients) = self.tape.params_and_gradients();
-        self.optimizer.step(&cpu, self.step + 1, learning_rate, grad_norm, params, gradients);
-        if let Some(state) = self.state {
-            let (params, _) = self.tape.params_and_gradients();
-            self.state_layout.clamp(params.raw_mut(state.index()));
-        }
+        self.update(learning_rate, grad_norm);
         self.states = states;
         self.step += 1;
         (self.val_loss, self.soundness) = (None, None);
@@ -171,6 +152,49 @@ impl Trainer {
             validation_due: due(self.options.eval_interval),
             checkpoint_due: due(self.options.checkpoint_interval),
         })
+    }
+
+    /// Forward and backward over all passes of the step after `self.step`: the tape holds the gradients of their mean.
+    /// Changes nothing that a step would leave.
+    fn gradients(&mut self, mut stop: impl FnMut() -> bool) -> Result<Gradients> {
+        let passes = self.options.accumulate;
+        let (mut sum, mut tokens, mut states) = (0.0, 0, Vec::new());
+        for pass in 0..passes {
+            self.next_batch(pass);
+            tokens += self.inputs.len();
+            self.begin_pass(pass);
+            let mut tape = Until::new(&mut self.tape, &mut stop);
+            let logits = self.network.forward(&mut tape);
+            let loss = tape.cross_entropy_of(logits, &self.targets, passes)?;
+            // A frozen model's file that changed explains more than what was computed with it.
+            self.tape.params().check_file()?;
+            if !loss.is_finite() {
+                return Err(self.diverge(self.step + 1, loss));
+            }
+            let mut tape = Until::new(&mut self.tape, &mut stop);
+            if pass == 0 { tape.backward() } else { tape.add_gradients() }?;
+            sum += f64::from(loss);
+            if self.streams.is_some() {
+                states.extend_from_slice(self.tape.states());
+            }
+        }
+        self.tape.params().check_file()?;
+        let norm = global_norm(self.tape.cpu(), self.tape.params(), self.tape.param_gradients());
+        if !norm.is_finite() {
+            // The next loss would not be finite either.
+            return Err(self.diverge(self.step + 1, f32::NAN));
+        }
+        Ok(Gradients { loss: (sum / passes as f64) as f32, norm, tokens, states })
+    }
+
+    /// Moves the trained parameters by the gradients that the tape holds.
+    fn update(&mut self, learning_rate: f64, norm: f64) {
+        let cpu = Arc::clone(self.tape.cpu());
+        let (params, gradients) = self.tape.params_and_gradients();
+        self.optimizer.step(&cpu, self.step + 1, learning_rate, norm, params, gradients);
+        if let Some(state) = self.state {
+            self.state_layout.clamp(params.raw_mut(state.index()));
+        }
     }
 
     /// The model as it is now, ready to run on the trainer's threads. It shares its values with the trainer until a step
