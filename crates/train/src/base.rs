@@ -86,6 +86,9 @@ impl Start {
                     params.train(index)?;
                 }
             }
+            // What was read is checked once more, and what is left of the file is no longer needed if nothing is frozen.
+            params.check_file()?;
+            params.close_file();
         }
         Ok(Self { params, state, base })
     }
