@@ -1,7 +1,7 @@
 //! How much memory a run takes, from the declaration and the equations of its model alone.
 
 use rwkv::ModelConfig;
-use rwkv::exec::Exec;
+use rwkv::exec::{Binary, Exec, Unary};
 use rwkv::model::Network;
 use rwkv::params::{Layout, Matrix, Vector};
 use rwkv::state::Slot;
@@ -111,15 +111,11 @@ impl Exec for Widths<'_> {
         products.map(|(weight, _)| self.make(self.layout.specs()[weight.index()].rows))
     }
 
-    fn add(&mut self, x: usize, _: usize) -> usize {
+    fn unary(&mut self, _: Unary, x: usize) -> usize {
         self.make(x)
     }
 
-    fn sigmoid_mul(&mut self, _: usize, x: usize) -> usize {
-        self.make(x)
-    }
-
-    fn relu_squared(&mut self, x: usize) -> usize {
+    fn binary(&mut self, _: Binary, x: usize, _: usize) -> usize {
         self.make(x)
     }
 

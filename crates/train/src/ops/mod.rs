@@ -5,33 +5,31 @@
 //! of an activation is written by its first contribution and added to by later ones; that of a parameter is always
 //! added to. The numbers themselves are computed in `rwkv-kernels`.
 
-mod add;
+mod binary;
 mod cross_entropy;
 mod dropout;
 mod embed;
 mod layer_norm;
 mod lerp;
 mod linear;
-mod relu_squared;
 mod scale;
 mod shift;
-mod sigmoid_mul;
+mod unary;
 mod wkv4;
 
 #[cfg(test)]
 mod check;
 
-pub(crate) use add::Add;
+pub(crate) use binary::Binary;
 pub(crate) use cross_entropy::CrossEntropy;
 pub(crate) use dropout::Dropout;
 pub(crate) use embed::Embed;
 pub(crate) use layer_norm::LayerNorm;
 pub(crate) use lerp::Lerp;
 pub(crate) use linear::Linear;
-pub(crate) use relu_squared::ReluSquared;
 pub(crate) use scale::Scale;
 pub(crate) use shift::Shift;
-pub(crate) use sigmoid_mul::SigmoidMul;
+pub(crate) use unary::Unary;
 pub(crate) use wkv4::Wkv4;
 
 use crate::tape::{Backward, Forward};
@@ -70,4 +68,4 @@ macro_rules! ops {
     };
 }
 
-ops!(Add, CrossEntropy, Dropout, Embed, LayerNorm, Lerp, Linear, ReluSquared, Scale, Shift, SigmoidMul, Wkv4);
+ops!(Binary, CrossEntropy, Dropout, Embed, LayerNorm, Lerp, Linear, Scale, Shift, Unary, Wkv4);

@@ -15,7 +15,7 @@ mod values;
 use std::ops::Range;
 use std::sync::Arc;
 
-use rwkv::exec::Exec;
+use rwkv::exec::{Binary, Exec, Unary};
 use rwkv::params::{Layout, Matrix, Vector};
 use rwkv::state::Slot;
 use rwkv::store::Parameters;
@@ -350,20 +350,16 @@ impl Exec for Tape {
             let h = ops::Linear::forward(self, adapter.down, x);
             let h = ops::Scale::forward(self, h, adapter.scale);
             let delta = ops::Linear::forward(self, adapter.up, h);
-            ops::Add::forward(self, y, delta)
+            self.add(y, delta)
         })
     }
 
-    fn add(&mut self, x: Tensor, y: Tensor) -> Tensor {
-        ops::Add::forward(self, x, y)
+    fn unary(&mut self, f: Unary, x: Tensor) -> Tensor {
+        ops::Unary::forward(self, f, x)
     }
 
-    fn sigmoid_mul(&mut self, r: Tensor, x: Tensor) -> Tensor {
-        ops::SigmoidMul::forward(self, r, x)
-    }
-
-    fn relu_squared(&mut self, x: Tensor) -> Tensor {
-        ops::ReluSquared::forward(self, x)
+    fn binary(&mut self, f: Binary, x: Tensor, y: Tensor) -> Tensor {
+        ops::Binary::forward(self, f, x, y)
     }
 
     fn wkv4(&mut self, decay: Vector, first: Vector, k: Tensor, v: Tensor, slot: Slot) -> Tensor {

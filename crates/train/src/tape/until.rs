@@ -1,6 +1,6 @@
 //! A tape that can be stopped.
 
-use rwkv::exec::Exec;
+use rwkv::exec::{Binary, Exec, Unary};
 use rwkv::params::{Matrix, Vector};
 use rwkv::state::Slot;
 use rwkv::{Error, Result};
@@ -105,16 +105,12 @@ impl<S: FnMut() -> bool> Exec for Until<'_, S> {
         products.map(|(weight, x)| self.unless_stopped(NONE, |tape| tape.linear(weight, x)))
     }
 
-    fn add(&mut self, x: Tensor, y: Tensor) -> Tensor {
-        self.unless_stopped(NONE, |tape| tape.add(x, y))
+    fn unary(&mut self, f: Unary, x: Tensor) -> Tensor {
+        self.unless_stopped(NONE, |tape| tape.unary(f, x))
     }
 
-    fn sigmoid_mul(&mut self, r: Tensor, x: Tensor) -> Tensor {
-        self.unless_stopped(NONE, |tape| tape.sigmoid_mul(r, x))
-    }
-
-    fn relu_squared(&mut self, x: Tensor) -> Tensor {
-        self.unless_stopped(NONE, |tape| tape.relu_squared(x))
+    fn binary(&mut self, f: Binary, x: Tensor, y: Tensor) -> Tensor {
+        self.unless_stopped(NONE, |tape| tape.binary(f, x, y))
     }
 
     fn wkv4(&mut self, decay: Vector, first: Vector, k: Tensor, v: Tensor, slot: Slot) -> Tensor {
