@@ -1,12 +1,10 @@
 //! How much memory a run takes, from the declaration and the equations of its model alone.
 
 use rwkv::ModelConfig;
-use rwkv::exec::{Binary, Exec, Unary};
 use rwkv::model::Network;
-use rwkv::params::{Layout, Matrix, Vector};
-use rwkv::state::Slot;
 
 use crate::options::{TrainOptions, Tune};
+use crate::tape::Tape;
 
 /// An estimate of a run's memory in bytes, as floats: nonsense values must not overflow.
 pub(crate) struct Memory {
@@ -56,86 +54,19 @@ struct Floats {
 impl Floats {
     fn of(model: &ModelConfig) -> Self {
         let (network, layout, _) = Network::new(model);
-        let mut widths =
-            Widths { layout: &layout, block: 0.0, largest_block: 0.0, all: 0.0, kept: 0.0, widest: 0.0 };
-        network.forward(&mut widths);
-        // What comes after the last block is kept too.
-        let Widths { block, largest_block, all, kept, widest, .. } = widths;
-        let (kept, gradients) = (kept + block, largest_block + widest);
-        Self { parameters: layout.n_params() as f64, a_row: all, kept, largest_block, gradients }
-    }
-}
-
-/// An executor that computes nothing but the widths of a pass's tensors: its tensors are their own widths.
-struct Widths<'a> {
-    layout: &'a Layout,
-    /// Since the last block ended.
-    block: f64,
-    largest_block: f64,
-    all: f64,
-    /// What leaves blocks.
-    kept: f64,
-    widest: f64,
-}
-
-impl Widths<'_> {
-    fn make(&mut self, width: usize) -> usize {
-        let floats = width as f64;
-        self.block += floats;
-        self.all += floats;
-        self.widest = self.widest.max(floats);
-        width
-    }
-}
-
-impl Exec for Widths<'_> {
-    type Tensor = usize;
-
-    fn embed(&mut self, table: Matrix) -> usize {
-        self.make(self.layout.specs()[table.index()].cols)
-    }
-
-    fn layer_norm(&mut self, x: usize, _: Vector, _: Vector, _: f32) -> usize {
-        self.make(x)
-    }
-
-    fn shift(&mut self, x: usize, _: Slot) -> usize {
-        self.make(x)
-    }
-
-    fn lerp<const N: usize>(&mut self, x: usize, _: usize, _: [Vector; N]) -> [usize; N] {
-        [(); N].map(|()| self.make(x))
-    }
-
-    fn linears<const N: usize>(&mut self, products: [(Matrix, usize); N]) -> [usize; N] {
-        products.map(|(weight, _)| self.make(self.layout.specs()[weight.index()].rows))
-    }
-
-    fn unary(&mut self, _: Unary, x: usize) -> usize {
-        self.make(x)
-    }
-
-    fn binary(&mut self, _: Binary, x: usize, _: usize) -> usize {
-        self.make(x)
-    }
-
-    fn wkv4(&mut self, _: Vector, _: Vector, k: usize, _: usize, _: Slot) -> usize {
-        self.make(k)
-    }
-
-    fn needed(&mut self, x: usize) -> usize {
-        x
-    }
-
-    fn outputs(&mut self, x: usize) -> usize {
-        x
-    }
-
-    fn keep<const N: usize>(&mut self, live: [usize; N]) -> [usize; N] {
-        self.largest_block = self.largest_block.max(self.block);
-        self.block = 0.0;
-        self.kept += live.iter().map(|&width| width as f64).sum::<f64>();
-        live
+        let parameters = layout.n_params() as f64;
+        let mut tape = Tape::of_shapes(layout);
+        tape.begin(&[0], 1);
+        tape.record(&network);
+        let mut blocks = tape.widths();
+        let sum = |widths: &[usize]| widths.iter().map(|&width| width as f64).sum::<f64>();
+        let a_row = blocks.iter().map(|[made, _]| sum(made)).sum();
+        let widest = blocks.iter().flat_map(|[made, _]| made).max().map_or(0.0, |&width| width as f64);
+        // What follows the last block is kept whole.
+        let rest = blocks.pop().map_or(0.0, |[made, _]| sum(&made));
+        let kept = blocks.iter().map(|[_, live]| sum(live)).sum::<f64>() + rest;
+        let largest_block = blocks.iter().map(|[made, _]| sum(made)).fold(0.0, f64::max);
+        Self { parameters, a_row, kept, largest_block, gradients: largest_block + widest }
     }
 }
 

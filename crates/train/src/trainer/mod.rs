@@ -117,7 +117,7 @@ impl Trainer {
             tokens += self.inputs.len();
             self.begin_pass(pass);
             let mut tape = Until::new(&mut self.tape, &mut stop);
-            let logits = self.network.forward(&mut tape);
+            let logits = tape.forward(&self.network)?;
             let loss = tape.cross_entropy_of(logits, &self.targets, passes)?;
             if !loss.is_finite() {
                 return Err(self.diverge(self.step + 1, loss));
