@@ -17,7 +17,8 @@ pub(crate) struct Linear {
 
 impl Linear {
     pub(crate) fn forward(tape: &mut Tape, weight: Matrix, x: Tensor) -> Tensor {
-        let y = tape.declare(tape.values.rows(x), tape.params.matrix(weight).rows());
+        let outputs = tape.params.layout().specs()[weight.index()].rows;
+        let y = tape.declare(tape.values.rows(x), outputs);
         tape.apply(Self { weight, x, y });
         y
     }

@@ -164,7 +164,7 @@ impl Trainer {
             tokens += self.inputs.len();
             self.begin_pass(pass);
             let mut tape = Until::new(&mut self.tape, &mut stop);
-            let logits = self.network.forward(&mut tape);
+            let logits = tape.forward(&self.network)?;
             let loss = tape.cross_entropy_of(logits, &self.targets, passes)?;
             // A frozen model's file that changed explains more than what was computed with it.
             self.tape.params().check_file()?;
