@@ -4,10 +4,11 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rwkv::state::State;
-use rwkv::{Decoder, Error, Model, Result, Sampler, SamplerOptions};
+use rwkv::{Decoder, Model, Sampler, SamplerOptions};
 
 use super::Trainer;
 use crate::data::{Dataset, adjoining_windows};
+use crate::error::Result;
 use crate::run::LogLine;
 
 /// Tokens of a prompt between two looks at the flag.
@@ -18,8 +19,8 @@ impl Trainer {
     /// an empty state. `progress` hears how much is done, from 0 to 1. Always in f32, as inference will run the model.
     ///
     /// # Errors
-    /// [`Error::Aborted`] soon after `stop` is set. [`Error::Diverged`] if the loss is not finite: nothing more is saved.
-    /// [`Error::Io`] if the log cannot be written.
+    /// [`rwkv::Error::Aborted`] soon after `stop` is set. [`Error::Diverged`](crate::Error::Diverged) if the loss is not finite: nothing more is saved.
+    /// [`rwkv::Error::Io`] if the log cannot be written.
     pub fn validate(&mut self, stop: &AtomicBool, progress: impl FnMut(f64)) -> Result<f32> {
         let val_loss = self.mean_loss(Dataset::validation, usize::MAX, stop, progress)?;
         if !val_loss.is_finite() {
@@ -53,8 +54,8 @@ impl Trainer {
     /// the first token if the text has none.
     ///
     /// # Errors
-    /// [`Error::UnknownCharacter`] in the prompt; [`Error::InvalidOption`] among the options; [`Error::Aborted`] soon
-    /// after `stop` is set; [`Error::Diverged`] if the model's numbers are no longer finite.
+    /// [`rwkv::Error::UnknownCharacter`] in the prompt; [`rwkv::Error::InvalidOption`] among the options; [`rwkv::Error::Aborted`] soon
+    /// after `stop` is set; [`Error::Diverged`](crate::Error::Diverged) if the model's numbers are no longer finite.
     pub fn sample(
         &self,
         prompt: &str,
@@ -62,7 +63,7 @@ impl Trainer {
         options: SamplerOptions,
         stop: &AtomicBool,
     ) -> Result<String> {
-        let check = || if stop.load(Ordering::Relaxed) { Err(Error::Aborted) } else { Ok(()) };
+        let check = || if stop.load(Ordering::Relaxed) { Err(rwkv::Error::Aborted) } else { Ok(()) };
         let mut sampler = Sampler::new(options)?;
         let mut tokens = self.tokenizer.encode(prompt)?;
         if tokens.is_empty() {
@@ -78,8 +79,10 @@ impl Trainer {
             for stretch in tokens.chunks(STRETCH) {
                 check()?;
                 logits = model.eval(stretch, &mut state).map_err(|error| match error {
-                    Error::Weight { .. } | Error::NotFinite { .. } => self.divergence(self.step, f32::NAN),
-                    error => error,
+                    rwkv::Error::Weight { .. } | rwkv::Error::NotFinite { .. } => {
+                        self.divergence(self.step, f32::NAN)
+                    }
+                    error => error.into(),
                 })?;
             }
             tokens = vec![sampler.sample(&logits)];
@@ -93,7 +96,7 @@ impl Trainer {
 /// is not.
 ///
 /// # Errors
-/// [`Error::Aborted`] soon after `stop` is set.
+/// [`rwkv::Error::Aborted`] soon after `stop` is set.
 pub(super) fn mean_loss(
     model: &Model,
     initial: &State,
@@ -110,11 +113,11 @@ pub(super) fn mean_loss(
         if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
     if stop.load(Ordering::Relaxed) {
-        return Err(Error::Aborted);
+        return Err(rwkv::Error::Aborted.into());
     }
     match model.evaluate_from(initial, tokens, Some(len), look) {
         Ok(evaluation) => Ok(evaluation.loss as f32),
-        Err(Error::Weight { .. } | Error::NotFinite { .. }) => Ok(f32::NAN),
-        Err(error) => Err(error),
+        Err(rwkv::Error::Weight { .. } | rwkv::Error::NotFinite { .. }) => Ok(f32::NAN),
+        Err(error) => Err(error.into()),
     }
 }
