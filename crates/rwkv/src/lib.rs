@@ -113,7 +113,7 @@ pub mod tokenizer;
 pub use atomic::write_atomically;
 pub use config::{ModelConfig, Version};
 pub use data_type::DataType;
-pub use error::{Error, Fault, Result, SoundCheckpoint};
+pub use error::{Error, Fault, Result};
 pub use exec::Exec;
 pub use file::{ModelFile, write_model};
 pub use fingerprint::Fingerprint;

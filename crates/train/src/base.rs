@@ -7,7 +7,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rwkv::lora;
 use rwkv::model::Network;
-use rwkv::params::{Initial, Learned, Matrix, Vector};
+use rwkv::params::{Initial, Learned, Matrix, ParamSpec, Vector};
 use rwkv::store::Parameters;
 use rwkv::{Error, Fingerprint, ModelConfig, ModelFile, Result};
 use rwkv_kernels::Cpu;
@@ -145,19 +145,31 @@ fn matches(option: &'static str, patterns: &[String], names: &[&str]) -> Result<
     Ok(any)
 }
 
+/// Positions of the matrices that get an adapter: those that the options name, or all of the blocks.
+///
+/// # Errors
+/// [`Error::InvalidOption`] for a pattern that matches no matrix.
+pub(crate) fn targets(options: &TrainOptions, specs: &[ParamSpec]) -> Result<Vec<usize>> {
+    let matrices: Vec<_> = (0..specs.len()).filter(|&index| specs[index].is_matrix()).collect();
+    let names: Vec<_> = matrices.iter().map(|&index| specs[index].name.as_str()).collect();
+    let of_blocks = ["blocks.*".to_owned()];
+    let is_target = matches("loraTargets", options.lora_targets.as_deref().unwrap_or(&of_blocks), &names)?;
+    Ok(matrices
+        .into_iter()
+        .zip(is_target)
+        .filter(|&(_, is_target)| is_target)
+        .map(|(index, _)| index)
+        .collect())
+}
+
 /// Adds adapters of a rank to the matrices that the options name, or to all of the blocks.
 ///
 /// A is uniform in ±√(3/inputs), so that its products have the variance of their input (Hu et al.'s Kaiming
 /// initialisation has a third of it), and B is 0: the model starts as its base.
 fn add_adapters(options: &TrainOptions, rank: usize, params: &mut Parameters) -> Result<()> {
-    let specs = &params.layout().specs()[..params.n_model()];
-    let matrices: Vec<_> = (0..specs.len()).filter(|&index| specs[index].is_matrix()).collect();
-    let names: Vec<_> = matrices.iter().map(|&index| specs[index].name.as_str()).collect();
-    let of_blocks = ["blocks.*".to_owned()];
-    let targets = matches("loraTargets", options.lora_targets.as_deref().unwrap_or(&of_blocks), &names)?;
-    let targets: Vec<_> = matrices.into_iter().zip(targets).filter(|&(_, target)| target).collect();
+    let targets = targets(options, &params.layout().specs()[..params.n_model()])?;
     let scale = options.lora_alpha() / rank as f64;
-    for (number, (index, _)) in targets.into_iter().enumerate() {
+    for (number, index) in targets.into_iter().enumerate() {
         let spec = &params.layout().specs()[index];
         let (rows, cols) = (spec.rows, spec.cols);
         let width = rows.min(cols);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use rwkv::{DataType, LoadOptions, Model, State, quantize};
-use rwkv_train::{ResumeOptions, TokenizerKind, TrainOptions, Trainer, Tune};
+use rwkv_train::{Error, ResumeOptions, TokenizerKind, TrainOptions, Trainer, Tune};
 use tempfile::TempDir;
 
 /// A directory with two texts, and a model that was trained on the first of them.
@@ -237,7 +237,7 @@ fn what_makes_no_sense_is_refused_by_name() {
         }
         let error = result.expect_err(name);
         assert!(
-            matches!(&error, rwkv::Error::InvalidOption { name: n, .. } if *n == name),
+            matches!(&error, Error::Rwkv(rwkv::Error::InvalidOption { name: n, .. }) if *n == name),
             "{name}: {error}"
         );
         assert!(error.to_string().contains(says), "{error}");

@@ -4,10 +4,11 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rwkv::state::State;
-use rwkv::{Decoder, Error, Model, Result, Sampler, SamplerOptions};
+use rwkv::{Decoder, Model, Sampler, SamplerOptions};
 
 use super::Trainer;
 use crate::data::{Dataset, adjoining_windows};
+use crate::error::Result;
 use crate::options::TrainOptions;
 use crate::run::LogLine;
 
@@ -20,8 +21,9 @@ impl Trainer {
     /// with products in the precision of inference. `progress` gets the share that is done, from 0 to 1.
     ///
     /// # Errors
-    /// [`Error::Aborted`] soon after `stop` is set. [`Error::Diverged`] if the loss is not finite: nothing more is saved.
-    /// [`Error::Io`] if the log cannot be written.
+    /// [`rwkv::Error::Aborted`] soon after `stop` is set. [`Error::Diverged`](crate::Error::Diverged) if the loss is not
+    /// finite: nothing more is saved.
+    /// [`rwkv::Error::Io`] if the log cannot be written.
     pub fn validate(&mut self, stop: &AtomicBool, progress: impl FnMut(f64)) -> Result<f32> {
         let val_loss = self.mean_loss(Dataset::validation, usize::MAX, stop, progress)?;
         if !val_loss.is_finite() {
@@ -55,8 +57,8 @@ impl Trainer {
     /// the first token if the text has none.
     ///
     /// # Errors
-    /// [`Error::UnknownCharacter`] in the prompt; [`Error::InvalidOption`] among the options; [`Error::Aborted`] soon
-    /// after `stop` is set; [`Error::Diverged`] if the model's numbers are no longer finite.
+    /// [`rwkv::Error::UnknownCharacter`] in the prompt; [`rwkv::Error::InvalidOption`] among the options; [`rwkv::Error::Aborted`] soon
+    /// after `stop` is set; [`Error::Diverged`](crate::Error::Diverged) if the model's numbers are no longer finite.
     pub fn sample(
         &self,
         prompt: &str,
@@ -64,7 +66,7 @@ impl Trainer {
         options: SamplerOptions,
         stop: &AtomicBool,
     ) -> Result<String> {
-        let check = || if stop.load(Ordering::Relaxed) { Err(Error::Aborted) } else { Ok(()) };
+        let check = || if stop.load(Ordering::Relaxed) { Err(rwkv::Error::Aborted) } else { Ok(()) };
         let mut sampler = Sampler::new(options)?;
         let mut tokens = self.tokenizer.encode(prompt)?;
         if tokens.is_empty() {
@@ -80,8 +82,10 @@ impl Trainer {
             for stretch in tokens.chunks(STRETCH) {
                 check()?;
                 logits = model.eval(stretch, &mut state).map_err(|error| match error {
-                    Error::Weight { .. } | Error::NotFinite { .. } => self.divergence(self.step, f32::NAN),
-                    error => error,
+                    rwkv::Error::Weight { .. } | rwkv::Error::NotFinite { .. } => {
+                        self.divergence(self.step, f32::NAN)
+                    }
+                    error => error.into(),
                 })?;
             }
             tokens = vec![sampler.sample(&logits)];
@@ -95,7 +99,7 @@ impl Trainer {
 /// not. Windows start from the state `initial` each, or go on from the one before if the options say so.
 ///
 /// # Errors
-/// [`Error::Aborted`] soon after `stop` is set.
+/// [`rwkv::Error::Aborted`] soon after `stop` is set.
 pub(super) fn mean_loss(
     model: &Model,
     initial: &State,
@@ -112,11 +116,11 @@ pub(super) fn mean_loss(
         if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
     if stop.load(Ordering::Relaxed) {
-        return Err(Error::Aborted);
+        return Err(rwkv::Error::Aborted.into());
     }
     match model.evaluate_from(initial, tokens, (!options.carry_state).then_some(len), look) {
         Ok(evaluation) => Ok(evaluation.loss as f32),
-        Err(Error::Weight { .. } | Error::NotFinite { .. }) => Ok(f32::NAN),
-        Err(error) => Err(error),
+        Err(rwkv::Error::Weight { .. } | rwkv::Error::NotFinite { .. }) => Ok(f32::NAN),
+        Err(error) => Err(error.into()),
     }
 }

@@ -13,10 +13,11 @@ use rwkv::model::Network;
 use rwkv::params::Vector;
 use rwkv::state::{State, StateLayout};
 use rwkv::store::Parameters;
-use rwkv::{Error, Model, ModelConfig, Result, SoundCheckpoint, Tokenizer};
+use rwkv::{Model, ModelConfig, Tokenizer};
 use rwkv_kernels::{Isa, Precision};
 
 use crate::data::{Dataset, Windows};
+use crate::error::{Error, Result, SoundCheckpoint};
 use crate::optimizer::{AdamW, AdamWSettings, global_norm};
 use crate::options::TrainOptions;
 use crate::run::{LogLine, RunFolder};
@@ -32,7 +33,7 @@ pub use save::Soundness;
 /// whenever it likes, [`validate`](Self::validate) and [`save_checkpoint`](Self::save_checkpoint).
 ///
 /// What takes long takes a flag, which another thread or a signal's handler may set: the call then ends soon with
-/// [`Error::Aborted`], and the trainer is as it was before the call.
+/// [`rwkv::Error::Aborted`], and the trainer is as it was before the call.
 #[derive(Debug)]
 pub struct Trainer {
     options: TrainOptions,
@@ -103,7 +104,7 @@ impl Trainer {
     ///
     /// # Errors
     /// [`Error::Diverged`] if the loss or a gradient is not finite: the parameters stay as they were, and nothing more
-    /// is saved. [`Error::Io`] if the log cannot be written.
+    /// is saved. [`rwkv::Error::Io`] if the log cannot be written.
     pub fn step(&mut self) -> Result<StepReport> {
         self.learn(|| false)
     }
@@ -111,7 +112,7 @@ impl Trainer {
     /// As [`step`](Self::step), looking at `stop` between two operators.
     ///
     /// # Errors
-    /// [`Error::Aborted`] soon after `stop` is set: parameters, moments, log and the number of steps are as before, and
+    /// [`rwkv::Error::Aborted`] soon after `stop` is set: parameters, moments, log and the number of steps are as before, and
     /// the next step is the one that this would have been. From where it begins to change the parameters, a step is
     /// finished instead.
     pub fn step_until(&mut self, stop: &AtomicBool) -> Result<StepReport> {
@@ -123,7 +124,7 @@ impl Trainer {
         let start = Instant::now();
         let Gradients { loss, norm: grad_norm, tokens, states } = self.gradients(&mut stop)?;
         if stop() {
-            return Err(Error::Aborted);
+            return Err(rwkv::Error::Aborted.into());
         }
         // From here on there is no way back.
         let learning_rate = self.schedule.learning_rate(self.step);
@@ -441,7 +442,10 @@ mod tests {
                     left = left.wrapping_sub(1);
                     left == u32::MAX
                 });
-                assert!(matches!(error, Err(Error::Aborted)), "step {step}, look {at} of {looks}: {error:?}");
+                assert!(
+                    matches!(error, Err(Error::Rwkv(rwkv::Error::Aborted))),
+                    "step {step}, look {at} of {looks}: {error:?}"
+                );
                 assert_eq!(stopped.steps(), step - 1);
                 assert!((raw(&stopped), log(&stopped)) == before);
             }
