@@ -153,7 +153,8 @@ fn add_adapters(options: &TrainOptions, rank: usize, params: &mut Parameters) ->
     let of_blocks = ["blocks.*".to_owned()];
     let targets = matches("loraTargets", options.lora_targets.as_deref().unwrap_or(&of_blocks), &names)?;
     let targets: Vec<_> = matrices.into_iter().zip(targets).filter(|&(_, target)| target).collect();
-    let scale = options.lora_alpha() / rank as f64;
+    // As whoever reads the adapter's file computes it: the same to the last bit.
+    let scale = options.lora_alpha() as f32 / rank as f32;
     for (number, (index, _)) in targets.into_iter().enumerate() {
         let spec = &params.layout().specs()[index];
         let (rows, cols) = (spec.rows, spec.cols);
@@ -172,7 +173,7 @@ fn add_adapters(options: &TrainOptions, rank: usize, params: &mut Parameters) ->
         rng.set_stream(number as u64);
         let down = (0..rank * cols).map(|_| rng.random_range(-bound..=bound)).collect();
         let initial = [Initial::Uniform { bound }, Initial::ZEROS];
-        lora::adapt(params, matrix, rank, scale as f32, [down, vec![0.0; rows * rank]], initial);
+        lora::adapt(params, matrix, rank, scale, [down, vec![0.0; rows * rank]], initial);
     }
     Ok(())
 }
