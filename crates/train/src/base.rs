@@ -59,11 +59,10 @@ impl Start {
                 layout.specs().iter().map(|spec| vec![0.0; spec.len()]).collect()
             };
             let mut params = Parameters::of_raw(layout, raw);
-            for index in 0..params.n_model() {
-                if !trains(options, &params, index)? {
-                    params.freeze(index);
-                }
-            }
+            let chosen = chosen(options, &params)?;
+            (0..params.n_model())
+                .filter(|index| !chosen.contains(index))
+                .for_each(|index| params.freeze(index));
             return Ok(Self { params, state: None, base: None });
         };
         let mut params = Parameters::of_file(file, cpu, |_, _| ControlFlow::Continue(()))?;
@@ -81,10 +80,8 @@ impl Start {
                     one can, and with tune \"state\" a state";
                 return Err(Error::option("from", options.from_display(), expected));
             }
-            for index in 0..params.n_model() {
-                if trains(options, &params, index)? {
-                    params.train(index)?;
-                }
+            for index in chosen(options, &params)? {
+                params.train(index)?;
             }
             // What was read is checked once more, and what is left of the file is no longer needed if nothing is frozen.
             params.check_file()?;
@@ -104,26 +101,27 @@ impl Start {
     }
 }
 
-/// Whether `train` and `freeze` leave the parameter at `index` to be trained.
-fn trains(options: &TrainOptions, params: &Parameters, index: usize) -> Result<bool> {
+/// The positions of the parameters of the model that `train` and `freeze` leave to be trained.
+///
+/// # Errors
+/// [`Error::InvalidOption`] for a pattern that matches no name, or if nothing is left.
+fn chosen(options: &TrainOptions, params: &Parameters) -> Result<Vec<usize>> {
     let names: Vec<_> =
         params.layout().specs()[..params.n_model()].iter().map(|spec| spec.name.as_str()).collect();
-    let chosen = match &options.train {
-        None => true,
-        Some(patterns) => matches("train", patterns, &names)?[index],
+    let mut chosen = match &options.train {
+        None => vec![true; names.len()],
+        Some(patterns) => matches("train", patterns, &names)?,
     };
-    let frozen = match &options.freeze {
-        None => false,
-        Some(patterns) => {
-            let frozen = matches("freeze", patterns, &names)?;
-            if frozen.iter().all(|&frozen| frozen) {
-                let expected = "patterns that leave something to train; these match all parameters";
-                return Err(Error::option("freeze", patterns.join(" "), expected));
-            }
-            frozen[index]
+    if let Some(patterns) = &options.freeze {
+        let frozen = matches("freeze", patterns, &names)?;
+        chosen.iter_mut().zip(frozen).for_each(|(chosen, frozen)| *chosen = *chosen && !frozen);
+        if !chosen.contains(&true) {
+            let matched = if options.train.is_some() { "all that train names" } else { "all parameters" };
+            let expected = format!("patterns that leave something to train; these match {matched}");
+            return Err(Error::option("freeze", patterns.join(" "), expected));
         }
-    };
-    Ok(chosen && !frozen)
+    }
+    Ok((0..names.len()).filter(|&index| chosen[index]).collect())
 }
 
 /// Which of `names` match one of the patterns.
@@ -168,7 +166,8 @@ pub(crate) fn targets(options: &TrainOptions, specs: &[ParamSpec]) -> Result<Vec
 /// initialisation has a third of it), and B is 0: the model starts as its base.
 fn add_adapters(options: &TrainOptions, rank: usize, params: &mut Parameters) -> Result<()> {
     let targets = targets(options, &params.layout().specs()[..params.n_model()])?;
-    let scale = options.lora_alpha() / rank as f64;
+    // As whoever reads the adapter's file computes it: the same to the last bit.
+    let scale = options.lora_alpha() as f32 / rank as f32;
     for (number, index) in targets.into_iter().enumerate() {
         let spec = &params.layout().specs()[index];
         let (rows, cols) = (spec.rows, spec.cols);
@@ -187,7 +186,7 @@ fn add_adapters(options: &TrainOptions, rank: usize, params: &mut Parameters) ->
         rng.set_stream(number as u64);
         let down = (0..rank * cols).map(|_| rng.random_range(-bound..=bound)).collect();
         let initial = [Initial::Uniform { bound }, Initial::ZEROS];
-        lora::adapt(params, matrix, rank, scale as f32, [down, vec![0.0; rows * rank]], initial);
+        lora::adapt(params, matrix, rank, scale, [down, vec![0.0; rows * rank]], initial);
     }
     Ok(())
 }

@@ -215,6 +215,11 @@ fn what_makes_no_sense_is_refused_by_name() {
     let cases = [
         Case { change: |o| o.freeze = Some(vec!["nothing.*".into()]), name: "freeze", says: "att.key" },
         Case { change: |o| o.freeze = Some(vec!["*".into()]), name: "freeze", says: "leave something" },
+        Case {
+            change: |o| (o.train, o.freeze) = (Some(vec!["*.ffn.*".into()]), Some(vec!["*.ffn.*".into()])),
+            name: "freeze",
+            says: "all that train names",
+        },
         Case { change: |o| o.train = Some(vec!["x".into()]), name: "train", says: "patterns that match" },
         Case { change: |o| o.lora_rank = Some(33), name: "loraRank", says: "at most 32" },
         Case { change: |o| o.lora_rank = Some(0), name: "loraRank", says: "" },
