@@ -24,7 +24,7 @@ fn go_on(_: u64, _: u64) -> ControlFlow<()> {
 }
 
 fn load(path: &Path) -> Model {
-    Model::load(path, &LoadOptions { threads: Some(1), ..Default::default() }).unwrap()
+    Model::load(path, &LoadOptions { threads: Some(1), ..Default::default() }).expect("a model")
 }
 
 /// A directory with a model in a format, and an adapter of it for all matrices of the second block.
@@ -36,23 +36,29 @@ struct Place {
 
 impl Place {
     fn new(format: DataType) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = tempfile::tempdir().expect("a directory");
         let (base, adapter) = (folder.path().join("base.bin"), folder.path().join("a.safetensors"));
         let config = ModelConfig::v4(20, 32, 2);
         let (_, layout, _) = Network::new(&config);
         let specs = layout.specs().iter().enumerate();
         let values: Vec<_> = specs
-            .map(|(seed, spec)| match spec.name.ends_with("time_decay") {
-                true => numbers(seed, spec.len(), 0.5).iter().map(|value| value - 1.0).collect(),
-                false => numbers(seed, spec.len(), 0.5),
+            .map(|(seed, spec)| {
+                let mut values = numbers(seed, spec.len(), 0.5);
+                if spec.name.ends_with("time_decay") {
+                    // A decay is negative.
+                    for value in &mut values {
+                        *value -= 1.0;
+                    }
+                }
+                values
             })
             .collect();
         let plain = if format == DataType::F16 { DataType::F16 } else { DataType::F32 };
-        write_model(&base, &config, &layout, &values, plain).unwrap();
+        write_model(&base, &config, &layout, &values, plain).expect("a model file");
         if format.is_quantized() {
             let small = folder.path().join("small.bin");
-            quantize(&base, &small, format, &LoadOptions::default(), go_on).unwrap();
-            fs::rename(small, &base).unwrap();
+            quantize(&base, &small, format, &LoadOptions::default(), go_on).expect("a smaller file");
+            fs::rename(small, &base).expect("the base");
         }
         let place = Self { folder, base, adapter };
         place.write_adapter(1.0);
@@ -72,7 +78,7 @@ impl Place {
             let initial = [Initial::ZEROS; 2];
             lora::adapt(&mut params, matrix, RANK, ALPHA / RANK as f32, factors, initial);
         }
-        write_lora(&self.adapter, *model.config(), &params, ALPHA).unwrap();
+        write_lora(&self.adapter, *model.config(), &params, ALPHA).expect("an adapter");
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -81,7 +87,7 @@ impl Place {
 }
 
 fn logits(model: &Model) -> Vec<f32> {
-    model.eval_all(&[3, 1, 4, 1, 5, 9, 2, 6], &mut model.new_state()).unwrap()
+    model.eval_all(&[3, 1, 4, 1, 5, 9, 2, 6], &mut model.new_state()).expect("logits")
 }
 
 #[test]
