@@ -163,6 +163,9 @@ fn adapters_learn_over_every_format_and_go_on_bit_for_bit() {
         let adapter = |out: &str| fs::read(place.path(out).join("lora.safetensors")).expect("an adapter");
         assert!(adapter(&out) == adapter(&other), "{format}: resumed");
 
+        let error = Trainer::create(&place.tuned("of-adapter", &out)).expect_err("no model").to_string();
+        assert!(error.starts_with("from is ") && error.contains("merge the adapter"), "{error}");
+
         // The base with the adapter is what was trained.
         let base = load(&place.path(from));
         let adapted = base.with_lora(place.path(&out)).expect("the adapter");
