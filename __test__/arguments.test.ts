@@ -209,14 +209,14 @@ describe('the binding itself', () => {
     })
     const folder = await temporaryFolder()
     const run = await trainTiny(folder, { maxSteps: 1 })
-    const model = await NativeModel.load(run, 1, new Cancel())
+    const model = await NativeModel.load(run, undefined, 1, new Cancel())
     const session = model.createSession()
     const byte = NativeTokenizer.byte()
     for (const value of [-1, 1.5, Number.NaN, Number.POSITIVE_INFINITY, 2 ** 53, 1e300]) {
       const cancel = new Cancel()
-      await expect(NativeModel.load(run, value, cancel)).rejects.toMatchObject(says('threads'))
+      await expect(NativeModel.load(run, undefined, value, cancel)).rejects.toMatchObject(says('threads'))
       await expect(nativeQuantize(run, 'x', 'Q4_0', value, cancel)).rejects.toMatchObject(says('threads'))
-      await expect(model.evaluate(run, byte, value, cancel)).rejects.toMatchObject(says('ctxLen'))
+      await expect(model.evaluate(run, byte, value, undefined, cancel)).rejects.toMatchObject(says('ctxLen'))
       await expect(model.bench({ prompt: value }, cancel)).rejects.toMatchObject(says('prompt'))
       for (const name of ['topK', 'seed']) {
         expect(() => session.writer(byte, { [name]: value })).toThrow(expect.objectContaining(says(name)))
