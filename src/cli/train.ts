@@ -13,7 +13,7 @@ import { Progress } from './progress.js'
 import { UsageError } from './usage.js'
 import { common, verb } from './verb.js'
 
-const { data, out, ...others } = trainOptionTable
+const { data, out, from, freeze, train: trained, loraTargets, ...others } = trainOptionTable
 const described: { readonly [name: string]: Described } = trainOptionTable
 
 const options = {
@@ -27,6 +27,10 @@ const options = {
     auto: 'that of --out',
   },
   ...others,
+  from: { ...from, value: 'MODEL' },
+  freeze: { ...freeze, value: 'PATTERN' },
+  train: { ...trained, value: 'PATTERN' },
+  loraTargets: { ...loraTargets, value: 'PATTERN' },
   json: common.json,
 } as const satisfies Options
 
