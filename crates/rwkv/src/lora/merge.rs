@@ -147,27 +147,25 @@ impl<P: FnMut(u64, u64) -> ControlFlow<()>> Work<'_, P> {
         let data_type = merged_format(file.data_type());
         file::write_header(out, &Header { version: 101, data_type, ..*file.header() })?;
         self.written = file::HEADER as u64;
-        let mut done = 0;
-        self.report(done)?;
+        self.report(0)?;
         for tensor in file.tensors() {
             let to = merged_format(tensor.data_type);
             file::write_tensor_header(out, &tensor.name, &tensor.dims, to)?;
             self.written += (12 + 4 * tensor.dims.len() + tensor.name.len()) as u64;
             let factors = self.lora.factors.iter().find(|factors| factors.name == tensor.name);
-            done = self.tensor(out, tensor, factors)?;
+            self.tensor(out, tensor, factors)?;
         }
         file.check()?;
-        self.report(done.max(file.len()))?;
         Ok(())
     }
 
-    /// Writes the values of a tensor, some rows at a time; returns where in the file they end.
+    /// Writes the values of a tensor, some rows at a time.
     fn tensor(
         &mut self,
         out: &mut dyn Write,
         tensor: &TensorInfo,
         factors: Option<&Factors>,
-    ) -> std::result::Result<u64, Failure> {
+    ) -> std::result::Result<(), Failure> {
         let (from, to, cols) = (tensor.data_type, merged_format(tensor.data_type), tensor.dims[0]);
         let range = tensor.data();
         // Whole rows: an adapter is added row by row, and a row is whole blocks of a quantized format.
@@ -201,7 +199,7 @@ impl<P: FnMut(u64, u64) -> ControlFlow<()>> Work<'_, P> {
             self.written += written.len() as u64;
             self.report((range.start + (first + rows) * row_bytes) as u64)?;
         }
-        Ok(range.end as u64)
+        Ok(())
     }
 
     fn report(&mut self, done: u64) -> Result<()> {
