@@ -8,8 +8,11 @@ export type TokenizerKind = NonNullable<TrainOptions['tokenizer']>
 
 type Table = typeof trainOptionTable
 type WithValue = { required: true } | { default: unknown } | { auto: string }
-/** Options that are off unless they are asked for. */
-type Off = { [K in keyof Table]: Table[K] extends WithValue ? never : K }[keyof Table]
+/** Options that are off unless they are asked for, and those that only go with one of them. */
+type Off =
+  | { [K in keyof Table]: Table[K] extends WithValue ? never : K }[keyof Table]
+  | 'loraAlpha'
+  | 'loraTargets'
 
 /** The options of a run, defaults included; only those that are off unless they are asked for may have no value. */
 export type TrainOptionsInForce = Readonly<Required<Omit<TrainOptions, Off>> & Pick<TrainOptions, Off>>

@@ -234,7 +234,9 @@ fn what_makes_no_sense_is_refused_by_name() {
         let result = Trainer::create(&options);
         if name.is_empty() {
             // The tokenizer is that of the run that the model is from.
-            drop(result.expect("a run"));
+            let trainer = result.expect("a run");
+            assert_eq!(trainer.options().tokenizer, TokenizerKind::Byte);
+            drop(trainer);
             fs::remove_dir_all(place.path("refused")).expect("its directory");
             continue;
         }
