@@ -14,7 +14,7 @@ use crate::checkpoint::{self, Checkpoint};
 use crate::data::{Dataset, Windows};
 use crate::error::{Error, Result};
 use crate::optimizer::AdamW;
-use crate::options::{ResumeOptions, TrainOptions, Tune};
+use crate::options::{ResumeOptions, TokenizerKind, TrainOptions, Tune};
 use crate::run::{Found, RunConfig, RunFolder, fault};
 use crate::streams::Streams;
 use crate::tape::Tape;
@@ -55,6 +55,11 @@ impl Trainer {
                 (data, tokenizer)
             }
             _ => Dataset::read(&options.data, options.tokenizer, options.ctx_len, stop)?,
+        };
+        // That of the run that the model is from, whatever the options say.
+        options.tokenizer = match tokenizer {
+            Tokenizer::Character(_) => TokenizerKind::Character,
+            Tokenizer::Byte => TokenizerKind::Byte,
         };
         let n_vocab = tokenizer.n_vocab();
         if let Some(file) = &file {
