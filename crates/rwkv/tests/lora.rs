@@ -17,6 +17,9 @@ const CONFIG: ModelConfig = ModelConfig::v4(3, 4, 1);
 const ADAPTED: [&str; 2] = ["blocks.0.att.key.weight", "blocks.0.ffn.value.weight"];
 const ALPHA: f32 = 0.3;
 
+/// Name, type, shape and bytes of each tensor of a file.
+type Tensors = Vec<(String, Dtype, Vec<usize>, Vec<u8>)>;
+
 /// A directory with a small adapter of rank 1.
 struct Place {
     folder: TempDir,
@@ -76,10 +79,7 @@ impl Place {
     }
 
     /// The adapter with other tensors, or another description.
-    fn changed(
-        &self,
-        change: impl FnOnce(&mut Vec<(String, Dtype, Vec<usize>, Vec<u8>)>, &mut String),
-    ) -> Vec<u8> {
+    fn changed(&self, change: impl FnOnce(&mut Tensors, &mut String)) -> Vec<u8> {
         let file = SafeTensors::deserialize(&self.bytes).expect("the adapter");
         let (_, header) = SafeTensors::read_metadata(&self.bytes).expect("the adapter");
         let mut text = header.metadata().as_ref().expect("metadata")["rwkv_lora"].clone();
@@ -163,10 +163,10 @@ fn lengths_that_a_file_only_claims_take_no_memory() {
 
 #[test]
 fn what_is_wrong_in_a_whole_file_is_named() {
-    type Tensors = Vec<(String, Dtype, Vec<usize>, Vec<u8>)>;
+    type Case = (&'static str, fn(&mut Tensors, &mut String));
     let place = Place::new();
     assert_eq!(place.read_bytes(&place.changed(|_, _| ())).expect("unchanged"), place.read().expect("it"));
-    let cases: [(&str, fn(&mut Tensors, &mut String)); 13] = [
+    let cases: [Case; 13] = [
         ("its rank is 0", |_, text| *text = text.replace("\"rank\":1", "\"rank\":0")),
         ("should be F32 [2, 4]", |_, text| *text = text.replace("\"rank\":1", "\"rank\":2")),
         ("is damaged", |_, text| *text = text.replace("\"rank\":1", "\"rank\":-1")),
