@@ -2,9 +2,10 @@
 //!
 //! For each matrix W (rows, cols) that is adapted the file has `<name>.lora_a` (rank, cols) and `<name>.lora_b` (rows, rank),
 //! FP32, and the product is `x Wᵀ + α/rank · (x Aᵀ) Bᵀ` (LoRA: Hu et al., <https://arxiv.org/abs/2106.09685>). The metadata
-//! holds one entry, `rwkv_lora`: a JSON object with `version` (1), `rank`, `alpha`, and `base`, the [`Fingerprint`] of the
-//! model that the adapter was trained on, in hexadecimal. It means nothing on any other, and is refused there. (One entry,
-//! because the order of several in a file would differ from one writing to the next.)
+//! holds one entry, `rwkv_lora`: a JSON object with `version` (1), `rank`, `alpha`, `base`, the [`Fingerprint`] of the
+//! model that the adapter was trained on, in hexadecimal, and `crc32`, the CRC-32 of that object as compact JSON with
+//! `crc32` 0, followed by all bytes after the file's header. An adapter means nothing on another base, and is refused there.
+//! (One entry, because the order of several in a file would differ from one writing to the next.)
 
 mod info;
 mod merge;
@@ -40,6 +41,18 @@ struct Description {
     rank: usize,
     alpha: f32,
     base: String,
+    crc32: u32,
+}
+
+impl Description {
+    /// The checksum that belongs to this description and to the factors' bytes.
+    fn checksum(&self, factors: &[u8]) -> serde_json::Result<u32> {
+        let text = serde_json::to_vec(&Self { base: self.base.clone(), crc32: 0, ..*self })?;
+        let mut crc32 = crc32fast::Hasher::new();
+        crc32.update(&text);
+        crc32.update(factors);
+        Ok(crc32.finalize())
+    }
 }
 
 /// The names of the two factors of a parameter's adapter.
@@ -81,9 +94,11 @@ impl Lora {
         let fault = |problem: String| Error::Adapter { path: path.to_owned(), problem };
         let bytes = read_bytes(path, layout)?;
         let not_one = |error: safetensors::SafeTensorError| fault(format!("not an adapter: {error}"));
-        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(not_one)?;
+        let (header_len, header) = SafeTensors::read_metadata(&bytes).map_err(not_one)?;
         let file = SafeTensors::deserialize(&bytes).map_err(not_one)?;
-        let (rank, alpha, was) = description(path, &header)?;
+        let (description, was) = description(path, &header)?;
+        let Description { rank, alpha, .. } = description;
+        let damaged = |error: serde_json::Error| fault(format!("its {ENTRY:?} is damaged: {error}"));
         if let Some(problem) = was.mismatch(base) {
             return Err(fault(format!("{problem}; load the model that this adapter was trained on")));
         }
@@ -117,6 +132,11 @@ impl Lora {
                 2 * factors.len(),
                 file.len()
             )));
+        }
+        // The header's length itself takes 8 bytes.
+        let data = bytes.get(8 + header_len..).unwrap_or_default();
+        if description.checksum(data).map_err(damaged)? != description.crc32 {
+            return Err(fault("its checksum does not fit its bytes: it is damaged".to_owned()));
         }
         Ok(Self { base: was, rank, alpha, factors })
     }
@@ -183,10 +203,16 @@ pub fn write_lora(
     });
     let base = params.base_fingerprint(config).to_hex();
     let fault = |problem: String| Error::Adapter { path: path.to_owned(), problem };
-    let description = serde_json::to_string(&Description { version: VERSION, rank, alpha, base });
-    let description = description.map_err(|error| fault(error.to_string()))?;
-    let metadata = HashMap::from([(ENTRY.to_owned(), description)]);
-    let bytes = serialize(views, Some(metadata)).map_err(|error| fault(error.to_string()))?;
+    let mut description = Description { version: VERSION, rank, alpha, base, crc32: 0 };
+    let not_written = |error: safetensors::SafeTensorError| fault(error.to_string());
+    let not_described = |error: serde_json::Error| fault(error.to_string());
+    // The library says in which order the factors lie.
+    let plain = serialize(views.clone(), None).map_err(not_written)?;
+    let (header_len, _) = SafeTensors::read_metadata(&plain).map_err(not_written)?;
+    description.crc32 = description.checksum(&plain[8 + header_len..]).map_err(not_described)?;
+    let text = serde_json::to_string(&description).map_err(not_described)?;
+    let metadata = HashMap::from([(ENTRY.to_owned(), text)]);
+    let bytes = serialize(views, Some(metadata)).map_err(not_written)?;
     write_atomically(path, |w| w.write_all(&bytes))
 }
 
@@ -195,21 +221,23 @@ fn path_of(path: &Path) -> Cow<'_, Path> {
     if path.is_dir() { path.join("lora.safetensors").into() } else { path.into() }
 }
 
-/// Rank, alpha and base of the adapter with this header.
-fn description(path: &Path, header: &Metadata) -> Result<(usize, f32, Fingerprint)> {
+/// What an adapter with this header says of itself, and the model that it was trained on.
+fn description(path: &Path, header: &Metadata) -> Result<(Description, Fingerprint)> {
     let fault = |problem: String| Error::Adapter { path: path.to_owned(), problem };
     let entry = header.metadata().as_ref().and_then(|metadata| metadata.get(ENTRY));
     let entry = entry.ok_or_else(|| fault(format!("not an adapter of this program: it has no {ENTRY:?}")))?;
-    let Description { version, rank, alpha, base } =
+    let description: Description =
         serde_json::from_str(entry).map_err(|error| fault(format!("its {ENTRY:?} is damaged: {error}")))?;
+    let Description { version, rank, alpha, .. } = description;
     if version != VERSION {
         return Err(fault(format!("an adapter of version {version}; this program reads version {VERSION}")));
     }
     if rank == 0 || !alpha.is_finite() {
         return Err(fault(format!("its rank is {rank} and its alpha {alpha}")));
     }
-    let base = Fingerprint::from_hex(&base).ok_or_else(|| fault("its \"base\" is damaged".to_owned()))?;
-    Ok((rank, alpha, base))
+    let base = Fingerprint::from_hex(&description.base);
+    let base = base.ok_or_else(|| fault("its \"base\" is damaged".to_owned()))?;
+    Ok((description, base))
 }
 
 /// The regular file at `path`, and its size in bytes.
