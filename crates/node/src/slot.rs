@@ -1,5 +1,5 @@
-//! Things that JavaScript owns and closes: worked on by one call at a time ([`Slot`]), or shared by calls ([`SharedSlot`]).
-//! Here alone a call is answered with `BUSY` or `CLOSED`.
+//! Things that JavaScript owns and closes: worked on by one call at a time ([`Slot`]), or shared by calls
+//! ([`SharedSlot`]). Here alone a call is answered with `BUSY` or `CLOSED`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

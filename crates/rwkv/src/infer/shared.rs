@@ -35,8 +35,9 @@ impl Shared {
 
     /// Reads all segments, in as many passes as it takes.
     ///
-    /// Calls `sink(segment, tokens, logits)` with the logits (tokens, n_vocab) of those tokens of the segment for which
-    /// they are wanted, in order within a segment. On an error, that of `sink` too, all states are as they were.
+    /// Calls `sink(segment, tokens, logits)` with the logits (tokens, n_vocab) of those tokens of the segment
+    /// for which they are wanted, in order within a segment. On an error, that of `sink` too, all states are
+    /// as they were.
     pub(super) fn run(
         &self,
         cpu: &Cpu,
@@ -124,8 +125,8 @@ impl Shared {
     /// Whether what a pass computed means anything.
     ///
     /// # Errors
-    /// [`Error::FileChanged`] if the weights changed meanwhile, which explains all else; [`Error::ModelFile`] or
-    /// [`Error::NotFinite`] for what is infinite or not a number.
+    /// [`Error::FileChanged`] if the weights changed meanwhile, which explains all else; [`Error::ModelFile`]
+    /// or [`Error::NotFinite`] for what is infinite or not a number.
     fn check_pass(
         &self,
         cpu: &Cpu,

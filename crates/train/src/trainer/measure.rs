@@ -19,8 +19,8 @@ impl Trainer {
     /// an empty state. `progress` hears how much is done, from 0 to 1. Always in f32, as inference will run the model.
     ///
     /// # Errors
-    /// [`rwkv::Error::Aborted`] soon after `stop` is set. [`Error::Diverged`](crate::Error::Diverged) if the loss is not finite: nothing more is saved.
-    /// [`rwkv::Error::Io`] if the log cannot be written.
+    /// [`rwkv::Error::Aborted`] soon after `stop` is set. [`Error::Diverged`](crate::Error::Diverged) if the
+    /// loss is not finite: nothing more is saved. [`rwkv::Error::Io`] if the log cannot be written.
     pub fn validate(&mut self, stop: &AtomicBool, progress: impl FnMut(f64)) -> Result<f32> {
         let val_loss = self.mean_loss(Dataset::validation, usize::MAX, stop, progress)?;
         if !val_loss.is_finite() {
@@ -54,8 +54,9 @@ impl Trainer {
     /// the first token if the text has none.
     ///
     /// # Errors
-    /// [`rwkv::Error::UnknownCharacter`] in the prompt; [`rwkv::Error::InvalidOption`] among the options; [`rwkv::Error::Aborted`] soon
-    /// after `stop` is set; [`Error::Diverged`](crate::Error::Diverged) if the model's numbers are no longer finite.
+    /// [`rwkv::Error::UnknownCharacter`] in the prompt; [`rwkv::Error::InvalidOption`] among the options;
+    /// [`rwkv::Error::Aborted`] soon after `stop` is set; [`Error::Diverged`](crate::Error::Diverged) if the
+    /// model's numbers are no longer finite.
     pub fn sample(
         &self,
         prompt: &str,
