@@ -3,15 +3,10 @@ import { mkdir, open, readFile, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { beforeAll, describe, expect, it } from 'vitest'
-import { main, rwkv } from './cli.js'
+import { main, objects, rwkv } from './cli.js'
 import { temporaryFolder, text, tiny, trainTiny, writeText } from './tiny.js'
 
 const nVocab = new Set(text).size
-const objects = (out: string) =>
-  out
-    .trim()
-    .split('\n')
-    .map(line => JSON.parse(line))
 
 describe('rwkv', async () => {
   const folder = await temporaryFolder()

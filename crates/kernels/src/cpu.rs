@@ -84,6 +84,19 @@ impl Cpu {
         self.team.run(count, body);
     }
 
+    /// What `body(index)` returns for every index below `count`, in order; shared among the team as by
+    /// [`run`](Self::run).
+    pub fn map<T: Send>(&self, count: usize, body: impl Fn(usize) -> T + Sync) -> Vec<T> {
+        let mut results: Vec<Option<T>> = (0..count).map(|_| None).collect();
+        let parts = Parts::new(&mut results);
+        self.run(count, |index| {
+            // SAFETY: `run` gives each index to one call.
+            let result = unsafe { parts.item(index) };
+            *result = Some(body(index));
+        });
+        results.into_iter().flatten().collect()
+    }
+
     /// Cuts `0..len` into ranges of `block` (the last may be shorter) and runs `body` on each.
     ///
     /// The cut depends on `len` and `block` alone, never on the number of threads.

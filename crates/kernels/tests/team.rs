@@ -52,6 +52,16 @@ fn what_a_loop_wrote_is_there_when_it_returns() {
 }
 
 #[test]
+fn a_map_returns_results_in_order() {
+    for threads in [1, 2, 5] {
+        let cpu = Cpu::new(Isa::Scalar, threads);
+        let squares = cpu.map(LEN, |index| Box::new(index * index));
+        assert!(squares.iter().enumerate().all(|(index, square)| **square == index * index));
+        assert_eq!((squares.len(), cpu.map(0, |index| index)), (LEN, vec![]));
+    }
+}
+
+#[test]
 fn callers_that_take_turns_leave_nothing_behind() {
     let cpu = Cpu::new(Isa::Scalar, 3);
     std::thread::scope(|scope| {

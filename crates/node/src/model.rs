@@ -2,20 +2,19 @@
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use napi::Env;
 use napi::bindgen_prelude::{AsyncTask, ObjectFinalize};
 use napi_derive::napi;
 use rwkv::{LoadOptions, Model};
 
-use crate::control::{Cancel, Flag};
-use crate::environment::{self, Close, Held};
-use crate::failure::{Failure, Result, Thrown};
+use crate::control::Cancel;
+use crate::environment::{Close, Held};
+use crate::failure::Result;
 use crate::job::Job;
 use crate::number::count;
-use crate::session::NativeSession;
+use crate::slot::SharedSlot;
 use crate::state::NativeState;
 use crate::tokenizer::NativeTokenizer;
 
@@ -108,44 +107,10 @@ pub struct Bench {
     pub read_bandwidth_share: f64,
 }
 
-/// A model until it is closed. Sessions share it, and ask for it anew at each call.
-pub(crate) struct Handle {
-    model: Mutex<Option<Model>>,
-    closed: AtomicBool,
-}
-
-impl Handle {
-    /// The model.
-    pub(crate) fn get(&self) -> Result<Model> {
-        let model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
-        model.clone().ok_or_else(|| Failure::closed("model"))
-    }
-
-    /// `Aborted` if `cancel` is raised, `CLOSED` if the model was closed meanwhile: work asks now and then.
-    pub(crate) fn go_on(&self, cancel: &Flag) -> Result<()> {
-        if self.closed.load(Ordering::Relaxed) {
-            return Err(Failure::closed("model"));
-        }
-        if cancel.is_raised() {
-            return Err(rwkv::Error::Aborted.into());
-        }
-        Ok(())
-    }
-}
-
-impl Close for Handle {
-    fn close(&self) {
-        self.closed.store(true, Ordering::Relaxed);
-        let model = self.model.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // Dropped here, after the lock: the last owner joins the model's threads.
-        drop(model);
-    }
-}
-
 /// A loaded model.
 #[napi(custom_finalize)]
 pub struct NativeModel {
-    pub(crate) handle: Arc<Handle>,
+    pub(crate) handle: Arc<SharedSlot<Model>>,
     info: ModelInfo,
     held: Held,
 }
@@ -195,9 +160,7 @@ impl NativeModel {
             isa: model.cpu().isa().to_string(),
             threads: model.cpu().threads() as u32,
         };
-        let handle = Arc::new(Handle { model: Mutex::new(Some(model)), closed: AtomicBool::new(false) });
-        environment::watch(&handle);
-        Self { handle, info, held: Held::new(file_size, env) }
+        Self { handle: SharedSlot::new("model", model), info, held: Held::new(file_size, env) }
     }
 
     /// What it is and how it is run.
@@ -209,12 +172,6 @@ impl NativeModel {
             isa: self.info.isa.clone(),
             ..self.info
         }
-    }
-
-    /// A session at the start of a text.
-    #[napi]
-    pub fn create_session(&self) -> std::result::Result<NativeSession, Thrown> {
-        Ok(NativeSession::new(&self.handle)?)
     }
 
     /// The loss on the text file `path`; with a `ctx_len`, in windows of so many tokens. A text, or a window, starts

@@ -7,9 +7,8 @@ mod common;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use common::{cpu, every_cpu, largest_difference, model, shared, tokens};
-use rwkv::model::Network;
-use rwkv::{DataType, LoadOptions, Model, ModelConfig, Outputs, Segment, State, write_model};
+use common::{cpu, every_cpu, largest_difference, model, shared, tokens, write};
+use rwkv::{DataType, LoadOptions, Model, ModelConfig, Outputs, Segment, State};
 use rwkv_kernels::{Cpu, Isa};
 
 /// Logits after every token, and the state after the last.
@@ -104,7 +103,6 @@ fn for_a_model_of_usual_widths() {
 fn for_every_format() {
     let folder = tempfile::tempdir().unwrap();
     let config = ModelConfig { n_ffn: 96, ..ModelConfig::v4(41, 64, 1) };
-    let (_, layout, _) = Network::new(&config);
     let values = common::values(&config, 4);
     let path = |data_type| folder.path().join(format!("{data_type}.bin"));
     for data_type in DataType::ALL {
@@ -113,7 +111,7 @@ fn for_every_format() {
             rwkv::quantize(path(DataType::F32), path(data_type), data_type, &LoadOptions::default(), go_on)
                 .unwrap();
         } else {
-            write_model(path(data_type), &config, &layout, &values, data_type).unwrap();
+            write(path(data_type), &config, &values, data_type);
         }
         check(|cpu| Model::load_on(path(data_type), cpu).unwrap(), data_type.name(), SHORT);
     }

@@ -3,23 +3,18 @@
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rwkv::params::{Channel, Initial, Layout, ParamSpec};
-use rwkv_kernels::{Cpu, Parts};
+use rwkv_kernels::Cpu;
 
 /// Raw parameters of a new model, in the order of `layout`: the same for the same seed, whatever the machine's
 /// number of threads.
 pub fn initialize(cpu: &Cpu, layout: &Layout, seed: u64) -> Vec<Vec<f32>> {
     let specs = layout.specs();
-    let mut params = vec![Vec::new(); specs.len()];
-    let parts = Parts::new(&mut params);
     // Each parameter draws from a stream of its own, so that they can be made side by side.
-    cpu.run(specs.len(), |index| {
+    cpu.map(specs.len(), |index| {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(index as u64);
-        // SAFETY: each index is a parameter of its own.
-        let [param] = (unsafe { parts.part(index..index + 1) }) else { unreachable!("one parameter") };
-        *param = initial(&specs[index], &mut rng);
-    });
-    params
+        initial(&specs[index], &mut rng)
+    })
 }
 
 fn initial(spec: &ParamSpec, rng: &mut ChaCha8Rng) -> Vec<f32> {

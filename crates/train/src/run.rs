@@ -170,7 +170,8 @@ impl RunFolder {
     /// can be resumed and sampled.
     ///
     /// # Errors
-    /// [`rwkv::Error::Io`]; [`Error::Run`] if the folder was removed and another trainer has begun in a new one.
+    /// [`rwkv::Error::Io`]; [`Error::Run`] if the folder was removed and another trainer has begun in a new
+    /// one.
     pub(crate) fn mend(&mut self) -> Result<()> {
         let Self { path, config, tokenizer, log, lines, lock } = self;
         fs::create_dir_all(&*path).map_err(Error::io("create", &*path))?;

@@ -242,7 +242,7 @@ fn a_folder_with_a_run_is_not_trained_over() {
     let config = fs::read(place.path("run/config.json")).expect("config.json");
     let error =
         Trainer::create(&TrainOptions { n_layer: 1, ..place.options("run") }).expect_err("a run is there");
-    assert!(error.code() == "RUN" && error.to_string().contains("--resume"), "{error}");
+    assert!(error.code() == "RUN" && error.to_string().contains("resume that"), "{error}");
     assert_eq!(fs::read(place.path("run/config.json")).expect("config.json"), config);
     // It has no checkpoint yet: it goes on from its beginning.
     let mut again = Trainer::resume(place.path("run"), &ResumeOptions::default()).expect("the run");
@@ -357,7 +357,7 @@ fn a_run_without_a_sound_checkpoint_begins_again() {
     run_steps(&mut trainer, 1);
     assert!(!trainer.save_model().expect("the one before"));
     let error = (0..100).find_map(|_| trainer.step().err()).expect("an overflow");
-    assert!(error.to_string().contains("no checkpoint is sound, so begin again"), "{error}");
+    assert!(error.to_string().contains("no checkpoint is sound, so it begins again"), "{error}");
     drop(trainer);
     let milder = ResumeOptions { learning_rate: Some(1e-3), weight_decay: Some(0.1), ..Default::default() };
     let mut trainer = Trainer::resume(place.path("run"), &milder).expect("the run");

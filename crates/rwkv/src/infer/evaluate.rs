@@ -70,7 +70,7 @@ impl Model {
         if ctx_len == Some(0) {
             return Err(Error::option("ctxLen", 0, "at least 1"));
         }
-        self.check_tokens(tokens)?;
+        self.shared.check_tokens(tokens)?;
         let pairs = tokens.len() - 1;
         let window = ctx_len.unwrap_or(pairs).min(pairs);
         let n_tokens = pairs / window * window;
@@ -83,7 +83,7 @@ impl Model {
             let mut states: Vec<_> = inputs.chunks(window).map(|_| initial.clone()).collect();
             let windows = inputs.chunks(window).zip(&mut states);
             let mut segments: Vec<_> = windows.map(|(tokens, state)| Segment { tokens, state }).collect();
-            self.run(&mut segments, Outputs::All, |segment, range, logits| {
+            self.shared.run(&self.cpu, &mut segments, Outputs::All, |segment, range, logits| {
                 let at = start + segment * window + 1;
                 let targets = &tokens[at + range.start..at + range.end];
                 sum += cross_entropy(&self.cpu, logits, self.shared.config.n_vocab, targets);

@@ -8,6 +8,7 @@ mod evaluate;
 mod exec;
 mod loaded;
 mod model;
+mod shared;
 
 pub use arena::Tensor;
 pub use batch::{Outputs, Segment};

@@ -3,13 +3,14 @@
 use std::fmt;
 use std::ops::{ControlFlow, Range};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use rwkv_kernels::Cpu;
 
-use super::batch::{Outputs, Scratch, Segment};
+use super::batch::{Outputs, Segment};
 use super::cpu::LoadOptions;
 use super::loaded::{self, Identity};
+use super::shared::Shared;
 use crate::config::ModelConfig;
 use crate::data_type::DataType;
 use crate::error::{Error, Result};
@@ -17,7 +18,7 @@ use crate::file::ModelFile;
 use crate::fingerprint::Fingerprint;
 use crate::lora::Lora;
 use crate::model::Network;
-use crate::state::{State, StateLayout};
+use crate::state::State;
 use crate::store::Parameters;
 
 /// A model that is ready to run. Clones share it; threads may use it at the same time.
@@ -27,26 +28,6 @@ use crate::store::Parameters;
 pub struct Model {
     pub(super) shared: Arc<Shared>,
     pub(super) cpu: Arc<Cpu>,
-}
-
-/// What does not depend on who computes.
-pub(super) struct Shared {
-    pub(super) config: ModelConfig,
-    pub(super) network: Network,
-    pub(super) parameters: Parameters,
-    pub(super) state_layout: StateLayout,
-    pub(super) fingerprint: Fingerprint,
-    /// Memory of finished passes, for the next ones: as many as ever ran at the same time.
-    pub(super) scratch: Mutex<Vec<Scratch>>,
-}
-
-impl Shared {
-    fn new(config: ModelConfig, parameters: Parameters) -> Arc<Self> {
-        let (network, layout, state_layout) = Network::new(&config);
-        assert_eq!(layout.specs().len(), parameters.n_model(), "parameters of another model");
-        let fingerprint = parameters.fingerprint(config);
-        Arc::new(Self { config, network, parameters, state_layout, fingerprint, scratch: Mutex::default() })
-    }
 }
 
 impl Model {
@@ -233,7 +214,7 @@ impl Model {
         outputs: Outputs,
         mut sink: impl FnMut(usize, Range<usize>, &[f32]),
     ) -> Result<()> {
-        self.run(segments, outputs, |segment, tokens, logits| {
+        self.shared.run(&self.cpu, segments, outputs, |segment, tokens, logits| {
             sink(segment, tokens, logits);
             Ok(())
         })

@@ -33,9 +33,10 @@ impl Trainer {
     /// Begins a run in a new directory.
     ///
     /// # Errors
-    /// [`rwkv::Error::InvalidOption`]; [`rwkv::Error::Io`], [`rwkv::Error::InvalidUtf8`] and [`rwkv::Error::Data`] if the
-    /// text cannot be learned; those of reading a model, if the run starts from one; [`Error::Run`] if the directory holds a run already or
-    /// another trainer is at work in it. Nothing is written before all of these are ruled out.
+    /// [`rwkv::Error::InvalidOption`]; [`rwkv::Error::Io`], [`rwkv::Error::InvalidUtf8`] and
+    /// [`rwkv::Error::Data`] if the text cannot be learned; those of reading a model, if the run starts from
+    /// one; [`Error::Run`] if the directory holds a run already or another trainer is at work in it. Nothing
+    /// is written before all of these are ruled out.
     pub fn create(options: &TrainOptions) -> Result<Self> {
         Self::create_until(options, &AtomicBool::new(false))
     }
@@ -91,9 +92,9 @@ impl Trainer {
     /// goes on from before them, they are removed, and [`went_back_from`](Self::went_back_from) says so.
     ///
     /// # Errors
-    /// [`Error::Run`] if there is no run, if another trainer is at work on it, if its checkpoint is damaged, or if the model
-    /// that it began from is another one now; [`rwkv::Error::Data`] if the text is not the one it began with; otherwise as
-    /// [`create`](Self::create).
+    /// [`Error::Run`] if there is no run, if another trainer is at work on it, if its checkpoint is damaged,
+    /// or if the model that it began from is another one now; [`rwkv::Error::Data`] if the text is not the
+    /// one it began with; otherwise as [`create`](Self::create).
     pub fn resume(out: impl AsRef<Path>, changes: &ResumeOptions) -> Result<Self> {
         Self::resume_until(out, changes, &AtomicBool::new(false))
     }

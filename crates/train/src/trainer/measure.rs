@@ -21,9 +21,8 @@ impl Trainer {
     /// with products in the precision of inference. `progress` gets the share that is done, from 0 to 1.
     ///
     /// # Errors
-    /// [`rwkv::Error::Aborted`] soon after `stop` is set. [`Error::Diverged`](crate::Error::Diverged) if the loss is not
-    /// finite: nothing more is saved.
-    /// [`rwkv::Error::Io`] if the log cannot be written.
+    /// [`rwkv::Error::Aborted`] soon after `stop` is set. [`Error::Diverged`](crate::Error::Diverged) if the
+    /// loss is not finite: nothing more is saved. [`rwkv::Error::Io`] if the log cannot be written.
     pub fn validate(&mut self, stop: &AtomicBool, progress: impl FnMut(f64)) -> Result<f32> {
         let val_loss = self.mean_loss(Dataset::validation, usize::MAX, stop, progress)?;
         if !val_loss.is_finite() {
@@ -57,8 +56,9 @@ impl Trainer {
     /// the first token if the text has none.
     ///
     /// # Errors
-    /// [`rwkv::Error::UnknownCharacter`] in the prompt; [`rwkv::Error::InvalidOption`] among the options; [`rwkv::Error::Aborted`] soon
-    /// after `stop` is set; [`Error::Diverged`](crate::Error::Diverged) if the model's numbers are no longer finite.
+    /// [`rwkv::Error::UnknownCharacter`] in the prompt; [`rwkv::Error::InvalidOption`] among the options;
+    /// [`rwkv::Error::Aborted`] soon after `stop` is set; [`Error::Diverged`](crate::Error::Diverged) if the
+    /// model's numbers are no longer finite.
     pub fn sample(
         &self,
         prompt: &str,

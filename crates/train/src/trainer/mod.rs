@@ -112,9 +112,9 @@ impl Trainer {
     /// As [`step`](Self::step), looking at `stop` between two operators.
     ///
     /// # Errors
-    /// [`rwkv::Error::Aborted`] soon after `stop` is set: parameters, moments, log and the number of steps are as before, and
-    /// the next step is the one that this would have been. From where it begins to change the parameters, a step is
-    /// finished instead.
+    /// [`rwkv::Error::Aborted`] soon after `stop` is set: parameters, moments, log and the number of steps
+    /// are as before, and the next step is the one that this would have been. From where it begins to change
+    /// the parameters, a step is finished instead.
     pub fn step_until(&mut self, stop: &AtomicBool) -> Result<StepReport> {
         self.learn(|| stop.load(Ordering::Relaxed))
     }

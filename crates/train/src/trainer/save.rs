@@ -38,9 +38,10 @@ impl Trainer {
     /// the newest sound one. What else is missing of the run's folder is written again.
     ///
     /// # Errors
-    /// [`rwkv::Error::Io`], with the last good checkpoint still there; [`Error::Diverged`](crate::Error::Diverged)
-    /// once the run has diverged, or if the model's loss is not finite; [`Error::Run`](crate::Error::Run) if the folder was
-    /// removed and another trainer is at work in a new one.
+    /// [`rwkv::Error::Io`], with the last good checkpoint still there;
+    /// [`Error::Diverged`](crate::Error::Diverged) once the run has diverged, or if the model's loss is not
+    /// finite; [`Error::Run`](crate::Error::Run) if the folder was removed and another trainer is at work in
+    /// a new one.
     pub fn save_checkpoint(&mut self) -> Result<Soundness> {
         let soundness = self.soundness()?;
         self.run.mend()?;
