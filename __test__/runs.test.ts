@@ -99,7 +99,7 @@ describe('a run', async () => {
     const { code, err } = await rwkv('train', ...args)
     expect(code).toBe(1)
     const said =
-      /the loss became (?:NaN|inf) at step \d+; go on from checkpoint-(\d+), whose validation loss was (\d\.\d\d), .*: (rwkv train --resume .* --learning-rate 0\.15) \(half of 0\.3\)/
+      /the loss became (?:NaN|inf) at step \d+; resume the run .* than 0\.3: it goes on from checkpoint-(\d+), whose validation loss was (\d\.\d\d)\n  (rwkv train --resume .* --learning-rate 0\.15)\n/
     const [, step, loss, command] = said.exec(err) ?? []
     expect(err).toMatch(said)
     expect(Number(loss)).toBeLessThan(Math.log(new Set(text).size) + 1)

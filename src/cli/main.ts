@@ -9,14 +9,15 @@ import { kebab } from './format.js'
 import { generate } from './generate.js'
 import { info } from './info.js'
 import { exitCode, heedSignals, Interrupt, leave } from './interrupt.js'
+import { merge } from './merge.js'
 import { Output, style } from './output.js'
 import { quantize } from './quantize.js'
 import { complain, OutputError, stdout } from './stdout.js'
 import { train } from './train.js'
-import { UsageError } from './usage.js'
+import { Hinted, UsageError } from './usage.js'
 import type { Verb } from './verb.js'
 
-const verbs = [train, generate, evaluate, info, quantize, bench] as readonly Verb[]
+const verbs = [train, generate, evaluate, info, quantize, merge, bench] as readonly Verb[]
 
 const examples = `
 Examples:
@@ -125,6 +126,7 @@ async function report(error: unknown, json: boolean): Promise<number> {
 
 function describe(error: unknown): { message: string; code: string; hint?: string | undefined } {
   if (error instanceof UsageError) return error
+  if (error instanceof Hinted) return { ...describe(error.error), hint: error.hint }
   if (error instanceof OutputError) return { code: 'IO', message: error.message }
   if (error instanceof RwkvError) return { code: error.code, message: inKebab(error.message, error.code) }
   const message = error instanceof Error ? error.message : String(error)

@@ -2,6 +2,7 @@ import { statSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { basename, extname, join, resolve } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
+import { type ErrorCode, RwkvError } from '../errors.js'
 import type { Described } from '../kinds.js'
 import type { ResumeOptions, TrainOptions } from '../options.js'
 import { trainOptionTable } from '../train-options.js'
@@ -9,11 +10,13 @@ import { Trainer } from '../trainer.js'
 import type { Options, Values } from './arguments.js'
 import { kebab } from './format.js'
 import { exitCode } from './interrupt.js'
+import type { Output } from './output.js'
 import { Progress } from './progress.js'
-import { UsageError } from './usage.js'
+import { lowerRate } from './resume.js'
+import { Hinted, UsageError } from './usage.js'
 import { common, verb } from './verb.js'
 
-const { data, out, ...others } = trainOptionTable
+const { data, out, from, freeze, train: trained, loraTargets, ...others } = trainOptionTable
 const described: { readonly [name: string]: Described } = trainOptionTable
 
 const options = {
@@ -27,6 +30,10 @@ const options = {
     auto: 'that of --out',
   },
   ...others,
+  from: { ...from, value: 'MODEL' },
+  freeze: { ...freeze, value: 'PATTERN' },
+  train: { ...trained, value: 'PATTERN' },
+  loraTargets: { ...loraTargets, value: 'PATTERN' },
   json: common.json,
 } as const satisfies Options
 
@@ -38,29 +45,50 @@ export const train = verb({
   options,
   details: `
 Writes a folder: model.bin, tokenizer.json, config.json, checkpoints, log.jsonl and report.html (open it in a browser).
+With --from a run fine-tunes a model that is there. With --lora-rank as well it writes lora.safetensors instead of
+model.bin, for rwkv generate MODEL --lora; with --tune state it writes tuned.state, for rwkv generate MODEL --state.
 Ctrl-C saves a checkpoint of the last whole step; the same command with --resume goes on from it. SIGTERM, SIGHUP (a closed
 terminal) and standard output that cannot be written do the same. Tokens a second are those of the optimizer's steps
 alone: neither validation, sampling nor saving counts.
 
-With --json the last line is {"event":"done","steps","trainLoss","valLoss","tokensPerSecond","seconds","model"}:
+With --json the last line is {"event":"done","steps","trainLoss","valLoss","tokensPerSecond","seconds","model"}
+(instead of model, lora or state if that is what the run has written):
 trainLoss is the mean over the last fifty steps or so, valLoss that of the whole validation split, seconds are those of
 the whole run by the clock.`,
   async run(_, values, output, signal) {
-    await using trainer = await begin(values, signal)
-    const progress = new Progress(trainer, output)
-    progress.start()
+    await using trainer = await begin(values, signal).catch(error => {
+      throw isCode(error, 'INVALID_UTF8') ? new Hinted(error, '--tokenizer byte trains on bytes') : error
+    })
     try {
-      for await (const step of trainer) await progress.after(step, signal)
+      return await learn(trainer, output, signal)
     } catch (error) {
-      if (!signal.aborted || error !== signal.reason) throw error
-      const code = exitCode(signal)
-      await progress.interrupted(code)
-      return code
+      if (!isCode(error, 'DIVERGED')) throw error
+      const resume = lowerRate(trainer.options)
+      output.object({ event: 'diverged', resume })
+      throw new Hinted(error, resume)
     }
-    await progress.end()
-    return 0
   },
 })
+
+/** All steps that are left; returns the exit code. */
+async function learn(trainer: Trainer, output: Output, signal: AbortSignal): Promise<number> {
+  const progress = new Progress(trainer, output)
+  progress.start()
+  try {
+    for await (const step of trainer) await progress.after(step, signal)
+  } catch (error) {
+    if (!signal.aborted || error !== signal.reason) throw error
+    const code = exitCode(signal)
+    await progress.interrupted(code)
+    return code
+  }
+  await progress.end()
+  return 0
+}
+
+function isCode(error: unknown, code: ErrorCode): error is RwkvError {
+  return error instanceof RwkvError && error.code === code
+}
 
 /** A new run, or with `--resume` an old one. */
 function begin(values: Values<typeof options>, signal: AbortSignal): Promise<Trainer> {

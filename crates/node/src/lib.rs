@@ -10,6 +10,7 @@ mod control;
 mod environment;
 mod failure;
 mod job;
+mod lora;
 mod model;
 mod number;
 mod quantize;

@@ -16,6 +16,7 @@ use crate::failure::{Failure, Result, Thrown};
 use crate::job::Job;
 use crate::number::count;
 use crate::session::NativeSession;
+use crate::state::NativeState;
 use crate::tokenizer::NativeTokenizer;
 
 /// What a model is and how it is run.
@@ -151,9 +152,14 @@ pub struct NativeModel {
 
 #[napi]
 impl NativeModel {
-    /// Loads a `.bin` file, or the `model.bin` of a training run's folder.
+    /// Loads a `.bin` file, or the `model.bin` of a training run's folder; with the adapter at `lora`, if there is one.
     #[napi(ts_return_type = "Promise<NativeModel>")]
-    pub fn load(path: String, threads: Option<f64>, cancel: &Cancel) -> AsyncTask<Job<NativeModel>> {
+    pub fn load(
+        path: String,
+        lora: Option<String>,
+        threads: Option<f64>,
+        cancel: &Cancel,
+    ) -> AsyncTask<Job<NativeModel>> {
         let cancel = cancel.flag();
         let work = move || {
             cancel.check()?;
@@ -165,6 +171,10 @@ impl NativeModel {
                 cancel.progress(done as usize, total as usize);
                 if cancel.is_raised() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             })?;
+            let model = match lora {
+                Some(lora) => model.with_lora(lora)?,
+                None => model,
+            };
             cancel.check()?;
             Ok((model, file_size))
         };
@@ -207,18 +217,26 @@ impl NativeModel {
         Ok(NativeSession::new(&self.handle)?)
     }
 
-    /// The loss on the text file `path`; with a `ctx_len`, in windows of so many tokens.
+    /// The loss on the text file `path`; with a `ctx_len`, in windows of so many tokens. A text, or a window, starts
+    /// from `state`, or else from the empty one.
     #[napi(ts_return_type = "Promise<TextLoss>")]
     pub fn evaluate(
         &self,
         path: String,
         tokenizer: &NativeTokenizer,
         ctx_len: Option<f64>,
+        state: Option<&NativeState>,
         cancel: &Cancel,
     ) -> AsyncTask<Job<TextLoss>> {
         let (handle, tokenizer, cancel) = (Arc::clone(&self.handle), Arc::clone(&tokenizer.0), cancel.flag());
+        let state = state.map(|state| Arc::clone(&state.0));
         Job::run(move || {
             let model = handle.get()?;
+            let initial = state.map_or_else(|| model.new_state(), Arc::unwrap_or_clone);
+            if initial.model() != model.fingerprint() {
+                // The bytes' own check has the right words for what differs.
+                model.state_from_bytes(&initial.to_bytes())?;
+            }
             let ctx_len = count("ctxLen", ctx_len)?;
             let path = Path::new(&path);
             let bytes = rwkv::read_text(path, || handle.go_on(&cancel).is_err())?;
@@ -229,7 +247,7 @@ impl NativeModel {
                 return Err(rwkv::Error::Data { path: path.to_owned(), problem }.into());
             }
             let mut stopped = Ok(());
-            let result = model.evaluate(&tokens, ctx_len, |done, total| {
+            let result = model.evaluate_from(&initial, &tokens, ctx_len, |done, total| {
                 cancel.progress(done, total);
                 stopped = handle.go_on(&cancel);
                 if stopped.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }

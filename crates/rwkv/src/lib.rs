@@ -34,6 +34,7 @@
 //!   them.
 //! - [`quantize()`] makes a file of FP32 or FP16 weights into one of five quantized formats, the bytes that
 //!   rwkv.cpp makes.
+//! - [`lora`] reads and writes low-rank adapters, and merges one into its base ([`lora::merge`]).
 //! - [`Sampler`] turns logits into a token, [`Tokenizer`] text into tokens, [`Decoder`] a stream of bytes
 //!   into text.
 //! - [`model`] holds the versions of RWKV, each written once as equations over the trait [`Exec`]. [`Infer`]
@@ -117,7 +118,7 @@ pub mod tokenizer;
 pub use atomic::write_atomically;
 pub use config::{ModelConfig, Version};
 pub use data_type::DataType;
-pub use error::{Error, Fault, Result, SoundCheckpoint};
+pub use error::{Error, Fault, Result};
 pub use exec::Exec;
 pub use file::{ModelFile, write_model};
 pub use fingerprint::Fingerprint;

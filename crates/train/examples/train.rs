@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use rwkv::Error;
 use rwkv_train::{TrainOptions, TrainPrecision, Trainer};
 
-fn main() -> rwkv::Result<()> {
+fn main() -> rwkv_train::Result<()> {
     let args: Vec<_> = std::env::args().collect();
     let (Some(data), Some(out)) = (args.get(1), args.get(2)) else {
         eprintln!("usage: train TEXT OUT [STEPS] [SEED] [f32|bf16]");
@@ -17,7 +17,7 @@ fn main() -> rwkv::Result<()> {
     options.precision = match args.get(5).map(String::as_str) {
         Some("f32") => Some(TrainPrecision::F32),
         Some("bf16") => Some(TrainPrecision::Bf16),
-        Some(other) => return Err(Error::option("precision", other, "f32 or bf16")),
+        Some(other) => return Err(Error::option("precision", other, "f32 or bf16").into()),
         None => None,
     };
     let mut trainer = Trainer::create(&options)?;

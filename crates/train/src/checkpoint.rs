@@ -9,9 +9,10 @@ use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 
-use rwkv::{Error, ModelConfig, Result, write_atomically};
+use rwkv::{ModelConfig, write_atomically};
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, Result};
 use crate::options::TrainOptions;
 use crate::run::{fault, write_json};
 use crate::trainer::Soundness;

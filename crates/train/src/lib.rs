@@ -6,7 +6,7 @@
 //! use rwkv::SamplerOptions;
 //! use rwkv_train::{TrainOptions, Trainer};
 //!
-//! # fn main() -> rwkv::Result<()> {
+//! # fn main() -> rwkv_train::Result<()> {
 //! # let folder = tempfile::tempdir().expect("a directory");
 //! # let (book, out) = (folder.path().join("book.txt"), folder.path().join("run"));
 //! std::fs::write(&book, "tick tock ".repeat(60)).expect("a text");
@@ -68,6 +68,7 @@
 mod base;
 mod checkpoint;
 pub mod data;
+mod error;
 pub mod init;
 mod lock;
 mod memory;
@@ -80,5 +81,6 @@ mod streams;
 pub mod tape;
 mod trainer;
 
+pub use error::{Error, Result, SoundCheckpoint};
 pub use options::{ResumeOptions, TokenizerKind, TrainOptions, TrainPrecision, Tune};
 pub use trainer::{Soundness, StepReport, Trainer};

@@ -17,10 +17,11 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use rwkv::{Error, ModelConfig, Result, Tokenizer, write_atomically};
+use rwkv::{ModelConfig, Tokenizer, write_atomically};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{self, Manifest};
+use crate::error::{Error, Result};
 use crate::lock::Lock;
 use crate::options::TrainOptions;
 
@@ -169,7 +170,7 @@ impl RunFolder {
     /// can be resumed and sampled.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Run`] if the folder was removed and another trainer has begun in a new one.
+    /// [`rwkv::Error::Io`]; [`Error::Run`] if the folder was removed and another trainer has begun in a new one.
     pub(crate) fn mend(&mut self) -> Result<()> {
         let Self { path, config, tokenizer, log, lines, lock } = self;
         fs::create_dir_all(&*path).map_err(Error::io("create", &*path))?;
@@ -248,12 +249,12 @@ impl Found {
 /// Refuses a folder that holds a run, or what is left of one: its checkpoints would be taken for the new run's.
 fn check_empty(path: &Path) -> Result<()> {
     if path.join("config.json").exists() {
-        let problem = "this folder holds a run already; go on with it by --resume, or take another --out";
+        let problem = "this directory holds a run already; resume that, or train in another directory";
         return Err(fault(path, problem));
     }
     if path.is_dir() && !checkpoints(path)?.is_empty() {
-        let problem = "this folder has checkpoints of a run whose config.json is gone; take another --out, or \
-                       remove them";
+        let problem = "this directory has checkpoints of a run whose config.json is gone; remove them, or train \
+                       in another directory";
         return Err(fault(path, problem));
     }
     Ok(())
@@ -272,7 +273,7 @@ fn open_log(file: &Path) -> Result<File> {
 /// The lines of a run's log, in order; none if there is no log. A last line that a crash cut off is left out.
 ///
 /// # Errors
-/// [`Error::Io`].
+/// [`rwkv::Error::Io`].
 pub fn read_log(run: &Path) -> Result<Vec<LogLine>> {
     let file = run.join("log.jsonl");
     match fs::read(&file) {
@@ -316,7 +317,8 @@ pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     write_atomically(path, |w| {
         serde_json::to_writer_pretty(&mut *w, value)?;
         w.write_all(b"\n")
-    })
+    })?;
+    Ok(())
 }
 
 pub(crate) fn fault(path: &Path, problem: impl Into<String>) -> Error {
@@ -355,9 +357,9 @@ mod tests {
         drop(found);
         for file in ["config.json", "checkpoint-3"] {
             let error = RunFolder::check_free(&path).expect_err("a run is there");
-            assert!(error.to_string().contains("take another --out"), "{error}");
+            assert!(error.to_string().contains("another directory"), "{error}");
             let error = RunFolder::create(&path, config(), Tokenizer::Byte).expect_err("a run is there");
-            assert!(error.to_string().contains("take another --out"), "{error}");
+            assert!(error.to_string().contains("another directory"), "{error}");
             // What is left of a run is none to begin in.
             fs::create_dir_all(path.join("checkpoint-3")).expect("a checkpoint");
             fs::remove_file(path.join("config.json")).unwrap_or_else(|_| assert_eq!(file, "checkpoint-3"));

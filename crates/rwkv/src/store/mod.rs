@@ -260,6 +260,13 @@ impl Parameters {
         Ok(())
     }
 
+    /// Closes the file that the parameters are from, if all of them are in memory by now.
+    pub fn close_file(&mut self) {
+        if self.entries.iter().all(|entry| matches!(entry.value, Value::F32 { .. })) {
+            self.file = None;
+        }
+    }
+
     /// Keeps training from changing the parameter at `index` from now on.
     pub fn freeze(&mut self, index: usize) {
         self.entries[index].is_trained = false;

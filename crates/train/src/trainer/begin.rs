@@ -5,15 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use rwkv::model::Network;
-use rwkv::{Error, Fingerprint, Model, ModelConfig, ModelFile, Result, Tokenizer};
+use rwkv::{Fingerprint, Model, ModelConfig, ModelFile, Tokenizer};
 use rwkv_kernels::Cpu;
 
 use super::{Trainer, save, schedule, settings};
 use crate::base::{self, Start};
 use crate::checkpoint::{self, Checkpoint};
 use crate::data::{Dataset, Windows};
+use crate::error::{Error, Result};
 use crate::optimizer::AdamW;
-use crate::options::{ResumeOptions, TrainOptions, Tune};
+use crate::options::{ResumeOptions, TokenizerKind, TrainOptions, Tune};
 use crate::run::{Found, RunConfig, RunFolder, fault};
 use crate::streams::Streams;
 use crate::tape::Tape;
@@ -32,8 +33,8 @@ impl Trainer {
     /// Begins a run in a new directory.
     ///
     /// # Errors
-    /// [`Error::InvalidOption`]; [`Error::Io`], [`Error::InvalidUtf8`] and [`Error::Data`] if the text cannot be
-    /// learned; those of reading a model, if the run starts from one; [`Error::Run`] if the directory holds a run already or
+    /// [`rwkv::Error::InvalidOption`]; [`rwkv::Error::Io`], [`rwkv::Error::InvalidUtf8`] and [`rwkv::Error::Data`] if the
+    /// text cannot be learned; those of reading a model, if the run starts from one; [`Error::Run`] if the directory holds a run already or
     /// another trainer is at work in it. Nothing is written before all of these are ruled out.
     pub fn create(options: &TrainOptions) -> Result<Self> {
         Self::create_until(options, &AtomicBool::new(false))
@@ -42,7 +43,7 @@ impl Trainer {
     /// As [`create`](Self::create), with a flag for a text that is long, or a pipe that nobody writes to.
     ///
     /// # Errors
-    /// [`Error::Aborted`] soon after `stop` is set, if the text is not read by then.
+    /// [`rwkv::Error::Aborted`] soon after `stop` is set, if the text is not read by then.
     pub fn create_until(options: &TrainOptions, stop: &AtomicBool) -> Result<Self> {
         options.validate()?;
         let mut options = options.clone();
@@ -54,6 +55,11 @@ impl Trainer {
                 (data, tokenizer)
             }
             _ => Dataset::read(&options.data, options.tokenizer, options.ctx_len, stop)?,
+        };
+        // That of the run that the model is from, whatever the options say.
+        options.tokenizer = match tokenizer {
+            Tokenizer::Character(_) => TokenizerKind::Character,
+            Tokenizer::Byte => TokenizerKind::Byte,
         };
         let n_vocab = tokenizer.n_vocab();
         if let Some(file) = &file {
@@ -86,7 +92,7 @@ impl Trainer {
     ///
     /// # Errors
     /// [`Error::Run`] if there is no run, if another trainer is at work on it, if its checkpoint is damaged, or if the model
-    /// that it began from is another one now; [`Error::Data`] if the text is not the one it began with; otherwise as
+    /// that it began from is another one now; [`rwkv::Error::Data`] if the text is not the one it began with; otherwise as
     /// [`create`](Self::create).
     pub fn resume(out: impl AsRef<Path>, changes: &ResumeOptions) -> Result<Self> {
         Self::resume_until(out, changes, &AtomicBool::new(false))
@@ -111,7 +117,7 @@ impl Trainer {
             let is_unknown = manifest.is_some_and(|manifest| manifest.soundness.is_none());
             if let (false, Some(too_few)) = (is_unknown, changes.max_steps.filter(|&steps| steps < step)) {
                 let problem = format!("at least {step}, the steps that this run has done");
-                return Err(Error::option("maxSteps", too_few, problem));
+                return Err(rwkv::Error::option("maxSteps", too_few, problem).into());
             }
             let options = manifest.map_or(&found.config.options, |manifest| &manifest.options).clone();
             let options = changes.apply(TrainOptions { out: out.to_owned(), ..options.resolved() });
@@ -147,13 +153,16 @@ impl Trainer {
         let Start { params, state, .. } = start;
         let mut optimizer = AdamW::new(&params, settings(&options));
         let n_trained = params.trained().count();
-        let (mut step, mut seconds, mut states) = (0, 0.0, Vec::new());
+        let (network, _, state_layout) = Network::new(&model);
+        let streams = streams(&options, &data);
+        let (mut step, mut seconds) = (0, 0.0);
+        // A checkpoint holds as many states before the first step as after it.
+        let mut states = vec![state_layout.initial(); streams.map_or(0, |streams| streams.count())];
         if let Some(Checkpoint { manifest, mut params, means, squares }) = checkpoint {
             (step, seconds) = (manifest.step, manifest.seconds);
             optimizer = optimizer.with_moments(means, squares);
             states = params.split_off(n_trained);
         }
-        let (network, _, state_layout) = Network::new(&model);
         let mut tape = Tape::of_store(cpu, params);
         tape.recompute(options.recompute);
         if let Some(state) = state {
@@ -161,7 +170,7 @@ impl Trainer {
         }
         Self {
             windows: Windows::new(options.seed, data.train().len(), options.ctx_len),
-            streams: streams(&options, &data),
+            streams,
             schedule: schedule(&options),
             options,
             config: model,
@@ -236,7 +245,7 @@ fn base_tokenizer(options: &TrainOptions) -> Result<Option<Tokenizer>> {
     let folder = if from.is_dir() { Some(from.as_path()) } else { from.parent() };
     match folder.map(|folder| folder.join("tokenizer.json")).filter(|file| file.exists()) {
         None => Ok(None),
-        Some(file) => Tokenizer::load(file).map(Some),
+        Some(file) => Ok(Some(Tokenizer::load(file)?)),
     }
 }
 
@@ -248,7 +257,7 @@ fn check_vocabulary(options: &TrainOptions, model: &ModelConfig, n_vocab: usize)
         "a model with the vocabulary of the text: it has {} tokens, and the text's tokenizer has {n_vocab}",
         model.n_vocab
     );
-    Err(Error::option("from", options.from_display(), expected))
+    Err(rwkv::Error::option("from", options.from_display(), expected).into())
 }
 
 /// Relative paths would mean something else when the run goes on elsewhere.
@@ -277,7 +286,7 @@ fn streams(options: &TrainOptions, data: &Dataset) -> Option<Streams> {
 fn check_streams(options: &TrainOptions, data: &Dataset) -> Result<()> {
     if options.carry_state && options.tune == Tune::State {
         let expected = "off where the initial state is trained: carried states would take its place";
-        return Err(Error::option("carryState", true, expected));
+        return Err(rwkv::Error::option("carryState", true, expected).into());
     }
     if options.carry_state && streams(options, data).is_none() {
         let (count, tokens) = (options.batch_size * options.accumulate, data.train().len());
@@ -286,7 +295,7 @@ fn check_streams(options: &TrainOptions, data: &Dataset) -> Result<()> {
              smaller batch or a shorter context, or a longer text",
             options.ctx_len
         );
-        return Err(Error::Data { path: options.data.clone(), problem });
+        return Err(rwkv::Error::Data { path: options.data.clone(), problem }.into());
     }
     Ok(())
 }

@@ -4,22 +4,26 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rwkv::state::State;
-use rwkv::{Decoder, Error, Model, Result, Sampler, SamplerOptions};
+use rwkv::{Decoder, Model, Sampler, SamplerOptions};
 
 use super::Trainer;
 use crate::data::{Dataset, adjoining_windows};
+use crate::error::Result;
+use crate::options::TrainOptions;
 use crate::run::LogLine;
 
 /// Tokens of a prompt between two looks at the flag.
 const STRETCH: usize = 64;
 
 impl Trainer {
-    /// Mean loss over the whole validation split, in nats a token: in adjoining windows of `ctx_len` tokens, each from
-    /// an empty state. `progress` hears how much is done, from 0 to 1. Always in f32, as inference will run the model.
+    /// Mean loss over the whole validation split, in nats a token: in adjoining windows of `ctx_len` tokens, each from an
+    /// empty state or the one that is trained; or in one go, if the run carries states. It runs through the inference path,
+    /// with products in the precision of inference. `progress` gets the share that is done, from 0 to 1.
     ///
     /// # Errors
-    /// [`Error::Aborted`] soon after `stop` is set. [`Error::Diverged`] if the loss is not finite: nothing more is saved.
-    /// [`Error::Io`] if the log cannot be written.
+    /// [`rwkv::Error::Aborted`] soon after `stop` is set. [`Error::Diverged`](crate::Error::Diverged) if the loss is not
+    /// finite: nothing more is saved.
+    /// [`rwkv::Error::Io`] if the log cannot be written.
     pub fn validate(&mut self, stop: &AtomicBool, progress: impl FnMut(f64)) -> Result<f32> {
         let val_loss = self.mean_loss(Dataset::validation, usize::MAX, stop, progress)?;
         if !val_loss.is_finite() {
@@ -46,15 +50,15 @@ impl Trainer {
     ) -> Result<f32> {
         let model = self.model();
         let initial = self.initial_state(&model);
-        mean_loss(&model, &initial, part(&self.data), self.options.ctx_len, most, stop, progress)
+        mean_loss(&model, &initial, part(&self.data), &self.options, most, stop, progress)
     }
 
     /// What the model writes after `prompt`: `n_tokens` tokens. Without a prompt it goes on from a line break, or from
     /// the first token if the text has none.
     ///
     /// # Errors
-    /// [`Error::UnknownCharacter`] in the prompt; [`Error::InvalidOption`] among the options; [`Error::Aborted`] soon
-    /// after `stop` is set; [`Error::Diverged`] if the model's numbers are no longer finite.
+    /// [`rwkv::Error::UnknownCharacter`] in the prompt; [`rwkv::Error::InvalidOption`] among the options; [`rwkv::Error::Aborted`] soon
+    /// after `stop` is set; [`Error::Diverged`](crate::Error::Diverged) if the model's numbers are no longer finite.
     pub fn sample(
         &self,
         prompt: &str,
@@ -62,7 +66,7 @@ impl Trainer {
         options: SamplerOptions,
         stop: &AtomicBool,
     ) -> Result<String> {
-        let check = || if stop.load(Ordering::Relaxed) { Err(Error::Aborted) } else { Ok(()) };
+        let check = || if stop.load(Ordering::Relaxed) { Err(rwkv::Error::Aborted) } else { Ok(()) };
         let mut sampler = Sampler::new(options)?;
         let mut tokens = self.tokenizer.encode(prompt)?;
         if tokens.is_empty() {
@@ -78,8 +82,10 @@ impl Trainer {
             for stretch in tokens.chunks(STRETCH) {
                 check()?;
                 logits = model.eval(stretch, &mut state).map_err(|error| match error {
-                    Error::Weight { .. } | Error::NotFinite { .. } => self.divergence(self.step, f32::NAN),
-                    error => error,
+                    rwkv::Error::Weight { .. } | rwkv::Error::NotFinite { .. } => {
+                        self.divergence(self.step, f32::NAN)
+                    }
+                    error => error.into(),
                 })?;
             }
             tokens = vec![sampler.sample(&logits)];
@@ -89,32 +95,32 @@ impl Trainer {
     }
 }
 
-/// Mean loss of a model over the first `most` windows of `tokens`, each from the state `initial`, in nats a token; not finite if what the model computes
-/// is not.
+/// Mean loss of a model over the first `most` windows of `tokens`, in nats a token; not finite if what the model computes is
+/// not. Windows start from the state `initial` each, or go on from the one before if the options say so.
 ///
 /// # Errors
-/// [`Error::Aborted`] soon after `stop` is set.
+/// [`rwkv::Error::Aborted`] soon after `stop` is set.
 pub(super) fn mean_loss(
     model: &Model,
     initial: &State,
     tokens: &[u32],
-    ctx_len: usize,
+    options: &TrainOptions,
     most: usize,
     stop: &AtomicBool,
     mut progress: impl FnMut(f64),
 ) -> Result<f32> {
-    let (len, count) = adjoining_windows(tokens.len(), ctx_len);
+    let (len, count) = adjoining_windows(tokens.len(), options.ctx_len);
     let tokens = &tokens[..=len * count.min(most)];
     let look = |done: usize, total: usize| {
         progress(done as f64 / total as f64);
         if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
     if stop.load(Ordering::Relaxed) {
-        return Err(Error::Aborted);
+        return Err(rwkv::Error::Aborted.into());
     }
-    match model.evaluate_from(initial, tokens, Some(len), look) {
+    match model.evaluate_from(initial, tokens, (!options.carry_state).then_some(len), look) {
         Ok(evaluation) => Ok(evaluation.loss as f32),
-        Err(Error::Weight { .. } | Error::NotFinite { .. }) => Ok(f32::NAN),
-        Err(error) => Err(error),
+        Err(rwkv::Error::Weight { .. } | rwkv::Error::NotFinite { .. }) => Ok(f32::NAN),
+        Err(error) => Err(error.into()),
     }
 }

@@ -5,13 +5,14 @@ use std::sync::atomic::AtomicBool;
 
 use rwkv::lora::write_lora;
 use rwkv::state::State;
-use rwkv::{DataType, Model, Result, write_atomically, write_model};
+use rwkv::{DataType, Model, write_atomically, write_model};
 use serde::{Deserialize, Serialize};
 
 use super::Trainer;
 use super::measure::mean_loss;
 use crate::checkpoint::{self, Manifest};
 use crate::data::Dataset;
+use crate::error::Result;
 use crate::options::TrainOptions;
 
 /// Tokens, or one window if that is longer, which tell a sound model from one that is not.
@@ -37,8 +38,8 @@ impl Trainer {
     /// the newest sound one. What else is missing of the run's folder is written again.
     ///
     /// # Errors
-    /// [`Error::Io`](rwkv::Error::Io), with the last good checkpoint still there; [`Error::Diverged`](rwkv::Error::Diverged)
-    /// once the run has diverged, or if the model's loss is not finite; [`Error::Run`](rwkv::Error::Run) if the folder was
+    /// [`rwkv::Error::Io`], with the last good checkpoint still there; [`Error::Diverged`](crate::Error::Diverged)
+    /// once the run has diverged, or if the model's loss is not finite; [`Error::Run`](crate::Error::Run) if the folder was
     /// removed and another trainer is at work in a new one.
     pub fn save_checkpoint(&mut self) -> Result<Soundness> {
         let soundness = self.soundness()?;
@@ -51,7 +52,7 @@ impl Trainer {
     /// comes first. Returns whether the model is sound, and whether it was written.
     ///
     /// # Errors
-    /// [`Error::Aborted`](rwkv::Error::Aborted) soon after `stop` is set, if the model is not measured by then: nothing is
+    /// [`rwkv::Error::Aborted`] soon after `stop` is set, if the model is not measured by then: nothing is
     /// written. Otherwise as [`save_checkpoint`](Self::save_checkpoint).
     pub fn save_until(&mut self, stop: &AtomicBool) -> Result<(Soundness, bool)> {
         let soundness = self.soundness_until(stop)?;
@@ -120,7 +121,7 @@ impl Trainer {
     /// Whether the model after the last step is sound.
     ///
     /// # Errors
-    /// [`Error::Diverged`](rwkv::Error::Diverged) if its loss is not even finite.
+    /// [`Error::Diverged`](crate::Error::Diverged) if its loss is not even finite.
     pub fn soundness(&mut self) -> Result<Soundness> {
         self.soundness_until(&AtomicBool::new(false))
     }
@@ -158,13 +159,13 @@ fn loss_of_a_few(
     stop: &AtomicBool,
 ) -> Result<f32> {
     let windows = (TOKENS / options.ctx_len).clamp(1, options.batch_size);
-    mean_loss(model, initial, tokens, options.ctx_len, windows, stop, |_| ())
+    mean_loss(model, initial, tokens, options, windows, stop, |_| ())
 }
 
 /// Whether a model is sound whose checkpoint does not say: see [`Soundness`].
 ///
 /// # Errors
-/// [`Error::Aborted`](rwkv::Error::Aborted) soon after `stop` is set.
+/// [`rwkv::Error::Aborted`] soon after `stop` is set.
 pub(super) fn is_sound(
     model: &Model,
     data: &Dataset,
