@@ -1,7 +1,8 @@
-//! The numbers behind `rwkv`: what a model's equations become on a CPU.
+//! The numerics of `rwkv`: the operators of its models, forward and backward, on CPUs.
 //!
-//! This crate computes on slices of numbers. It knows no models, files or gradient tapes; each function is
-//! one operator with its formula, its shapes and its source in its documentation, and its backward beside it.
+//! This crate computes on slices of numbers. It contains no models, files or gradient tapes; each function is
+//! one operator, whose documentation gives the formula, the shapes and the source, with its backward beside
+//! it.
 //!
 //! ```
 //! use rwkv_kernels::{Cpu, Isa, Store, layer_norm, layer_norm_backward};
@@ -24,17 +25,17 @@
 //! assert_eq!(dbias, [1.0, 0.0, 0.0, 0.0]);
 //! ```
 //!
-//! # What it aims at
+//! # Aims
 //!
-//! 1. **To be checkable.** Scalar code, plain loops that read like the formula, is the specification of every
+//! 1. **Checkable.** Scalar code, plain loops that read like the formula, is the specification of every
 //!    kernel. It is tested against the formula in f64, the backwards against central differences; every
 //!    faster tier is tested against it, on every machine, for every tier that the machine has.
-//! 2. **The same bits each time.** Results do not depend on the number of threads, and a row's result does
+//! 2. **Reproducible.** Results do not depend on the number of threads, and a row's result does
 //!    not depend on which rows it is computed with: one token at a time, in chunks, or batched with other
 //!    sequences. Tiers differ from one another in the last bits: they add in another order and round a
 //!    multiply-add once.
-//! 3. **The hardware's limit**, on one to some dozens of cores, for models from a hundred thousand parameters
-//!    up.
+//! 3. **Near the hardware's limit**, on one to some dozens of cores, for models from a hundred thousand
+//!    parameters up.
 //!
 //! # Tiers
 //!

@@ -47,8 +47,9 @@ impl Fingerprint {
     }
 
     /// The byte form in hexadecimal digits, for files of text.
-    pub fn to_hex(&self) -> String {
-        self.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+    pub fn to_hex(self) -> String {
+        let digit = |digit: u8| char::from(b"0123456789abcdef"[usize::from(digit)]);
+        self.to_bytes().into_iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
     }
 
     /// The fingerprint that [`to_hex`](Self::to_hex) made these digits of.
@@ -64,7 +65,7 @@ impl Fingerprint {
 
     /// The byte form, as little-endian u32: version, n_vocab, n_embd, n_layer, n_ffn, the version's own sizes, CRC-32 of
     /// the weights.
-    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+    pub(crate) fn to_bytes(self) -> Vec<u8> {
         let ModelConfig { version, n_vocab, n_embd, n_layer, n_ffn, sizes } = self.config;
         // Shapes come from, or go to, files that count in 32 bits.
         let common = [n_vocab, n_embd, n_layer, n_ffn].map(|size| size as u32);

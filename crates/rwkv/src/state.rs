@@ -86,7 +86,9 @@ impl StateLayout {
         let mut rest = state;
         for part in &self.parts {
             let (own, after) = rest.split_at_mut(part.len);
-            own.iter_mut().for_each(|value| *value = value.max(part.least));
+            for value in own {
+                *value = value.max(part.least);
+            }
             rest = after;
         }
     }

@@ -1,4 +1,4 @@
-//! How much memory a run takes, from the declaration and the equations of its model alone.
+//! How much memory a run takes: that of its parameters, and of the tensors that its model's pass would make.
 
 use rwkv::ModelConfig;
 use rwkv::model::Network;
@@ -52,8 +52,8 @@ struct Floats {
     /// Of those, what is kept where the rest is computed again, and the rest of the largest block.
     kept: f64,
     largest_block: f64,
-    /// Gradients of activations that are alive at the same time, of one row: at most those of a block, and of the
-    /// widest tensor.
+    /// Gradients of activations that are alive at the same time, of one row: at most those of a block, and of
+    /// the widest tensor.
     gradients: f64,
 }
 

@@ -18,13 +18,15 @@ pub type Dims<'a> = &'a dyn Fn(&str) -> Option<&'a [usize]>;
 
 /// A version of RWKV: its parameters, its state, its equations, and how its files are recognised.
 pub trait Rwkv: Sized {
-    /// Names of the numbers beyond [`ModelConfig`]'s own that fix the shape, in camelCase; at most [`Sizes::MOST`].
+    /// Names of the numbers beyond [`ModelConfig`]'s own that fix the shape, in camelCase; at most
+    /// [`Sizes::MOST`].
     const SIZES: &'static [&'static str];
 
     /// Whether a file with these tensors is of this version; later versions are asked first.
     fn recognise(dims: Dims<'_>) -> bool;
 
-    /// The values of [`SIZES`](Self::SIZES) in a file with these tensors; none if the tensors that tell are not there.
+    /// The values of [`SIZES`](Self::SIZES) in a file with these tensors; none if the tensors that tell are
+    /// not there.
     fn sizes(dims: Dims<'_>) -> Option<Sizes>;
 
     /// The shape that a new model of this version usually has.

@@ -1,7 +1,7 @@
 //! RWKV-4 "Dove", as in section 3 and appendix D of <https://arxiv.org/abs/2305.13048>.
 //!
-//! Shapes: T rows (tokens), D = n_embd, F = n_ffn = 4D, V = n_vocab. ⊙ multiplies element by element; μ, w and u are
-//! learned for each channel.
+//! Shapes: T rows (tokens), D = n_embd, F = n_ffn = 4D, V = n_vocab. ⊙ multiplies element by element; μ, w
+//! and u are learned for each channel.
 
 use super::{Dims, Rwkv};
 use crate::config::{ModelConfig, Sizes};
@@ -113,7 +113,8 @@ impl Rwkv for Rwkv4 {
     }
 }
 
-/// `W_o (σ(W_r x_r) ⊙ wkv(W_k x_k, W_v x_v))`, where `x_k = μ_k ⊙ x_t + (1 − μ_k) ⊙ x_{t−1}`, likewise v and r.
+/// `W_o (σ(W_r x_r) ⊙ wkv(W_k x_k, W_v x_v))`, where `x_k = μ_k ⊙ x_t + (1 − μ_k) ⊙ x_{t−1}`, likewise v and
+/// r.
 fn time_mix<E: Exec>(e: &mut E, p: &TimeMix, x: E::Tensor) -> E::Tensor {
     let xx = e.shift(x, p.xx);
     let [xk, xv, xr] = e.lerp(x, xx, [p.time_mix_k, p.time_mix_v, p.time_mix_r]);
@@ -138,8 +139,8 @@ fn layer_norm<E: Exec>(e: &mut E, p: &LayerNorm, x: E::Tensor) -> E::Tensor {
 }
 
 impl Block {
-    /// Initial values are those of BlinkDL's RWKV-LM, `RWKV-v4/src/model.py`: with matrices that write to the residual
-    /// stream at 0, every block starts as the identity.
+    /// Initial values are those of BlinkDL's RWKV-LM, `RWKV-v4/src/model.py`: with matrices that write to the
+    /// residual stream at 0, every block starts as the identity.
     fn declare(layer: usize, config: &ModelConfig, params: &mut Layout, state: &mut StateLayout) -> Self {
         let (d, f, n_layer) = (config.n_embd, config.n_ffn, config.n_layer);
         let (ffn_xx, att_xx) = (state.zeros(d), state.zeros(d));

@@ -1,9 +1,9 @@
 //! What parameters a model has: declared once, by the model's own file.
 //!
-//! A model file declares each parameter in a [`Layout`] and keeps the handle that it gets back. The declaration says
-//! everything that is particular to a parameter: its name and dimensions in files, how files store it, its initial
-//! values, its learning rate relative to the others, and whether weight decay applies. Whoever loads, initialises,
-//! optimizes or writes models walks the list and knows no name.
+//! A model file declares each parameter in a [`Layout`] and keeps the handle that it gets back. The
+//! declaration says everything that is particular to a parameter: its name and dimensions in files, how files
+//! store it, its initial values, its learning rate relative to the others, and whether weight decay applies.
+//! Whoever loads, initialises, optimizes or writes models walks the list and knows no name.
 
 mod initial;
 
@@ -50,7 +50,8 @@ impl Stored {
         }
     }
 
-    /// The raw parameter for a value of a model file, up to rounding; not finite if no raw parameter has that value.
+    /// The raw parameter for a value of a model file, up to rounding; not finite if no raw parameter has that
+    /// value.
     pub fn to_raw(self, stored: f32) -> f32 {
         match self {
             Self::Raw => stored,
@@ -157,7 +158,8 @@ impl Layout {
         self.stored_vector(name, &[len], Stored::Raw, learned)
     }
 
-    /// Declares a vector that files store with dimensions `dims`, row length first, and as a function of the raw parameter.
+    /// Declares a vector that files store with dimensions `dims`, row length first, and as a function of the
+    /// raw parameter.
     pub fn stored_vector(
         &mut self,
         name: impl Into<String>,

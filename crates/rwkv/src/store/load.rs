@@ -13,7 +13,8 @@ use crate::file::ModelFile;
 impl Parameters {
     /// Takes the parameters of `file`, none of them trained, and repacks what is quantized.
     ///
-    /// `progress(done, total)` is called with bytes of the file; if it breaks, this ends with [`Error::Aborted`].
+    /// `progress(done, total)` is called with bytes of the file; if it breaks, this ends with
+    /// [`Error::Aborted`].
     ///
     /// # Errors
     /// [`Error::ModelFile`] for a vector with a value that is infinite or no number; [`Error::FileChanged`];

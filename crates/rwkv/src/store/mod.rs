@@ -1,9 +1,10 @@
-//! The parameters of a model, for whoever runs it: where their values are, which of them are trained, and which have an
-//! adapter.
+//! The parameters of a model, for whoever runs it: where their values are, which of them are trained, and
+//! which have an adapter.
 //!
-//! Inference and training share this store. A value is f32 in memory, or rows of a mapped file, or repacked panels; only
-//! f32 values can be trained, and any matrix can have a low-rank adapter, whose factors are parameters like others. So the
-//! same equations run over a model that is trained whole, and over a frozen quantized one with trained adapters.
+//! Inference and training share this store. A value is f32 in memory, or rows of a mapped file, or repacked
+//! panels; only f32 values can be trained, and any matrix can have a low-rank adapter, whose factors are
+//! parameters like others. So the same equations run over a model that is trained whole, and over a frozen
+//! quantized one with trained adapters.
 
 mod load;
 mod panels;
@@ -25,8 +26,8 @@ use crate::params::{Layout, Learned, Matrix, ParamSpec, Role, Stored, Vector};
 
 /// A value for each handle of a [`Layout`].
 ///
-/// FP32 and FP16 matrices of a file stay in it, mapped: they cost nothing to load, and processes share them. Quantized ones
-/// are repacked into memory, whose new pages are the larger part of what loading them takes.
+/// FP32 and FP16 matrices of a file stay in it, mapped: they cost nothing to load, and processes share them.
+/// Quantized ones are repacked into memory, whose new pages are the larger part of what loading them takes.
 ///
 /// Clones share their values until one of them changes.
 #[derive(Debug)]
@@ -58,8 +59,9 @@ struct Entry {
 /// Where a parameter is.
 #[derive(Clone, Debug)]
 enum Value {
-    /// Here, as files store it, which is what operators read: vectors of a file, which are small and read in every pass, and
-    /// all that was given as values or is trained. `raw` is what training changes, where that is something else.
+    /// Here, as files store it, which is what operators read: vectors of a file, which are small and read in
+    /// every pass, and all that was given as values or is trained. `raw` is what training changes, where that
+    /// is something else.
     F32 { stored: Arc<Vec<f32>>, raw: Option<Arc<Vec<f32>>> },
     /// A matrix in the mapped file.
     Mapped,
@@ -101,7 +103,7 @@ impl Entry {
     fn of_raw(raw: Vec<f32>, form: Stored) -> Self {
         let mut entry = match form {
             Stored::Raw => Self::of_f32(raw),
-            form => {
+            form @ Stored::NegExp => {
                 let stored = Arc::new(raw.iter().map(|&raw| form.to_file(raw)).collect());
                 Self::frozen(Value::F32 { stored, raw: Some(Arc::new(raw)) }, DataType::F32)
             }
@@ -176,7 +178,8 @@ impl Parameters {
         }
     }
 
-    /// All parameters: first those of the model, [`n_model`](Self::n_model) of them, then those that were added.
+    /// All parameters: first those of the model, [`n_model`](Self::n_model) of them, then those that were
+    /// added.
     pub fn layout(&self) -> &Layout {
         &self.layout
     }
@@ -204,8 +207,8 @@ impl Parameters {
         self.file.as_ref().map_or(Ok(()), |file| file.check())
     }
 
-    /// What states of a model with these parameters, and of shape `config`, are recognised by: its own values, and those of
-    /// its adapters.
+    /// What states of a model with these parameters, and of shape `config`, are recognised by: its own
+    /// values, and those of its adapters.
     pub(crate) fn fingerprint(&self, config: ModelConfig) -> Fingerprint {
         let adapters = self.entries.iter().filter_map(|entry| entry.adapter);
         let factors = adapters.flat_map(|Adapter { down, up, .. }| [down.index(), up.index()]);
@@ -243,8 +246,8 @@ impl Parameters {
     /// Lets training change the parameter at `index`: its values come into memory as f32.
     ///
     /// # Errors
-    /// [`Error::Weight`] if no raw parameter gives the value that the file holds (see [`Stored::to_raw`]), or a weight is
-    /// infinite or not a number.
+    /// [`Error::Weight`] if no raw parameter gives the value that the file holds (see [`Stored::to_raw`]), or
+    /// a weight is infinite or not a number.
     pub fn train(&mut self, index: usize) -> Result<()> {
         let spec = &self.layout.specs()[index];
         let raw: Vec<_> = self.stored(index).iter().map(|&value| spec.stored.to_raw(value)).collect();
@@ -321,8 +324,8 @@ impl Parameters {
         }
     }
 
-    /// As [`raw`](Self::raw), to change; [`refresh`](Self::refresh) must follow. A clone that still shares the values keeps
-    /// them as they are.
+    /// As [`raw`](Self::raw), to change; [`refresh`](Self::refresh) must follow. A clone that still shares
+    /// the values keeps them as they are.
     pub fn raw_mut(&mut self, index: usize) -> &mut [f32] {
         match &mut self.entries[index].value {
             Value::F32 { raw: Some(raw), .. } | Value::F32 { stored: raw, raw: None } => {
@@ -343,6 +346,9 @@ impl Parameters {
     }
 
     /// A matrix to multiply by, without its adapter.
+    ///
+    /// # Panics
+    /// Never: lengths were checked when the parameters were taken.
     pub fn matrix(&self, matrix: Matrix) -> kernels::Matrix<'_> {
         let index = matrix.index();
         match &self.entries[index].value {
@@ -357,6 +363,9 @@ impl Parameters {
     }
 
     /// A matrix as it is stored, to read rows of: an embedding may be quantized too.
+    ///
+    /// # Panics
+    /// Never: lengths were checked when the parameters were taken.
     pub fn weights(&self, matrix: Matrix) -> Weights<'_> {
         let index = matrix.index();
         let spec = &self.layout.specs()[index];
@@ -403,7 +412,8 @@ impl Parameters {
         }
     }
 
-    /// Bytes that reading all of the parameter at `index` takes. Panels have those of the file; vectors are f32.
+    /// Bytes that reading all of the parameter at `index` takes. Panels have those of the file; vectors are
+    /// f32.
     pub(crate) fn bytes(&self, index: usize) -> usize {
         let spec = &self.layout.specs()[index];
         let format = match spec.role {
@@ -415,9 +425,9 @@ impl Parameters {
 
     /// Looks at `y`, the product of some activations with `matrix`, if that has not been found sound before.
     ///
-    /// A weight that is infinite or not a number makes each output that it has a part in so, even of an activation that
-    /// is 0. So one product without such outputs shows a whole matrix to be sound, at the cost of reading the outputs
-    /// once: a part in thousands of the product itself.
+    /// A weight that is infinite or not a number makes each output that it has a part in so, even of an
+    /// activation that is 0. So one product without such outputs shows a whole matrix to be sound, at the
+    /// cost of reading the outputs once: a part in thousands of the product itself.
     pub(crate) fn check(&self, matrix: Matrix, y: &[f32]) -> Option<NotFinite> {
         let sound = &self.entries[matrix.index()].is_sound;
         if sound.load(Ordering::Relaxed) || y.is_empty() {

@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use memmap2::{MmapMut, MmapOptions};
 
-/// One anonymous map for all panels of a model: zeros until they are written, in large pages where the system has
-/// them, because every token reads all of it.
+/// One anonymous map for all panels of a model: zeros until they are written, in large pages where the system
+/// has them, because every token reads all of it.
 #[derive(Debug)]
 pub(crate) struct Memory {
     /// None if there is nothing to hold.

@@ -1,8 +1,9 @@
 //! Gradients against central differences, for the tests of the operators.
 //!
-//! The loss is `Σ c ⊙ y` over all outputs y of an operator, with fixed numbers c, so that `dy = c`. Differences are
-//! taken with the fourth-order stencil `(8 (f(+h) − f(−h)) − (f(+2h) − f(−2h))) / 12h`, whose own error at h = 0.02 is
-//! near that of the f32 arithmetic beneath it, and compared as `|g − g'| / max |g'|` within each tensor.
+//! The loss is `Σ c ⊙ y` over all outputs y of an operator, with fixed numbers c, so that `dy = c`.
+//! Differences are taken with the fourth-order stencil `(8 (f(+h) − f(−h)) − (f(+2h) − f(−2h))) / 12h`, whose
+//! own error at h = 0.02 is near that of the f32 arithmetic beneath it, and compared as `|g − g'| / max |g'|`
+//! within each tensor.
 
 use std::sync::Arc;
 

@@ -1,6 +1,7 @@
 //! `y = x Wᵀ`, x (T, K), W (N, K); `dx += dy W`, `dW += dyᵀ x`.
 //!
-//! W may be frozen, and then be in any format of a file: there is no dW, and dx is the gradient through the decoded weights.
+//! W may be frozen, and then be in any format of a file: there is no dW, and dx is the gradient through the
+//! decoded weights.
 
 use rwkv::params::Matrix;
 use rwkv_kernels::{linear, linear_dw, linear_dx, linear_frozen, linear_frozen_dx};

@@ -1,8 +1,9 @@
-//! The operators of [`Exec`], each with its forward, what it saves, its backward and the test of its gradient in one file.
+//! The operators of [`Exec`]: forward, what is saved for backward, backward, and the test of the gradient of
+//! each are in one file.
 //!
-//! In the formulas a `d` before a name is the gradient of the loss by it: `dy` is given, `dx` is wanted. A gradient
-//! of an activation is written by its first contribution and added to by later ones; that of a parameter is always
-//! added to. The numbers themselves are computed in `rwkv-kernels`.
+//! In the formulas a `d` before a name is the gradient of the loss by it: `dy` is given, `dx` is wanted. A
+//! gradient of an activation is written by its first contribution and added to by later ones; that of a
+//! parameter is always added to. The numbers themselves are computed in `rwkv-kernels`.
 
 mod binary;
 mod cross_entropy;
@@ -25,8 +26,8 @@ use rwkv::state::Slot;
 
 use crate::tape::{Backward, Forward, Tape, Tensor};
 
-/// Declares [`Op`] over the operators' own types, each of which has a `run(&self, &mut Forward)` that fills its outputs and
-/// a `backward(&self, &mut Backward)`.
+/// Declares [`Op`] over the operators' own types, each of which has a `run(&self, &mut Forward)` that fills
+/// its outputs and a `backward(&self, &mut Backward)`.
 macro_rules! ops {
     ($($module:ident::$name:ident),* $(,)?) => {
         $(pub(crate) use $module::$name;)*
@@ -45,7 +46,7 @@ macro_rules! ops {
                 }
             }
 
-            /// Sends the gradient of the operator's outputs on to its inputs and parameters.
+            /// Adds to the gradients of the operator's inputs and parameters, given those of its outputs.
             pub(crate) fn backward(&self, tape: &mut Backward<'_>) {
                 match self {
                     $(Self::$name(op) => op.backward(tape)),*
@@ -75,7 +76,7 @@ ops!(
     wkv4::Wkv4,
 );
 
-/// Forward only; what each operator saves for backward and sends back is told in its own file.
+/// Forward only; what each operator saves for backward, and its backward, are in its own file.
 impl Exec for Tape {
     type Tensor = Tensor;
 

@@ -47,7 +47,8 @@ mod tests {
         for &f in Function::ALL {
             let mut case = Case::new(Layout::default(), &[(4, 5)], 4);
             for x in &mut case.inputs[0].2 {
-                // The second derivative of max(x, 0)² jumps at zero, which no difference quotient across it can see.
+                // The second derivative of max(x, 0)² jumps at zero, which no difference quotient across it
+                // can see.
                 *x += 0.1_f32.copysign(*x);
             }
             case.check(|tape, x| vec![Unary::forward(tape, f, x[0])]);

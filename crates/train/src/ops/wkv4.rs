@@ -1,8 +1,9 @@
 //! RWKV-4's attention, with w = −exp(decay):
 //! `y_t = (Σ_{i<t} e^{(t−1−i)w + k_i} v_i + e^{u + k_t} v_t) / (Σ_{i<t} e^{(t−1−i)w + k_i} + e^{u + k_t})`.
 //!
-//! The recurrence that computes it without overflow, from the empty state or a given one, and its gradient in two sweeps
-//! over the sequence stand in `rwkv_kernels::wkv4`. It gives `dw`; `ddecay += dw · ∂w/∂decay = dw · w`.
+//! The recurrence that computes it without overflow, from the empty state or a given one, and its gradient in
+//! two sweeps over the sequence stand in `rwkv_kernels::wkv4`. It gives `dw`;
+//! `ddecay += dw · ∂w/∂decay = dw · w`.
 
 use rwkv::params::Vector;
 use rwkv::state::Slot;
@@ -10,8 +11,8 @@ use rwkv_kernels::{Wkv4Gradients, Wkv4Inputs, wkv4, wkv4_backward};
 
 use crate::tape::{Backward, Forward, Tape, Tensor};
 
-/// Saves k, v and y; the running sums are computed again. The parameters hold w, which is what model files hold: training
-/// and inference compute the same function.
+/// Saves k, v and y; the running sums are computed again. The parameters hold w, which is what model files
+/// hold: training and inference compute the same function.
 #[derive(Debug)]
 pub(crate) struct Wkv4 {
     decay: Vector,

@@ -52,7 +52,8 @@ impl Batch {
         &self.moved
     }
 
-    /// Runs an operator on the states, whose part in `slot` is as it was when the pass began: an operator may run again.
+    /// Runs an operator on the states, whose part in `slot` is as it was when the pass began: an operator may
+    /// run again.
     pub(crate) fn with_states(
         &mut self,
         slot: Range<usize>,

@@ -9,8 +9,8 @@ use rwkv_kernels::Store;
 
 use super::Tensor;
 
-/// Gradients of the parameters; every operator adds to them. Matrices that are not trained have none; vectors, which are
-/// small, always have one, so that operators need not ask.
+/// Gradients of the parameters; every operator adds to them. Matrices that are not trained have none;
+/// vectors, which are small, always have one, so that operators need not ask.
 #[derive(Debug)]
 pub(crate) struct ParamGradients(Vec<Vec<f32>>);
 
@@ -50,9 +50,9 @@ impl ParamGradients {
 
 /// Gradients of the activations.
 ///
-/// A gradient that has been read gives its buffer to the next one that is written, most recently read first: the
-/// whole backward pass lives in a handful of buffers that stay in cache. `x + y` sends the same gradient to both of
-/// its inputs; they share the buffer until one of them gets another contribution.
+/// A gradient that has been read gives its buffer to the next one that is written, most recently read first:
+/// the whole backward pass lives in a handful of buffers that stay in cache. `x + y` sends the same gradient
+/// to both of its inputs; they share the buffer until one of them gets another contribution.
 #[derive(Debug, Default)]
 pub(crate) struct Gradients {
     of: Vec<Option<Gradient>>,

@@ -1,11 +1,12 @@
-//! A model's training executor: it computes as [`rwkv::Infer`] does, records what it did, and sends gradients back.
+//! The training executor: it computes as [`rwkv::Infer`] does, records each operator, and computes gradients.
 //!
-//! A pass records one entry for each operator that the model's equations call. [`Tape::backward`] walks that list
-//! from its end; each operator reads the gradient of its output and adds to those of its inputs and parameters.
-//! An entry can also run again: with [`recompute`](Tape::recompute) a pass keeps only what leaves each block, and backward
-//! computes the rest of a block anew when it gets there (Chen et al., <https://arxiv.org/abs/1604.06174>).
-//! Since a model calls the same operators with the same shapes at every step, the n-th tensor of a pass takes the
-//! n-th buffer of the pass before: once warm, a step allocates no activation and no gradient.
+//! A pass records one entry for each operator that the model's equations call. [`Tape::backward`] goes
+//! through that list from its end; each operator reads the gradient of its output and adds to those of its
+//! inputs and parameters. An entry can also run again: with [`recompute`](Tape::recompute) a pass keeps only
+//! what leaves each block, and backward computes the rest of a block anew when it gets there (Chen et al.,
+//! <https://arxiv.org/abs/1604.06174>). Since a model calls the same operators with the same shapes at every
+//! step, the n-th tensor of a pass takes the n-th buffer of the pass before: once warm, a step allocates no
+//! activation and no gradient.
 
 mod batch;
 mod gradients;
@@ -58,8 +59,8 @@ struct Dropout {
 }
 
 impl Dropout {
-    /// The generator SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014): seeds
-    /// that follow one another have nothing in common.
+    /// The generator SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators",
+    /// 2014): seeds that follow one another have nothing in common.
     fn next_seed(&mut self) -> u64 {
         self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.seed ^ (self.seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -115,8 +116,8 @@ impl Forward<'_> {
 }
 
 impl Tape {
-    /// A tape for the model whose parameters `layout` declares; `params` holds a raw f32 value for each of them, and all
-    /// are trained.
+    /// A tape for the model whose parameters `layout` declares; `params` holds a raw f32 value for each of
+    /// them, and all are trained.
     ///
     /// # Panics
     /// If `params` does not have the shapes of `layout`.
@@ -148,20 +149,22 @@ impl Tape {
         Self { is_deferred: true, ..Self::of_store(cpu, Parameters::of_shapes(layout)) }
     }
 
-    /// Whether passes from now on keep only what leaves each block and compute the rest again in backward: the memory of
-    /// one block instead of all, for about a third more time. The numbers are the same to the last bit.
+    /// Whether passes from now on keep only what leaves each block and compute the rest again in backward:
+    /// the memory of one block instead of all, for about a third more time. The numbers are the same to the
+    /// last bit.
     pub fn recompute(&mut self, recompute: bool) {
         self.recompute = recompute;
     }
 
-    /// Drops elements with probability `p` in the next pass, where the model says so; which ones follows from `seed` alone.
-    /// With `p` 0 none are dropped.
+    /// Drops elements with probability `p` in the next pass, where the model says so; which ones follows from
+    /// `seed` alone. With `p` 0 none are dropped.
     pub fn dropout(&mut self, p: f32, seed: u64) {
         self.dropout = (p > 0.0).then_some(Dropout { p, seed });
     }
 
-    /// Begins a pass over `tokens`, cut into sequences of `ctx_len` tokens that each start from an empty state, or from the
-    /// trained one if there is one (the last may be shorter). Tensors of the pass before are gone.
+    /// Begins a pass over `tokens`, cut into sequences of `ctx_len` tokens that each start from an empty
+    /// state, or from the trained one if there is one (the last may be shorter). Tensors of the pass before
+    /// are gone.
     pub fn begin(&mut self, tokens: &[u32], ctx_len: usize) {
         self.batch.begin(tokens, ctx_len, &self.params);
         self.values.clear();
@@ -170,7 +173,8 @@ impl Tape {
         self.gradients.clear();
     }
 
-    /// As [`begin`](Self::begin), but the i-th sequence starts from `states[i]`, which is taken as a constant.
+    /// As [`begin`](Self::begin), but the i-th sequence starts from `states[i]`, which is taken as a
+    /// constant.
     ///
     /// # Panics
     /// If there is not a state for each sequence.
@@ -179,7 +183,8 @@ impl Tape {
         self.batch.start_from(states);
     }
 
-    /// The state that each sequence of this pass has left; none if the pass began with [`begin`](Self::begin).
+    /// The state that each sequence of this pass has left; none if the pass began with
+    /// [`begin`](Self::begin).
     pub fn states(&self) -> &[Vec<f32>] {
         self.batch.left()
     }
@@ -213,14 +218,14 @@ impl Tape {
         }
     }
 
-    /// Mean over the rows of `−ln softmax(logits)[target]`, in nats: the loss, and where [`backward`](Self::backward)
-    /// starts.
+    /// Mean over the rows of `−ln softmax(logits)[target]`, in nats: the loss, and where
+    /// [`backward`](Self::backward) starts.
     pub fn cross_entropy(&mut self, logits: Tensor, targets: &[u32]) -> f32 {
         ops::CrossEntropy::forward(self, logits, targets, 1)
     }
 
-    /// As [`cross_entropy`](Self::cross_entropy) of one of `passes` passes whose gradients are added up: they are those of
-    /// the mean over all passes.
+    /// As [`cross_entropy`](Self::cross_entropy) of one of `passes` passes whose gradients are added up: they
+    /// are those of the mean over all passes.
     pub fn cross_entropy_of(&mut self, logits: Tensor, targets: &[u32], passes: usize) -> f32 {
         ops::CrossEntropy::forward(self, logits, targets, passes)
     }
@@ -238,8 +243,8 @@ impl Tape {
         self.param_gradients.zero();
     }
 
-    /// Adds the gradients of this pass to those of the parameters, asking before each operator whether to go on; if not,
-    /// all gradients mean nothing.
+    /// Adds the gradients of this pass to those of the parameters, asking before each operator whether to go
+    /// on; if not, all gradients mean nothing.
     pub(crate) fn backward_while(&mut self, mut go_on: impl FnMut() -> bool) {
         self.batch.zero_gradients(&self.params);
         let ops = std::mem::take(&mut self.ops);
@@ -298,13 +303,14 @@ impl Tape {
         &self.params
     }
 
-    /// Gradients of the loss of the last [`backward`](Self::backward), in the order of the layout; those of parameters that
-    /// are not trained mean nothing.
+    /// Gradients of the loss of the last [`backward`](Self::backward), in the order of the layout; those of
+    /// parameters that are not trained mean nothing.
     pub fn param_gradients(&self) -> &[Vec<f32>] {
         self.param_gradients.all()
     }
 
-    /// Parameters to change, with their gradients: what an optimizer needs. [`Parameters::refresh`] must follow.
+    /// Parameters to change, with their gradients: what an optimizer needs. [`Parameters::refresh`] must
+    /// follow.
     pub fn params_and_gradients(&mut self) -> (&mut Parameters, &[Vec<f32>]) {
         (&mut self.params, self.param_gradients.all())
     }
@@ -352,8 +358,8 @@ impl Tape {
         }
     }
 
-    /// Frees what the block before the one at `index` computed, if it is to be computed again. So the last block, where
-    /// backward starts, never has to be.
+    /// Frees what the block before the one at `index` computed, if it is to be computed again. So the last
+    /// block, where backward starts, never has to be.
     fn free_before(&mut self, index: usize) {
         let Some([before, block]) =
             index.checked_sub(1).and_then(|before| self.blocks.get_mut(before..=index))
@@ -370,8 +376,8 @@ impl Tape {
         }
     }
 
-    /// Widths of the tensors that each block of this pass makes, and of those that leave it. What follows the last block
-    /// comes last.
+    /// Widths of the tensors that each block of this pass makes, and of those that leave it. What follows the
+    /// last block comes last.
     pub(crate) fn widths(&self) -> Vec<[Vec<usize>; 2]> {
         let widths = |tensors: &mut dyn Iterator<Item = Tensor>| {
             tensors.map(|tensor| self.values.width(tensor)).collect()

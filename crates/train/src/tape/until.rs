@@ -5,8 +5,8 @@ use rwkv::{Error, Result};
 
 use super::{Tape, Tensor};
 
-/// A [`Tape`] that asks before each operator whether to stop. Once the answer is yes, no operator runs, and what the pass
-/// has computed means nothing; the next pass is not affected.
+/// A [`Tape`] that asks before each operator whether to stop. Once the answer is yes, no operator runs, and
+/// what the pass has computed means nothing; the next pass is not affected.
 #[derive(Debug)]
 pub struct Until<'a, S> {
     tape: &'a mut Tape,

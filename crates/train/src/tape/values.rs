@@ -4,8 +4,8 @@ use super::Tensor;
 
 /// The activations of a pass.
 ///
-/// Buffers stay where they are between passes: the n-th tensor of a pass gets the n-th buffer. Those that are freed within
-/// a pass are there for every tensor of their size.
+/// Buffers stay where they are between passes: the n-th tensor of a pass gets the n-th buffer. Those that are
+/// freed within a pass are there for every tensor of their size.
 #[derive(Debug, Default)]
 pub(crate) struct Values {
     nodes: Vec<Node>,

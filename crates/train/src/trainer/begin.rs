@@ -78,7 +78,7 @@ impl Trainer {
             model,
             options: TrainOptions { threads: None, ..options.clone() },
             data_crc32: data.crc32(),
-            base: start.base.as_ref().map(Fingerprint::to_hex),
+            base: start.base.map(Fingerprint::to_hex),
         };
         check_streams(&options, &data)?;
         let run = RunFolder::create(&options.out, config, tokenizer.clone())?;
@@ -223,7 +223,7 @@ impl Parts {
         check_streams(&options, &data)?;
         let cpu = Arc::new(options.start_cpu()?);
         let start = Start::new(&options, &model, file, is_new, &cpu)?;
-        if start.base.as_ref().map(Fingerprint::to_hex) != found.config.base {
+        if start.base.map(Fingerprint::to_hex) != found.config.base {
             return Err(fault(&options.out, other_base(&options)));
         }
         Ok(Self { options, model, start, data, tokenizer, cpu })
