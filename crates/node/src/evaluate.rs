@@ -29,8 +29,8 @@ pub struct TextLoss {
 
 #[napi]
 impl NativeModel {
-    /// The loss on the text file `path`; with a `ctx_len`, in windows of so many tokens. A text, or a window, starts
-    /// from `state`, or else from the empty one.
+    /// The loss on the text file `path`; with a `ctx_len`, in windows of so many tokens. A text, or a window,
+    /// starts from `state`, or else from the empty one.
     #[napi(ts_return_type = "Promise<TextLoss>")]
     pub fn evaluate(
         &self,

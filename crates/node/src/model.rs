@@ -137,7 +137,8 @@ pub struct NativeModel {
 
 #[napi]
 impl NativeModel {
-    /// Loads a `.bin` file, or the `model.bin` of a training run's folder; with the adapter at `lora`, if there is one.
+    /// Loads a `.bin` file, or the `model.bin` of a training run's folder; with the adapter at `lora`, if
+    /// there is one.
     #[napi(ts_return_type = "Promise<NativeModel>")]
     pub fn load(
         path: String,
