@@ -83,7 +83,8 @@ impl Lora {
         let not_one = |error: safetensors::SafeTensorError| fault(format!("not an adapter: {error}"));
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(not_one)?;
         let file = SafeTensors::deserialize(&bytes).map_err(not_one)?;
-        let (rank, alpha, was) = description(path, &header)?;
+        let (description, was) = describe(path, &header)?;
+        let Description { rank, alpha, .. } = description;
         if let Some(problem) = was.mismatch(base) {
             return Err(fault(format!("{problem}; load the model that this adapter was trained on")));
         }
@@ -195,21 +196,23 @@ fn path_of(path: &Path) -> Cow<'_, Path> {
     if path.is_dir() { path.join("lora.safetensors").into() } else { path.into() }
 }
 
-/// Rank, alpha and base of the adapter with this header.
-fn description(path: &Path, header: &Metadata) -> Result<(usize, f32, Fingerprint)> {
+/// What the header of an adapter's file says of it, and its base.
+fn describe(path: &Path, header: &Metadata) -> Result<(Description, Fingerprint)> {
     let fault = |problem: String| Error::Adapter { path: path.to_owned(), problem };
     let entry = header.metadata().as_ref().and_then(|metadata| metadata.get(ENTRY));
     let entry = entry.ok_or_else(|| fault(format!("not an adapter of this program: it has no {ENTRY:?}")))?;
-    let Description { version, rank, alpha, base } =
+    let description: Description =
         serde_json::from_str(entry).map_err(|error| fault(format!("its {ENTRY:?} is damaged: {error}")))?;
+    let Description { version, rank, alpha, .. } = description;
     if version != VERSION {
         return Err(fault(format!("an adapter of version {version}; this program reads version {VERSION}")));
     }
     if rank == 0 || !alpha.is_finite() {
         return Err(fault(format!("its rank is {rank} and its alpha {alpha}")));
     }
-    let base = Fingerprint::from_hex(&base).ok_or_else(|| fault("its \"base\" is damaged".to_owned()))?;
-    Ok((rank, alpha, base))
+    let base = Fingerprint::from_hex(&description.base)
+        .ok_or_else(|| fault("its \"base\" is damaged".to_owned()))?;
+    Ok((description, base))
 }
 
 /// The regular file at `path`, and its size in bytes.
