@@ -85,14 +85,16 @@ export class Model implements Disposable, AsyncDisposable {
    * The file may be replaced by renaming another over it, or removed, but not written to: then every later call throws
    * `FILE_CHANGED`.
    *
-   * With `lora`, the model's matrices are those of the file with the adapter added: the weights stay as they are, shared
-   * with models of the same file that have another adapter or none. States of the one are not states of the other.
+   * With `lora`, the model's matrices are those of the file with the adapter added: the weights stay as they
+   * are, shared with models of the same file that have another adapter or none. States of the one are not
+   * states of the other.
    *
    * @param path A training run's folder, or a `.bin` file of rwkv.cpp's format. A `tokenizer.json` beside the file is
    *   the model's tokenizer; without one, a model of 256 tokens reads and writes bytes.
-   * @throws {RwkvError} `IO`, `MODEL_FILE`, `UNSUPPORTED`, `TOKENIZER`, `INVALID_OPTION` or `ISA`; `ADAPTER` for an adapter that
-   *   is damaged or was trained on another model; `FILE_CHANGED` if the file is written to meanwhile. A run that trained an
-   *   adapter or a state has no model of its own: `ADAPTER` and `STATE` name the model that it is for.
+   * @throws {RwkvError} `IO`, `MODEL_FILE`, `UNSUPPORTED`, `TOKENIZER`, `INVALID_OPTION` or `ISA`; `ADAPTER`
+   *   for an adapter that is damaged or was trained on another model; `FILE_CHANGED` if the file is written
+   *   to meanwhile. A run that trained an adapter or a state has no model of its own: `ADAPTER` and `STATE`
+   *   name the model that it is for.
    */
   static async load(path: string, options: LoadOptions = {}): Promise<Model> {
     argument('path', pathKind, path)
@@ -125,7 +127,8 @@ export class Model implements Disposable, AsyncDisposable {
   }
 
   /**
-   * A new text. It starts from the empty state, or from the `state` that is given; then the first prompt must not be empty.
+   * A new text. It starts from the empty state, or from the `state` that is given; then the first prompt must
+   * not be empty.
    *
    * @throws {RwkvError} `CLOSED`; `STATE` for a state of another model, or of this one with another adapter.
    */
@@ -149,8 +152,8 @@ export class Model implements Disposable, AsyncDisposable {
    * How well the model predicts a text file: the mean of −ln p(token) over all its tokens.
    *
    * @throws {RwkvError} `IO`, `DATA` for a text of less than two tokens, `INVALID_UTF8`, `UNKNOWN_CHARACTER`,
-   *   `INVALID_OPTION` or `CLOSED`; `TOKENIZER` if the model has none; `STATE` for a state of another model; `FILE_CHANGED`, `MODEL_FILE` and `NOT_FINITE` as
-   *   {@link Session.eval}.
+   *   `INVALID_OPTION` or `CLOSED`; `TOKENIZER` if the model has none; `STATE` for a state of another model;
+   *   `FILE_CHANGED`, `MODEL_FILE` and `NOT_FINITE` as {@link Session.eval}.
    */
   async evaluate(path: string, options: EvaluateOptions = {}): Promise<TextLoss> {
     argument('path', pathKind, path)

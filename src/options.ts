@@ -20,7 +20,8 @@ export type TrainOptionsInForce = Readonly<Required<Omit<TrainOptions, Off>> & P
 /** Options of {@link Model.load}. */
 export interface LoadOptions {
   /**
-   * A LoRA adapter of this model: a `.safetensors` file, or the directory of the run that trained it. Default: none.
+   * A LoRA adapter of this model: a `.safetensors` file, or the directory of the run that trained it.
+   * Default: none.
    */
   lora?: string
   /** Threads to compute on; the results do not depend on it. Default: as many as the machine has. */
@@ -136,7 +137,10 @@ export interface GenerateOptions extends SamplingOptions {
 
 /** Options of {@link Model.createSession}. */
 export interface SessionOptions {
-  /** The state to start from: one of a session of this model, or one that a run tuned. Default: the empty state. */
+  /**
+   * The state to start from: one of a session of this model, or one that a run tuned. Default: the empty
+   * state.
+   */
   state?: State
 }
 

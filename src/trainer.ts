@@ -52,12 +52,12 @@ export interface Saved {
 }
 
 /**
- * A model in training: a new one, or with the option `from` one that is there, of which all or some parameters, LoRA
- * adapters (`loraRank`), or the initial state (`tune`) are trained.
+ * A model in training: a new one, or with the option `from` one that is there, of which all or some
+ * parameters, LoRA adapters (`loraRank`), or the initial state (`tune`) are trained.
  *
- * A loop over it is the whole run: it learns, validates and saves when the options say so, and at its end `out` holds
- * {@link result} and `report.html`. To leave the loop is to pause; a second loop goes on. After a crash, {@link Trainer.resume} goes on from
- * the last checkpoint as if nothing had happened.
+ * A loop over it is the whole run: it learns, validates and saves when the options say so, and at its end
+ * `out` holds {@link result} and `report.html`. To leave the loop is to pause; a second loop goes on. After a
+ * crash, {@link Trainer.resume} goes on from the last checkpoint as if nothing had happened.
  *
  * @example
  * ```ts
@@ -199,8 +199,8 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
   }
 
   /**
-   * Writes a checkpoint to resume from, what is trained as it is by now to {@link result}, and `report.html`; {@link saved} says
-   * how good the model is. Files of the run that are missing by now are written again.
+   * Writes a checkpoint to resume from, what is trained as it is by now to {@link result}, and `report.html`;
+   * {@link saved} says how good the model is. Files of the run that are missing by now are written again.
    *
    * The checkpoint and the model come first; what the report shows of the model's writing takes a while longer.
    *

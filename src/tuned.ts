@@ -3,8 +3,8 @@ import { join } from 'node:path'
 import { RwkvError } from './errors.js'
 
 /**
- * What to say of the directory of a run that trained an adapter or a state: there is no model in it to be loaded.
- * Undefined for everything else.
+ * What to say of the directory of a run that trained an adapter or a state: there is no model in it to be
+ * loaded. Undefined for everything else.
  */
 export async function tunedRun(path: string): Promise<RwkvError | undefined> {
   if (await isThere(join(path, 'model.bin'))) return undefined

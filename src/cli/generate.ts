@@ -6,7 +6,7 @@ import { common, sampling, tuned, verb } from './verb.js'
 /** `rwkv generate` */
 export const generate = verb({
   name: 'generate',
-  summary: 'write on from a prompt',
+  summary: 'generate text from a prompt',
   positionals: ['MODEL'],
   options: {
     prompt: { kind: 'text', help: 'what to go on from', auto: 'a line break' },

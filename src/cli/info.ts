@@ -10,7 +10,7 @@ import { common, verb } from './verb.js'
 /** `rwkv info` */
 export const info = verb({
   name: 'info',
-  summary: 'say what a model is and how it runs here',
+  summary: 'show information on a model or a LoRA adapter',
   positionals: ['MODEL'],
   options: common,
   details: `

@@ -40,7 +40,7 @@ const options = {
 /** `rwkv train` */
 export const train = verb({
   name: 'train',
-  summary: 'learn a text',
+  summary: 'train a model on a text, or fine-tune one',
   positionals: [],
   options,
   details: `

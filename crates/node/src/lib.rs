@@ -8,6 +8,7 @@
 
 mod control;
 mod environment;
+mod evaluate;
 mod failure;
 mod job;
 mod lora;

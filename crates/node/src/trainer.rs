@@ -96,7 +96,8 @@ pub struct SaveInfo {
     pub val_loss: f64,
     /// Whether that, or the loss on training text, is at most one nat above that of guessing.
     pub is_sound: bool,
-    /// Whether the file that the run writes is of this step: a model that is not sound does not replace another.
+    /// Whether the file that the run writes is of this step: a model that is not sound does not replace
+    /// another.
     pub wrote_model: bool,
 }
 

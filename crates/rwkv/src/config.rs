@@ -76,12 +76,10 @@ impl ModelConfig {
     /// The numbers by name, for messages: `v4, n_vocab 65, n_embd 128, n_layer 4, n_ffn 512`.
     pub fn describe(&self) -> String {
         let Self { version, n_vocab, n_embd, n_layer, n_ffn, sizes } = self;
-        let mut text =
-            format!("{version}, n_vocab {n_vocab}, n_embd {n_embd}, n_layer {n_layer}, n_ffn {n_ffn}");
-        for (name, size) in version.size_names().iter().zip(sizes.of(*version)) {
-            text += &format!(", {name} {size}");
-        }
-        text
+        let own = version.size_names().iter().zip(sizes.of(*version));
+        let own: Vec<_> = own.map(|(name, size)| format!(", {name} {size}")).collect();
+        let own = own.concat();
+        format!("{version}, n_vocab {n_vocab}, n_embd {n_embd}, n_layer {n_layer}, n_ffn {n_ffn}{own}")
     }
 }
 

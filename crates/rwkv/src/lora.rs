@@ -96,7 +96,7 @@ impl Lora {
         let not_one = |error: safetensors::SafeTensorError| fault(format!("not an adapter: {error}"));
         let (header_len, header) = SafeTensors::read_metadata(&bytes).map_err(not_one)?;
         let file = SafeTensors::deserialize(&bytes).map_err(not_one)?;
-        let (description, was) = description(path, &header)?;
+        let (description, was) = describe(path, &header)?;
         let Description { rank, alpha, .. } = description;
         let damaged = |error: serde_json::Error| fault(format!("its {ENTRY:?} is damaged: {error}"));
         if let Some(problem) = was.mismatch(base) {
@@ -221,8 +221,8 @@ fn path_of(path: &Path) -> Cow<'_, Path> {
     if path.is_dir() { path.join("lora.safetensors").into() } else { path.into() }
 }
 
-/// What an adapter with this header says of itself, and the model that it was trained on.
-fn description(path: &Path, header: &Metadata) -> Result<(Description, Fingerprint)> {
+/// What the header of an adapter's file says of it, and its base.
+fn describe(path: &Path, header: &Metadata) -> Result<(Description, Fingerprint)> {
     let fault = |problem: String| Error::Adapter { path: path.to_owned(), problem };
     let entry = header.metadata().as_ref().and_then(|metadata| metadata.get(ENTRY));
     let entry = entry.ok_or_else(|| fault(format!("not an adapter of this program: it has no {ENTRY:?}")))?;
@@ -235,8 +235,8 @@ fn description(path: &Path, header: &Metadata) -> Result<(Description, Fingerpri
     if rank == 0 || !alpha.is_finite() {
         return Err(fault(format!("its rank is {rank} and its alpha {alpha}")));
     }
-    let base = Fingerprint::from_hex(&description.base);
-    let base = base.ok_or_else(|| fault("its \"base\" is damaged".to_owned()))?;
+    let base = Fingerprint::from_hex(&description.base)
+        .ok_or_else(|| fault("its \"base\" is damaged".to_owned()))?;
     Ok((description, base))
 }
 

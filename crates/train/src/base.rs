@@ -25,15 +25,16 @@ const STATE_RATE: f64 = 10.0;
 /// The file of a model to start from.
 ///
 /// # Errors
-/// [`Error::InvalidOption`] for the directory of a run that has no model of its own; those of [`ModelFile::open`].
+/// [`Error::InvalidOption`] for the directory of a run that has no model of its own; those of
+/// [`ModelFile::open`].
 pub(crate) fn open(from: &Path) -> Result<ModelFile> {
     if !from.is_dir() {
         return ModelFile::open(from);
     }
     let model = from.join("model.bin");
     if !model.exists() && ["lora.safetensors", "tuned.state"].iter().any(|file| from.join(file).exists()) {
-        let expected = "a model; this run trained an adapter or a state of one: start from that model, or merge the adapter \
-            into it first";
+        let expected = "a model; this run trained an adapter or a state of one: start from that model, or \
+            merge the adapter into it first";
         return Err(Error::option("from", from.display(), expected));
     }
     ModelFile::open(model)
@@ -90,7 +91,7 @@ impl Start {
             if params.data_type().is_quantized() {
                 let expected = "an FP32 or FP16 model, because quantized weights cannot be trained; to train \
                     adapters of this model give loraRank, to train its initial state set tune to \"state\"";
-                return Err(Error::option("from", options.from_display(), expected));
+                return Err(Error::option("from", options.base_path(), expected));
             }
             for index in chosen(options, &params)? {
                 params.train(index)?;

@@ -85,7 +85,7 @@ fn accumulate(
     for (tokens, targets) in windows {
         begin(tape, tokens);
         let mut pass = Until::new(tape, || false);
-        let logits = pass.forward(&network).expect("logits");
+        let logits = pass.forward(network).expect("logits");
         let loss = pass.cross_entropy_of(logits, targets, windows.len());
         if losses.is_empty() { pass.backward() } else { pass.add_gradients() }.expect("a backward pass");
         losses.push(loss.expect("a loss"));

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use safetensors::tensor::Metadata;
 
-use super::{Description, description, open, path_of};
+use super::{Description, describe, open, path_of};
 use crate::error::{Error, Result};
 use crate::fingerprint::Fingerprint;
 
@@ -51,7 +51,7 @@ impl LoraInfo {
         file.read_exact(&mut header).map_err(Error::io("read", path))?;
         let header: Metadata = serde_json::from_slice(&header)
             .map_err(|error| fault(format!("not an adapter: its header is damaged: {error}")))?;
-        let (Description { rank, alpha, .. }, base) = description(path, &header)?;
+        let (Description { rank, alpha, .. }, base) = describe(path, &header)?;
         let tensors = header.tensors();
         let mut targets: Vec<_> =
             tensors.keys().filter_map(|name| name.strip_suffix(".lora_a").map(str::to_owned)).collect();

@@ -349,6 +349,9 @@ impl Parameters {
     ///
     /// # Panics
     /// Never: lengths were checked when the parameters were taken.
+    ///
+    /// # Panics
+    /// Never: lengths were checked when the parameters were taken.
     pub fn matrix(&self, matrix: Matrix) -> kernels::Matrix<'_> {
         let index = matrix.index();
         match &self.entries[index].value {
@@ -363,6 +366,9 @@ impl Parameters {
     }
 
     /// A matrix as it is stored, to read rows of: an embedding may be quantized too.
+    ///
+    /// # Panics
+    /// Never: lengths were checked when the parameters were taken.
     ///
     /// # Panics
     /// Never: lengths were checked when the parameters were taken.

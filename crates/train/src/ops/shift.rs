@@ -5,7 +5,7 @@
 use rwkv::state::Slot;
 use rwkv_kernels::{shift, shift_backward};
 
-use crate::tape::{Backward, Forward, Tape, Tensor};
+use crate::tape::{Backward, Forward, States, Tape, Tensor};
 
 /// Saves nothing; where sequences begin stays in the batch.
 #[derive(Debug)]
@@ -38,8 +38,8 @@ impl Shift {
         let mut dx = t.gradients.open(self.x, dy.len());
         let store = dx.store;
         let width = t.values.width(self.x);
-        let (segments, _, mut dstates) = t.batch.states_and_gradients();
-        shift_backward(t.cpu, segments, &mut dstates, self.slot.at, width, &dy, dx.values(), store);
+        let States { segments, mut gradients, .. } = t.batch.states_and_gradients();
+        shift_backward(t.cpu, segments, &mut gradients, self.slot.at, width, &dy, dx.values(), store);
         t.gradients.close(dx);
         t.gradients.release(dy);
     }

@@ -9,7 +9,7 @@ use rwkv::params::Vector;
 use rwkv::state::Slot;
 use rwkv_kernels::{Wkv4Gradients, Wkv4Inputs, wkv4, wkv4_backward};
 
-use crate::tape::{Backward, Forward, Tape, Tensor};
+use crate::tape::{Backward, Forward, States, Tape, Tensor};
 
 /// Saves k, v and y; the running sums are computed again. The parameters hold w, which is what model files
 /// hold: training and inference compute the same function.
@@ -58,7 +58,7 @@ impl Wkv4 {
         let (dk_store, dv_store) = (dk.store, dv.store);
         let [ddecay, du] = t.param_gradients.vectors([self.decay, self.first]);
         let mut dw = vec![0.0; w.len()];
-        let (segments, states, mut dstates) = t.batch.states_and_gradients();
+        let States { segments, initial, gradients: mut dstates } = t.batch.states_and_gradients();
         let wanted = Wkv4Gradients {
             dw: &mut dw,
             du,
@@ -69,7 +69,7 @@ impl Wkv4 {
             dstates: &mut dstates,
         };
         let inputs = Wkv4Inputs { w, u, k, v };
-        wkv4_backward(t.cpu, segments, &states, self.slot.at, inputs, y, &dy, wanted);
+        wkv4_backward(t.cpu, segments, &initial, self.slot.at, inputs, y, &dy, wanted);
         for ((ddecay, &dw), &w) in ddecay.iter_mut().zip(&dw).zip(w) {
             *ddecay += dw * stored.derivative(w);
         }

@@ -132,7 +132,7 @@ impl TrainOptions {
     }
 
     /// The model to start from, for messages.
-    pub(crate) fn from_display(&self) -> String {
+    pub(crate) fn base_path(&self) -> String {
         self.from.as_ref().map(|from| from.display().to_string()).unwrap_or_default()
     }
 

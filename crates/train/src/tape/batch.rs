@@ -23,6 +23,16 @@ pub(crate) struct Batch {
     parameter: Option<Vector>,
 }
 
+/// What the backward of an operator with a state reads and adds to.
+pub(crate) struct States<'a> {
+    /// The rows of each sequence.
+    pub(crate) segments: &'a [Range<usize>],
+    /// What each sequence started from; none if all started from the empty state.
+    pub(crate) initial: Vec<&'a [f32]>,
+    /// Gradients of those; none if they are not wanted.
+    pub(crate) gradients: Vec<&'a mut [f32]>,
+}
+
 impl Batch {
     pub(super) fn begin(&mut self, tokens: &[u32], ctx_len: usize, params: &Parameters) {
         self.tokens.clear();
@@ -67,10 +77,12 @@ impl Batch {
     }
 
     /// The states that sequences start from, and their gradients to add to.
-    pub(crate) fn states_and_gradients(&mut self) -> (&[Range<usize>], Vec<&[f32]>, Vec<&mut [f32]>) {
-        let initial = self.initial.iter().map(Vec::as_slice).collect();
-        let gradients = self.gradients.iter_mut().map(Vec::as_mut_slice).collect();
-        (&self.segments, initial, gradients)
+    pub(crate) fn states_and_gradients(&mut self) -> States<'_> {
+        States {
+            segments: &self.segments,
+            initial: self.initial.iter().map(Vec::as_slice).collect(),
+            gradients: self.gradients.iter_mut().map(Vec::as_mut_slice).collect(),
+        }
     }
 
     pub(super) fn zero_gradients(&mut self, params: &Parameters) {

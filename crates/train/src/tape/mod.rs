@@ -21,7 +21,7 @@ use rwkv::params::{Layout, Vector};
 use rwkv::store::Parameters;
 use rwkv_kernels::{Cpu, Isa};
 
-pub(crate) use batch::Batch;
+pub(crate) use batch::{Batch, States};
 pub(crate) use gradients::{Gradient, Gradients, ParamGradients};
 pub use until::Until;
 pub(crate) use values::Values;

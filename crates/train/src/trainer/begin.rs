@@ -207,12 +207,11 @@ impl Parts {
     ) -> Result<Self> {
         let (model, tokenizer) = (found.config.model, found.tokenizer.clone());
         options.validate()?;
-        let data = match text {
-            Some(data) => data,
-            None => {
-                let crc32 = found.config.data_crc32;
-                Dataset::read_again(&options.data, &tokenizer, options.ctx_len, crc32, stop)?
-            }
+        let data = if let Some(data) = text {
+            data
+        } else {
+            let crc32 = found.config.data_crc32;
+            Dataset::read_again(&options.data, &tokenizer, options.ctx_len, crc32, stop)?
         };
         let file = options.from.as_deref().map(base::open).transpose()?;
         if file.as_ref().is_some_and(|file| *file.config() != model) {
@@ -258,7 +257,7 @@ fn check_vocabulary(options: &TrainOptions, model: &ModelConfig, n_vocab: usize)
         "a model with the vocabulary of the text: it has {} tokens, and the text's tokenizer has {n_vocab}",
         model.n_vocab
     );
-    Err(rwkv::Error::option("from", options.from_display(), expected).into())
+    Err(rwkv::Error::option("from", options.base_path(), expected).into())
 }
 
 /// Relative paths would mean something else when the run goes on elsewhere.
@@ -273,7 +272,7 @@ fn absolute(options: &mut TrainOptions) -> Result<()> {
 fn other_base(options: &TrainOptions) -> String {
     format!(
         "the run began from the model {}, which is another one now; put that model back to go on",
-        options.from_display()
+        options.base_path()
     )
 }
 
