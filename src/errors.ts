@@ -16,6 +16,8 @@ export type ErrorCode =
   | 'TOKEN_OUT_OF_RANGE'
   /** A state that is damaged or belongs to another model. */
   | 'STATE'
+  /** A LoRA adapter that is damaged or was trained on another model. */
+  | 'ADAPTER'
   /** A tokenizer.json that is damaged, missing or of an unknown kind. */
   | 'TOKENIZER'
   /** A character that the model's vocabulary does not have. */

@@ -1,3 +1,4 @@
+import type { State } from './state.js'
 import type { ResumeOptions, TrainOptions, trainOptionTable } from './train-options.js'
 
 export type { ResumeOptions, TrainOptions }
@@ -7,14 +8,21 @@ export type TokenizerKind = NonNullable<TrainOptions['tokenizer']>
 
 type Table = typeof trainOptionTable
 type WithValue = { required: true } | { default: unknown } | { auto: string }
-/** Options that are off unless they are asked for. */
-type Off = { [K in keyof Table]: Table[K] extends WithValue ? never : K }[keyof Table]
+/** Options that are off unless they are asked for, and those that only go with one of them. */
+type Off =
+  | { [K in keyof Table]: Table[K] extends WithValue ? never : K }[keyof Table]
+  | 'loraAlpha'
+  | 'loraTargets'
 
 /** The options of a run, defaults included; only those that are off unless they are asked for may have no value. */
 export type TrainOptionsInForce = Readonly<Required<Omit<TrainOptions, Off>> & Pick<TrainOptions, Off>>
 
 /** Options of {@link Model.load}. */
 export interface LoadOptions {
+  /**
+   * A LoRA adapter of this model: a `.safetensors` file, or the directory of the run that trained it. Default: none.
+   */
+  lora?: string
   /** Threads to compute on; the results do not depend on it. Default: as many as the machine has. */
   threads?: number
   /** Stops the loading. */
@@ -52,6 +60,46 @@ export interface QuantizeResult {
   readonly quantized: number
 }
 
+/** Options of {@link merge}. */
+export interface MergeOptions {
+  /** Stops the work; there is no output then. */
+  signal?: AbortSignal
+  /** Told how many bytes of the base are done. */
+  onProgress?: (progress: Progress) => void
+}
+
+/** What {@link merge} did. */
+export interface MergeResult {
+  /** The format of the base's matrices: `FP32`, `FP16` or a quantized one. */
+  readonly from: 'FP32' | 'FP16' | QuantizedFormat
+  /** The format of the output's matrices: `FP16` if the base is quantized, else that of the base. */
+  readonly to: 'FP32' | 'FP16'
+  /** Size of the base in bytes. */
+  readonly bytesIn: number
+  /** Size of the output in bytes. */
+  readonly bytesOut: number
+  /** Number of matrices that the adapter changed. */
+  readonly adapted: number
+  /** Number of tensors. */
+  readonly tensors: number
+}
+
+/** What {@link adapterInfo} finds in an adapter's file. */
+export interface AdapterInfo {
+  /** Its rank. */
+  readonly rank: number
+  /** What it adds is multiplied by alpha / rank. */
+  readonly alpha: number
+  /** Names of the matrices that it changes. */
+  readonly targets: readonly string[]
+  /** Number of its parameters. */
+  readonly parameters: number
+  /** Size of the file in bytes. */
+  readonly fileSize: number
+  /** The shape of the model that it was trained on: `v4, n_vocab 65, n_embd 128, n_layer 4, n_ffn 512`. */
+  readonly base: string
+}
+
 /**
  * How far something is, in units of its own.
  *
@@ -84,6 +132,12 @@ export interface GenerateOptions extends SamplingOptions {
   stop?: string | readonly string[]
   /** Stops the writing; the loop over the text then throws the signal's reason. */
   signal?: AbortSignal
+}
+
+/** Options of {@link Model.createSession}. */
+export interface SessionOptions {
+  /** The state to start from: one of a session of this model, or one that a run tuned. Default: the empty state. */
+  state?: State
 }
 
 /** Options of {@link Session.eval} and {@link Session.prompt}. */
@@ -123,6 +177,8 @@ export interface EvaluateOptions {
    * window is left out. Default: the text is read in one go, each token predicted from all before it.
    */
   ctxLen?: number
+  /** The state that the text, or each window of it, starts from. Default: the empty state. */
+  state?: State
   /** Stops the evaluation. */
   signal?: AbortSignal
   /** Told how many tokens are done. */

@@ -5,6 +5,7 @@ import {
   type Described,
   kindOf,
   number,
+  path,
   positive,
   required,
   type Schema,
@@ -17,14 +18,17 @@ import type {
   EvaluateOptions,
   GenerateOptions,
   LoadOptions,
+  MergeOptions,
   PromptOptions,
   QuantizeOptions,
   ResumeOptions,
   SampleOptions,
   SaveOptions,
+  SessionOptions,
   TrainOptions,
   ValidateOptions,
 } from './options.js'
+import { stateKind } from './state.js'
 import { trainOptionTable } from './train-options.js'
 
 // Which options each call takes and what they can be. What they mean is said in options.ts, and which values make sense
@@ -35,9 +39,11 @@ const signalled = { signal }
 const watched = { signal, onProgress: callback }
 const sampling = { temperature: number, topK: count, topP: number, seed: count }
 
-export const loadOptions: Schema<LoadOptions> = { threads: count, ...watched }
+export const loadOptions: Schema<LoadOptions> = { lora: path, threads: count, ...watched }
 export const quantizeOptions: Schema<QuantizeOptions> = { threads: count, ...watched }
-export const evaluateOptions: Schema<EvaluateOptions> = { ctxLen: positive, ...watched }
+export const mergeOptions: Schema<MergeOptions> = watched
+export const sessionOptions: Schema<SessionOptions> = { state: stateKind }
+export const evaluateOptions: Schema<EvaluateOptions> = { ctxLen: positive, state: stateKind, ...watched }
 export const benchOptions: Schema<BenchOptions> = {
   decode: count,
   prompt: count,

@@ -67,6 +67,55 @@ export interface TrainOptions {
   evalInterval?: number
   /** Steps between checkpoints; 0: at the end only. Default: 500. */
   checkpointInterval?: number
+  /**
+   * Model to fine-tune instead of training a new one: a .bin file or a run's directory. Its weights are FP32
+   * or FP16; with `loraRank`, or if `tune` is state, they can also be quantized. The new run takes over its
+   * shape and its tokenizer. Default: none.
+   */
+  from?: string
+  /** Parameters to freeze, by name; * stands for any characters, as in emb.* or *.att.*. Default: none. */
+  freeze?: readonly string[]
+  /** Parameters to train, by name, and no others; * stands for any characters. Default: none. */
+  train?: readonly string[]
+  /**
+   * Rank of LoRA adapters, which are trained while the model stays frozen. Default: none. Range: a whole
+   * number from 1 to 16777216.
+   */
+  loraRank?: number
+  /**
+   * LoRA's alpha: what an adapter adds is multiplied by alpha / rank. Default: twice `loraRank`. Range: more
+   * than 0 and at most 1000000.
+   */
+  loraAlpha?: number
+  /**
+   * Matrices that get an adapter, by name; * stands for any characters. Default: all matrices of the blocks.
+   */
+  loraTargets?: readonly string[]
+  /**
+   * What to train: the model (its parameters, or adapters), or only the state that a sequence starts from.
+   * Default: 'model'.
+   */
+  tune?: 'model' | 'state'
+  /**
+   * Gradient accumulation: batches a step, each of `batchSize` sequences. Default: 1. Range: a whole number
+   * from 1 to 16777216.
+   */
+  accumulate?: number
+  /**
+   * Activation recomputation: less memory, more time, the same numbers. Activations are computed again in the
+   * backward pass instead of kept. Default: false.
+   */
+  recompute?: boolean
+  /**
+   * Dropout probability, for the embedding and for what each block adds to the residual stream. Default: 0.
+   * Range: at least 0 and less than 1.
+   */
+  dropout?: number
+  /**
+   * Start each sequence from the state at the end of the one before it in the text, not from an empty one.
+   * Gradients stop at the sequence's start (truncated back-propagation through time). Default: false.
+   */
+  carryState?: boolean
 }
 
 /** What can change when a run goes on from its last checkpoint; what is left out stays as it was. */
@@ -81,6 +130,7 @@ export type ResumeOptions = Pick<
   | 'precision'
   | 'evalInterval'
   | 'checkpointInterval'
+  | 'recompute'
 >
 
 /** What is known of each option. */
@@ -158,5 +208,52 @@ export const trainOptionTable = {
     help: 'steps between checkpoints; 0: at the end only',
     default: 500,
     changesOnResume: true,
+  },
+  from: {
+    kind: 'path',
+    help: "model to fine-tune instead of training a new one: a .bin file or a run's directory",
+  },
+  freeze: {
+    kind: 'texts',
+    help: 'parameters to freeze, by name; * stands for any characters, as in emb.* or *.att.*',
+  },
+  train: { kind: 'texts', help: 'parameters to train, by name, and no others; * stands for any characters' },
+  loraRank: { kind: 'count', help: 'rank of LoRA adapters, which are trained while the model stays frozen' },
+  loraAlpha: {
+    kind: 'number',
+    help: "LoRA's alpha: what an adapter adds is multiplied by alpha / rank",
+    auto: 'twice loraRank',
+  },
+  loraTargets: {
+    kind: 'texts',
+    help: 'matrices that get an adapter, by name; * stands for any characters',
+    auto: 'all matrices of the blocks',
+  },
+  tune: {
+    kind: 'choice',
+    words: ['model', 'state'],
+    help: 'what to train: the model (its parameters, or adapters), or only the state that a sequence starts from',
+    default: 'model',
+  },
+  accumulate: {
+    kind: 'count',
+    help: 'gradient accumulation: batches a step, each of batchSize sequences',
+    default: 1,
+  },
+  recompute: {
+    kind: 'boolean',
+    help: 'activation recomputation: less memory, more time, the same numbers',
+    default: false,
+    changesOnResume: true,
+  },
+  dropout: {
+    kind: 'number',
+    help: 'dropout probability, for the embedding and for what each block adds to the residual stream',
+    default: 0,
+  },
+  carryState: {
+    kind: 'boolean',
+    help: 'start each sequence from the state at the end of the one before it in the text, not from an empty one',
+    default: false,
   },
 } as const satisfies { readonly [K in keyof TrainOptions]-?: Described }

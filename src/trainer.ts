@@ -47,15 +47,16 @@ export interface Saved {
    * above that of guessing. {@link Trainer.resume} passes over checkpoints that are not.
    */
   readonly isSound: boolean
-  /** Whether `model.bin` is the model of this step: one that is not sound does not replace another. */
+  /** Whether {@link Trainer.result} is of this step: a model that is not sound does not replace another. */
   readonly wroteModel: boolean
 }
 
 /**
- * A model in training.
+ * A model in training: a new one, or with the option `from` one that is there, of which all or some parameters, LoRA
+ * adapters (`loraRank`), or the initial state (`tune`) are trained.
  *
  * A loop over it is the whole run: it learns, validates and saves when the options say so, and at its end `out` holds
- * `model.bin` and `report.html`. To leave the loop is to pause; a second loop goes on. After a crash, {@link Trainer.resume} goes on from
+ * {@link result} and `report.html`. To leave the loop is to pause; a second loop goes on. After a crash, {@link Trainer.resume} goes on from
  * the last checkpoint as if nothing had happened.
  *
  * @example
@@ -82,6 +83,13 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
   readonly options: TrainOptionsInForce
   /** Number of parameters of the model. */
   readonly parameters: number
+  /** Number of values that are trained: parameters of the model, of its adapters, or of the initial state. */
+  readonly trainedParameters: number
+  /**
+   * The file that the run writes: `model.bin` in its directory, `lora.safetensors` if it trains adapters, or
+   * `tuned.state` if it trains the initial state.
+   */
+  readonly result: string
   /** Tokens to learn: nine tenths of the text. */
   readonly trainTokens: number
   /** Tokens that validate: the last tenth. */
@@ -102,6 +110,8 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
     // The native side fills in every one of them.
     this.options = Object.freeze(JSON.parse(info.options) as TrainOptionsInForce)
     this.parameters = info.parameters
+    this.trainedParameters = info.trainedParameters
+    this.result = info.result
     this.trainTokens = info.trainTokens
     this.valTokens = info.valTokens
     this.wentBackFrom = info.wentBackFrom
@@ -189,7 +199,7 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
   }
 
   /**
-   * Writes a checkpoint to resume from, the model as it is by now to `model.bin`, and `report.html`; {@link saved} says
+   * Writes a checkpoint to resume from, what is trained as it is by now to {@link result}, and `report.html`; {@link saved} says
    * how good the model is. Files of the run that are missing by now are written again.
    *
    * The checkpoint and the model come first; what the report shows of the model's writing takes a while longer.
@@ -205,12 +215,13 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
   /** {@link save}; without a sample in the report once the signal is aborted. */
   async #save(withSample: boolean, signal: AbortSignal | undefined): Promise<void> {
     this.#saved = await this.#work({}, cancel => this.#native.save(cancel))
-    const { parameters, isa } = this
+    const { parameters, trainedParameters, isa } = this
     // What a model far above chance writes is noise, if its numbers are finite at all.
     const text = withSample && this.#saved.isSound ? await this.#writing(signal) : undefined
     const sample = text === undefined ? undefined : { prompt: '', text: text.trim() }
     await writeReport(this.options.out, {
       parameters,
+      trainedParameters,
       isa,
       threads: this.options.threads,
       sample,

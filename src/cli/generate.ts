@@ -1,6 +1,7 @@
 import { Model } from '../model.js'
 import { exitCode } from './interrupt.js'
-import { common, sampling, verb } from './verb.js'
+import { startingState } from './tuning.js'
+import { common, sampling, tuned, verb } from './verb.js'
 
 /** `rwkv generate` */
 export const generate = verb({
@@ -11,15 +12,16 @@ export const generate = verb({
     prompt: { kind: 'text', help: 'what to go on from', auto: 'a line break' },
     maxTokens: { kind: 'count', help: 'tokens to write at most', default: 256 },
     stop: { kind: 'text', help: 'end before this' },
+    ...tuned,
     ...sampling,
     ...common,
   },
   details: `
 MODEL is a training run's folder or a .bin file. With --json: {"prompt","text","tokens","seconds","tokensPerSecond"}.`,
   async run([path = ''], values, output, signal) {
-    const { json: _, prompt = '\n', threads, ...options } = values
-    await using model = await Model.load(path, { threads, signal })
-    const session = model.createSession()
+    const { json: _, prompt = '\n', threads, lora, state, ...options } = values
+    await using model = await Model.load(path, { lora, threads, signal })
+    const session = model.createSession({ state: await startingState(model, state) })
     const startedAt = performance.now()
     let text = ''
     let shown = ''

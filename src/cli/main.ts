@@ -9,6 +9,7 @@ import { kebab } from './format.js'
 import { generate } from './generate.js'
 import { info } from './info.js'
 import { exitCode, heedSignals, Interrupt, leave } from './interrupt.js'
+import { merge } from './merge.js'
 import { Output, style } from './output.js'
 import { quantize } from './quantize.js'
 import { complain, OutputError, stdout } from './stdout.js'
@@ -16,7 +17,7 @@ import { train } from './train.js'
 import { Hinted, UsageError } from './usage.js'
 import type { Verb } from './verb.js'
 
-const verbs = [train, generate, evaluate, info, quantize, bench] as readonly Verb[]
+const verbs = [train, generate, evaluate, info, quantize, merge, bench] as readonly Verb[]
 
 const examples = `
 Examples:

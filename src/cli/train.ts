@@ -16,7 +16,7 @@ import { lowerRate } from './resume.js'
 import { Hinted, UsageError } from './usage.js'
 import { common, verb } from './verb.js'
 
-const { data, out, ...others } = trainOptionTable
+const { data, out, from, freeze, train: trained, loraTargets, ...others } = trainOptionTable
 const described: { readonly [name: string]: Described } = trainOptionTable
 
 const options = {
@@ -30,6 +30,10 @@ const options = {
     auto: 'that of --out',
   },
   ...others,
+  from: { ...from, value: 'MODEL' },
+  freeze: { ...freeze, value: 'PATTERN' },
+  train: { ...trained, value: 'PATTERN' },
+  loraTargets: { ...loraTargets, value: 'PATTERN' },
   json: common.json,
 } as const satisfies Options
 
@@ -41,11 +45,14 @@ export const train = verb({
   options,
   details: `
 Writes a folder: model.bin, tokenizer.json, config.json, checkpoints, log.jsonl and report.html (open it in a browser).
+With --from a run fine-tunes a model that is there. With --lora-rank as well it writes lora.safetensors instead of
+model.bin, for rwkv generate MODEL --lora; with --tune state it writes tuned.state, for rwkv generate MODEL --state.
 Ctrl-C saves a checkpoint of the last whole step; the same command with --resume goes on from it. SIGTERM, SIGHUP (a closed
 terminal) and standard output that cannot be written do the same. Tokens a second are those of the optimizer's steps
 alone: neither validation, sampling nor saving counts.
 
-With --json the last line is {"event":"done","steps","trainLoss","valLoss","tokensPerSecond","seconds","model"}:
+With --json the last line is {"event":"done","steps","trainLoss","valLoss","tokensPerSecond","seconds","model"}
+(instead of model, lora or state if that is what the run has written):
 trainLoss is the mean over the last fifty steps or so, valLoss that of the whole validation split, seconds are those of
 the whole run by the clock.`,
   async run(_, values, output, signal) {

@@ -1,4 +1,3 @@
-import { join } from 'node:path'
 import type { Trainer } from '../trainer.js'
 import type { Output } from './output.js'
 import { lowerRate } from './resume.js'
@@ -14,7 +13,7 @@ export function tellUnsound(trainer: Trainer, output: Output): void {
   output.line(
     `this model is worse than guessing: its validation loss is ${valLoss.toPrecision(4)}, that of guessing ${chance.toFixed(3)}`,
   )
-  if (!wroteModel) output.line(`${join(options.out, 'model.bin')} is still the one saved before`)
+  if (!wroteModel) output.line(`${trainer.result} is still the one saved before`)
   output.line('to go on from the last checkpoint that was better, or from the beginning, with a lower rate:')
   output.line(`  ${resume}`)
 }

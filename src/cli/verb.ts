@@ -32,6 +32,12 @@ export const common = {
   json: { kind: 'boolean', help: 'print JSON for programs' },
 } as const satisfies Record<string, Option>
 
+/** What a model was fine-tuned with. */
+export const tuned = {
+  lora: { kind: 'path', value: 'PATH', help: "LoRA adapter of the model: its file, or its run's directory" },
+  state: { kind: 'path', value: 'PATH', help: "state to start from: its file, or its run's directory" },
+} as const satisfies Record<string, Option>
+
 /** How the next token is chosen. */
 export const sampling = {
   temperature: {

@@ -10,12 +10,14 @@ mod control;
 mod environment;
 mod failure;
 mod job;
+mod lora;
 mod model;
 mod number;
 mod quantize;
 mod session;
 mod slot;
 mod state;
+mod text_loss;
 mod tokenizer;
 mod trainer;
 

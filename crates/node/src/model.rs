@@ -15,7 +15,6 @@ use crate::failure::Result;
 use crate::job::Job;
 use crate::number::count;
 use crate::slot::SharedSlot;
-use crate::tokenizer::NativeTokenizer;
 
 /// What a model is and how it is run.
 #[napi(object)]
@@ -40,19 +39,6 @@ pub struct ModelInfo {
     pub isa: String,
     /// The threads in use.
     pub threads: u32,
-}
-
-/// How well a model predicts a text.
-#[napi(object)]
-pub struct TextLoss {
-    /// Number of tokens predicted.
-    pub tokens: f64,
-    /// Mean of −ln p over those.
-    pub loss: f64,
-    /// e^loss.
-    pub perplexity: f64,
-    /// The loss in bits for each byte that those tokens stand for.
-    pub bits_per_byte: f64,
 }
 
 /// What to measure; what is left out has the default of the crate `rwkv`.
@@ -116,9 +102,14 @@ pub struct NativeModel {
 
 #[napi]
 impl NativeModel {
-    /// Loads a `.bin` file, or the `model.bin` of a training run's folder.
+    /// Loads a `.bin` file, or the `model.bin` of a training run's folder; with the adapter at `lora`, if there is one.
     #[napi(ts_return_type = "Promise<NativeModel>")]
-    pub fn load(path: String, threads: Option<f64>, cancel: &Cancel) -> AsyncTask<Job<NativeModel>> {
+    pub fn load(
+        path: String,
+        lora: Option<String>,
+        threads: Option<f64>,
+        cancel: &Cancel,
+    ) -> AsyncTask<Job<NativeModel>> {
         let cancel = cancel.flag();
         let work = move || {
             cancel.check()?;
@@ -130,6 +121,10 @@ impl NativeModel {
                 cancel.progress(done as usize, total as usize);
                 if cancel.is_raised() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             })?;
+            let model = match lora {
+                Some(lora) => model.with_lora(lora)?,
+                None => model,
+            };
             cancel.check()?;
             Ok((model, file_size))
         };
@@ -162,45 +157,6 @@ impl NativeModel {
             isa: self.info.isa.clone(),
             ..self.info
         }
-    }
-
-    /// The loss on the text file `path`; with a `ctx_len`, in windows of so many tokens.
-    #[napi(ts_return_type = "Promise<TextLoss>")]
-    pub fn evaluate(
-        &self,
-        path: String,
-        tokenizer: &NativeTokenizer,
-        ctx_len: Option<f64>,
-        cancel: &Cancel,
-    ) -> AsyncTask<Job<TextLoss>> {
-        let (handle, tokenizer, cancel) = (Arc::clone(&self.handle), Arc::clone(&tokenizer.0), cancel.flag());
-        Job::run(move || {
-            let model = handle.get()?;
-            let ctx_len = count("ctxLen", ctx_len)?;
-            let path = Path::new(&path);
-            let bytes = rwkv::read_text(path, || handle.go_on(&cancel).is_err())?;
-            let tokens = tokenizer.encode_bytes(&bytes, path)?;
-            if tokens.len() < 2 {
-                let problem =
-                    format!("a text of {} tokens; it takes 2, one to predict the other from", tokens.len());
-                return Err(rwkv::Error::Data { path: path.to_owned(), problem }.into());
-            }
-            let mut stopped = Ok(());
-            let result = model.evaluate(&tokens, ctx_len, |done, total| {
-                cancel.progress(done, total);
-                stopped = handle.go_on(&cancel);
-                if stopped.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-            });
-            stopped?;
-            let found = result?;
-            let n_bytes = tokenizer.decode(&tokens[1..=found.n_tokens])?.len();
-            Ok(TextLoss {
-                tokens: found.n_tokens as f64,
-                loss: found.loss,
-                perplexity: found.perplexity(),
-                bits_per_byte: found.bits_per_byte(n_bytes),
-            })
-        })
     }
 
     /// How fast it runs, and how near that is to what the machine can do.

@@ -22,8 +22,12 @@ use crate::tokenizer::NativeTokenizer;
 pub struct RunInfo {
     /// The options in force, as a JSON object.
     pub options: String,
-    /// Number of parameters.
+    /// Number of the model's parameters.
     pub parameters: f64,
+    /// Number of values that are trained: of parameters, of adapters, or of a state.
+    pub trained_parameters: f64,
+    /// The file that the run writes.
+    pub result: String,
     /// Tokens in the vocabulary.
     pub n_vocab: u32,
     /// Tokens to learn.
@@ -51,6 +55,8 @@ impl RunInfo {
         Ok(Self {
             options: options.to_json()?,
             parameters: trainer.n_params() as f64,
+            trained_parameters: trainer.n_trained() as f64,
+            result: trainer.result().display().to_string(),
             n_vocab: trainer.config().n_vocab as u32,
             train_tokens: trainer.data().train().len() as f64,
             val_tokens: trainer.data().validation().len() as f64,
@@ -90,7 +96,7 @@ pub struct SaveInfo {
     pub val_loss: f64,
     /// Whether that, or the loss on training text, is at most one nat above that of guessing.
     pub is_sound: bool,
-    /// Whether model.bin is of this step: a model that is not sound does not replace another.
+    /// Whether the file that the run writes is of this step: a model that is not sound does not replace another.
     pub wrote_model: bool,
 }
 

@@ -36,6 +36,16 @@ impl Sizes {
     /// No sizes.
     pub const NONE: Self = Self([0; Self::MOST]);
 
+    /// These sizes, and 0 beyond.
+    ///
+    /// # Panics
+    /// If there are more than [`MOST`](Self::MOST).
+    pub fn new(sizes: &[u32]) -> Self {
+        let mut all = Self::NONE;
+        all.0[..sizes.len()].copy_from_slice(sizes);
+        all
+    }
+
     /// The size at `index`; 0 beyond those of the version.
     pub fn get(&self, index: usize) -> usize {
         self.0.get(index).map_or(0, |&size| size as usize)

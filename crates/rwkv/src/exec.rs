@@ -11,6 +11,8 @@
 //! training batch. Only [`shift`](Exec::shift) and the wkv operators look across rows, and only within a segment; all
 //! others treat each row alone. So a model cannot tell these cases apart, and need not.
 
+pub use rwkv_kernels::{Binary, Unary};
+
 use crate::params::{Matrix, Vector};
 use crate::state::Slot;
 
@@ -49,14 +51,26 @@ pub trait Exec {
         y
     }
 
+    /// `f(x)`, element by element.
+    fn unary(&mut self, f: Unary, x: Self::Tensor) -> Self::Tensor;
+
+    /// `f(x, y)`, element by element, of tensors of one shape.
+    fn binary(&mut self, f: Binary, x: Self::Tensor, y: Self::Tensor) -> Self::Tensor;
+
     /// `x + y`.
-    fn add(&mut self, x: Self::Tensor, y: Self::Tensor) -> Self::Tensor;
+    fn add(&mut self, x: Self::Tensor, y: Self::Tensor) -> Self::Tensor {
+        self.binary(Binary::Add, x, y)
+    }
 
     /// `σ(r) ⊙ x`.
-    fn sigmoid_mul(&mut self, r: Self::Tensor, x: Self::Tensor) -> Self::Tensor;
+    fn sigmoid_mul(&mut self, r: Self::Tensor, x: Self::Tensor) -> Self::Tensor {
+        self.binary(Binary::SigmoidMul, r, x)
+    }
 
     /// `max(x, 0)²`.
-    fn relu_squared(&mut self, x: Self::Tensor) -> Self::Tensor;
+    fn relu_squared(&mut self, x: Self::Tensor) -> Self::Tensor {
+        self.unary(Unary::ReluSquared, x)
+    }
 
     /// RWKV-4's attention: for each channel, the average of the values `v` so far, weighted by `exp(k)` and decaying
     /// by `exp(w)` a step, where w = −exp(`decay`); the present one weighs `exp(first + k)`. `slot` holds

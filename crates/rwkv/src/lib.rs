@@ -32,6 +32,7 @@
 //!   how well it predicts a text ([`Model::evaluate`]) and how fast it runs ([`Model::bench`]).
 //! - [`ModelFile`] reads rwkv.cpp's `.bin` files, mapped and checked to the last byte; [`write_model`] writes them.
 //! - [`quantize()`] makes a file of FP32 or FP16 weights into one of five quantized formats, the bytes that rwkv.cpp makes.
+//! - [`lora`] reads and writes low-rank adapters, and merges one into its base ([`lora::merge`]).
 //! - [`Sampler`] turns logits into a token, [`Tokenizer`] text into tokens, [`Decoder`] a stream of bytes into text.
 //! - [`model`] holds the architectures, each written once as equations over the trait [`Exec`]. [`Infer`] implements
 //!   it here; `rwkv-train` implements it with a tape that sends gradients back. To support a new version of RWKV is to

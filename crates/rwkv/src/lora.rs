@@ -6,11 +6,16 @@
 //! model that the adapter was trained on, in hexadecimal. It means nothing on any other, and is refused there. (One entry,
 //! because the order of several in a file would differ from one writing to the next.)
 
+mod info;
+mod merge;
+
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use safetensors::tensor::{Dtype, TensorView};
+use safetensors::tensor::{Dtype, Metadata, TensorView};
 use safetensors::{SafeTensors, serialize};
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +25,9 @@ use crate::error::{Error, Result};
 use crate::fingerprint::Fingerprint;
 use crate::params::{Initial, Layout, Matrix};
 use crate::store::{Adapter, Parameters};
+
+pub use self::info::LoraInfo;
+pub use self::merge::{Merged, merge};
 
 /// The entry of the metadata.
 const ENTRY: &str = "rwkv_lora";
@@ -69,29 +77,15 @@ impl Lora {
     /// # Errors
     /// [`Error::Io`]; [`Error::Adapter`] if the file is damaged or of another model.
     pub fn read(path: impl AsRef<Path>, base: &Fingerprint, layout: &Layout) -> Result<Self> {
-        let path = path.as_ref();
-        let path = if path.is_dir() { &path.join("lora.safetensors") } else { path };
+        let path = &*path_of(path.as_ref());
         let fault = |problem: String| Error::Adapter { path: path.to_owned(), problem };
         let bytes = read_bytes(path, layout)?;
         let not_one = |error: safetensors::SafeTensorError| fault(format!("not an adapter: {error}"));
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(not_one)?;
         let file = SafeTensors::deserialize(&bytes).map_err(not_one)?;
-        let entry = header.metadata().as_ref().and_then(|metadata| metadata.get(ENTRY));
-        let entry =
-            entry.ok_or_else(|| fault(format!("not an adapter of this program: it has no {ENTRY:?}")))?;
-        let Description { version, rank, alpha, base: was } = serde_json::from_str(entry)
-            .map_err(|error| fault(format!("its {ENTRY:?} is damaged: {error}")))?;
-        if version != VERSION {
-            return Err(fault(format!(
-                "an adapter of version {version}; this program reads version {VERSION}"
-            )));
-        }
-        let was = Fingerprint::from_hex(&was).ok_or_else(|| fault("its \"base\" is damaged".to_owned()))?;
+        let (rank, alpha, was) = description(path, &header)?;
         if let Some(problem) = was.mismatch(base) {
             return Err(fault(format!("{problem}; load the model that this adapter was trained on")));
-        }
-        if rank == 0 || !alpha.is_finite() {
-            return Err(fault(format!("its rank is {rank} and its alpha {alpha}")));
         }
         let mut factors = Vec::new();
         for spec in layout.specs().iter().filter(|spec| spec.is_matrix()) {
@@ -127,12 +121,17 @@ impl Lora {
         Ok(Self { base: was, rank, alpha, factors })
     }
 
+    /// What the product of the factors is multiplied by: α/rank.
+    fn scale(&self) -> f32 {
+        self.alpha / self.rank as f32
+    }
+
     /// Gives the parameters of the model these adapters.
     ///
     /// # Panics
     /// If the parameters are those of another model.
     pub fn apply(&self, params: &mut Parameters) {
-        let scale = self.alpha / self.rank as f32;
+        let scale = self.scale();
         for Factors { name, down, up } in &self.factors {
             let index = params.layout().find(name).expect("a parameter of the model that was checked");
             let matrix = params.matrix_at(index).expect("a matrix");
@@ -191,11 +190,42 @@ pub fn write_lora(
     write_atomically(path, |w| w.write_all(&bytes))
 }
 
+/// The file of the adapter at `path`, which may be the directory of a training run.
+fn path_of(path: &Path) -> Cow<'_, Path> {
+    if path.is_dir() { path.join("lora.safetensors").into() } else { path.into() }
+}
+
+/// Rank, alpha and base of the adapter with this header.
+fn description(path: &Path, header: &Metadata) -> Result<(usize, f32, Fingerprint)> {
+    let fault = |problem: String| Error::Adapter { path: path.to_owned(), problem };
+    let entry = header.metadata().as_ref().and_then(|metadata| metadata.get(ENTRY));
+    let entry = entry.ok_or_else(|| fault(format!("not an adapter of this program: it has no {ENTRY:?}")))?;
+    let Description { version, rank, alpha, base } =
+        serde_json::from_str(entry).map_err(|error| fault(format!("its {ENTRY:?} is damaged: {error}")))?;
+    if version != VERSION {
+        return Err(fault(format!("an adapter of version {version}; this program reads version {VERSION}")));
+    }
+    if rank == 0 || !alpha.is_finite() {
+        return Err(fault(format!("its rank is {rank} and its alpha {alpha}")));
+    }
+    let base = Fingerprint::from_hex(&base).ok_or_else(|| fault("its \"base\" is damaged".to_owned()))?;
+    Ok((rank, alpha, base))
+}
+
+/// The regular file at `path`, and its size in bytes.
+fn open(path: &Path) -> Result<(File, u64)> {
+    // Asked before opening: opening a pipe would wait for its other end.
+    let metadata = std::fs::metadata(path).map_err(Error::io("open", path))?;
+    if !metadata.is_file() {
+        return Err(Error::Adapter { path: path.to_owned(), problem: "not a regular file".to_owned() });
+    }
+    Ok((File::open(path).map_err(Error::io("open", path))?, metadata.len()))
+}
+
 /// The bytes of an adapter: not more of them than one for every matrix of the model could have.
 fn read_bytes(path: &Path, layout: &Layout) -> Result<Vec<u8>> {
     let fault = |problem: String| Error::Adapter { path: path.to_owned(), problem };
-    let file = std::fs::File::open(path).map_err(Error::io("open", path))?;
-    let len = file.metadata().map_err(Error::io("open", path))?.len();
+    let (file, len) = open(path)?;
     // Two factors of full rank for each matrix, and a header.
     let most = layout.specs().iter().map(|spec| 4 * spec.rows.min(spec.cols) * (spec.rows + spec.cols) + 512);
     let most = most.sum::<usize>() as u64 + 4096;

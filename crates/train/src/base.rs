@@ -7,7 +7,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rwkv::lora;
 use rwkv::model::Network;
-use rwkv::params::{Initial, Learned, Matrix, Vector};
+use rwkv::params::{Initial, Learned, Matrix, ParamSpec, Vector};
 use rwkv::store::Parameters;
 use rwkv::{Error, Fingerprint, ModelConfig, ModelFile, Result};
 use rwkv_kernels::Cpu;
@@ -23,8 +23,20 @@ const STATE: &str = "initial_state";
 const STATE_RATE: f64 = 10.0;
 
 /// The file of a model to start from.
+///
+/// # Errors
+/// [`Error::InvalidOption`] for the directory of a run that has no model of its own; those of [`ModelFile::open`].
 pub(crate) fn open(from: &Path) -> Result<ModelFile> {
-    ModelFile::open(if from.is_dir() { from.join("model.bin") } else { from.to_owned() })
+    if !from.is_dir() {
+        return ModelFile::open(from);
+    }
+    let model = from.join("model.bin");
+    if !model.exists() && ["lora.safetensors", "tuned.state"].iter().any(|file| from.join(file).exists()) {
+        let expected = "a model; this run trained an adapter or a state of one: start from that model, or merge the adapter \
+            into it first";
+        return Err(Error::option("from", from.display(), expected));
+    }
+    ModelFile::open(model)
 }
 
 /// All parameters of a run, before its first step.
@@ -59,11 +71,10 @@ impl Start {
                 layout.specs().iter().map(|spec| vec![0.0; spec.len()]).collect()
             };
             let mut params = Parameters::of_raw(layout, raw);
-            for index in 0..params.n_model() {
-                if !trains(options, &params, index)? {
-                    params.freeze(index);
-                }
-            }
+            let chosen = chosen(options, &params)?;
+            (0..params.n_model())
+                .filter(|index| !chosen.contains(index))
+                .for_each(|index| params.freeze(index));
             return Ok(Self { params, state: None, base: None });
         };
         let mut params = Parameters::of_file(file, cpu, |_, _| ControlFlow::Continue(()))?;
@@ -77,15 +88,16 @@ impl Start {
             add_adapters(options, rank, &mut params)?;
         } else {
             if params.data_type().is_quantized() {
-                let expected = "an FP32 or FP16 model: quantized weights cannot be trained; with loraRank adapters of this \
-                    one can, and with tune \"state\" a state";
+                let expected = "an FP32 or FP16 model, because quantized weights cannot be trained; to train \
+                    adapters of this model give loraRank, to train its initial state set tune to \"state\"";
                 return Err(Error::option("from", options.from_display(), expected));
             }
-            for index in 0..params.n_model() {
-                if trains(options, &params, index)? {
-                    params.train(index)?;
-                }
+            for index in chosen(options, &params)? {
+                params.train(index)?;
             }
+            // What was read is checked once more, and what is left of the file is no longer needed if nothing is frozen.
+            params.check_file()?;
+            params.close_file();
         }
         Ok(Self { params, state, base })
     }
@@ -101,26 +113,27 @@ impl Start {
     }
 }
 
-/// Whether `train` and `freeze` leave the parameter at `index` to be trained.
-fn trains(options: &TrainOptions, params: &Parameters, index: usize) -> Result<bool> {
+/// The positions of the parameters of the model that `train` and `freeze` leave to be trained.
+///
+/// # Errors
+/// [`Error::InvalidOption`] for a pattern that matches no name, or if nothing is left.
+fn chosen(options: &TrainOptions, params: &Parameters) -> Result<Vec<usize>> {
     let names: Vec<_> =
         params.layout().specs()[..params.n_model()].iter().map(|spec| spec.name.as_str()).collect();
-    let chosen = match &options.train {
-        None => true,
-        Some(patterns) => matches("train", patterns, &names)?[index],
+    let mut chosen = match &options.train {
+        None => vec![true; names.len()],
+        Some(patterns) => matches("train", patterns, &names)?,
     };
-    let frozen = match &options.freeze {
-        None => false,
-        Some(patterns) => {
-            let frozen = matches("freeze", patterns, &names)?;
-            if frozen.iter().all(|&frozen| frozen) {
-                let expected = "patterns that leave something to train; these match all parameters";
-                return Err(Error::option("freeze", patterns.join(" "), expected));
-            }
-            frozen[index]
+    if let Some(patterns) = &options.freeze {
+        let frozen = matches("freeze", patterns, &names)?;
+        chosen.iter_mut().zip(frozen).for_each(|(chosen, frozen)| *chosen = *chosen && !frozen);
+        if !chosen.contains(&true) {
+            let matched = if options.train.is_some() { "all that train names" } else { "all parameters" };
+            let expected = format!("patterns that leave something to train; these match {matched}");
+            return Err(Error::option("freeze", patterns.join(" "), expected));
         }
-    };
-    Ok(chosen && !frozen)
+    }
+    Ok((0..names.len()).filter(|&index| chosen[index]).collect())
 }
 
 /// Which of `names` match one of the patterns.
@@ -142,19 +155,32 @@ fn matches(option: &'static str, patterns: &[String], names: &[&str]) -> Result<
     Ok(any)
 }
 
+/// Positions of the matrices that get an adapter: those that the options name, or all of the blocks.
+///
+/// # Errors
+/// [`Error::InvalidOption`] for a pattern that matches no matrix.
+pub(crate) fn targets(options: &TrainOptions, specs: &[ParamSpec]) -> Result<Vec<usize>> {
+    let matrices: Vec<_> = (0..specs.len()).filter(|&index| specs[index].is_matrix()).collect();
+    let names: Vec<_> = matrices.iter().map(|&index| specs[index].name.as_str()).collect();
+    let of_blocks = ["blocks.*".to_owned()];
+    let is_target = matches("loraTargets", options.lora_targets.as_deref().unwrap_or(&of_blocks), &names)?;
+    Ok(matrices
+        .into_iter()
+        .zip(is_target)
+        .filter(|&(_, is_target)| is_target)
+        .map(|(index, _)| index)
+        .collect())
+}
+
 /// Adds adapters of a rank to the matrices that the options name, or to all of the blocks.
 ///
 /// A is uniform in ±√(3/inputs), so that its products have the variance of their input (Hu et al.'s Kaiming
 /// initialisation has a third of it), and B is 0: the model starts as its base.
 fn add_adapters(options: &TrainOptions, rank: usize, params: &mut Parameters) -> Result<()> {
-    let specs = &params.layout().specs()[..params.n_model()];
-    let matrices: Vec<_> = (0..specs.len()).filter(|&index| specs[index].is_matrix()).collect();
-    let names: Vec<_> = matrices.iter().map(|&index| specs[index].name.as_str()).collect();
-    let of_blocks = ["blocks.*".to_owned()];
-    let targets = matches("loraTargets", options.lora_targets.as_deref().unwrap_or(&of_blocks), &names)?;
-    let targets: Vec<_> = matrices.into_iter().zip(targets).filter(|&(_, target)| target).collect();
-    let scale = options.lora_alpha() / rank as f64;
-    for (number, (index, _)) in targets.into_iter().enumerate() {
+    let targets = targets(options, &params.layout().specs()[..params.n_model()])?;
+    // As whoever reads the adapter's file computes it: the same to the last bit.
+    let scale = options.lora_alpha() as f32 / rank as f32;
+    for (number, index) in targets.into_iter().enumerate() {
         let spec = &params.layout().specs()[index];
         let (rows, cols) = (spec.rows, spec.cols);
         let width = rows.min(cols);
@@ -172,7 +198,7 @@ fn add_adapters(options: &TrainOptions, rank: usize, params: &mut Parameters) ->
         rng.set_stream(number as u64);
         let down = (0..rank * cols).map(|_| rng.random_range(-bound..=bound)).collect();
         let initial = [Initial::Uniform { bound }, Initial::ZEROS];
-        lora::adapt(params, matrix, rank, scale as f32, [down, vec![0.0; rows * rank]], initial);
+        lora::adapt(params, matrix, rank, scale, [down, vec![0.0; rows * rank]], initial);
     }
     Ok(())
 }

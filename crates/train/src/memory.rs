@@ -1,12 +1,11 @@
 //! How much memory a run takes, from the declaration and the equations of its model alone.
 
 use rwkv::ModelConfig;
-use rwkv::exec::Exec;
 use rwkv::model::Network;
-use rwkv::params::{Layout, Matrix, Vector};
-use rwkv::state::Slot;
 
+use crate::base::targets;
 use crate::options::{TrainOptions, Tune};
+use crate::tape::Tape;
 
 /// An estimate of a run's memory in bytes, as floats: nonsense values must not overflow.
 pub(crate) struct Memory {
@@ -21,18 +20,21 @@ impl Memory {
         let model = *model;
         let rows = options.ctx_len as f64 * options.batch_size as f64;
         // Every block is like the second: nonsense in the number of blocks costs nothing here.
-        let [one, two] = [1, 2].map(|n_layer| Floats::of(&ModelConfig { n_layer, ..model }));
+        let [one, two] = [1, 2].map(|n_layer| Floats::of(options, &ModelConfig { n_layer, ..model }));
         let blocks = (model.n_layer as f64 - 2.0).max(0.0);
         let last = if model.n_layer < 2 { &one } else { &two };
         let all = |floats: fn(&Floats) -> f64| floats(last) + blocks * (floats(&two) - floats(&one));
         let is_frozen = options.lora_rank.is_some() || options.tune == Tune::State;
-        let parameters = if is_frozen { 0.0 } else { 16.0 * all(|floats| floats.parameters) };
+        let trained = if is_frozen { all(|floats| floats.factors) } else { all(|floats| floats.parameters) };
         let activations = if options.recompute {
             all(|floats| floats.kept + floats.largest_block + floats.gradients)
         } else {
             all(|floats| floats.a_row + floats.gradients)
         };
-        Self { parameters: parameters + file_len.unwrap_or(0) as f64, activations: 4.0 * rows * activations }
+        Self {
+            parameters: 16.0 * trained + file_len.unwrap_or(0) as f64,
+            activations: 4.0 * rows * activations,
+        }
     }
 
     pub(crate) fn total(&self) -> f64 {
@@ -43,6 +45,8 @@ impl Memory {
 /// What a model takes, in floats.
 struct Floats {
     parameters: f64,
+    /// The factors of adapters.
+    factors: f64,
     /// Activations of one row (token).
     a_row: f64,
     /// Of those, what is kept where the rest is computed again, and the rest of the largest block.
@@ -54,92 +58,30 @@ struct Floats {
 }
 
 impl Floats {
-    fn of(model: &ModelConfig) -> Self {
+    fn of(options: &TrainOptions, model: &ModelConfig) -> Self {
         let (network, layout, _) = Network::new(model);
-        let mut widths =
-            Widths { layout: &layout, block: 0.0, largest_block: 0.0, all: 0.0, kept: 0.0, widest: 0.0 };
-        network.forward(&mut widths);
-        // What comes after the last block is kept too.
-        let Widths { block, largest_block, all, kept, widest, .. } = widths;
-        let (kept, gradients) = (kept + block, largest_block + widest);
-        Self { parameters: layout.n_params() as f64, a_row: all, kept, largest_block, gradients }
-    }
-}
-
-/// An executor that computes nothing but the widths of a pass's tensors: its tensors are their own widths.
-struct Widths<'a> {
-    layout: &'a Layout,
-    /// Since the last block ended.
-    block: f64,
-    largest_block: f64,
-    all: f64,
-    /// What leaves blocks.
-    kept: f64,
-    widest: f64,
-}
-
-impl Widths<'_> {
-    fn make(&mut self, width: usize) -> usize {
-        let floats = width as f64;
-        self.block += floats;
-        self.all += floats;
-        self.widest = self.widest.max(floats);
-        width
-    }
-}
-
-impl Exec for Widths<'_> {
-    type Tensor = usize;
-
-    fn embed(&mut self, table: Matrix) -> usize {
-        self.make(self.layout.specs()[table.index()].cols)
-    }
-
-    fn layer_norm(&mut self, x: usize, _: Vector, _: Vector, _: f32) -> usize {
-        self.make(x)
-    }
-
-    fn shift(&mut self, x: usize, _: Slot) -> usize {
-        self.make(x)
-    }
-
-    fn lerp<const N: usize>(&mut self, x: usize, _: usize, _: [Vector; N]) -> [usize; N] {
-        [(); N].map(|()| self.make(x))
-    }
-
-    fn linears<const N: usize>(&mut self, products: [(Matrix, usize); N]) -> [usize; N] {
-        products.map(|(weight, _)| self.make(self.layout.specs()[weight.index()].rows))
-    }
-
-    fn add(&mut self, x: usize, _: usize) -> usize {
-        self.make(x)
-    }
-
-    fn sigmoid_mul(&mut self, _: usize, x: usize) -> usize {
-        self.make(x)
-    }
-
-    fn relu_squared(&mut self, x: usize) -> usize {
-        self.make(x)
-    }
-
-    fn wkv4(&mut self, _: Vector, _: Vector, k: usize, _: usize, _: Slot) -> usize {
-        self.make(k)
-    }
-
-    fn needed(&mut self, x: usize) -> usize {
-        x
-    }
-
-    fn outputs(&mut self, x: usize) -> usize {
-        x
-    }
-
-    fn keep<const N: usize>(&mut self, live: [usize; N]) -> [usize; N] {
-        self.largest_block = self.largest_block.max(self.block);
-        self.block = 0.0;
-        self.kept += live.iter().map(|&width| width as f64).sum::<f64>();
-        live
+        let parameters = layout.n_params() as f64;
+        // A pattern that matches nothing is reported when adapters are made.
+        let rank = options.lora_rank.unwrap_or(0) as f64;
+        let targets =
+            if rank > 0.0 { targets(options, layout.specs()).unwrap_or_default() } else { Vec::new() };
+        let targets: Vec<_> = targets.into_iter().map(|index| &layout.specs()[index]).collect();
+        let factors = targets.iter().map(|spec| rank * (spec.rows as f64 + spec.cols as f64)).sum();
+        // x downᵀ and that scaled, what upᵀ makes of it, and the sum.
+        let of_adapters: f64 = targets.iter().map(|spec| 2.0 * rank + 2.0 * spec.rows as f64).sum();
+        let mut tape = Tape::of_shapes(layout);
+        tape.begin(&[0], 1);
+        tape.record(&network);
+        let mut blocks = tape.widths();
+        let sum = |widths: &[usize]| widths.iter().map(|&width| width as f64).sum::<f64>();
+        let a_row = blocks.iter().map(|[made, _]| sum(made)).sum::<f64>() + of_adapters;
+        let widest = blocks.iter().flat_map(|[made, _]| made).max().map_or(0.0, |&width| width as f64);
+        // What follows the last block is kept whole.
+        let rest = blocks.pop().map_or(0.0, |[made, _]| sum(&made));
+        let kept = blocks.iter().map(|[_, live]| sum(live)).sum::<f64>() + rest;
+        let of_adapters = of_adapters / model.n_layer as f64;
+        let largest_block = blocks.iter().map(|[made, _]| sum(made)).fold(0.0, f64::max) + of_adapters;
+        Self { parameters, factors, a_row, kept, largest_block, gradients: largest_block + widest }
     }
 }
 

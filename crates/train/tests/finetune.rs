@@ -163,6 +163,9 @@ fn adapters_learn_over_every_format_and_go_on_bit_for_bit() {
         let adapter = |out: &str| fs::read(place.path(out).join("lora.safetensors")).expect("an adapter");
         assert!(adapter(&out) == adapter(&other), "{format}: resumed");
 
+        let error = Trainer::create(&place.tuned("of-adapter", &out)).expect_err("no model").to_string();
+        assert!(error.starts_with("from is ") && error.contains("merge the adapter"), "{error}");
+
         // The base with the adapter is what was trained.
         let base = load(&place.path(from));
         let adapted = base.with_lora(place.path(&out)).expect("the adapter");
@@ -215,6 +218,11 @@ fn what_makes_no_sense_is_refused_by_name() {
     let cases = [
         Case { change: |o| o.freeze = Some(vec!["nothing.*".into()]), name: "freeze", says: "att.key" },
         Case { change: |o| o.freeze = Some(vec!["*".into()]), name: "freeze", says: "leave something" },
+        Case {
+            change: |o| (o.train, o.freeze) = (Some(vec!["*.ffn.*".into()]), Some(vec!["*.ffn.*".into()])),
+            name: "freeze",
+            says: "all that train names",
+        },
         Case { change: |o| o.train = Some(vec!["x".into()]), name: "train", says: "patterns that match" },
         Case { change: |o| o.lora_rank = Some(33), name: "loraRank", says: "at most 32" },
         Case { change: |o| o.lora_rank = Some(0), name: "loraRank", says: "" },
@@ -231,7 +239,9 @@ fn what_makes_no_sense_is_refused_by_name() {
         let result = Trainer::create(&options);
         if name.is_empty() {
             // The tokenizer is that of the run that the model is from.
-            drop(result.expect("a run"));
+            let trainer = result.expect("a run");
+            assert_eq!(trainer.options().tokenizer, TokenizerKind::Byte);
+            drop(trainer);
             fs::remove_dir_all(place.path("refused")).expect("its directory");
             continue;
         }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use rwkv_kernels::{self as kernels, Cpu, Product};
 
 use super::arena::{Arena, Tensor};
-use crate::exec::Exec;
+use crate::exec::{Binary, Exec, Unary};
 use crate::params::{Matrix, Vector};
 use crate::state::Slot;
 use crate::store::{Adapter, NotFinite, Parameters};
@@ -104,16 +104,14 @@ impl Exec for Infer<'_, '_> {
         })
     }
 
-    fn add(&mut self, x: Tensor, y: Tensor) -> Tensor {
-        self.zip(x, y, kernels::add)
+    fn unary(&mut self, f: Unary, x: Tensor) -> Tensor {
+        self.map(x, x.width(), |cpu, x, y| kernels::unary(cpu, f, x, y))
     }
 
-    fn sigmoid_mul(&mut self, r: Tensor, x: Tensor) -> Tensor {
-        self.zip(r, x, kernels::sigmoid_mul)
-    }
-
-    fn relu_squared(&mut self, x: Tensor) -> Tensor {
-        self.map(x, x.width(), kernels::relu_squared)
+    fn binary(&mut self, f: Binary, x: Tensor, y: Tensor) -> Tensor {
+        let ([z], before, [out]) = self.arena.push(x.rows(), x.width());
+        kernels::binary(self.cpu, f, before.get(x), before.get(y), out);
+        z
     }
 
     fn wkv4(&mut self, decay: Vector, first: Vector, k: Tensor, v: Tensor, slot: Slot) -> Tensor {
@@ -149,7 +147,7 @@ impl Infer<'_, '_> {
             self.not_finite =
                 self.not_finite.or_else(|| self.parameters.check(matrix, self.arena.get(result)));
         }
-        self.zip(y, delta, kernels::add)
+        self.add(y, delta)
     }
 
     /// `x Wᵀ`, and then `change`.
@@ -181,17 +179,5 @@ impl Infer<'_, '_> {
         let ([y], before, [out]) = self.arena.push(x.rows(), width);
         compute(self.cpu, before.get(x), out);
         y
-    }
-
-    /// A tensor of the shape of `x`, computed from `x` and `y`.
-    fn zip(
-        &mut self,
-        x: Tensor,
-        y: Tensor,
-        compute: impl FnOnce(&Cpu, &[f32], &[f32], &mut [f32]),
-    ) -> Tensor {
-        let ([z], before, [out]) = self.arena.push(x.rows(), x.width());
-        compute(self.cpu, before.get(x), before.get(y), out);
-        z
     }
 }

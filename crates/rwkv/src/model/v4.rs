@@ -154,7 +154,7 @@ impl Block {
         let att = TimeMix {
             time_decay: params.stored_vector(
                 block("att.time_decay"),
-                d,
+                &[d],
                 Stored::NegExp,
                 at_rate(2.0, initial_decay),
             ),

@@ -148,23 +148,25 @@ impl Layout {
         cols: usize,
         learned: impl Into<Learned>,
     ) -> Matrix {
-        Matrix(self.push(name, Role::Matrix, [rows, cols], Stored::Raw, learned))
+        let dims = vec![cols, rows];
+        Matrix(self.push(name, Role::Matrix, [rows, cols], dims, Stored::Raw, learned))
     }
 
     /// Declares a vector of `len` channels.
     pub fn vector(&mut self, name: impl Into<String>, len: usize, learned: impl Into<Learned>) -> Vector {
-        self.stored_vector(name, len, Stored::Raw, learned)
+        self.stored_vector(name, &[len], Stored::Raw, learned)
     }
 
-    /// Declares a vector that files store as a function of the raw parameter.
+    /// Declares a vector that files store with dimensions `dims`, row length first, and as a function of the raw parameter.
     pub fn stored_vector(
         &mut self,
         name: impl Into<String>,
-        len: usize,
+        dims: &[usize],
         stored: Stored,
         learned: impl Into<Learned>,
     ) -> Vector {
-        Vector(self.push(name, Role::Vector, [1, len], stored, learned))
+        let len = dims.iter().product();
+        Vector(self.push(name, Role::Vector, [1, len], dims.to_vec(), stored, learned))
     }
 
     /// All parameters; the position is the handle's index.
@@ -192,15 +194,12 @@ impl Layout {
         name: impl Into<String>,
         role: Role,
         [rows, cols]: [usize; 2],
+        dims: Vec<usize>,
         stored: Stored,
         learned: impl Into<Learned>,
     ) -> usize {
         let Learned { initial, rate, decays } = learned.into();
-        let (dims, is_matrix) = match role {
-            Role::Matrix => (vec![cols, rows], true),
-            Role::Vector => (vec![cols], false),
-        };
-        let decays = decays.unwrap_or(is_matrix);
+        let decays = decays.unwrap_or(role == Role::Matrix);
         self.specs.push(ParamSpec {
             name: name.into(),
             rows,

@@ -150,12 +150,22 @@ impl Parameters {
         Self::of_entries(layout, entries)
     }
 
+    /// No values, for passes that are recorded and never run.
+    pub fn of_shapes(layout: Layout) -> Self {
+        let entries = layout.specs().iter().map(|_| Entry::of_f32(Vec::new())).collect();
+        Self::in_memory(layout, entries)
+    }
+
     fn of_entries(layout: Layout, entries: Vec<Entry>) -> Self {
         let of_entries = entries.iter().map(|entry| match &entry.value {
             Value::F32 { stored, .. } => stored.len(),
             _ => unreachable!("values in memory"),
         });
         assert!(of_entries.eq(layout.specs().iter().map(ParamSpec::len)), "values have the model's shapes");
+        Self::in_memory(layout, entries)
+    }
+
+    fn in_memory(layout: Layout, entries: Vec<Entry>) -> Self {
         Self {
             n_model: entries.len(),
             data_type: DataType::F32,
@@ -245,6 +255,13 @@ impl Parameters {
         let adapter = self.entries[index].adapter;
         self.entries[index] = Entry { adapter, ..Entry::of_raw(raw, spec.stored) };
         Ok(())
+    }
+
+    /// Closes the file that the parameters are from, if all of them are in memory by now.
+    pub fn close_file(&mut self) {
+        if self.entries.iter().all(|entry| matches!(entry.value, Value::F32 { .. })) {
+            self.file = None;
+        }
     }
 
     /// Keeps training from changing the parameter at `index` from now on.

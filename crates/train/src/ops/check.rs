@@ -9,6 +9,7 @@ use std::sync::Arc;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rwkv::params::{Initial, Layout, Vector};
+use rwkv::store::Parameters;
 use rwkv_kernels::{Cpu, Isa};
 
 use crate::tape::{Tape, Tensor};
@@ -25,6 +26,8 @@ pub(crate) struct Case {
     pub(crate) ctx_len: usize,
     /// The last parameter, if it is the state that sequences start from.
     state: Option<Vector>,
+    /// Frozen parameters in place of `params`: inputs alone have gradients.
+    frozen: Option<Parameters>,
 }
 
 /// `len` numbers, uniform in ±1.
@@ -41,7 +44,12 @@ impl Case {
         let inputs = inputs.iter().zip(100..);
         let inputs =
             inputs.map(|(&(rows, width), seed)| (rows, width, numbers(seed, rows * width))).collect();
-        Self { layout, params, inputs, tokens: vec![0; rows], ctx_len, state: None }
+        Self { layout, params, inputs, tokens: vec![0; rows], ctx_len, state: None, frozen: None }
+    }
+
+    /// As [`new`](Self::new), over parameters that are not trained and may be in any format of a file.
+    pub(crate) fn over(frozen: Parameters, inputs: &[(usize, usize)], ctx_len: usize) -> Self {
+        Self { frozen: Some(frozen), ..Self::new(Layout::default(), inputs, ctx_len) }
     }
 
     /// Starts every sequence from one state of `len` floats, which is a parameter like others.
@@ -60,7 +68,8 @@ impl Case {
 
     fn check_on(&self, cpu: &Arc<Cpu>, forward: &impl Fn(&mut Tape, &[Tensor]) -> Vec<Tensor>) {
         let run = |params: &[Vec<f32>], inputs: &[(usize, usize, Vec<f32>)]| {
-            let mut tape = Tape::new(Arc::clone(cpu), &self.layout, params.to_vec());
+            let trained = || Parameters::of_raw(self.layout.clone(), params.to_vec());
+            let mut tape = Tape::of_store(Arc::clone(cpu), self.frozen.clone().unwrap_or_else(trained));
             if let Some(state) = self.state {
                 tape.start_from_parameter(state);
             }
@@ -85,7 +94,8 @@ impl Case {
         }
         tape.backward();
 
-        for (index, gradient) in tape.param_gradients().iter().enumerate() {
+        for index in tape.params().trained() {
+            let gradient = &tape.param_gradients()[index];
             let mut params = self.params.clone();
             let numeric = differences(gradient.len(), |i, h| {
                 let before = params[index][i];

@@ -14,7 +14,7 @@ pub(crate) struct Embed {
 
 impl Embed {
     pub(crate) fn forward(tape: &mut Tape, table: Matrix) -> Tensor {
-        let y = tape.declare(tape.batch.tokens.len(), tape.params.matrix(table).cols());
+        let y = tape.declare(tape.batch.tokens.len(), tape.params.layout().specs()[table.index()].cols);
         tape.apply(Self { table, y });
         y
     }

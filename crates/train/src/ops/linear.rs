@@ -17,7 +17,8 @@ pub(crate) struct Linear {
 
 impl Linear {
     pub(crate) fn forward(tape: &mut Tape, weight: Matrix, x: Tensor) -> Tensor {
-        let y = tape.declare(tape.values.rows(x), tape.params.matrix(weight).rows());
+        let outputs = tape.params.layout().specs()[weight.index()].rows;
+        let y = tape.declare(tape.values.rows(x), outputs);
         tape.apply(Self { weight, x, y });
         y
     }
@@ -51,10 +52,17 @@ impl Linear {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::ControlFlow;
+    use std::path::Path;
+
+    use rwkv::model::Network;
     use rwkv::params::{Initial, Layout};
+    use rwkv::store::Parameters;
+    use rwkv::{DataType, LoadOptions, ModelConfig, ModelFile, quantize, write_model};
+    use rwkv_kernels::{self as kernels, Cpu, Isa};
 
     use super::*;
-    use crate::ops::check::Case;
+    use crate::ops::check::{Case, numbers};
 
     #[test]
     fn gradient() {
@@ -70,5 +78,43 @@ mod tests {
         let (a, b) = (layout.matrix("a", 5, 6, Initial::ZEROS), layout.matrix("b", 3, 6, Initial::ZEROS));
         let case = Case::new(layout, &[(4, 6)], 4);
         case.check(|tape, x| vec![Linear::forward(tape, a, x[0]), Linear::forward(tape, b, x[0])]);
+    }
+
+    /// A small model's parameters, as they come from a file in `format`.
+    fn frozen(folder: &Path, format: DataType) -> Parameters {
+        let config = ModelConfig::v4(5, 32, 1);
+        let (_, layout, _) = Network::new(&config);
+        let values: Vec<_> =
+            layout.specs().iter().zip(1..).map(|(spec, seed)| numbers(seed, spec.len())).collect();
+        let (plain, path) = (folder.join("plain.bin"), folder.join(format!("{format}.bin")));
+        if format.is_quantized() {
+            write_model(&plain, &config, &layout, &values, DataType::F32).expect("a file");
+            let go_on = |_, _| ControlFlow::Continue(());
+            quantize(&plain, &path, format, &LoadOptions::default(), go_on).expect("a file");
+        } else {
+            write_model(&path, &config, &layout, &values, format).expect("a file");
+        }
+        let file = ModelFile::open(&path).expect("the file");
+        Parameters::of_file(file, &Cpu::new(Isa::Scalar, 1), |_, _| ControlFlow::Continue(()))
+            .expect("the parameters")
+    }
+
+    #[test]
+    fn gradient_through_a_frozen_matrix_of_every_format() {
+        let folder = tempfile::tempdir().expect("a directory");
+        for format in DataType::ALL {
+            let params = frozen(folder.path(), format);
+            let specs = params.layout().specs();
+            // (128, 32), a block of weights a row, and (32, 128).
+            for name in ["blocks.0.ffn.key.weight", "blocks.0.ffn.value.weight"] {
+                let index = specs.iter().position(|spec| spec.name == name).expect(name);
+                let weight = params.matrix_at(index).expect("a matrix");
+                let is_panels = matches!(params.matrix(weight), kernels::Matrix::Panels(_));
+                assert!(is_panels == format.is_quantized() && params.f32_matrix(weight).is_none());
+                let case = Case::over(params.clone(), &[(2, specs[index].cols)], 2);
+                // The second gradient of x is added to the first.
+                case.check(|tape, x| [weight; 2].map(|weight| Linear::forward(tape, weight, x[0])).to_vec());
+            }
+        }
     }
 }

@@ -90,7 +90,7 @@ mod tests {
 
     fn case() -> (Case, Vector, Vector) {
         let mut layout = Layout::default();
-        let decay = layout.stored_vector("decay", 5, Stored::NegExp, Initial::ZEROS);
+        let decay = layout.stored_vector("decay", &[5], Stored::NegExp, Initial::ZEROS);
         let first = layout.vector("first", 5, Initial::ZEROS);
         (Case::new(layout, &[(10, 5), (10, 5)], 4), decay, first)
     }

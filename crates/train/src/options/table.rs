@@ -156,39 +156,40 @@ training_options! {
     // default of such an option must stay.
     [saved unless default]
 
-    /// Model to start from instead of a new one. It is an FP32 or FP16 .bin file, or the directory of a run; with
-    /// `lora_rank` or `tune` state also a quantized file. Its shape and its tokenizer are those of the run.
+    /// Model to fine-tune instead of training a new one: a .bin file or a run's directory. Its weights are FP32
+    /// or FP16; with `lora_rank`, or if `tune` is state, they can also be quantized. The new run takes over its
+    /// shape and its tokenizer.
     from: PathBuf = none, fixed;
 
-    /// Names of parameters that are not trained. A * in a name stands for any characters: emb.* or *.att.*.
+    /// Parameters to freeze, by name; * stands for any characters, as in emb.* or *.att.*.
     freeze: Vec<String> = none, fixed;
 
-    /// Names of parameters that are trained, and no others. A * in a name stands for any characters.
+    /// Parameters to train, by name, and no others; * stands for any characters.
     train: Vec<String> = none, fixed;
 
-    /// Rank of LoRA adapters. They are trained instead of the model, which stays as it is.
+    /// Rank of LoRA adapters, which are trained while the model stays frozen.
     lora_rank: usize = none, 1 <= x <= MAX_COUNT, fixed;
 
-    /// Scale of the adapters times their rank.
+    /// LoRA's alpha: what an adapter adds is multiplied by alpha / rank.
     lora_alpha: f64 = auto "twice `lora_rank`", 0.0 < x <= 1e6, fixed;
 
-    /// Names of matrices that get an adapter. A * in a name stands for any characters.
+    /// Matrices that get an adapter, by name; * stands for any characters.
     lora_targets: Vec<String> = auto "all matrices of the blocks", fixed;
 
-    /// What is trained: the model's parameters or adapters, or the state that every sequence starts from.
+    /// What to train: the model (its parameters, or adapters), or only the state that a sequence starts from.
     tune: Tune = Tune::Model, fixed;
 
-    /// Passes whose gradients are added up for a step, each over `batch_size` sequences.
+    /// Gradient accumulation: batches a step, each of `batch_size` sequences.
     accumulate: usize = 1, 1 <= x <= MAX_COUNT, fixed;
 
-    /// Computes activations again in the backward pass instead of keeping them. Takes less memory and more time,
-    /// and gives the same numbers.
+    /// Activation recomputation: less memory, more time, the same numbers. Activations are computed again in
+    /// the backward pass instead of kept.
     recompute: bool = false, resumable;
 
-    /// Dropout probability, of the embedding and of what each block adds.
+    /// Dropout probability, for the embedding and for what each block adds to the residual stream.
     dropout: f64 = 0.0, 0.0 <= x < 1.0, fixed;
 
-    /// Starts each sequence from the state that the one before it in the text left, instead of an empty one.
-    /// Gradients end at the sequence's start.
+    /// Start each sequence from the state at the end of the one before it in the text, not from an empty one.
+    /// Gradients stop at the sequence's start (truncated back-propagation through time).
     carry_state: bool = false, fixed;
 }

@@ -18,7 +18,7 @@ impl ParamGradients {
     pub(super) fn new(params: &Parameters) -> Self {
         let specs = params.layout().specs().iter().enumerate();
         let len = |(index, spec): (usize, &ParamSpec)| {
-            if params.is_trained(index) || !spec.is_matrix() { spec.len() } else { 0 }
+            if params.is_trained(index) || !spec.is_matrix() { params.raw(index).len() } else { 0 }
         };
         Self(specs.map(len).map(|len| vec![0.0; len]).collect())
     }

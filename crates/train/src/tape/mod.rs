@@ -15,11 +15,10 @@ mod values;
 use std::ops::Range;
 use std::sync::Arc;
 
-use rwkv::exec::Exec;
-use rwkv::params::{Layout, Matrix, Vector};
-use rwkv::state::Slot;
+use rwkv::model::Network;
+use rwkv::params::{Layout, Vector};
 use rwkv::store::Parameters;
-use rwkv_kernels::Cpu;
+use rwkv_kernels::{Cpu, Isa};
 
 pub(crate) use batch::Batch;
 pub(crate) use gradients::{Gradient, Gradients, ParamGradients};
@@ -43,6 +42,8 @@ pub struct Tape {
     /// The blocks of this pass that have ended.
     blocks: Vec<Block>,
     recompute: bool,
+    /// Whether operators are recorded only, and run later or never.
+    is_deferred: bool,
     dropout: Option<Dropout>,
     param_gradients: ParamGradients,
     gradients: Gradients,
@@ -134,10 +135,17 @@ impl Tape {
             ops: Vec::new(),
             blocks: Vec::new(),
             recompute: false,
+            is_deferred: false,
             dropout: None,
             param_gradients,
             gradients: Gradients::default(),
         }
+    }
+
+    /// A tape without values that records passes and computes nothing: for what a pass would take.
+    pub(crate) fn of_shapes(layout: Layout) -> Self {
+        let cpu = Arc::new(Cpu::new(Isa::Scalar, 1));
+        Self { is_deferred: true, ..Self::of_store(cpu, Parameters::of_shapes(layout)) }
     }
 
     /// Whether passes from now on keep only what leaves each block and compute the rest again in backward: the memory of
@@ -179,6 +187,30 @@ impl Tape {
     /// Makes the vector `state` of the parameters the state that every sequence starts from, trained or not.
     pub fn start_from_parameter(&mut self, state: Vector) {
         self.batch.start_from_parameter(state);
+    }
+
+    /// Records the operators of `network`, for [`run_while`](Self::run_while) to run. Returns the logits.
+    pub(crate) fn record(&mut self, network: &Network) -> Tensor {
+        let was_deferred = std::mem::replace(&mut self.is_deferred, true);
+        let logits = network.forward(self);
+        self.is_deferred = was_deferred;
+        logits
+    }
+
+    /// Runs the operators that [`record`](Self::record) recorded, asking before each whether to go on.
+    pub(crate) fn run_while(&mut self, mut go_on: impl FnMut() -> bool) {
+        let mut ended = 0;
+        for at in 0..self.ops.len() {
+            if !go_on() {
+                return;
+            }
+            let Self { ops, cpu, params, batch, values, .. } = self;
+            ops[at].run(&mut Forward { cpu, params, batch, values });
+            if self.blocks.get(ended).is_some_and(|block| block.ops.end == at + 1) {
+                self.free_before(ended);
+                ended += 1;
+            }
+        }
     }
 
     /// Mean over the rows of `−ln softmax(logits)[target]`, in nats: the loss, and where [`backward`](Self::backward)
@@ -295,8 +327,62 @@ impl Tape {
     /// Runs an operator and records it.
     pub(crate) fn apply(&mut self, op: impl Into<Op>) {
         let op = op.into();
-        op.run(&mut self.as_forward());
+        if !self.is_deferred {
+            op.run(&mut self.as_forward());
+        }
         self.ops.push(op);
+    }
+
+    /// Probability and seed of the next operator that drops elements; none without dropout.
+    pub(crate) fn next_dropout(&mut self) -> Option<(f32, u64)> {
+        self.dropout.as_mut().map(|dropout| (dropout.p, dropout.next_seed()))
+    }
+
+    /// Ends a block, of whose tensors later ones read `live` alone.
+    pub(crate) fn end_block(&mut self, live: &[Tensor]) {
+        let (ops, tensors) = self.blocks.last().map_or((0, 0), |last| (last.ops.end, last.tensors.end));
+        self.blocks.push(Block {
+            ops: ops..self.ops.len(),
+            tensors: tensors..self.values.len(),
+            live: live.to_vec(),
+            is_freed: false,
+        });
+        if !self.is_deferred {
+            self.free_before(self.blocks.len() - 1);
+        }
+    }
+
+    /// Frees what the block before the one at `index` computed, if it is to be computed again. So the last block, where
+    /// backward starts, never has to be.
+    fn free_before(&mut self, index: usize) {
+        let Some([before, block]) =
+            index.checked_sub(1).and_then(|before| self.blocks.get_mut(before..=index))
+        else {
+            return;
+        };
+        if self.recompute {
+            before.is_freed = true;
+            for tensor in before.tensors.clone().map(Tensor) {
+                if !before.live.contains(&tensor) && !block.live.contains(&tensor) {
+                    self.values.free(tensor);
+                }
+            }
+        }
+    }
+
+    /// Widths of the tensors that each block of this pass makes, and of those that leave it. What follows the last block
+    /// comes last.
+    pub(crate) fn widths(&self) -> Vec<[Vec<usize>; 2]> {
+        let widths = |tensors: &mut dyn Iterator<Item = Tensor>| {
+            tensors.map(|tensor| self.values.width(tensor)).collect()
+        };
+        let of_block = |block: &Block| {
+            let made = widths(&mut block.tensors.clone().map(Tensor));
+            [made, widths(&mut block.live.iter().copied())]
+        };
+        let rest = self.blocks.last().map_or(0, |last| last.tensors.end)..self.values.len();
+        let rest = [widths(&mut rest.map(Tensor)), Vec::new()];
+        self.blocks.iter().map(of_block).chain([rest]).collect()
     }
 
     /// A tensor whose values are given: an operator's input in tests.
@@ -319,91 +405,5 @@ impl Tape {
     #[cfg(test)]
     pub(crate) fn gradient(&mut self, leaf: Tensor) -> Vec<f32> {
         self.gradients.take(leaf).to_vec()
-    }
-}
-
-/// Forward only; what each operator saves for backward and sends back is told in its own file under `ops/`.
-impl Exec for Tape {
-    type Tensor = Tensor;
-
-    fn embed(&mut self, table: Matrix) -> Tensor {
-        ops::Embed::forward(self, table)
-    }
-
-    fn layer_norm(&mut self, x: Tensor, weight: Vector, bias: Vector, eps: f32) -> Tensor {
-        ops::LayerNorm::forward(self, x, weight, bias, eps)
-    }
-
-    fn shift(&mut self, x: Tensor, slot: Slot) -> Tensor {
-        ops::Shift::forward(self, x, slot)
-    }
-
-    fn lerp<const N: usize>(&mut self, x: Tensor, y: Tensor, mix: [Vector; N]) -> [Tensor; N] {
-        ops::Lerp::forward(self, x, y, mix)
-    }
-
-    /// With an adapter a product is `x Wᵀ + (scale · x downᵀ) upᵀ`, of the operators that are there anyway.
-    fn linears<const N: usize>(&mut self, products: [(Matrix, Tensor); N]) -> [Tensor; N] {
-        products.map(|(weight, x)| {
-            let y = ops::Linear::forward(self, weight, x);
-            let Some(adapter) = self.params.adapter(weight) else { return y };
-            let h = ops::Linear::forward(self, adapter.down, x);
-            let h = ops::Scale::forward(self, h, adapter.scale);
-            let delta = ops::Linear::forward(self, adapter.up, h);
-            ops::Add::forward(self, y, delta)
-        })
-    }
-
-    fn add(&mut self, x: Tensor, y: Tensor) -> Tensor {
-        ops::Add::forward(self, x, y)
-    }
-
-    fn sigmoid_mul(&mut self, r: Tensor, x: Tensor) -> Tensor {
-        ops::SigmoidMul::forward(self, r, x)
-    }
-
-    fn relu_squared(&mut self, x: Tensor) -> Tensor {
-        ops::ReluSquared::forward(self, x)
-    }
-
-    fn wkv4(&mut self, decay: Vector, first: Vector, k: Tensor, v: Tensor, slot: Slot) -> Tensor {
-        ops::Wkv4::forward(self, decay, first, k, v, slot)
-    }
-
-    fn dropout(&mut self, x: Tensor) -> Tensor {
-        let Some(dropout) = &mut self.dropout else { return x };
-        let (p, seed) = (dropout.p, dropout.next_seed());
-        ops::Dropout::forward(self, x, p, seed)
-    }
-
-    /// The loss is over every token: all rows are outputs.
-    fn needed(&mut self, x: Tensor) -> Tensor {
-        x
-    }
-
-    /// As above.
-    fn outputs(&mut self, x: Tensor) -> Tensor {
-        x
-    }
-
-    /// Ends a block. Backward needs what the block computed; if that is to be computed again, the block before this one
-    /// gives it up, so that the last block, where backward starts, never has to.
-    fn keep<const N: usize>(&mut self, live: [Tensor; N]) -> [Tensor; N] {
-        if let Some(before) = self.blocks.last_mut().filter(|_| self.recompute) {
-            before.is_freed = true;
-            for tensor in before.tensors.clone().map(Tensor) {
-                if !before.live.contains(&tensor) && !live.contains(&tensor) {
-                    self.values.free(tensor);
-                }
-            }
-        }
-        let (ops, tensors) = self.blocks.last().map_or((0, 0), |last| (last.ops.end, last.tensors.end));
-        self.blocks.push(Block {
-            ops: ops..self.ops.len(),
-            tensors: tensors..self.values.len(),
-            live: live.to_vec(),
-            is_freed: false,
-        });
-        live
     }
 }

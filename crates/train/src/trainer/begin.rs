@@ -14,7 +14,7 @@ use crate::checkpoint::{self, Checkpoint};
 use crate::data::{Dataset, Windows};
 use crate::error::{Error, Result};
 use crate::optimizer::AdamW;
-use crate::options::{ResumeOptions, TrainOptions, Tune};
+use crate::options::{ResumeOptions, TokenizerKind, TrainOptions, Tune};
 use crate::run::{Found, RunConfig, RunFolder, fault};
 use crate::streams::Streams;
 use crate::tape::Tape;
@@ -56,6 +56,11 @@ impl Trainer {
                 (data, tokenizer)
             }
             _ => Dataset::read(&options.data, options.tokenizer, options.ctx_len, stop)?,
+        };
+        // That of the run that the model is from, whatever the options say.
+        options.tokenizer = match tokenizer {
+            Tokenizer::Character(_) => TokenizerKind::Character,
+            Tokenizer::Byte => TokenizerKind::Byte,
         };
         let n_vocab = tokenizer.n_vocab();
         if let Some(file) = &file {
@@ -149,13 +154,16 @@ impl Trainer {
         let Start { params, state, .. } = start;
         let mut optimizer = AdamW::new(&params, settings(&options));
         let n_trained = params.trained().count();
-        let (mut step, mut seconds, mut states) = (0, 0.0, Vec::new());
+        let (network, _, state_layout) = Network::new(&model);
+        let streams = streams(&options, &data);
+        let (mut step, mut seconds) = (0, 0.0);
+        // A checkpoint holds as many states before the first step as after it.
+        let mut states = vec![state_layout.initial(); streams.map_or(0, |streams| streams.count())];
         if let Some(Checkpoint { manifest, mut params, means, squares }) = checkpoint {
             (step, seconds) = (manifest.step, manifest.seconds);
             optimizer = optimizer.with_moments(means, squares);
             states = params.split_off(n_trained);
         }
-        let (network, _, state_layout) = Network::new(&model);
         let mut tape = Tape::of_store(cpu, params);
         tape.recompute(options.recompute);
         if let Some(state) = state {
@@ -163,7 +171,7 @@ impl Trainer {
         }
         Self {
             windows: Windows::new(options.seed, data.train().len(), options.ctx_len),
-            streams: streams(&options, &data),
+            streams,
             schedule: schedule(&options),
             options,
             config: model,

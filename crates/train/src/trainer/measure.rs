@@ -9,14 +9,16 @@ use rwkv::{Decoder, Model, Sampler, SamplerOptions};
 use super::Trainer;
 use crate::data::{Dataset, adjoining_windows};
 use crate::error::Result;
+use crate::options::TrainOptions;
 use crate::run::LogLine;
 
 /// Tokens of a prompt between two looks at the flag.
 const STRETCH: usize = 64;
 
 impl Trainer {
-    /// Mean loss over the whole validation split, in nats a token: in adjoining windows of `ctx_len` tokens, each from
-    /// an empty state. `progress` hears how much is done, from 0 to 1. Always in f32, as inference will run the model.
+    /// Mean loss over the whole validation split, in nats a token: in adjoining windows of `ctx_len` tokens, each from an
+    /// empty state or the one that is trained; or in one go, if the run carries states. It runs through the inference path,
+    /// with products in the precision of inference. `progress` gets the share that is done, from 0 to 1.
     ///
     /// # Errors
     /// [`rwkv::Error::Aborted`] soon after `stop` is set. [`Error::Diverged`](crate::Error::Diverged) if the
@@ -47,7 +49,7 @@ impl Trainer {
     ) -> Result<f32> {
         let model = self.model();
         let initial = self.initial_state(&model);
-        mean_loss(&model, &initial, part(&self.data), self.options.ctx_len, most, stop, progress)
+        mean_loss(&model, &initial, part(&self.data), &self.options, most, stop, progress)
     }
 
     /// What the model writes after `prompt`: `n_tokens` tokens. Without a prompt it goes on from a line break, or from
@@ -93,8 +95,8 @@ impl Trainer {
     }
 }
 
-/// Mean loss of a model over the first `most` windows of `tokens`, each from the state `initial`, in nats a token; not finite if what the model computes
-/// is not.
+/// Mean loss of a model over the first `most` windows of `tokens`, in nats a token; not finite if what the model computes is
+/// not. Windows start from the state `initial` each, or go on from the one before if the options say so.
 ///
 /// # Errors
 /// [`rwkv::Error::Aborted`] soon after `stop` is set.
@@ -102,12 +104,12 @@ pub(super) fn mean_loss(
     model: &Model,
     initial: &State,
     tokens: &[u32],
-    ctx_len: usize,
+    options: &TrainOptions,
     most: usize,
     stop: &AtomicBool,
     mut progress: impl FnMut(f64),
 ) -> Result<f32> {
-    let (len, count) = adjoining_windows(tokens.len(), ctx_len);
+    let (len, count) = adjoining_windows(tokens.len(), options.ctx_len);
     let tokens = &tokens[..=len * count.min(most)];
     let look = |done: usize, total: usize| {
         progress(done as f64 / total as f64);
@@ -116,7 +118,7 @@ pub(super) fn mean_loss(
     if stop.load(Ordering::Relaxed) {
         return Err(rwkv::Error::Aborted.into());
     }
-    match model.evaluate_from(initial, tokens, Some(len), look) {
+    match model.evaluate_from(initial, tokens, (!options.carry_state).then_some(len), look) {
         Ok(evaluation) => Ok(evaluation.loss as f32),
         Err(rwkv::Error::Weight { .. } | rwkv::Error::NotFinite { .. }) => Ok(f32::NAN),
         Err(error) => Err(error.into()),

@@ -67,6 +67,17 @@ pub struct Trainer {
     targets: Vec<u32>,
 }
 
+/// What the passes of a step give.
+struct Gradients {
+    /// Mean over all passes.
+    loss: f32,
+    /// Global norm of the gradients.
+    norm: f64,
+    tokens: usize,
+    /// What each sequence left, if states are carried.
+    states: Vec<Vec<f32>>,
+}
+
 /// What a step did.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepReport {
@@ -111,43 +122,13 @@ impl Trainer {
     fn learn(&mut self, mut stop: impl FnMut() -> bool) -> Result<StepReport> {
         self.check_not_diverged()?;
         let start = Instant::now();
-        let passes = self.options.accumulate;
-        let (mut sum, mut tokens, mut states) = (0.0, 0, Vec::new());
-        for pass in 0..passes {
-            self.next_batch(pass);
-            tokens += self.inputs.len();
-            self.begin_pass(pass);
-            let mut tape = Until::new(&mut self.tape, &mut stop);
-            let logits = self.network.forward(&mut tape);
-            let loss = tape.cross_entropy_of(logits, &self.targets, passes)?;
-            if !loss.is_finite() {
-                return Err(self.diverge(self.step + 1, loss));
-            }
-            if pass == 0 { tape.backward() } else { tape.add_gradients() }?;
-            sum += f64::from(loss);
-            if self.streams.is_some() {
-                states.extend_from_slice(self.tape.states());
-            }
-        }
-        let loss = (sum / passes as f64) as f32;
-        let cpu = Arc::clone(self.tape.cpu());
-        let grad_norm = global_norm(&cpu, self.tape.params(), self.tape.param_gradients());
-        if !grad_norm.is_finite() {
-            // The next loss would be.
-            return Err(self.diverge(self.step + 1, f32::NAN));
-        }
+        let Gradients { loss, norm: grad_norm, tokens, states } = self.gradients(&mut stop)?;
         if stop() {
             return Err(rwkv::Error::Aborted.into());
         }
-
         // From here on there is no way back.
         let learning_rate = self.schedule.learning_rate(self.step);
-        let (params, gradients) = self.tape.params_and_gradients();
-        self.optimizer.step(&cpu, self.step + 1, learning_rate, grad_norm, params, gradients);
-        if let Some(state) = self.state {
-            let (params, _) = self.tape.params_and_gradients();
-            self.state_layout.clamp(params.raw_mut(state.index()));
-        }
+        self.update(learning_rate, grad_norm);
         self.states = states;
         self.step += 1;
         (self.val_loss, self.soundness) = (None, None);
@@ -172,6 +153,49 @@ impl Trainer {
             validation_due: due(self.options.eval_interval),
             checkpoint_due: due(self.options.checkpoint_interval),
         })
+    }
+
+    /// Forward and backward over all passes of the step after `self.step`: the tape holds the gradients of their mean.
+    /// Changes nothing that a step would leave.
+    fn gradients(&mut self, mut stop: impl FnMut() -> bool) -> Result<Gradients> {
+        let passes = self.options.accumulate;
+        let (mut sum, mut tokens, mut states) = (0.0, 0, Vec::new());
+        for pass in 0..passes {
+            self.next_batch(pass);
+            tokens += self.inputs.len();
+            self.begin_pass(pass);
+            let mut tape = Until::new(&mut self.tape, &mut stop);
+            let logits = tape.forward(&self.network)?;
+            let loss = tape.cross_entropy_of(logits, &self.targets, passes)?;
+            // A frozen model's file that changed explains more than what was computed with it.
+            self.tape.params().check_file()?;
+            if !loss.is_finite() {
+                return Err(self.diverge(self.step + 1, loss));
+            }
+            let mut tape = Until::new(&mut self.tape, &mut stop);
+            if pass == 0 { tape.backward() } else { tape.add_gradients() }?;
+            sum += f64::from(loss);
+            if self.streams.is_some() {
+                states.extend_from_slice(self.tape.states());
+            }
+        }
+        self.tape.params().check_file()?;
+        let norm = global_norm(self.tape.cpu(), self.tape.params(), self.tape.param_gradients());
+        if !norm.is_finite() {
+            // The next loss would not be finite either.
+            return Err(self.diverge(self.step + 1, f32::NAN));
+        }
+        Ok(Gradients { loss: (sum / passes as f64) as f32, norm, tokens, states })
+    }
+
+    /// Moves the trained parameters by the gradients that the tape holds.
+    fn update(&mut self, learning_rate: f64, norm: f64) {
+        let cpu = Arc::clone(self.tape.cpu());
+        let (params, gradients) = self.tape.params_and_gradients();
+        self.optimizer.step(&cpu, self.step + 1, learning_rate, norm, params, gradients);
+        if let Some(state) = self.state {
+            self.state_layout.clamp(params.raw_mut(state.index()));
+        }
     }
 
     /// The model as it is now, ready to run on the trainer's threads. It shares its values with the trainer until a step
@@ -379,31 +403,44 @@ mod tests {
         assert!(!out.join("checkpoint-4").exists());
     }
 
-    #[test]
-    fn a_step_can_be_stopped_at_every_look_and_leaves_no_trace() {
+    /// A directory with a text, and options for small runs on it.
+    fn place() -> (tempfile::TempDir, TrainOptions) {
         let folder = tempfile::tempdir().expect("a folder");
         let lines: Vec<_> = (0..200).map(|i| format!("{} whales, {} ships", i * i % 97, i % 13)).collect();
         let book = folder.path().join("book.txt");
         std::fs::write(&book, lines.join("\n")).expect("a text");
-        let create = |out: &str| {
-            let shape = TrainOptions {
-                n_layer: 2,
-                n_embd: 8,
-                ctx_len: 8,
-                batch_size: 2,
-                ..TrainOptions::new("", "")
-            };
-            let options = TrainOptions {
-                data: book.clone(),
-                out: folder.path().join(out),
-                threads: Some(1),
-                max_steps: 4,
-                ..shape
-            };
-            Trainer::create(&options).expect("a run")
+        let options = TrainOptions {
+            n_layer: 2,
+            n_embd: 8,
+            ctx_len: 8,
+            batch_size: 2,
+            threads: Some(1),
+            max_steps: 4,
+            ..TrainOptions::new(book, folder.path().join("run"))
         };
-        let (mut whole, mut stopped) = (create("whole"), create("stopped"));
-        let log = |trainer: &Trainer| std::fs::read(trainer.out().join("log.jsonl")).expect("a log");
+        (folder, options)
+    }
+
+    #[test]
+    fn a_step_can_be_stopped_at_every_look_and_leaves_no_trace() {
+        let (folder, plain) = place();
+        let everything =
+            TrainOptions { accumulate: 3, carry_state: true, dropout: 0.1, recompute: true, ..plain.clone() };
+        for (kind, options) in [("plain", plain), ("everything", everything)] {
+            let create = |out: &str| {
+                let out = folder.path().join(format!("{kind}-{out}"));
+                Trainer::create(&TrainOptions { out, ..options.clone() }).expect("a run")
+            };
+            check_every_stop(create("whole"), create("stopped"));
+        }
+    }
+
+    /// Begins each step of `stopped` as often as it can be stopped, and compares it with one that never was.
+    fn check_every_stop(mut whole: Trainer, mut stopped: Trainer) {
+        let trace = |trainer: &Trainer| {
+            let log = std::fs::read(trainer.out().join("log.jsonl")).expect("a log");
+            (raw(trainer), trainer.states.clone(), log)
+        };
         for step in 1..=3 {
             let mut looks = 0_u32;
             let expected = whole.learn(|| {
@@ -411,7 +448,7 @@ mod tests {
                 false
             });
             let expected = expected.expect("a step");
-            let before = (raw(&stopped), log(&stopped));
+            let before = trace(&stopped);
             for at in 0..looks {
                 let mut left = at;
                 let error = stopped.learn(|| {
@@ -423,11 +460,60 @@ mod tests {
                     "step {step}, look {at} of {looks}: {error:?}"
                 );
                 assert_eq!(stopped.steps(), step - 1);
-                assert!((raw(&stopped), log(&stopped)) == before);
+                assert!(trace(&stopped) == before);
             }
             let found = stopped.step().expect("the same step");
             assert_eq!((found.loss, found.grad_norm), (expected.loss, expected.grad_norm));
             assert!(raw(&stopped) == raw(&whole) && stopped.optimizer.moments() == whole.optimizer.moments());
+            assert!(stopped.states == whole.states);
+        }
+    }
+
+    /// By inference, in one go: each stream is one text from its first window to its last.
+    #[test]
+    fn carried_states_make_one_text_of_the_windows_of_a_stream() {
+        let (_folder, plain) = place();
+        // Parameters stay as they are, up to 1e-30 a step.
+        let options = TrainOptions {
+            carry_state: true,
+            accumulate: 2,
+            learning_rate: Some(1e-30),
+            weight_decay: 0.0,
+            max_steps: 1000,
+            ..plain
+        };
+        let mut trainer = Trainer::create(&options).expect("a run");
+        for index in trainer.tape.params.trained() {
+            let values = trainer.tape.params.raw_mut(index).iter_mut();
+            values.zip(0..).for_each(|(value, i)| *value += 0.4 * (f64::from(i) * 0.7548 % 1.0 - 0.5) as f32);
+        }
+        trainer.tape.params.refresh();
+        let streams = trainer.streams.expect("streams");
+        for epoch in 0..2 {
+            let first = trainer.steps();
+            assert!(streams.starts_anew(first), "epoch {epoch}");
+            let mut losses = vec![f64::from(trainer.step().expect("a step").loss)];
+            while !streams.starts_anew(trainer.steps()) {
+                losses.push(f64::from(trainer.step().expect("a step").loss));
+            }
+            let n_steps = losses.len();
+            assert!(n_steps > 20);
+            let model = trainer.model();
+            let (mut sum, mut empty, mut count) = (0.0, 0.0, 0);
+            for stream in 0..streams.count() {
+                let range = streams.get(first, stream).start..streams.get(trainer.steps() - 1, stream).end;
+                let tokens = &trainer.data.train()[range.start..=range.end];
+                let loss = |len| {
+                    let evaluation = model.evaluate(tokens, len, |_, _| std::ops::ControlFlow::Continue(()));
+                    evaluation.expect("a loss").loss
+                };
+                sum += loss(Some(range.len()));
+                empty += loss(Some(options.ctx_len));
+                count += 1;
+            }
+            let (carried, mean) = (sum / f64::from(count), losses.iter().sum::<f64>() / n_steps as f64);
+            assert!((mean - carried).abs() < 1e-5, "{mean}, in one go {carried}");
+            assert!((mean - empty / f64::from(count)).abs() > 1e-3, "states change nothing");
         }
     }
 }

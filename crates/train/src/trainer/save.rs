@@ -160,7 +160,7 @@ fn loss_of_a_few(
     stop: &AtomicBool,
 ) -> Result<f32> {
     let windows = (TOKENS / options.ctx_len).clamp(1, options.batch_size);
-    mean_loss(model, initial, tokens, options.ctx_len, windows, stop, |_| ())
+    mean_loss(model, initial, tokens, options, windows, stop, |_| ())
 }
 
 /// Whether a model is sound whose checkpoint does not say: see [`Soundness`].

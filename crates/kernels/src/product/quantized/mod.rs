@@ -76,12 +76,9 @@ unsafe fn put<const N: usize>(
     }
 }
 
-/// What tiers that multiply unsigned by signed bytes subtract from a weight: they add 128 to those of Q8_0.
+/// What tiers that multiply unsigned by signed bytes subtract from a weight: they add 128 to signed bytes.
 const fn unsigned_zero_point(format: DataType) -> i32 {
-    match format {
-        DataType::Q8_0 => 128,
-        _ => format.zero_point(),
-    }
+    if format.has_bytes() { 128 } else { format.zero_point() }
 }
 
 #[cfg(test)]

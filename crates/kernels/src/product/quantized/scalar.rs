@@ -44,7 +44,7 @@ fn half(block: &[u8], i: usize) -> f32 {
 fn weight(format: DataType, block: &[u8], r: usize, c: usize) -> i32 {
     let (fifth, integers) = format.parts();
     let byte = |group: usize| block[PANEL * integers.start + 4 * (group * PANEL + r) + c % 4];
-    if format == DataType::Q8_0 {
+    if format.has_bytes() {
         return i32::from(byte(c / 4).cast_signed());
     }
     let nibble = if c < 16 { byte(c / 4) & 15 } else { byte(c / 4 - 4) >> 4 };
