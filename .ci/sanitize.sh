@@ -5,7 +5,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
-SECONDS_EACH=${1:-4}
+SECONDS_EACH=${1:-2}
 status=0
 
 result() {

@@ -12,7 +12,7 @@ import { kebab } from './format.js'
 import { exitCode } from './interrupt.js'
 import type { Output } from './output.js'
 import { Progress } from './progress.js'
-import { lowerRate } from './resume.js'
+import { lowerRate, resumeCommand } from './resume.js'
 import { Hinted, UsageError } from './usage.js'
 import { common, verb } from './verb.js'
 
@@ -101,7 +101,10 @@ function begin(values: Values<typeof options>, signal: AbortSignal): Promise<Tra
   if (resume !== undefined) return goOn(named ?? folder, out, settings)
   if (data === undefined || folder === undefined)
     throw new UsageError('--data is missing', 'rwkv train --data FILE')
-  return Trainer.create({ ...settings, data, out: folder })
+  return Trainer.create({ ...settings, data, out: folder }).catch(error => {
+    const isThere = isCode(error, 'RUN') && error.message.includes('holds a run already')
+    throw isThere ? new Hinted(error, `${resumeCommand({ out: folder, data })} goes on with it`) : error
+  })
 }
 
 /** The run in `folder`; what was said besides may repeat what it began with, but not change it. */
