@@ -52,7 +52,10 @@ fn learn(trainer: &mut Trainer) {
         return;
     }
     let stopped = trainer.step_until(&AtomicBool::new(true));
-    assert!(matches!(stopped, Err(Error::Rwkv(rwkv::Error::Aborted))) && trainer.steps() == before, "{stopped:?}");
+    assert!(
+        matches!(stopped, Err(Error::Rwkv(rwkv::Error::Aborted))) && trainer.steps() == before,
+        "{stopped:?}"
+    );
     for step in before + 1..=before + 2 {
         if trainer.done() {
             return;
