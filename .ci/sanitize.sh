@@ -5,7 +5,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
-SECONDS_EACH=${1:-4}
+SECONDS_EACH=${1:-2}
 status=0
 
 result() {
@@ -20,7 +20,7 @@ result() {
 
 fuzz() {
   local target=$1 programs=$2 dictionary=model_file
-  case $target in tokenizer | run_folder) dictionary=json ;; esac
+  case $target in tokenizer | run_folder | lora) dictionary=json ;; esac
   local found=fuzz/artifacts/$target new log=.cache/fuzz-$target.log
   mkdir -p "$found"
   new=$(mktemp -d)

@@ -3,7 +3,9 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { Cancel, NativeModel, NativeTokenizer, NativeTrainer, quantize as nativeQuantize } from '#native'
 import {
+  adapterInfo,
   Model,
+  merge,
   type Progress,
   quantize,
   RwkvError,
@@ -72,7 +74,7 @@ describe('arguments of every call', async () => {
       () => model.evaluate(data, { ctxLen: 0.5 }),
       'ctxLen is 0.5; it must be a whole number from 1 to 2^53 − 1',
     ],
-    [() => model.bench({ seconds: wrong([]) }), 'seconds is an array; it must be a number'],
+    [() => model.bench({ seconds: wrong([]) }), 'seconds is an array; it must be a finite number'],
     [() => session.eval(wrong(5)), 'tokens is 5; it must be an array of tokens'],
     [() => session.eval(wrong('12')), 'tokens is "12"; it must be an array of tokens'],
     [
@@ -90,10 +92,17 @@ describe('arguments of every call', async () => {
       'stop is an array; it must be a string or an array of strings, each of at least one character',
     ],
     [() => generate({ topK: 2n }), 'topK is a bigint; it must be a whole number from 0 to 2^53 − 1'],
-    [() => generate({ topP: Symbol('p') }), 'topP is a symbol; it must be a number'],
-    [() => generate({ temperature: null }), 'temperature is null; it must be a number'],
+    [() => generate({ topP: Symbol('p') }), 'topP is a symbol; it must be a finite number'],
+    [() => generate({ temperature: null }), 'temperature is null; it must be a finite number'],
     [() => quantize(run, '', 'Q4_0'), 'output is empty; it must be a path'],
     [() => quantize(run, join(folder, 'never.bin'), wrong(4)), 'format is 4; it must be a string'],
+    [() => Model.load(run, { lora: '' }), 'lora is empty; it must be a path'],
+    [() => model.evaluate(data, { state: wrong(5) }), 'state is 5; it must be a State'],
+    [() => State.load(wrong({}), 'x'), 'model is an object; it must be a Model'],
+    [() => State.load(model, ''), 'path is empty; it must be a path'],
+    [() => merge(run, wrong(5), 'x'), 'adapter is 5; it must be a path'],
+    [() => merge(run, run, ''), 'output is empty; it must be a path'],
+    [() => adapterInfo(wrong(null)), 'path is null; it must be a path'],
     [() => Tokenizer.load(wrong(5)), 'path is 5; it must be a path'],
     [() => Tokenizer.byte().save(wrong({})), 'path is an object; it must be a path'],
     [() => Trainer.create(wrong(undefined)), 'data is missing; it must be a path'],
@@ -111,7 +120,7 @@ describe('arguments of every call', async () => {
     [() => create({ nLayers: 9 }), 'nLayers is not an option of Trainer.create(): did you mean nLayer?'],
     [
       () => Model.load(run, wrong({ nLayer: 9 })),
-      'nLayer is not an option of Model.load(): there are threads, signal, onProgress',
+      'nLayer is not an option of Model.load(): there are lora, threads, signal, onProgress',
     ],
     [
       () => Trainer.resume(run, wrong({ maxstep: 9 })),
@@ -209,19 +218,19 @@ describe('the binding itself', () => {
     })
     const folder = await temporaryFolder()
     const run = await trainTiny(folder, { maxSteps: 1 })
-    const model = await NativeModel.load(run, 1, new Cancel())
+    const model = await NativeModel.load(run, undefined, 1, new Cancel())
     const session = model.createSession()
     const byte = NativeTokenizer.byte()
     for (const value of [-1, 1.5, Number.NaN, Number.POSITIVE_INFINITY, 2 ** 53, 1e300]) {
       const cancel = new Cancel()
-      await expect(NativeModel.load(run, value, cancel)).rejects.toMatchObject(says('threads'))
+      await expect(NativeModel.load(run, undefined, value, cancel)).rejects.toMatchObject(says('threads'))
       await expect(nativeQuantize(run, 'x', 'Q4_0', value, cancel)).rejects.toMatchObject(says('threads'))
-      await expect(model.evaluate(run, byte, value, cancel)).rejects.toMatchObject(says('ctxLen'))
+      await expect(model.evaluate(run, byte, value, undefined, cancel)).rejects.toMatchObject(says('ctxLen'))
       await expect(model.bench({ prompt: value }, cancel)).rejects.toMatchObject(says('prompt'))
       for (const name of ['topK', 'seed']) {
         expect(() => session.writer(byte, { [name]: value })).toThrow(expect.objectContaining(says(name)))
       }
-      expect(() => NativeTrainer.resume(run, { maxSteps: value }, cancel)).toThrow(
+      expect(() => NativeTrainer.resume(run, JSON.stringify({ maxSteps: value }), cancel)).toThrow(
         expect.objectContaining(says('maxSteps')),
       )
     }

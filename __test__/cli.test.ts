@@ -3,15 +3,10 @@ import { mkdir, open, readFile, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { beforeAll, describe, expect, it } from 'vitest'
-import { main, rwkv } from './cli.js'
+import { main, objects, rwkv } from './cli.js'
 import { temporaryFolder, text, tiny, trainTiny, writeText } from './tiny.js'
 
 const nVocab = new Set(text).size
-const objects = (out: string) =>
-  out
-    .trim()
-    .split('\n')
-    .map(line => JSON.parse(line))
 
 describe('rwkv', async () => {
   const folder = await temporaryFolder()
@@ -203,20 +198,26 @@ describe('rwkv', async () => {
       ['help', 'train'],
       ['train', '--help'],
     ])
-      expect((await rwkv(...args)).out).toContain('--n-layer N')
+      expect((await rwkv(...args)).out).toContain('--n-layer <N>')
   })
 
   describe('answers a mistake with one line that names it', () => {
     const cases: [args: (string | number)[], code: number, says: string | RegExp][] = [
-      [['trian'], 2, /no verb "trian"\n {2}did you mean train\?/],
-      [['--n-layer', 3], 2, 'a verb comes first'],
+      [['trian'], 2, /no command "trian"\n {2}did you mean train\?/],
+      [['--n-layer', 3], 2, 'a command comes first'],
       [['train'], 2, '--data is missing'],
       [
         ['train', '--data', 'DATA', '--n-layers', 3],
         2,
         /unknown option --n-layers\n {2}did you mean --n-layer\?/,
       ],
+      [
+        ['train', '--data', 'DATA', '--n-layers=3'],
+        2,
+        /unknown option --n-layers\n {2}did you mean --n-layer\?/,
+      ],
       [['train', '--data', 'DATA', '-x'], 2, 'unknown option -x'],
+      [['help', 'trian'], 2, /no command "trian"\n {2}did you mean train\?/],
       [['train', '--data', 'DATA', 'more'], 2, 'unexpected argument "more"'],
       [['train', '--data', 'DATA', '--seed'], 2, '--seed needs a value'],
       [['train', '--data', 'DATA', '--json=yes'], 2, '--json takes no value'],
@@ -243,6 +244,7 @@ describe('rwkv', async () => {
       [['train', '--resume', 'RUN', '--n-embd', 64], 2, '--n-embd cannot change'],
       [['train', '--resume', 'RUN', '--out', 'OUT'], 2, 'different folders'],
       [['train', '--resume', '--threads', 1], 2, '--resume needs the folder'],
+      [['train', '--resume', ''], 2, '--resume is empty'],
       [['eval'], 2, 'MODEL is missing'],
       [['eval', 'RUN'], 2, '--data is missing'],
       [['eval', 'RUN', '--data', 'DATA', '--ctx-len', 0], 2, '--ctx-len is 0'],

@@ -12,3 +12,9 @@ export function rwkv(...args: (string | number)[]): Promise<{ code: unknown; out
     })
   })
 }
+
+/** What `--json` printed: an object a line. */
+export function objects(out: string) {
+  const lines = out.trim().split('\n')
+  return lines.map(line => JSON.parse(line))
+}

@@ -1,21 +1,11 @@
-import { type ChildProcess, execFile, spawn } from 'node:child_process'
+import { type ChildProcess, spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { mkdir, open, readdir, readFile, readlink, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { beforeAll, describe, expect, it } from 'vitest'
 import { Model, type Progress, type QuantizedFormat, quantize, RwkvError } from '../src/index.js'
+import { main, rwkv } from './cli.js'
 import { temporaryFolder, trainTiny, writeText } from './tiny.js'
-
-const main = join(import.meta.dirname, '../dist/cli/main.js')
-
-/** What a run of the command line printed, and its exit code. */
-function rwkv(...args: string[]): Promise<{ code: unknown; out: string; err: string }> {
-  return new Promise(resolve => {
-    execFile(process.execPath, [main, 'quantize', ...args], (error, out, err) => {
-      resolve({ code: error ? error.code : 0, out, err })
-    })
-  })
-}
 
 /** Whether a process has a file open in `folder`. */
 async function isWriting(process_: ChildProcess, folder: string): Promise<boolean> {
@@ -171,7 +161,7 @@ describe('quantize', async () => {
     expect(error).toBeInstanceOf(RwkvError)
     expect(error.code).toBe(code)
     expect(error.message).toContain(says)
-    const cli = await rwkv(bad, never, format)
+    const cli = await rwkv('quantize', bad, never, format)
     expect(cli).toMatchObject({ code: code === 'INVALID_OPTION' ? 2 : 1, out: '' })
     expect(cli.err).toContain(says)
     expect((await readdir(folder)).filter(name => name.includes('never'))).toEqual([])
@@ -210,7 +200,7 @@ describe('quantize', async () => {
   describe('rwkv quantize', () => {
     it('sums up what was done, and says what to run next', async () => {
       const path = join(run, 'small.bin')
-      const { code, out, err } = await rwkv(run, path, 'q4_0')
+      const { code, out, err } = await rwkv('quantize', run, path, 'q4_0')
       expect({ code, err }).toEqual({ code: 0, err: '' })
       const [line, next, ...rest] = out.split('\n')
       expect(line).toMatch(
@@ -219,14 +209,16 @@ describe('quantize', async () => {
       expect(next).toBe(`  rwkv generate ${path}`)
       expect(rest).toEqual([''])
       // Away from its tokenizer.
-      const elsewhere = await rwkv(join(run, 'model.bin'), output, 'Q4_0')
+      const elsewhere = await rwkv('quantize', join(run, 'model.bin'), output, 'Q4_0')
       const tokenizers = [join(run, 'tokenizer.json'), join(folder, 'tokenizer.json')]
       expect(elsewhere.out).toContain(`\n  cp ${tokenizers.join(' ')}\n  rwkv generate ${output}\n`)
-      expect((await rwkv(input, join(folder, 'plain.bin'), 'Q4_0')).out).toContain('\n  rwkv info ')
+      expect((await rwkv('quantize', input, join(folder, 'plain.bin'), 'Q4_0')).out).toContain(
+        '\n  rwkv info ',
+      )
     })
 
     it('--json: one object, and the bytes that rwkv.cpp makes', async () => {
-      const { code, out } = await rwkv(input, output, 'Q5_1', '--threads', '1', '--json')
+      const { code, out } = await rwkv('quantize', input, output, 'Q5_1', '--threads', '1', '--json')
       expect(code).toBe(0)
       const { seconds, ...made } = JSON.parse(out)
       const [bytesIn, bytesOut] = [small.length, (await stat(output)).size]
@@ -274,8 +266,9 @@ describe('quantize', async () => {
 
     it('all three words must be there', async () => {
       const err = 'rwkv: FORMAT is missing\n  rwkv quantize IN OUT FORMAT; rwkv help quantize says more\n'
-      expect(await rwkv(input, output)).toMatchObject({ code: 2, err })
-      expect((await rwkv('--help')).out).toContain('rwkv quantize IN OUT FORMAT [options]')
+      expect(await rwkv('quantize', input, output)).toMatchObject({ code: 2, err })
+      const { out } = await rwkv('quantize', '--help')
+      expect(out).toContain('rwkv quantize [options] <IN> <OUT> <FORMAT>')
     })
   })
 })

@@ -1,7 +1,8 @@
+import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { Model, quantize, Session, State, Tokenizer, Trainer } from '../src/index.js'
+import { adapterInfo, Model, merge, quantize, Session, State, Tokenizer, Trainer } from '../src/index.js'
 import * as schemas from '../src/schemas.js'
 import { expectDocumented, runs, seed, timeout, within } from './random.js'
 import { temporaryFolder, tiny, trainTiny, writeText } from './tiny.js'
@@ -48,6 +49,8 @@ describe(`random arguments (RWKV_SEED=${seed})`, async () => {
     data = await writeText(folder)
     run = await trainTiny(folder, { maxSteps: 2 })
     model = await Model.load(run, { threads: 2 })
+    await writeFile(join(folder, 'kept.state'), model.createSession().state.toBuffer())
+    await trainTiny(folder, { from: run, out: join(folder, 'adapted'), loraRank: 2, maxSteps: 2 })
     // Names that come up by chance are files here.
     process.chdir(folder)
   })
@@ -90,6 +93,14 @@ describe(`random arguments (RWKV_SEED=${seed})`, async () => {
       { on: session, name: 'generate', args: () => ['the', short], schema: schemas.generateOptions },
       { on: () => ({ set }), name: 'set', args: () => [session(), state()], isSync: true },
       { on: () => State, name: 'from', args: () => [model, state().toBuffer()], isSync: true },
+      {
+        on: () => model,
+        name: 'createSession',
+        args: () => [{ state: state() }],
+        schema: schemas.sessionOptions,
+        isSync: true,
+      },
+      { on: () => State, name: 'load', args: () => [model, join(folder, 'kept.state')] },
       { on: state, name: 'equals', args: () => [state()], isSync: true },
       { on: () => Tokenizer, name: 'charactersOf', args: () => ['abc'], isSync: true },
       { on: () => model.tokenizer, name: 'encode', args: () => ['the'], isSync: true },
@@ -102,6 +113,13 @@ describe(`random arguments (RWKV_SEED=${seed})`, async () => {
         args: () => [run, join(folder, 'q.bin'), 'Q8_0', { threads: 1 }],
         schema: schemas.quantizeOptions,
       },
+      {
+        on: () => ({ merge }),
+        name: 'merge',
+        args: () => [run, join(folder, 'adapted'), join(folder, 'm.bin'), {}],
+        schema: schemas.mergeOptions,
+      },
+      { on: () => ({ adapterInfo }), name: 'adapterInfo', args: () => [join(folder, 'adapted')] },
       { on: () => Trainer, name: 'create', args: () => [newRun()], schema: schemas.trainOptions },
       { on: () => Trainer, name: 'resume', args: () => [run, {}], schema: schemas.resumeOptions },
       { on: () => trainer, name: 'validate', args: () => [{}], schema: schemas.validateOptions },

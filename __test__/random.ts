@@ -22,7 +22,7 @@ const LIMIT = 20_000
 
 const codes = [
   ...['INVALID_OPTION', 'TOKEN_OUT_OF_RANGE', 'STATE', 'TOKENIZER', 'UNKNOWN_CHARACTER', 'INVALID_UTF8'],
-  ...['MODEL_FILE', 'UNSUPPORTED', 'DATA', 'RUN', 'IO', 'CLOSED', 'BUSY'],
+  ...['MODEL_FILE', 'UNSUPPORTED', 'DATA', 'RUN', 'IO', 'CLOSED', 'BUSY', 'ADAPTER'],
 ]
 
 /** Fails unless `error` is one that the documentation knows, and says something of its own. */

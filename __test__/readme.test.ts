@@ -11,7 +11,7 @@ const run = promisify(execFile)
 /** Where examples for people are: README.md, and the comments of the source. */
 const files = [
   'README.md',
-  ...['errors', 'model', 'quantize', 'session', 'state', 'tokenizer', 'trainer'].map(
+  ...['errors', 'lora', 'model', 'quantize', 'session', 'state', 'tokenizer', 'trainer'].map(
     name => `src/${name}.ts`,
   ),
 ]

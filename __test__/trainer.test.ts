@@ -150,7 +150,7 @@ describe('Trainer', async () => {
     await trainTiny(folder, { out: join(folder, 'there'), maxSteps: 1 })
     await expect(create('there')).rejects.toMatchObject({
       code: 'RUN',
-      message: expect.stringContaining('--resume'),
+      message: expect.stringContaining('holds a run already; resume that'),
     })
     await expect(Trainer.resume(folder)).rejects.toMatchObject({ code: 'RUN' })
     await expect(Trainer.resume(join(folder, 'nowhere'))).rejects.toMatchObject({ code: 'RUN' })

@@ -5,7 +5,9 @@
 #![allow(missing_docs)] // of what criterion's macros make
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use rwkv_kernels::{Cpu, Format, Isa, Matrix, Panels, Product, Scratch, Weights, products, read_sum};
+use rwkv_kernels::{
+    Cpu, DataType, Isa, Matrix, Panels, Product, ProductScratch, Weights, products, read_sum,
+};
 
 /// (inputs, outputs): a small model's, and one larger than the caches.
 const SHAPES: [[usize; 2]; 2] = [[128, 512], [2048, 16384]];
@@ -22,7 +24,7 @@ fn every_product(c: &mut Criterion) {
     let cpu = cpu();
     for [cols, rows] in SHAPES {
         let mut group = c.benchmark_group(format!("{cols} to {rows}"));
-        for format in Format::ALL {
+        for format in DataType::ALL {
             let stored = vec![BYTE; format.row_bytes(cols).map_or(0, |row| row * rows)];
             let Some(weights) = Weights::new(format, rows, cols, &stored) else { continue };
             let mut packed = vec![0; Panels::len(format, rows, cols).unwrap_or(0)];
@@ -31,7 +33,7 @@ fn every_product(c: &mut Criterion) {
             } else {
                 Matrix::Rows(weights)
             };
-            let mut scratch = Scratch::default();
+            let mut scratch = ProductScratch::default();
             for tokens in [1, 64] {
                 let (x, mut y) = (vec![0.5; tokens * cols], vec![0.0; tokens * rows]);
                 group.throughput(match tokens {

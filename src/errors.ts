@@ -16,6 +16,8 @@ export type ErrorCode =
   | 'TOKEN_OUT_OF_RANGE'
   /** A state that is damaged or belongs to another model. */
   | 'STATE'
+  /** A LoRA adapter that is damaged, was trained on another model, or is loaded as if it were a model. */
+  | 'ADAPTER'
   /** A tokenizer.json that is damaged, missing or of an unknown kind. */
   | 'TOKENIZER'
   /** A character that the model's vocabulary does not have. */

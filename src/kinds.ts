@@ -12,6 +12,23 @@ export interface Kind<T> {
   readonly accepts: (value: unknown) => value is T
 }
 
+/** An option as the table of training options and the command line describe it. */
+export interface Described {
+  readonly kind: 'path' | 'text' | 'texts' | 'boolean' | 'choice' | 'count' | 'number'
+  /** The words of a choice. */
+  readonly words?: readonly string[]
+  /** What it means, in a line. */
+  readonly help: string
+  /** It cannot be left out. */
+  readonly required?: true
+  /** What it is if it is left out. */
+  readonly default?: string | number | boolean | readonly string[]
+  /** What it is if it is left out, where that depends on other options or on the machine. */
+  readonly auto?: string
+  /** A training run that goes on can have another value than before. */
+  readonly changesOnResume?: true
+}
+
 /** The options of one call, by name. */
 export type Schema<T> = { readonly [K in keyof T]-?: Kind<Exclude<T[K], undefined>> }
 
@@ -102,7 +119,7 @@ export const count = kind<number>('a whole number from 0 to 2^53 − 1', value =
 /** As {@link count}, and not 0: for what would be a call that does nothing. */
 export const positive = kind<number>('a whole number from 1 to 2^53 − 1', value => isCount(value, 1))
 export const boolean = kind<boolean>('true or false', value => typeof value === 'boolean')
-export const number = kind<number>('a number', value => typeof value === 'number')
+export const number = kind<number>('a finite number', Number.isFinite)
 export const text = kind<string>('a string', value => typeof value === 'string')
 /** The path of a file or a folder. An empty one would mean the current folder, which nobody has named. */
 export const path = kind<string>('a path', value => typeof value === 'string' && value !== '')
@@ -125,6 +142,12 @@ export const texts = kind<string | readonly string[]>(
     Array.from(Array.isArray(value) ? value : [value]).every(text => typeof text === 'string' && text !== ''),
 )
 
+/** Several strings, none of them empty. */
+const strings = kind<readonly string[]>(
+  'an array of strings, each of at least one character',
+  value => Array.isArray(value) && value.every(text => typeof text === 'string' && text !== ''),
+)
+
 /** Numbers in an array, or in one of typed numbers. Which of them are tokens is asked by {@link toTokens}. */
 export const numbers = kind<ArrayLike<number>>(
   'an array of tokens',
@@ -134,6 +157,20 @@ export const numbers = kind<ArrayLike<number>>(
 /** One of a few words. */
 export function oneOf<T extends string>(...words: readonly T[]): Kind<T> {
   return kind(words.join(' or '), value => words.includes(value as T))
+}
+
+/** What an option of a table can be. */
+export function kindOf({ kind, words = [] }: Described): Kind<unknown> {
+  const kinds: Record<Described['kind'], Kind<unknown>> = {
+    path,
+    text,
+    texts: strings,
+    boolean,
+    choice: oneOf(...words),
+    count,
+    number,
+  }
+  return kinds[kind]
 }
 
 /** An object of one of our classes, known by its native side. */

@@ -5,10 +5,19 @@ import { cancellable } from './cancel.js'
 import { call, RwkvError } from './errors.js'
 import { native, Pending } from './internal.js'
 import { argument, options as check, path as pathKind } from './kinds.js'
-import type { Bench, BenchOptions, EvaluateOptions, LoadOptions, ModelConfig, TextLoss } from './options.js'
-import { benchOptions, evaluateOptions, loadOptions } from './schemas.js'
+import type {
+  Bench,
+  BenchOptions,
+  EvaluateOptions,
+  LoadOptions,
+  ModelConfig,
+  SessionOptions,
+  TextLoss,
+} from './options.js'
+import { benchOptions, evaluateOptions, loadOptions, sessionOptions } from './schemas.js'
 import { Session } from './session.js'
 import { Tokenizer } from './tokenizer.js'
+import { tunedRun } from './tuned.js'
 
 /**
  * A model that is ready to run. It holds no text: that is what its sessions do, any number of them side by side.
@@ -32,6 +41,8 @@ export class Model implements Disposable, AsyncDisposable {
 
   /** What it was loaded from. */
   readonly path: string
+  /** The adapter that it was loaded with. */
+  readonly lora: string | undefined
   /** Its shape. */
   readonly config: ModelConfig
   /** Number of weights. */
@@ -45,11 +56,17 @@ export class Model implements Disposable, AsyncDisposable {
   /** The threads that it runs on. */
   readonly threads: number
 
-  private constructor(path: string, model: NativeModel, tokenizer: Tokenizer | undefined) {
+  private constructor(
+    path: string,
+    lora: string | undefined,
+    model: NativeModel,
+    tokenizer: Tokenizer | undefined,
+  ) {
     const { version, nVocab, nEmbd, nLayer, nFfn, parameters, format, fileSize, isa, threads } = model.info
     this.#native = model
     this.#tokenizer = tokenizer
     this.path = path
+    this.lora = lora
     this.config = { version, nVocab, nEmbd, nLayer, nFfn }
     this.parameters = parameters
     this.format = format
@@ -68,25 +85,31 @@ export class Model implements Disposable, AsyncDisposable {
    * The file may be replaced by renaming another over it, or removed, but not written to: then every later call throws
    * `FILE_CHANGED`.
    *
+   * With `lora`, the model's matrices are those of the file with the adapter added: the weights stay as they
+   * are, shared with models of the same file that have another adapter or none. States of the one are not
+   * states of the other.
+   *
    * @param path A training run's folder, or a `.bin` file of rwkv.cpp's format. A `tokenizer.json` beside the file is
    *   the model's tokenizer; without one, a model of 256 tokens reads and writes bytes.
-   * @throws {RwkvError} `IO`, `MODEL_FILE`, `UNSUPPORTED`, `TOKENIZER`, `INVALID_OPTION` or `ISA`; `FILE_CHANGED` if the file is
-   *   written to meanwhile.
+   * @throws {RwkvError} `IO`, `MODEL_FILE`, `UNSUPPORTED`, `TOKENIZER`, `INVALID_OPTION` or `ISA`; `ADAPTER`
+   *   for an adapter that is damaged or was trained on another model; `FILE_CHANGED` if the file is written
+   *   to meanwhile. A run that trained an adapter or a state has no model of its own: `ADAPTER` and `STATE`
+   *   name the model that it is for.
    */
   static async load(path: string, options: LoadOptions = {}): Promise<Model> {
     argument('path', pathKind, path)
-    const { threads, ...controls } = check('Model.load()', loadOptions, options)
+    const { lora, threads, ...controls } = check('Model.load()', loadOptions, options)
     let loaded: NativeModel | undefined
     try {
       const model = await cancellable(controls, async cancel => {
-        loaded = await NativeModel.load(path, threads, cancel)
+        loaded = await NativeModel.load(path, lora, threads, cancel)
         return loaded
       })
       const tokenizer = await findTokenizer(path, model.info.nVocab)
-      return new Model(path, model, tokenizer)
+      return new Model(path, lora, model, tokenizer)
     } catch (error) {
       loaded?.close()
-      throw error
+      throw (error instanceof RwkvError && error.code === 'IO' && (await tunedRun(path))) || error
     }
   }
 
@@ -103,29 +126,42 @@ export class Model implements Disposable, AsyncDisposable {
     )
   }
 
-  /** A new text. */
-  createSession(): Session {
-    return new Session(
+  /**
+   * A new text. It starts from the empty state, or from the `state` that is given; then the first prompt must
+   * not be empty.
+   *
+   * @throws {RwkvError} `CLOSED`; `STATE` for a state of another model, or of this one with another adapter.
+   */
+  createSession(options: SessionOptions = {}): Session {
+    const { state } = check('createSession()', sessionOptions, options)
+    const session = new Session(
       this,
       call(() => this.#native.createSession()),
       this.#pending,
     )
+    try {
+      if (state !== undefined) session.state = state
+      return session
+    } catch (error) {
+      session.close()
+      throw error
+    }
   }
 
   /**
    * How well the model predicts a text file: the mean of −ln p(token) over all its tokens.
    *
    * @throws {RwkvError} `IO`, `DATA` for a text of less than two tokens, `INVALID_UTF8`, `UNKNOWN_CHARACTER`,
-   *   `INVALID_OPTION` or `CLOSED`; `TOKENIZER` if the model has none; `FILE_CHANGED`, `MODEL_FILE` and `NOT_FINITE` as
-   *   {@link Session.eval}.
+   *   `INVALID_OPTION` or `CLOSED`; `TOKENIZER` if the model has none; `STATE` for a state of another model;
+   *   `FILE_CHANGED`, `MODEL_FILE` and `NOT_FINITE` as {@link Session.eval}.
    */
   async evaluate(path: string, options: EvaluateOptions = {}): Promise<TextLoss> {
     argument('path', pathKind, path)
-    const { ctxLen, ...controls } = check('evaluate()', evaluateOptions, options)
+    const { ctxLen, state, ...controls } = check('evaluate()', evaluateOptions, options)
     const tokenizer = this.tokenizer[native]
     const { closing } = this.#pending
     const work = cancellable({ ...controls, closing }, cancel =>
-      this.#native.evaluate(path, tokenizer, ctxLen, cancel),
+      this.#native.evaluate(path, tokenizer, ctxLen, state?.[native], cancel),
     )
     return this.#pending.track(work)
   }

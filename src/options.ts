@@ -1,69 +1,29 @@
+import type { State } from './state.js'
+import type { ResumeOptions, TrainOptions, trainOptionTable } from './train-options.js'
+
+export type { ResumeOptions, TrainOptions }
+
 /** How text becomes tokens: one for each distinct character of the text, or the 256 bytes. */
-export type TokenizerKind = 'character' | 'byte'
+export type TokenizerKind = NonNullable<TrainOptions['tokenizer']>
 
-/** Options of a new training run. What is left out has the default of the Rust crate `rwkv-train`. */
-export interface TrainOptions {
-  /** The text to learn: a UTF-8 file, or any file with `tokenizer: 'byte'`. Its last tenth validates. */
-  data: string
-  /** Folder of the run; made if it is not there. */
-  out: string
-  /** How text becomes tokens. Default: `'character'`. */
-  tokenizer?: TokenizerKind
-  /** Blocks of the model. Default: 4. */
-  nLayer?: number
-  /** Width of the model. Default: 128. */
-  nEmbd?: number
-  /** Tokens of a training text; the state starts empty at its first one. Default: 64. */
-  ctxLen?: number
-  /** Texts of a step. Default: 12. */
-  batchSize?: number
-  /** Steps of the whole run; the learning rate falls until then. Default: 2000. */
-  maxSteps?: number
-  /** The highest learning rate. Default: min(0.003, 0.4 / nEmbd). */
-  learningRate?: number
-  /** The learning rate that the run ends in. Default: a thirtieth of the highest. */
-  finalLearningRate?: number
-  /** Steps in which the learning rate rises. Default: 100, or a tenth of the run if that is fewer. */
-  warmupSteps?: number
-  /** AdamW's decay of matrices, multiplied by the learning rate. Default: 0.1. */
-  weightDecay?: number
-  /** How much of the gradients' mean AdamW keeps. Default: 0.9. */
-  beta1?: number
-  /** How much of their squares' mean AdamW keeps. Default: 0.99. */
-  beta2?: number
-  /** The largest norm of all gradients together; 0 means no limit. Default: 1. */
-  gradClip?: number
-  /** Decides the initial parameters and the order of the texts. Default: 1. */
-  seed?: number
-  /** Threads to compute on; the result does not depend on it. Default: as many as the machine has. */
-  threads?: number
-  /**
-   * What matrix products multiply; they sum in f32 either way, and everything else is f32. Default: `'bf16'` where the
-   * CPU multiplies it, at twice the speed, else `'f32'`.
-   */
-  precision?: 'f32' | 'bf16'
-  /** Steps from one validation to the next; 0 means at the end only. Default: 250. */
-  evalInterval?: number
-  /** Steps from one checkpoint to the next; 0 means at the end only. Default: 500. */
-  checkpointInterval?: number
-}
+type Table = typeof trainOptionTable
+type WithValue = { required: true } | { default: unknown } | { auto: string }
+/** Options that are off unless they are asked for, and those that only go with one of them. */
+type Off =
+  | { [K in keyof Table]: Table[K] extends WithValue ? never : K }[keyof Table]
+  | 'loraAlpha'
+  | 'loraTargets'
 
-/** What can change when a run goes on from its last checkpoint; what is left out stays as it was. */
-export type ResumeOptions = Pick<
-  Partial<TrainOptions>,
-  | 'data'
-  | 'maxSteps'
-  | 'learningRate'
-  | 'finalLearningRate'
-  | 'weightDecay'
-  | 'threads'
-  | 'precision'
-  | 'evalInterval'
-  | 'checkpointInterval'
->
+/** The options of a run, defaults included; only those that are off unless they are asked for may have no value. */
+export type TrainOptionsInForce = Readonly<Required<Omit<TrainOptions, Off>> & Pick<TrainOptions, Off>>
 
 /** Options of {@link Model.load}. */
 export interface LoadOptions {
+  /**
+   * A LoRA adapter of this model: a `.safetensors` file, or the directory of the run that trained it.
+   * Default: none.
+   */
+  lora?: string
   /** Threads to compute on; the results do not depend on it. Default: as many as the machine has. */
   threads?: number
   /** Stops the loading. */
@@ -101,6 +61,46 @@ export interface QuantizeResult {
   readonly quantized: number
 }
 
+/** Options of {@link merge}. */
+export interface MergeOptions {
+  /** Stops the work; there is no output then. */
+  signal?: AbortSignal
+  /** Told how many bytes of the base are done. */
+  onProgress?: (progress: Progress) => void
+}
+
+/** What {@link merge} did. */
+export interface MergeResult {
+  /** The format of the base's matrices: `FP32`, `FP16` or a quantized one. */
+  readonly from: 'FP32' | 'FP16' | QuantizedFormat
+  /** The format of the output's matrices: `FP16` if the base is quantized, else that of the base. */
+  readonly to: 'FP32' | 'FP16'
+  /** Size of the base in bytes. */
+  readonly bytesIn: number
+  /** Size of the output in bytes. */
+  readonly bytesOut: number
+  /** Number of matrices that the adapter changed. */
+  readonly adapted: number
+  /** Number of tensors. */
+  readonly tensors: number
+}
+
+/** What {@link adapterInfo} finds in an adapter's file. */
+export interface AdapterInfo {
+  /** Its rank. */
+  readonly rank: number
+  /** What it adds is multiplied by alpha / rank. */
+  readonly alpha: number
+  /** Names of the matrices that it changes. */
+  readonly targets: readonly string[]
+  /** Number of its parameters. */
+  readonly parameters: number
+  /** Size of the file in bytes. */
+  readonly fileSize: number
+  /** The shape of the model that it was trained on: `v4, n_vocab 65, n_embd 128, n_layer 4, n_ffn 512`. */
+  readonly base: string
+}
+
 /**
  * How far something is, in units of its own.
  *
@@ -133,6 +133,15 @@ export interface GenerateOptions extends SamplingOptions {
   stop?: string | readonly string[]
   /** Stops the writing; the loop over the text then throws the signal's reason. */
   signal?: AbortSignal
+}
+
+/** Options of {@link Model.createSession}. */
+export interface SessionOptions {
+  /**
+   * The state to start from: one of a session of this model, or one that a run tuned. Default: the empty
+   * state.
+   */
+  state?: State
 }
 
 /** Options of {@link Session.eval} and {@link Session.prompt}. */
@@ -172,6 +181,8 @@ export interface EvaluateOptions {
    * window is left out. Default: the text is read in one go, each token predicted from all before it.
    */
   ctxLen?: number
+  /** The state that the text, or each window of it, starts from. Default: the empty state. */
+  state?: State
   /** Stops the evaluation. */
   signal?: AbortSignal
   /** Told how many tokens are done. */

@@ -2,8 +2,9 @@ import {
   boolean,
   callback,
   count,
+  type Described,
+  kindOf,
   number,
-  oneOf,
   path,
   positive,
   required,
@@ -17,37 +18,32 @@ import type {
   EvaluateOptions,
   GenerateOptions,
   LoadOptions,
+  MergeOptions,
   PromptOptions,
   QuantizeOptions,
   ResumeOptions,
   SampleOptions,
   SaveOptions,
+  SessionOptions,
   TrainOptions,
   ValidateOptions,
 } from './options.js'
+import { stateKind } from './state.js'
+import { trainOptionTable } from './train-options.js'
 
 // Which options each call takes and what they can be. What they mean is said in options.ts, and which values make sense
 // is asked in Rust.
 
+const described: readonly [name: string, Described][] = Object.entries(trainOptionTable)
 const signalled = { signal }
 const watched = { signal, onProgress: callback }
 const sampling = { temperature: number, topK: count, topP: number, seed: count }
 
-/** What can change when a run goes on. */
-const changes = {
-  maxSteps: count,
-  learningRate: number,
-  finalLearningRate: number,
-  weightDecay: number,
-  threads: count,
-  precision: oneOf('f32', 'bf16'),
-  evalInterval: count,
-  checkpointInterval: count,
-}
-
-export const loadOptions: Schema<LoadOptions> = { threads: count, ...watched }
+export const loadOptions: Schema<LoadOptions> = { lora: path, threads: count, ...watched }
 export const quantizeOptions: Schema<QuantizeOptions> = { threads: count, ...watched }
-export const evaluateOptions: Schema<EvaluateOptions> = { ctxLen: positive, ...watched }
+export const mergeOptions: Schema<MergeOptions> = watched
+export const sessionOptions: Schema<SessionOptions> = { state: stateKind }
+export const evaluateOptions: Schema<EvaluateOptions> = { ctxLen: positive, state: stateKind, ...watched }
 export const benchOptions: Schema<BenchOptions> = {
   decode: count,
   prompt: count,
@@ -63,24 +59,14 @@ export const generateOptions: Schema<GenerateOptions> = {
   ...signalled,
 }
 export const trainOptions: Schema<TrainOptions & { signal?: AbortSignal }> = {
-  data: required(path),
-  out: required(path),
-  tokenizer: oneOf('character', 'byte'),
-  nLayer: count,
-  nEmbd: count,
-  ctxLen: count,
-  batchSize: count,
-  warmupSteps: count,
-  beta1: number,
-  beta2: number,
-  gradClip: number,
-  seed: count,
-  ...changes,
+  ...kindsOf<TrainOptions>(described, option => option.required),
   ...signalled,
 }
 export const resumeOptions: Schema<ResumeOptions & { signal?: AbortSignal }> = {
-  data: path,
-  ...changes,
+  ...kindsOf<ResumeOptions>(
+    described.filter(([_, option]) => option.changesOnResume),
+    () => false,
+  ),
   ...signalled,
 }
 export const validateOptions: Schema<ValidateOptions> = watched
@@ -90,4 +76,16 @@ export const sampleOptions: Schema<SampleOptions> = {
   maxTokens: positive,
   ...sampling,
   ...signalled,
+}
+
+/** The options of a table, each of its kind. */
+function kindsOf<T>(
+  options: readonly (readonly [name: string, Described])[],
+  isRequired: (option: Described) => boolean | undefined,
+): Schema<T> {
+  const kinds = options.map(([name, option]) => [
+    name,
+    isRequired(option) ? required(kindOf(option)) : kindOf(option),
+  ])
+  return Object.fromEntries(kinds)
 }

@@ -1,7 +1,9 @@
+import { readFile, stat } from 'node:fs/promises'
+import { join } from 'node:path'
 import { NativeModel, NativeState } from '#native'
-import { call } from './errors.js'
+import { call, RwkvError } from './errors.js'
 import { native } from './internal.js'
-import { argument, bytes, instance } from './kinds.js'
+import { argument, bytes, instance, path as pathKind } from './kinds.js'
 import type { Model } from './model.js'
 
 /**
@@ -12,12 +14,15 @@ import type { Model } from './model.js'
  * @example
  * ```ts
  * import { writeFile } from 'node:fs/promises'
- * import { Model } from 'rwkv'
+ * import { Model, State } from 'rwkv'
  *
  * await using model = await Model.load('runs/book')
  * const session = model.createSession()
  * await session.prompt('It was a dark and stormy night')
  * await writeFile('night.state', session.state.toBuffer())
+ *
+ * const later = model.createSession({ state: await State.load(model, 'night.state') })
+ * await later.prompt('. ')
  * ```
  */
 export class State {
@@ -40,6 +45,24 @@ export class State {
     return new State(call(() => NativeState.from(model[native], buffer)))
   }
 
+  /**
+   * Reads a file of what {@link toBuffer} wrote.
+   *
+   * @param path The file, or the directory of a run that tuned a state, for the `tuned.state` in it.
+   * @throws {RwkvError} `IO`; what {@link from} throws, with the file's name.
+   */
+  static async load(model: Model, path: string): Promise<State> {
+    argument('model', modelKind, model)
+    argument('path', pathKind, path)
+    const [file, buffer] = await read(path)
+    try {
+      return State.from(model, buffer)
+    } catch (error) {
+      if (!(error instanceof RwkvError) || error.code !== 'STATE') throw error
+      throw new RwkvError('STATE', `${file}: ${error.message}`, { cause: error })
+    }
+  }
+
   /** A state of its own that holds the same. */
   clone(): State {
     return new State(this.#native)
@@ -59,6 +82,19 @@ export class State {
   /** @internal */
   get [native](): NativeState {
     return this.#native
+  }
+}
+
+/** A state's file, which is that of a run if `path` is a directory, and its bytes. */
+async function read(path: string): Promise<[file: string, bytes: Uint8Array]> {
+  let file = path
+  try {
+    if ((await stat(path)).isDirectory()) file = join(path, 'tuned.state')
+    // A pipe or a device may have no end.
+    if (!(await stat(file)).isFile()) throw new Error('not a regular file')
+    return [file, await readFile(file)]
+  } catch (error) {
+    throw new RwkvError('IO', `cannot read ${file}: ${(error as Error).message}`, { cause: error })
   }
 }
 

@@ -3,7 +3,14 @@ import { type Cancel, NativeTrainer, type RunInfo } from '#native'
 import { type Controls, cancellable } from './cancel.js'
 import { Pending, Turn } from './internal.js'
 import { argument, options as check, path as pathKind } from './kinds.js'
-import type { ResumeOptions, SampleOptions, SaveOptions, TrainOptions, ValidateOptions } from './options.js'
+import type {
+  ResumeOptions,
+  SampleOptions,
+  SaveOptions,
+  TrainOptions,
+  TrainOptionsInForce,
+  ValidateOptions,
+} from './options.js'
 import { writeReport } from './report/run.js'
 import { resumeOptions, sampleOptions, saveOptions, trainOptions, validateOptions } from './schemas.js'
 import { Tokenizer } from './tokenizer.js'
@@ -40,16 +47,17 @@ export interface Saved {
    * above that of guessing. {@link Trainer.resume} passes over checkpoints that are not.
    */
   readonly isSound: boolean
-  /** Whether `model.bin` is the model of this step: one that is not sound does not replace another. */
+  /** Whether {@link Trainer.result} is of this step: a model that is not sound does not replace another. */
   readonly wroteModel: boolean
 }
 
 /**
- * A model in training.
+ * A model in training: a new one, or with the option `from` one that is there, of which all or some
+ * parameters, LoRA adapters (`loraRank`), or the initial state (`tune`) are trained.
  *
- * A loop over it is the whole run: it learns, validates and saves when the options say so, and at its end `out` holds
- * `model.bin` and `report.html`. To leave the loop is to pause; a second loop goes on. After a crash, {@link Trainer.resume} goes on from
- * the last checkpoint as if nothing had happened.
+ * A loop over it is the whole run: it learns, validates and saves when the options say so, and at its end
+ * `out` holds {@link result} and `report.html`. To leave the loop is to pause; a second loop goes on. After a
+ * crash, {@link Trainer.resume} goes on from the last checkpoint as if nothing had happened.
  *
  * @example
  * ```ts
@@ -72,9 +80,16 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
   #saved: Saved | undefined
 
   /** The options in force, defaults included. */
-  readonly options: Readonly<Required<TrainOptions>>
+  readonly options: TrainOptionsInForce
   /** Number of parameters of the model. */
   readonly parameters: number
+  /** Number of values that are trained: parameters of the model, of its adapters, or of the initial state. */
+  readonly trainedParameters: number
+  /**
+   * The file that the run writes: `model.bin` in its directory, `lora.safetensors` if it trains adapters, or
+   * `tuned.state` if it trains the initial state.
+   */
+  readonly result: string
   /** Tokens to learn: nine tenths of the text. */
   readonly trainTokens: number
   /** Tokens that validate: the last tenth. */
@@ -93,8 +108,10 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
     this.#steps = info.step
     this.#seconds = info.seconds
     // The native side fills in every one of them.
-    this.options = Object.freeze(info.options as Required<TrainOptions>)
+    this.options = Object.freeze(JSON.parse(info.options) as TrainOptionsInForce)
     this.parameters = info.parameters
+    this.trainedParameters = info.trainedParameters
+    this.result = info.result
     this.trainTokens = info.trainTokens
     this.valTokens = info.valTokens
     this.wentBackFrom = info.wentBackFrom
@@ -113,7 +130,7 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
   static async create(options: TrainOptions & { signal?: AbortSignal }): Promise<Trainer> {
     const { signal, ...settings } = check('Trainer.create()', trainOptions, options)
     return new Trainer(
-      await cancellable({ signal }, cancel => NativeTrainer.create(settings, cancel)),
+      await cancellable({ signal }, cancel => NativeTrainer.create(JSON.stringify(settings), cancel)),
       signal,
     )
   }
@@ -130,7 +147,7 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
     argument('out', pathKind, out)
     const { signal, ...settings } = check('Trainer.resume()', resumeOptions, changes)
     return new Trainer(
-      await cancellable({ signal }, cancel => NativeTrainer.resume(out, settings, cancel)),
+      await cancellable({ signal }, cancel => NativeTrainer.resume(out, JSON.stringify(settings), cancel)),
       signal,
     )
   }
@@ -182,8 +199,8 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
   }
 
   /**
-   * Writes a checkpoint to resume from, the model as it is by now to `model.bin`, and `report.html`; {@link saved} says
-   * how good the model is. Files of the run that are missing by now are written again.
+   * Writes a checkpoint to resume from, what is trained as it is by now to {@link result}, and `report.html`;
+   * {@link saved} says how good the model is. Files of the run that are missing by now are written again.
    *
    * The checkpoint and the model come first; what the report shows of the model's writing takes a while longer.
    *
@@ -198,12 +215,13 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
   /** {@link save}; without a sample in the report once the signal is aborted. */
   async #save(withSample: boolean, signal: AbortSignal | undefined): Promise<void> {
     this.#saved = await this.#work({}, cancel => this.#native.save(cancel))
-    const { parameters, isa } = this
+    const { parameters, trainedParameters, isa } = this
     // What a model far above chance writes is noise, if its numbers are finite at all.
     const text = withSample && this.#saved.isSound ? await this.#writing(signal) : undefined
     const sample = text === undefined ? undefined : { prompt: '', text: text.trim() }
     await writeReport(this.options.out, {
       parameters,
+      trainedParameters,
       isa,
       threads: this.options.threads,
       sample,

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use rwkv::lora::{adapt, write_lora};
+use rwkv::params::Initial;
 use rwkv::{DataType, Model};
 use rwkv_fuzz::{cpu, folder, model_files, runs};
 use rwkv_train::TokenizerKind;
@@ -52,6 +54,21 @@ fn main() {
         model.eval(&[1, 2, 3], &mut state).expect("an evaluation");
         write("state", &format!("sound-{data_type}"), &[&[flags], &state.to_bytes()[..]].concat());
         write("state", &format!("sealed-{data_type}"), &[&[flags | 7], &state.to_bytes()[..]].concat());
+
+        let mut params = model.store().clone();
+        let index = params.layout().find("blocks.0.att.key.weight").expect("a matrix");
+        let matrix = params.matrix_at(index).expect("a matrix");
+        adapt(&mut params, matrix, 1, 2.0, [vec![0.25; 32], vec![-0.5; 32]], [Initial::ZEROS; 2]);
+        let path = folder::path("seed.safetensors");
+        write_lora(&path, *model.config(), &params, 2.0).expect("an adapter");
+        let adapter = fs::read(path).expect("the adapter");
+        write("lora", &format!("sound-{data_type}"), &[&[flags], &adapter[..]].concat());
+        write("lora", &format!("rebased-{data_type}"), &[&[(flags | 4) ^ 8], &adapter[..]].concat());
+        write(
+            "lora",
+            &format!("values-{data_type}"),
+            &[&[flags | 1][..], &[2, 0, 0, 62, 0, 0, 128, 190]].concat(),
+        );
     }
 
     write("run_folder", "characters", &runs::sound(TokenizerKind::Character, true));

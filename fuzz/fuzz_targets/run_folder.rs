@@ -5,9 +5,9 @@
 use std::sync::atomic::AtomicBool;
 
 use libfuzzer_sys::fuzz_target;
-use rwkv::{Error, Model, SamplerOptions, Tokenizer};
-use rwkv_fuzz::{check_error, cpu, folder, runs};
-use rwkv_train::{TokenizerKind, Trainer};
+use rwkv::{Model, SamplerOptions, Tokenizer};
+use rwkv_fuzz::{check_error, check_train_error, cpu, folder, runs};
+use rwkv_train::{Error, TokenizerKind, Trainer};
 
 fuzz_target!(init: check_a_sound_run(), |data: &[u8]| {
     let text = folder::write("book.txt", runs::TEXT.as_bytes());
@@ -15,7 +15,7 @@ fuzz_target!(init: check_a_sound_run(), |data: &[u8]| {
     let Some(changes) = runs::make(&run, &text, data) else { return };
     let mut trainer = match Trainer::resume(&run, &changes) {
         Ok(trainer) => trainer,
-        Err(error) => return check_error(&error),
+        Err(error) => return check_train_error(&error),
     };
     let second = Trainer::resume(&run, &changes);
     assert!(second.is_err(), "two trainers in one folder");
@@ -26,7 +26,7 @@ fuzz_target!(init: check_a_sound_run(), |data: &[u8]| {
         trainer.sample("ab", 3, SamplerOptions::default(), &go_on).map(drop),
         trainer.save_model().map(drop),
     ];
-    results.iter().filter_map(|result| result.as_ref().err()).for_each(check_error);
+    results.iter().filter_map(|result| result.as_ref().err()).for_each(check_train_error);
     let saved = trainer.save_checkpoint();
     let steps = trainer.steps();
     drop(trainer);
@@ -41,7 +41,7 @@ fuzz_target!(init: check_a_sound_run(), |data: &[u8]| {
             Err(error) => assert!(changes.max_steps.is_some(), "its own checkpoint is refused: {error}"),
         },
         Ok(_) => {}
-        Err(error) => check_error(&error),
+        Err(error) => check_train_error(&error),
     }
 });
 
@@ -52,14 +52,17 @@ fn learn(trainer: &mut Trainer) {
         return;
     }
     let stopped = trainer.step_until(&AtomicBool::new(true));
-    assert!(matches!(stopped, Err(Error::Aborted)) && trainer.steps() == before, "{stopped:?}");
+    assert!(
+        matches!(stopped, Err(Error::Rwkv(rwkv::Error::Aborted))) && trainer.steps() == before,
+        "{stopped:?}"
+    );
     for step in before + 1..=before + 2 {
         if trainer.done() {
             return;
         }
         match trainer.step() {
             Ok(report) => assert!(report.step == step && report.loss.is_finite()),
-            Err(error) => return check_error(&error),
+            Err(error) => return check_train_error(&error),
         }
     }
 }

@@ -6,6 +6,7 @@ pub mod folder;
 pub mod model_files;
 pub mod runs;
 
+use std::fmt::{Debug, Display};
 use std::sync::{Arc, LazyLock};
 
 use rwkv::LoadOptions;
@@ -23,6 +24,14 @@ pub fn cpu() -> Arc<Cpu> {
 
 /// What is asked of every error: a code and a message that can be made.
 pub fn check_error(error: &rwkv::Error) {
-    assert!(!error.code().is_empty() && !error.to_string().is_empty());
-    assert!(!format!("{error:?}").is_empty());
+    check_words(error.code(), error);
+}
+
+/// The same of an error of training.
+pub fn check_train_error(error: &rwkv_train::Error) {
+    check_words(error.code(), error);
+}
+
+fn check_words(code: &str, error: &(impl Display + Debug)) {
+    assert!(!code.is_empty() && !error.to_string().is_empty() && !format!("{error:?}").is_empty());
 }

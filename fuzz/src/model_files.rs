@@ -3,7 +3,7 @@
 use arbitrary::{Arbitrary, Unstructured};
 use half::f16;
 use rwkv::model::Network;
-use rwkv::{DataType, ModelConfig, Version};
+use rwkv::{DataType, ModelConfig};
 
 /// The first four bytes of a model file.
 const MAGIC: &[u8; 4] = b"fmgg";
@@ -32,7 +32,7 @@ pub fn sound(config: &ModelConfig, data_type: DataType) -> Vec<u8> {
 
 /// A model of one or two layers; `n_embd` is 32 where weights are in blocks of as many.
 pub fn config(n_vocab: usize, n_embd: usize, n_layer: usize, n_ffn: usize) -> ModelConfig {
-    ModelConfig { version: Version::V4, n_vocab, n_embd, n_layer, n_ffn }
+    ModelConfig { n_ffn, ..ModelConfig::v4(n_vocab, n_embd, n_layer) }
 }
 
 #[derive(Debug, Default, Arbitrary)]
@@ -256,15 +256,15 @@ impl Pieces {
         let (_, layout, _) = Network::new(config);
         let mut tensors = Vec::new();
         for spec in layout.specs() {
-            let copied = !spec.is_matrix || matches!(spec.name.as_str(), "emb.weight" | "head.weight");
+            let copied = !spec.is_matrix() || matches!(spec.name.as_str(), "emb.weight" | "head.weight");
             // As the quantizer has it: vectors, embedding and head keep their format.
             let data_type = match data_type {
-                DataType::F16 if !spec.is_matrix => DataType::F32,
+                DataType::F16 if !spec.is_matrix() => DataType::F32,
                 quantized if quantized.is_quantized() && copied => DataType::F32,
                 data_type => data_type,
             };
             let name = spec.name.clone().into_bytes();
-            let dims: Vec<_> = spec.file_dims().into_iter().map(|dim| dim as u32).collect();
+            let dims: Vec<_> = spec.dims.iter().map(|&dim| dim as u32).collect();
             tensors.push(Tensor {
                 dim_count: dims.len() as u32,
                 name_len: name.len() as u32,

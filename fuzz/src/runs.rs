@@ -72,6 +72,7 @@ impl Resume {
             precision: wants(5).then_some(if wants(6) { TrainPrecision::Bf16 } else { TrainPrecision::F32 }),
             eval_interval: wants(7).then_some(self.interval),
             checkpoint_interval: wants(8).then_some(self.interval),
+            recompute: wants(9).then_some(wants(10)),
         }
     }
 }

@@ -1,111 +1,151 @@
-import { parseArgs } from 'node:util'
+import { type Command, type CommanderError, Option as Flag } from 'commander'
+import type { Described } from '../kinds.js'
 import { suggestion } from '../suggest.js'
 import { kebab } from './format.js'
 import { UsageError } from './usage.js'
+import type { Verb } from './verb.js'
 
 /** One option of a verb. Its name is the TypeScript one; on the command line it is written in kebab case. */
-export interface Option {
-  readonly kind: 'text' | 'number' | 'integer' | 'flag'
-  /** What stands for the value in the help, such as `FILE`. */
+export interface Option extends Described {
+  /** What stands for the value in the help, such as `FILE`, if not what stands for all of its kind. */
   readonly value?: string
-  /** A text that may be left out: `--resume` alone is an empty one. */
+  /** The value may be left out: the option is then true. */
   readonly optional?: true
-  readonly help: string
-  /** Shown in the help; the default itself lives where the option is used. */
-  readonly default?: string | number
 }
 
 /** The options that a verb knows, by their TypeScript names. */
 export type Options = Readonly<Record<string, Option>>
 
 /** The values that were given, by the same names; what was not given is absent. */
-export type Values<O extends Options> = { [K in keyof O]?: ValueOf<O[K]['kind']> }
+export type Values<O extends Options> = { [K in keyof O]?: ValueOf<O[K]> }
 
-type ValueOf<K extends Option['kind']> = K extends 'text' ? string : K extends 'flag' ? boolean : number
+type ValueOf<O extends Option> =
+  | (O extends { words: readonly (infer W)[] } ? W : ValueOfKind[O['kind']])
+  | (O extends { optional: true } ? true : never)
 
-/**
- * Reads what follows the verb.
- *
- * @param args The words after the verb.
- * @param verb Its name, for hints.
- * @param positionals Names of the words that are no options, such as `['MODEL']`; each must be there.
- * @throws {UsageError} naming the option that is unknown, has no value or is not a number.
- */
-export function readArguments<O extends Options>(
-  args: readonly string[],
-  verb: string,
-  positionals: readonly string[],
-  options: O,
-): { words: string[]; values: Values<O> } {
-  const byFlag = new Map(Object.entries(options).map(([name, option]) => [kebab(name), { name, option }]))
-  const config = Object.fromEntries(
-    [...byFlag].map(([flag, { option }]) => [
-      flag,
-      { type: option.kind === 'flag' ? 'boolean' : 'string' } as const,
-    ]),
-  )
-  const optional = [...byFlag].flatMap(([flag, { option }]) => (option.optional ? [`--${flag}`] : []))
-  const prepared = attachEmpty(attachNegatives(args), optional)
-  const { tokens } = parseArgs({ args: prepared, options: config, strict: false, tokens: true })
-  const words: string[] = []
-  const values: Record<string, string | number | boolean> = {}
-  for (const token of tokens) {
-    if (token.kind === 'positional') words.push(token.value)
-    if (token.kind !== 'option') continue
-    const known = token.rawName.startsWith('--') ? byFlag.get(token.name) : undefined
-    if (!known)
-      throw new UsageError(
-        `unknown option ${token.rawName}`,
-        suggestion(token.name, [...byFlag.keys()], '--'),
-      )
-    values[known.name] = readValue(token.rawName, known.option, token.value)
-  }
-  checkWords(words, verb, positionals)
-  return { words, values: values as Values<O> }
+interface ValueOfKind {
+  path: string
+  text: string
+  texts: readonly string[]
+  boolean: boolean
+  choice: string
+  count: number
+  number: number
 }
 
-function readValue(flag: string, option: Option, value: string | undefined): string | number | boolean {
-  if (option.kind === 'flag') {
-    if (value !== undefined) throw new UsageError(`${flag} takes no value, but got "${value}"`)
-    return true
+/**
+ * Adds a verb to the program, with its help.
+ *
+ * @param run Does the verb's job. It is given the words that are no options, as many as the verb has, and the values of
+ *   those options that were given.
+ */
+export function addVerb(
+  program: Command,
+  { name, summary, positionals, options, details }: Verb,
+  run: (words: string[], values: Values<Options>) => Promise<void>,
+): void {
+  const command = program
+    .command(name)
+    .summary(summary)
+    .description(`${summary[0]?.toUpperCase()}${summary.slice(1)}.`)
+    .helpOption('-h, --help', 'show this help')
+    // They are refused below, with the word that is too many.
+    .allowExcessArguments()
+    .addHelpText('after', ({ command }) => wrapped(command, details))
+    .action(() => {
+      const extra = command.args[positionals.length]
+      if (extra !== undefined)
+        throw new UsageError(`unexpected argument "${extra}"`, 'quote a value that has spaces')
+      return run(command.args, command.opts())
+    })
+  for (const word of positionals) command.argument(`<${word}>`)
+  for (const [name, option] of Object.entries(options)) command.addOption(flag(name, option, options))
+}
+
+/** An option as the parser knows it. */
+function flag(name: string, option: Option, all: Options): Flag {
+  const { kind, value, optional, words = [] } = option
+  const names = {
+    path: 'PATH',
+    text: 'TEXT',
+    texts: 'TEXT',
+    choice: words.join('|'),
+    count: 'N',
+    number: 'X',
   }
-  if (value === undefined) throw new UsageError(`${flag} needs a value: ${flag} ${option.value ?? 'VALUE'}`)
-  if (option.kind === 'text') return value
+  const shown = kind === 'boolean' ? '' : optional ? ` [${value}]` : ` <${value ?? names[kind]}>`
+  const flag = new Flag(`--${kebab(name)}${shown}`, meaning(option, all))
+  if (kind === 'boolean') return flag
+  const read = (given: string) => readValue(flag.long ?? name, option, given)
+  if (kind === 'texts') return flag.argParser((given, before: string[] = []) => [...before, given])
+  return flag.argParser(read)
+}
+
+/** What an option means, and its default; other options are named as on the command line. */
+function meaning({ kind, help, auto, default: fallback = auto }: Option, all: Options): string {
+  const repeated = kind === 'texts' ? '; can be given several times' : ''
+  const known = fallback === undefined || fallback === false ? '' : ` (default: ${fallback})`
+  const text = help + repeated + known
+  return text.replace(/\b[a-z]+[A-Z]\w*/g, word => (word in all ? `--${kebab(word)}` : word))
+}
+
+function readValue(flag: string, { kind, words = [] }: Option, value: string): string | number {
+  if (kind === 'path' && value === '') throw new UsageError(`${flag} is empty; it must be a path`)
+  if (kind === 'choice' && !words.includes(value))
+    throw new UsageError(`${flag} is "${value}"; it must be ${words.join(' or ')}`)
+  if (kind !== 'count' && kind !== 'number') return value
   const number = value.trim() === '' ? Number.NaN : Number(value)
   if (!Number.isFinite(number)) throw new UsageError(`${flag} is "${value}"; it must be a number`)
-  if (option.kind === 'integer' && !Number.isSafeInteger(number)) {
+  if (kind === 'count' && !Number.isSafeInteger(number))
     throw new UsageError(`${flag} is ${value}; it must be a whole number`)
-  }
   return number
 }
 
-function checkWords(words: readonly string[], verb: string, positionals: readonly string[]): void {
-  const missing = positionals[words.length]
-  if (missing)
-    throw new UsageError(
-      `${missing} is missing`,
-      `rwkv ${verb} ${positionals.join(' ')}; rwkv help ${verb} says more`,
-    )
-  const extra = words[positionals.length]
-  if (extra !== undefined)
-    throw new UsageError(`unexpected argument "${extra}"`, 'quote a value that has spaces')
+/** Paragraphs in lines of the help's width; lines that begin with a space stay as they are. */
+function wrapped(command: Command, text: string): string {
+  const help = command.createHelp()
+  const width = command.configureOutput().getOutHelpWidth?.() ?? 80
+  return help.boxWrap(text.replace(/(?<=\S)\n(?=\S)/g, ' '), width)
 }
 
-/** `--seed -1` → `--seed=-1`: `parseArgs` would take `-1` for an option. */
-function attachNegatives(args: readonly string[]): string[] {
-  const attached: string[] = []
-  for (const arg of args) {
-    const last = attached.at(-1)
-    if (/^-[.\d]/.test(arg) && last?.startsWith('--') && !last.includes('='))
-      attached.splice(-1, 1, `${last}=${arg}`)
-    else attached.push(arg)
+/** What is said of a command that there is not. */
+export function unknownCommand(name: string, verbs: readonly Verb[]): UsageError {
+  const names = verbs.map(({ name }) => name)
+  const hint = suggestion(name, names) ?? `there are ${names.join(', ')} and help`
+  return new UsageError(`there is no command "${name}"`, hint)
+}
+
+/**
+ * What the parser refuses, in our words.
+ *
+ * @param verb The one that it refuses something of, if it is known.
+ */
+export function usageError(
+  { code, message }: CommanderError,
+  verbs: readonly Verb[],
+  verb: Verb | undefined,
+): UsageError {
+  // Its messages are "error: option '--seed <N>' argument missing", with a second line that we do not need.
+  const [first = ''] = message.replace(/^error: /, '').split('\n')
+  const [, quoted = ''] = /'(.*)'/.exec(first) ?? []
+  const [flag = '', value] = quoted.split(/[ =](.*)/)
+  const flags = Object.keys(verb?.options ?? {}).map(kebab)
+  switch (code) {
+    case 'commander.unknownCommand':
+      return unknownCommand(quoted, verbs)
+    case 'commander.unknownOption':
+      if (verb === undefined)
+        return new UsageError(`a command comes first, before ${flag}`, 'rwkv help lists the commands')
+      if (flags.includes(flag.slice(2))) return new UsageError(`${flag} takes no value, but got "${value}"`)
+      return new UsageError(`unknown option ${flag}`, suggestion(flag.slice(2), flags, '--'))
+    case 'commander.optionMissingArgument':
+      return new UsageError(`${flag} needs a value: ${flag} ${value?.slice(1, -1)}`)
+    case 'commander.missingArgument':
+      return new UsageError(
+        `${quoted} is missing`,
+        `rwkv ${verb?.name} ${verb?.positionals.join(' ')}; rwkv help ${verb?.name} says more`,
+      )
+    default:
+      return new UsageError(first)
   }
-  return attached
-}
-
-/** `--resume --json` → `--resume= --json`: an option whose value may be left out does not take the next one for it. */
-function attachEmpty(args: readonly string[], optional: readonly string[]): string[] {
-  return args.map((arg, index) =>
-    optional.includes(arg) && (args[index + 1] ?? '--').startsWith('--') ? `${arg}=` : arg,
-  )
 }

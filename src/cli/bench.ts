@@ -10,10 +10,10 @@ export const bench = verb({
   summary: 'measure how fast a model runs here',
   positionals: ['MODEL'],
   options: {
-    decode: { kind: 'integer', value: 'N', help: 'tokens of a stretch, one after another', default: 16 },
-    prompt: { kind: 'integer', value: 'N', help: 'tokens of the prompt', default: 256 },
-    sessions: { kind: 'integer', value: 'N', help: 'sessions that are decoded together', default: 8 },
-    seconds: { kind: 'number', value: 'X', help: 'how long to measure; three rounds at least', default: 6 },
+    decode: { kind: 'count', help: 'tokens of a stretch, one after another', default: 16 },
+    prompt: { kind: 'count', help: 'tokens of the prompt', default: 256 },
+    sessions: { kind: 'count', help: 'sessions that are decoded together', default: 8 },
+    seconds: { kind: 'number', help: 'how long to measure; three rounds at least', default: 6 },
     ...common,
   },
   details: `

@@ -2,8 +2,9 @@ import { Model } from '../model.js'
 import { clock, count } from './format.js'
 import { bar } from './live.js'
 import { style } from './output.js'
+import { startingState } from './tuning.js'
 import { UsageError } from './usage.js'
-import { common, verb } from './verb.js'
+import { common, tuned, verb } from './verb.js'
 
 /** `rwkv eval` */
 export const evaluate = verb({
@@ -11,21 +12,21 @@ export const evaluate = verb({
   summary: 'measure how well a model predicts a text',
   positionals: ['MODEL'],
   options: {
-    data: { kind: 'text', value: 'FILE', help: 'the text' },
+    data: { kind: 'path', value: 'FILE', help: 'the text' },
     ctxLen: {
-      kind: 'integer',
-      value: 'N',
+      kind: 'count',
       help: 'cut the text into windows of N tokens, as training does',
-      default: 'one go',
+      auto: 'one go',
     },
+    ...tuned,
     ...common,
   },
   details: `
 MODEL is a training run's folder or a .bin file. With --json: {"tokens","loss","perplexity","bitsPerByte"}, the loss in
 nats a token.`,
-  async run([path = ''], { data, ctxLen, threads }, output, signal) {
+  async run([path = ''], { data, ctxLen, threads, lora, state }, output, signal) {
     if (data === undefined) throw new UsageError('--data is missing', 'rwkv eval MODEL --data FILE')
-    await using model = await Model.load(path, { threads, signal })
+    await using model = await Model.load(path, { lora, threads, signal })
     const startedAt = performance.now()
     const onProgress = ({ done, total }: { done: number; total: number }) => {
       const left = ((performance.now() - startedAt) / 1000) * (total / done - 1)
@@ -35,6 +36,7 @@ nats a token.`,
     }
     const { tokens, loss, perplexity, bitsPerByte } = await model.evaluate(data, {
       ctxLen,
+      state: await startingState(model, state),
       signal,
       onProgress,
     })

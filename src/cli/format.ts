@@ -1,4 +1,6 @@
-/** Numbers and times as people read them, the same in every locale. */
+import { relative } from 'node:path'
+
+// Numbers, times and names as people read them, the same in every locale.
 
 /** `12345.6` → `12,346`. */
 export function count(value: number): string {
@@ -33,6 +35,12 @@ export function clock(seconds: number): string {
 /** `nLayer` → `n-layer`: an option's name on the command line. */
 export function kebab(name: string): string {
   return name.replace(/[A-Z]/g, letter => `-${letter.toLowerCase()}`)
+}
+
+/** A path as it is shortest to read from here. */
+export function near(path: string): string {
+  const short = relative('', path)
+  return short.length < path.length ? short : path
 }
 
 /** A word as a shell takes it. */

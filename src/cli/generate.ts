@@ -1,25 +1,27 @@
 import { Model } from '../model.js'
 import { exitCode } from './interrupt.js'
-import { common, sampling, verb } from './verb.js'
+import { startingState } from './tuning.js'
+import { common, sampling, tuned, verb } from './verb.js'
 
 /** `rwkv generate` */
 export const generate = verb({
   name: 'generate',
-  summary: 'write on from a prompt',
+  summary: 'generate text from a prompt',
   positionals: ['MODEL'],
   options: {
-    prompt: { kind: 'text', value: 'TEXT', help: 'what to go on from', default: 'a line break' },
-    maxTokens: { kind: 'integer', value: 'N', help: 'tokens to write at most', default: 256 },
-    stop: { kind: 'text', value: 'TEXT', help: 'end before this' },
+    prompt: { kind: 'text', help: 'what to go on from', auto: 'a line break' },
+    maxTokens: { kind: 'count', help: 'tokens to write at most', default: 256 },
+    stop: { kind: 'text', help: 'end before this' },
+    ...tuned,
     ...sampling,
     ...common,
   },
   details: `
 MODEL is a training run's folder or a .bin file. With --json: {"prompt","text","tokens","seconds","tokensPerSecond"}.`,
   async run([path = ''], values, output, signal) {
-    const { json: _, prompt = '\n', threads, ...options } = values
-    await using model = await Model.load(path, { threads, signal })
-    const session = model.createSession()
+    const { json: _, prompt = '\n', threads, lora, state, ...options } = values
+    await using model = await Model.load(path, { lora, threads, signal })
+    const session = model.createSession({ state: await startingState(model, state) })
     const startedAt = performance.now()
     let text = ''
     let shown = ''

@@ -1,41 +1,69 @@
 #!/usr/bin/env node
 import { readFile } from 'node:fs/promises'
+import { Command, CommanderError } from 'commander'
 import { RwkvError } from '../errors.js'
-import { suggestion } from '../suggest.js'
-import { readArguments } from './arguments.js'
+import { addVerb, type Options, unknownCommand, usageError, type Values } from './arguments.js'
 import { bench } from './bench.js'
 import { evaluate } from './eval.js'
 import { kebab } from './format.js'
 import { generate } from './generate.js'
-import { helpOn, overview } from './help.js'
 import { info } from './info.js'
 import { exitCode, heedSignals, Interrupt, leave } from './interrupt.js'
+import { merge } from './merge.js'
 import { Output, style } from './output.js'
 import { quantize } from './quantize.js'
 import { complain, OutputError, stdout } from './stdout.js'
 import { train } from './train.js'
-import { UsageError } from './usage.js'
+import { Hinted, UsageError } from './usage.js'
 import type { Verb } from './verb.js'
 
-const verbs = [train, generate, evaluate, info, quantize, bench] as readonly Verb[]
+const verbs = [train, generate, evaluate, info, quantize, merge, bench] as readonly Verb[]
+
+const examples = `
+Examples:
+  rwkv train --data book.txt --out runs/book
+  rwkv generate runs/book --prompt "Once upon" --max-tokens 200 --temperature 0.8`
 
 /**
  * Exit codes: 0 done, 1 failed, 2 asked in a way that makes no sense; and 130 stopped with Ctrl-C, 143 with SIGTERM, 129
  * with SIGHUP.
  */
 async function main(args: readonly string[]): Promise<number> {
-  const [word, ...rest] = args
-  if (word === '--version' || word === '-v' || word === 'version') {
-    return tell(await version())
+  let code = 0
+  const program = new Command('rwkv')
+    .description('Trains RWKV language models and runs them, on the CPU of this machine.')
+    .usage('COMMAND [options]')
+    .version(await version(), '-v, --version', 'show the version')
+    .helpOption('-h, --help', 'show this help')
+    .helpCommand(false)
+    .exitOverride()
+    .configureOutput({ writeOut: text => stdout.write(text), outputError: () => {} })
+    .addHelpText('after', examples)
+  for (const verb of verbs) {
+    addVerb(program, verb, async (words, values) => {
+      code = await run(verb, words, values)
+    })
   }
-  if (word === undefined || word === '--help' || word === '-h' || word === 'help') {
-    return tell(rest[0] === undefined ? overview(verbs) : helpOn(find(rest[0])))
+  addHelp(program)
+  try {
+    const [word, ...rest] = args
+    const known = word === undefined ? ['--help'] : word === 'version' ? ['--version', ...rest] : args
+    await program.parseAsync(known, { from: 'user' })
+  } catch (error) {
+    if (!(error instanceof CommanderError)) throw error
+    // Help and version are told in this way too.
+    if (error.exitCode !== 0)
+      throw usageError(
+        error,
+        verbs,
+        verbs.find(({ name }) => name === args[0]),
+      )
   }
-  const verb = find(word)
-  if (rest.includes('--help') || rest.includes('-h')) {
-    return tell(helpOn(verb))
-  }
-  const { words, values } = readArguments(rest, verb.name, verb.positionals, verb.options)
+  return code
+}
+
+/** Does a verb's job, and returns the exit code. */
+async function run(verb: Verb, words: readonly string[], values: Values<Options>): Promise<number> {
   const output = new Output(values.json === true)
   const stop = new AbortController()
   heedSignals(stop)
@@ -53,10 +81,18 @@ async function main(args: readonly string[]): Promise<number> {
   }
 }
 
-/** Prints what was asked about the program itself. */
-function tell(text: string): number {
-  stdout.write(`${text}\n`)
-  return 0
+/** `rwkv help`, which unlike the parser's own refuses commands that do not exist. */
+function addHelp(program: Command): void {
+  program
+    .command('help')
+    .summary('show what a command can be told')
+    .argument('[COMMAND]')
+    .helpOption(false)
+    .action((name: string | undefined) => {
+      const command = name === undefined ? program : program.commands.find(command => command.name() === name)
+      if (!command) throw unknownCommand(name ?? '', verbs)
+      command.outputHelp()
+    })
 }
 
 /** The exit code, once everything that was written has arrived or is known not to. */
@@ -66,14 +102,6 @@ async function arrived(code: number): Promise<number> {
   // A reader that has seen enough (`rwkv generate … | head`) is no error.
   if (failure && !failure.isClosedPipe) throw failure
   return code
-}
-
-function find(name: string): Verb {
-  const verb = verbs.find(verb => verb.name === name)
-  if (verb) return verb
-  const names = verbs.map(verb => verb.name)
-  const what = name.startsWith('-') ? `a verb comes first, before ${name}` : `there is no verb "${name}"`
-  throw new UsageError(what, suggestion(name, names) ?? `there are ${names.join(', ')} and help`)
 }
 
 async function version(): Promise<string> {
@@ -98,6 +126,7 @@ async function report(error: unknown, json: boolean): Promise<number> {
 
 function describe(error: unknown): { message: string; code: string; hint?: string | undefined } {
   if (error instanceof UsageError) return error
+  if (error instanceof Hinted) return { ...describe(error.error), hint: error.hint }
   if (error instanceof OutputError) return { code: 'IO', message: error.message }
   if (error instanceof RwkvError) return { code: error.code, message: inKebab(error.message, error.code) }
   const message = error instanceof Error ? error.message : String(error)

@@ -1,12 +1,14 @@
-import { join, relative } from 'node:path'
+import { statSync } from 'node:fs'
+import { join } from 'node:path'
 import { Smooth } from '../smooth.js'
 import type { Step, Trainer } from '../trainer.js'
 import { lossChart, type Point } from './chart.js'
-import { bytes, clock, count, short } from './format.js'
+import { bytes, clock, count, near, short } from './format.js'
 import { bar } from './live.js'
 import { type Output, style } from './output.js'
 import { resumeCommand } from './resume.js'
 import { OutputError } from './stdout.js'
+import { trainedKind, trainedWhat, useCommands } from './tuning.js'
 import { tellUnsound } from './unsound.js'
 
 /** What is shown of a run, and what is counted for it. */
@@ -26,12 +28,15 @@ export class Progress {
   }
 
   start(): void {
-    const { options, parameters, trainTokens, valTokens, tokenizer, isa, steps } = this.#trainer
-    const { data, out, threads, precision, nLayer, nEmbd, maxSteps } = options
+    const { options, parameters, trainedParameters, trainTokens, valTokens, tokenizer, isa, steps } =
+      this.#trainer
+    const { data, out, from, threads, precision, nLayer, nEmbd, maxSteps } = options
     const about = {
       data,
       out,
+      from,
       parameters,
+      trainedParameters,
       trainTokens,
       valTokens,
       nVocab: tokenizer.nVocab,
@@ -50,6 +55,8 @@ export class Progress {
     this.#output.line(
       `RWKV-4 of ${layers}, ${nEmbd} wide: ${count(parameters)} parameters · ${isa}, ${precision}, ${threads} threads · ${out}`,
     )
+    const what = trainedWhat(this.#trainer)
+    if (what !== undefined) this.#output.line(what)
     const { wentBackFrom } = this.#trainer
     if (wentBackFrom !== undefined)
       this.#output.line(
@@ -155,22 +162,21 @@ export class Progress {
   async end(): Promise<void> {
     this.#summary()
     const failure = await this.#output.failure()
-    const model = join(this.#trainer.options.out, 'model.bin')
-    if (failure)
-      throw new OutputError(failure.cause, `all ${count(this.#trainer.steps)} steps are done: ${model}`)
+    const { steps, result } = this.#trainer
+    if (failure) throw new OutputError(failure.cause, `all ${count(steps)} steps are done: ${result}`)
   }
 
   #summary(): void {
-    const { options, steps } = this.#trainer
-    const model = join(options.out, 'model.bin')
+    const { options, steps, result } = this.#trainer
     const [trainLoss, valLoss] = [this.#training.at(-1)?.loss ?? null, this.#validation.at(-1)?.loss ?? null]
     const tokensPerSecond = this.#seconds > 0 ? this.#tokens / this.#seconds : null
     const seconds = (performance.now() - this.#startedAt) / 1000
     // The last object is the one that sums up; for people the last lines are what they must not miss.
     if (this.#output.json) tellUnsound(this.#trainer, this.#output)
-    this.#output.object({ event: 'done', steps, trainLoss, valLoss, tokensPerSecond, seconds, model })
+    const figures = { steps, trainLoss, valLoss, tokensPerSecond, seconds }
+    this.#output.object({ event: 'done', ...figures, [trainedKind(options)]: result })
     if (this.#training.length === 0) {
-      this.#output.line(`all ${count(steps)} steps are done: ${model}`)
+      this.#output.line(`all ${count(steps)} steps are done: ${result}`)
       return
     }
     const { columns, colour } = this.#output
@@ -182,15 +188,13 @@ export class Progress {
     if (chart !== '') this.#output.line(`\n${chart}\n`)
     const losses = `validation loss ${style.bold(valLoss?.toFixed(3) ?? '–')}, training loss ${trainLoss?.toFixed(3)}`
     this.#output.line(`${losses} · ${this.#speed()} in steps · ${clock(seconds)} in all`)
-    this.#output.line(
-      `${model} (${bytes(4 * this.#trainer.parameters)}) · ${join(options.out, 'report.html')}`,
-    )
+    this.#output.line(`${result} (${bytes(sizeOf(result))}) · ${join(options.out, 'report.html')}`)
+    for (const line of useCommands(options)) this.#output.line(`  ${line}`)
     if (!this.#output.json) tellUnsound(this.#trainer, this.#output)
   }
 }
 
-/** A path as it is shortest to read from here. */
-function near(path: string): string {
-  const short = relative('', path)
-  return short.length < path.length ? short : path
+/** The size of a file; 0 if somebody has removed it. */
+function sizeOf(path: string): number {
+  return statSync(path, { throwIfNoEntry: false })?.size ?? 0
 }

@@ -1,10 +1,10 @@
-import { stat } from 'node:fs/promises'
-import { basename, dirname, join } from 'node:path'
+import { basename } from 'node:path'
 import type { Progress, QuantizedFormat } from '../options.js'
 import { quantize as quantizeFile } from '../quantize.js'
-import { bytes, clock, quote } from './format.js'
+import { bytes, clock } from './format.js'
 import { Interrupt } from './interrupt.js'
 import { bar } from './live.js'
+import { nextCommands } from './next.js'
 import { style } from './output.js'
 import { common, verb } from './verb.js'
 
@@ -50,29 +50,7 @@ With --json: {"input","output","from","to","bytesIn","bytesOut","tensors","quant
       `${basename(input)} ${from} ${bytes(bytesIn)} → ${style.bold(`${to} ${bytes(bytesOut)}`)} (${share} %), ` +
         `${seconds().toFixed(1)} s; ${quantized} of ${tensors} tensors quantized`,
     )
-    for (const line of await next(input, path)) output.line(`  ${line}`)
+    for (const line of await nextCommands(input, path)) output.line(`  ${line}`)
     return 0
   },
 })
-
-/** What can be done with the file now. */
-async function next(input: string, output: string): Promise<string[]> {
-  const generate = `rwkv generate ${quote(output)}`
-  const beside = join(dirname(output), 'tokenizer.json')
-  if (await isThere(beside)) return [generate]
-  // A model's tokenizer is the one beside it.
-  const tokenizer = join((await isFolder(input)) ? input : dirname(input), 'tokenizer.json')
-  if (await isThere(tokenizer)) return [`cp ${quote(tokenizer)} ${quote(beside)}`, generate]
-  return [`rwkv info ${quote(output)}`]
-}
-
-function isThere(path: string): Promise<boolean> {
-  return stat(path).then(
-    () => true,
-    () => false,
-  )
-}
-
-async function isFolder(path: string): Promise<boolean> {
-  return (await stat(path)).isDirectory()
-}

@@ -28,8 +28,14 @@ export function verb<O extends Options>(definition: Verb<O>): Verb<O> {
 
 /** Options that more than one verb has. */
 export const common = {
-  threads: { kind: 'integer', value: 'N', help: 'threads to compute on', default: 'all' },
-  json: { kind: 'flag', help: 'print JSON for programs' },
+  threads: { kind: 'count', help: 'threads to compute on', auto: 'all' },
+  json: { kind: 'boolean', help: 'print JSON for programs' },
+} as const satisfies Record<string, Option>
+
+/** What a model was fine-tuned with. */
+export const tuned = {
+  lora: { kind: 'path', value: 'PATH', help: "LoRA adapter of the model: its file, or its run's directory" },
+  state: { kind: 'path', value: 'PATH', help: "state to start from: its file, or its run's directory" },
 } as const satisfies Record<string, Option>
 
 /** How the next token is chosen. */
@@ -40,12 +46,12 @@ export const sampling = {
     help: 'below 1 sharpens, above 1 flattens, 0 takes the likeliest',
     default: 1,
   },
-  topK: { kind: 'integer', value: 'N', help: 'choose among the N likeliest', default: 'all' },
+  topK: { kind: 'count', help: 'choose among the N likeliest', auto: 'all' },
   topP: {
     kind: 'number',
     value: 'P',
     help: 'choose among the likeliest of probability P together',
     default: 1,
   },
-  seed: { kind: 'integer', value: 'N', help: 'the same seed writes the same text', default: 'random' },
+  seed: { kind: 'count', help: 'the same seed writes the same text', auto: 'random' },
 } as const satisfies Record<string, Option>

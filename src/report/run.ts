@@ -1,5 +1,5 @@
 import { readFile } from 'node:fs/promises'
-import { basename, join, resolve } from 'node:path'
+import { basename, dirname, join, resolve } from 'node:path'
 import { RwkvError } from '../errors.js'
 import { writeAtomically } from './files.js'
 import { type Report, renderReport } from './page.js'
@@ -7,6 +7,7 @@ import { type Report, renderReport } from './page.js'
 /** What the run's files do not hold. */
 export interface Extras {
   readonly parameters: number
+  readonly trainedParameters: number
   readonly isa: string
   readonly threads: number
   readonly sample: Report['sample']
@@ -38,7 +39,7 @@ function toReport(
     valLoss === undefined ? [] : [{ step, loss: valLoss }],
   )
   const [steps, seconds] = [training.at(-1)?.step ?? 0, log.at(-1)?.seconds ?? 0]
-  const tokens = steps * Number(options.ctxLen) * Number(options.batchSize)
+  const tokens = steps * Number(options.ctxLen) * Number(options.batchSize) * Number(options.accumulate ?? 1)
   const val = validation.at(-1)?.loss
   const whole = (value: number) => Math.round(value).toLocaleString('en-US')
   return {
@@ -53,6 +54,10 @@ function toReport(
       ['Tokens a second', seconds > 0 ? whole(tokens / seconds) : '–'],
       ['Time in steps', `${whole(seconds)} s`],
       ['Parameters', whole(extras.parameters)],
+      ...(extras.trainedParameters === extras.parameters
+        ? []
+        : ([['Trained parameters', whole(extras.trainedParameters)]] as const)),
+      ...(typeof options.from === 'string' ? ([['Fine-tuned from', nameOf(options.from)]] as const) : []),
       ['Runs on', `${extras.isa} × ${extras.threads}`],
     ],
     options: Object.entries(options)
@@ -60,6 +65,12 @@ function toReport(
       .map(([name, value]) => [name, String(value)]),
     sample: extras.sample,
   }
+}
+
+/** What a model is known by: the run's name, or the file's. */
+function nameOf(from: string): string {
+  const path = resolve(from)
+  return basename(path) === 'model.bin' ? basename(dirname(path)) : basename(path)
 }
 
 async function readOptions(path: string): Promise<Record<string, unknown>> {

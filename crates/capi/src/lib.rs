@@ -1,12 +1,13 @@
 //! librwkv: models for C programs, with the names, types and meanings of rwkv.cpp's `rwkv.h`.
 //!
-//! Programs and bindings that were written for rwkv.cpp run with it unchanged. `include/rwkv.h` says what each function
-//! does; here is only what turns pointers into Rust and back. Nothing unwinds into the caller: errors and panics
-//! become flags, and a line on stderr if that is wanted.
+//! Programs and bindings that were written for rwkv.cpp run with it unchanged. `include/rwkv.h` documents the
+//! functions; this crate converts pointers to Rust types and back. Nothing unwinds into the caller: errors
+//! and panics become flags, and a line on stderr if that is enabled.
 //!
-//! The functions are `unsafe` because a pointer can be anything. What all of them ask: a context is NULL or came from
-//! [`rwkv_init_from_file`] or [`rwkv_clone_context`] and was not freed; a string is NULL or ends with a zero byte; an
-//! array is NULL or as long as the header says, and no other thread uses it during the call.
+//! The functions are `unsafe` because a pointer can be anything. All of them require: a context is NULL or
+//! came from [`rwkv_init_from_file`] or [`rwkv_clone_context`] and was not freed; a string is NULL or ends
+//! with a zero byte; an array is NULL or as long as the header says, and no other thread uses it during the
+//! call.
 
 mod context;
 mod failure;
@@ -124,8 +125,8 @@ pub unsafe extern "C" fn rwkv_eval_sequence(
     unsafe { evaluate(ctx, body) }
 }
 
-/// Reads `sequence_len` tokens. How they are cut changes no bit of the result, and the engine bounds its memory by
-/// itself: so `chunk_size` is only checked.
+/// Reads `sequence_len` tokens. How they are cut changes no bit of the result, and the engine bounds its
+/// memory by itself: so `chunk_size` is only checked.
 ///
 /// # Safety
 /// As [`rwkv_eval_sequence`].
@@ -250,8 +251,8 @@ pub unsafe extern "C" fn rwkv_free(ctx: *mut Context) {
         return;
     }
     Global.guard((), || {
-        // SAFETY: the caller promises that it came from `Box::into_raw` in one of the two functions above, and that it
-        // is freed once.
+        // SAFETY: the caller promises that it came from `Box::into_raw` in one of the two functions above,
+        // and that it is freed once.
         drop(unsafe { Box::from_raw(ctx) });
         Ok(())
     });

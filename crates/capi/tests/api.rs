@@ -85,7 +85,7 @@ fn write_example(path: &Path, config: &ModelConfig) {
         (state >> 8) as f32 / (1 << 23) as f32 - 1.0
     };
     let values = layout.specs().iter().map(|spec| {
-        let scale = if spec.is_matrix { (3.0 / spec.cols as f32).sqrt() } else { 1.0 };
+        let scale = if spec.is_matrix() { (3.0 / spec.cols as f32).sqrt() } else { 1.0 };
         // Files hold a decay below zero.
         let decays = spec.name.ends_with("time_decay");
         (0..spec.len())

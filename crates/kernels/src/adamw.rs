@@ -1,4 +1,5 @@
-//! The optimizer's arithmetic: AdamW (Loshchilov and Hutter, <https://arxiv.org/abs/1711.05101>) and a gradient's norm.
+//! The optimizer's arithmetic: AdamW (Loshchilov and Hutter, <https://arxiv.org/abs/1711.05101>) and a
+//! gradient's norm.
 
 use crate::block::BLOCK;
 use crate::simd::{Operation, Simd, dispatch};
@@ -7,21 +8,21 @@ use crate::{Cpu, Parts};
 /// The numbers of one AdamW step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamWStep {
-    /// Step size of these parameters, their group's factor included.
+    /// Learning rate of these parameters, their group's factor included.
     pub learning_rate: f32,
-    /// How much of the gradients' mean is kept.
+    /// β1: decay of the first moment.
     pub beta1: f32,
-    /// How much of their squares' mean is kept.
+    /// β2: decay of the second moment.
     pub beta2: f32,
-    /// Added to the root of the squares' mean.
+    /// Added to the square root of the second moment.
     pub eps: f32,
-    /// Decoupled decay: the parameters are multiplied by `1 − learning_rate·weight_decay`.
+    /// Decoupled weight decay: the parameters are multiplied by `1 − learning_rate·weight_decay`.
     pub weight_decay: f32,
-    /// `1 − beta1^t` at step t = 1, 2, …: the mean is divided by it.
+    /// `1 − beta1^t` at step t = 1, 2, …: the first moment is divided by it.
     pub bias_correction1: f32,
-    /// `1 − beta2^t`: the squares' mean is divided by it.
+    /// `1 − beta2^t`: the second moment is divided by it.
     pub bias_correction2: f32,
-    /// The gradient is multiplied by this first: clipping, or 1.
+    /// The gradient is multiplied by this first: the factor of gradient clipping, or 1.
     pub grad_scale: f32,
 }
 
@@ -50,7 +51,7 @@ pub fn adamw(cpu: &Cpu, step: &AdamWStep, param: &mut [f32], grad: &[f32], m: &m
     });
 }
 
-/// `Σ x²`, by blocks in a fixed order. A NaN or an infinity anywhere shows in it.
+/// `Σ x²`, by blocks in a fixed order. It is not finite if any element is not, or if it overflows.
 pub fn sum_of_squares(cpu: &Cpu, x: &[f32]) -> f64 {
     let mut sums = vec![0.0; x.len().div_ceil(BLOCK)];
     let parts = Parts::new(&mut sums);

@@ -1,11 +1,11 @@
-//! How much work one index of a parallel loop is.
+//! How much work one task of a parallel loop is.
 
 use std::ops::Range;
 
 use crate::{Cpu, Parts};
 
-/// Elements in a block of a cheap kernel: some 2 µs of work, ten times what handing it out costs. An array that is
-/// no larger is one block, and a loop over one block never wakes the team.
+/// Elements in a block of a cheap kernel: some 2 µs of work, ten times what scheduling it costs. An array
+/// that is no larger is one block, and a loop over one block never wakes the team.
 pub(crate) const BLOCK: usize = 8192;
 
 /// Rows in a block of about [`BLOCK`] elements.
@@ -27,8 +27,8 @@ pub(crate) fn rows(len: usize, width: usize) -> usize {
     len / width
 }
 
-/// Panics unless the segments lie within `rows` in ascending order, none overlapping the next: threads write the rows of
-/// different segments at the same time.
+/// Panics unless the segments lie within `rows` in ascending order, none overlapping the next: threads write
+/// the rows of different segments at the same time.
 pub(crate) fn check_segments(segments: &[Range<usize>], rows: usize) {
     let mut end = 0;
     for segment in segments {
@@ -40,10 +40,11 @@ pub(crate) fn check_segments(segments: &[Range<usize>], rows: usize) {
     }
 }
 
-/// Runs `body` on blocks of rows and adds up, over the blocks, `N` vectors of `width` sums that it makes of each.
+/// Runs `body` on blocks of rows and adds up, over the blocks, `N` vectors of `width` sums that it makes of
+/// each.
 ///
-/// `body(rows, sums)` finds `sums` zero. The blocks' sums are added to `into` one after another in the order of the
-/// rows, so that the result does not depend on the number of threads.
+/// `body(rows, sums)` gets `sums` filled with zeros. The blocks' sums are added to `into` one after another
+/// in the order of the rows, so that the result does not depend on the number of threads.
 pub(crate) fn sum_rows<const N: usize>(
     cpu: &Cpu,
     rows: usize,

@@ -22,7 +22,8 @@ pub enum Precision {
     /// Activations, weights and gradients as they are.
     #[default]
     F32,
-    /// Rounded to bf16: f32's range and eight bits of precision, at twice the speed where the CPU multiplies it.
+    /// Rounded to bf16: f32's range and eight bits of precision, at twice the speed where the CPU multiplies
+    /// it.
     Bf16,
 }
 
@@ -83,6 +84,19 @@ impl Cpu {
         self.team.run(count, body);
     }
 
+    /// What `body(index)` returns for every index below `count`, in order; shared among the team as by
+    /// [`run`](Self::run).
+    pub fn map<T: Send>(&self, count: usize, body: impl Fn(usize) -> T + Sync) -> Vec<T> {
+        let mut results: Vec<Option<T>> = (0..count).map(|_| None).collect();
+        let parts = Parts::new(&mut results);
+        self.run(count, |index| {
+            // SAFETY: `run` gives each index to one call.
+            let result = unsafe { parts.item(index) };
+            *result = Some(body(index));
+        });
+        results.into_iter().flatten().collect()
+    }
+
     /// Cuts `0..len` into ranges of `block` (the last may be shorter) and runs `body` on each.
     ///
     /// The cut depends on `len` and `block` alone, never on the number of threads.
@@ -96,7 +110,8 @@ impl Cpu {
 
 /// A slice of which the threads of a loop each take their own part.
 ///
-/// It carries the exclusive borrow that the parts are carved from, so that only disjointness is left to promise.
+/// It carries the exclusive borrow that the parts are carved from, so that only disjointness is left to
+/// promise.
 #[derive(Clone, Copy)]
 pub struct Parts<'a, T> {
     start: *mut T,
@@ -104,8 +119,8 @@ pub struct Parts<'a, T> {
     borrow: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: a `Parts` gives out `&mut [T]` only through `part`, whose caller promises that no two overlap; sending those
-// to other threads is sound for `T: Send`.
+// SAFETY: a `Parts` gives out `&mut [T]` only through `part`, whose caller promises that no two overlap;
+// sending those to other threads is sound for `T: Send`.
 unsafe impl<T: Send> Send for Parts<'_, T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Sync for Parts<'_, T> {}

@@ -25,7 +25,8 @@ pub fn cross_entropy(cpu: &Cpu, logits: &[f32], n_vocab: usize, targets: &[u32])
     sums.iter().sum()
 }
 
-/// The gradient of `scale ·` [`cross_entropy`]: `dlogits (rows, n_vocab) = (softmax(logits) − onehot(target))·scale`.
+/// The gradient of `scale ·` [`cross_entropy`]:
+/// `dlogits (rows, n_vocab) = (softmax(logits) − onehot(target))·scale`.
 ///
 /// # Panics
 /// If the lengths disagree or a target is not below `n_vocab`.

@@ -1,11 +1,11 @@
 //! Embedding: a token's row of a table.
 
-use crate::add::Accumulate;
+use crate::accumulate::Accumulate;
 use crate::block::{BLOCK, elements, rows, rows_per_block};
 use crate::simd::dispatch;
 use crate::{Cpu, Parts};
 
-/// Channels that one index of the backward's loop takes, over all rows.
+/// Channels of one task of the backward, over all rows.
 const TILE: usize = 64;
 
 /// `y_t = table[tokens_t]`; table (n_vocab, width), y (rows, width), one token a row.
@@ -35,7 +35,7 @@ pub fn embed_backward(cpu: &Cpu, width: usize, tokens: &[u32], dy: &[f32], dtabl
     check(rows(dtable.len(), width), tokens);
     assert_eq!(rows(dy.len(), width), tokens.len());
     let dtable = Parts::new(dtable);
-    // Fewer elements than a block: one index, on the caller's thread.
+    // Fewer elements than a block: one task, on the caller's thread.
     let tile = if dy.len() <= BLOCK { width } else { TILE };
     cpu.run_blocks(width, tile, |channels| {
         for (row, &token) in tokens.iter().enumerate() {

@@ -1,10 +1,10 @@
-//! Whether numbers are numbers.
+//! Whether all elements are finite.
 
 /// Whether no element of `x` is infinite or NaN.
 ///
-/// Infinity and NaN times 0 are NaN, and stay so in a sum; everything else gives 0. Sixteen sums side by side are what a
-/// compiler makes vectors of, without a tier of its own: this reads some floats a cycle, and is done once where a
-/// product has multiplied each of them by thousands.
+/// Infinity and NaN times 0 are NaN, and stay so in a sum; everything else gives 0. Sixteen sums side by side
+/// are what a compiler makes vectors of, without a tier of its own: this reads some floats a cycle, and is
+/// done once where a product has multiplied each of them by thousands.
 pub fn all_finite(x: &[f32]) -> bool {
     let mut sums = [0.0_f32; 16];
     let (lines, rest) = x.as_chunks::<16>();

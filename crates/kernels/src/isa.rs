@@ -11,8 +11,8 @@ use std::str::FromStr;
 /// A tier of instructions, slowest first.
 ///
 /// A value other than [`Isa::Scalar`] is a promise that this CPU has those instructions: [`Isa::detect`],
-/// [`Isa::available`] and [`Isa::from_env`] return nothing else, and every `unsafe` call into a tier's code relies
-/// on it through [`Isa::is_supported`], which [`Cpu::new`](crate::Cpu::new) checks.
+/// [`Isa::available`] and [`Isa::from_env`] return nothing else, and every `unsafe` call into a tier's code
+/// relies on it through [`Isa::is_supported`], which [`Cpu::new`](crate::Cpu::new) checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Isa {
     /// Plain Rust: the specification of every other tier.
@@ -23,7 +23,8 @@ pub enum Isa {
     AvxVnni,
     /// AVX-512 F, BW, DQ, VL and VNNI: sixteen floats at a time, 64 products of bytes in one instruction.
     Avx512,
-    /// AVX-512 with AMX's INT8 and BF16: tiles that multiply 16 × 32 bytes, or bf16 numbers, by 32 × 16. On Linux.
+    /// AVX-512 with AMX's INT8 and BF16: tiles that multiply 16 × 32 bytes, or bf16 numbers, by 32 × 16. On
+    /// Linux.
     Amx,
     /// NEON, which every 64-bit ARM CPU has: four floats at a time.
     Neon,
@@ -33,8 +34,8 @@ pub enum Isa {
     I8mm,
 }
 
-/// The vectors that a tier's element-wise kernels are compiled for. Tiers that differ only in how they multiply
-/// matrices share them.
+/// The vectors that a tier's element-wise kernels are compiled for. Tiers that differ only in how they
+/// multiply matrices share them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Vectors {
     Scalar,

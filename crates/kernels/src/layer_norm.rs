@@ -1,16 +1,18 @@
 //! Layer normalization (Ba, Kiros and Hinton, <https://arxiv.org/abs/1607.06450>).
 //!
-//! `y = h ⊙ weight + bias`, `h = (x − mean)·r`, `r = 1/√(variance + eps)`; mean and (biased) variance over each row.
+//! `y = h ⊙ weight + bias`, `h = (x − mean)·r`, `r = 1/√(variance + eps)`; mean and (biased) variance over
+//! each row.
 //!
-//! The variance is taken in a second pass over the row, which is still in the first-level cache, as the mean of
-//! `(x − mean)²`: exact where the textbook's `E[x²] − E[x]²` cancels, and cheaper than Welford's running form, whose
-//! division a step does not vectorize.
+//! The variance is taken in a second pass over the row, which is still in the L1 cache, as the mean of
+//! `(x − mean)²`: exact where the textbook's `E[x²] − E[x]²` cancels, and cheaper than Welford's running
+//! form, whose division a step does not vectorize.
 
 use crate::block::{elements, rows, rows_per_block, sum_rows};
 use crate::simd::{Operation, Simd, dispatch};
 use crate::{Cpu, Parts, Store};
 
-/// `y (rows, width) = (x − mean)/√(variance + eps) ⊙ weight + bias`; x (rows, width), weight and bias (width).
+/// `y (rows, width) = (x − mean)/√(variance + eps) ⊙ weight + bias`; x (rows, width), weight and bias
+/// (width).
 ///
 /// # Panics
 /// If the lengths disagree.
@@ -28,10 +30,12 @@ pub fn layer_norm(cpu: &Cpu, x: &[f32], weight: &[f32], bias: &[f32], eps: f32, 
     });
 }
 
-/// The gradients of [`layer_norm`]: `dx` (rows, width) is set or added to, `dweight` and `dbias` (width) are added to.
+/// The gradients of [`layer_norm`]: `dx` (rows, width) is set or added to, `dweight` and `dbias` (width) are
+/// added to.
 ///
-/// With `g = dy ⊙ weight` and means over the row, `dx = r·(g − mean(g) − h·mean(g ⊙ h))`; `dweight += Σ dy ⊙ h` and
-/// `dbias += Σ dy` over the rows. Mean and variance are taken again from `x`: cheaper than to keep and load them.
+/// With `g = dy ⊙ weight` and means over the row, `dx = r·(g − mean(g) − h·mean(g ⊙ h))`;
+/// `dweight += Σ dy ⊙ h` and `dbias += Σ dy` over the rows. Mean and variance are recomputed from `x`:
+/// cheaper than saving them for backward.
 ///
 /// # Panics
 /// If the lengths disagree.
@@ -93,8 +97,9 @@ impl Operation for Forward<'_> {
     }
 }
 
-/// Rows that go through the channels together: the processor works on one row's sums while another's wait, and what is
-/// the same for all rows is loaded (`dweight` and `dbias` stored) once. A row's arithmetic does not depend on it.
+/// Rows that are processed together: one row's sums are computed while another's wait (instruction-level
+/// parallelism), and what is the same for all rows is loaded (`dweight` and `dbias` stored) once. A row's
+/// arithmetic does not depend on it.
 const GROUP: usize = 4;
 
 impl Forward<'_> {

@@ -26,8 +26,8 @@ pub fn lerp<const N: usize>(cpu: &Cpu, x: &[f32], y: &[f32], mix: [&[f32]; N], o
     });
 }
 
-/// The gradients of [`lerp`]: `dx = Σ_i dout_i ⊙ mix_i` and `dy = Σ_i dout_i ⊙ (1 − mix_i)` (rows, width) are set or
-/// added to; `dmix_i += Σ_rows dout_i ⊙ (x − y)` (width).
+/// The gradients of [`lerp`]: `dx = Σ_i dout_i ⊙ mix_i` and `dy = Σ_i dout_i ⊙ (1 − mix_i)` (rows, width) are
+/// set or added to; `dmix_i += Σ_rows dout_i ⊙ (x − y)` (width).
 ///
 /// # Panics
 /// If the lengths disagree.
@@ -147,7 +147,7 @@ impl<const N: usize> Operation for Backward<'_, N> {
     }
 }
 
-/// Rows of the backward that go through the channels together, so that `mix` is loaded, and `dmix` loaded and stored,
+/// Rows of the backward that are processed together, so that `mix` is loaded, and `dmix` loaded and stored,
 /// once for all of them. Each sum is still over the rows in order.
 const GROUP: usize = 4;
 

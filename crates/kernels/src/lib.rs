@@ -1,7 +1,8 @@
-//! The numbers behind `rwkv`: what a model's equations become on a CPU.
+//! The numerics of `rwkv`: the operators of its models, forward and backward, on CPUs.
 //!
-//! This crate computes on slices of numbers. It knows no model, no file and no gradient tape; each function is one
-//! operator with its formula, its shapes and its source in its documentation, and its backward beside it.
+//! This crate computes on slices of numbers. It contains no models, files or gradient tapes; each function is
+//! one operator, whose documentation gives the formula, the shapes and the source, with its backward beside
+//! it.
 //!
 //! ```
 //! use rwkv_kernels::{Cpu, Isa, Store, layer_norm, layer_norm_backward};
@@ -24,47 +25,52 @@
 //! assert_eq!(dbias, [1.0, 0.0, 0.0, 0.0]);
 //! ```
 //!
-//! # What it aims at
+//! # Aims
 //!
-//! 1. **To be checkable.** Scalar code, plain loops that read like the formula, is the specification of every kernel.
-//!    It is tested against the formula in f64, the backwards against central differences; every faster tier is tested
-//!    against it, on every machine, for every tier that the machine has.
-//! 2. **The same bits each time.** Results do not depend on the number of threads, and a row's result does not depend on
-//!    which rows it is computed with: one token at a time, in chunks, or side by side with other texts. Tiers do differ
-//!    from one another in the last places: they add in another order and round a multiply-add once.
-//! 3. **The hardware's limit**, on one to some dozens of cores, for models from a hundred thousand parameters up.
+//! 1. **Checkable.** Scalar code, plain loops that read like the formula, is the specification of every
+//!    kernel. It is tested against the formula in f64, the backwards against central differences; every
+//!    faster tier is tested against it, on every machine, for every tier that the machine has.
+//! 2. **Reproducible.** Results do not depend on the number of threads, and a row's result does
+//!    not depend on which rows it is computed with: one token at a time, in chunks, or batched with other
+//!    sequences. Tiers differ from one another in the last bits: they add in another order and round a
+//!    multiply-add once.
+//! 3. **Near the hardware's limit**, on one to some dozens of cores, for models from a hundred thousand
+//!    parameters up.
 //!
 //! # Tiers
 //!
-//! [`Isa`] names the sets of instructions: scalar, AVX2, AVX-512, NEON and others. A [`Cpu`] holds one that the machine has, and a
-//! [`Team`] of threads, and is the first argument of every kernel. The elementwise kernels, norms, [`wkv4`] and losses
-//! are written once over a small trait of vectors (`simd.rs`, which a tier implements in some 150 lines of one
-//! intrinsic each) and compiled once for each tier; the matrix products have an inner tile for each. A value in a
-//! partly filled vector goes through the same arithmetic as in a full one, so no result depends on where it lies.
+//! [`Isa`] names the instruction sets: scalar, AVX2, AVX-512, NEON and others. A [`Cpu`] holds one that this
+//! CPU has and a [`Team`] of threads; it is the first argument of every kernel. Elementwise kernels, norms,
+//! [`wkv4`], losses and products with FP32 and FP16 weights are written once over a small trait of vectors
+//! (`simd.rs`, which a tier implements with an intrinsic or a few for each method) and compiled once for each
+//! tier. Training's products and those with quantized weights have an inner tile for each. A value in a
+//! partly filled vector goes through the same arithmetic as in a full one, so no result depends on its
+//! position.
 //!
 //! # The unit of work
 //!
-//! A loop is cut into blocks (rows, channels, or tiles of a product) by the sizes of its arrays alone, never by the number of
-//! threads, and the team takes the blocks as it gets to them. A block is some thousands of elements, a few microseconds:
-//! ten times what handing it out costs. What fits in one block never leaves the caller's thread, so a decoded token of a
-//! small model wakes nobody up. Sums over rows (a gradient of a weight, a loss) are taken by block and then
-//! over the blocks in order.
+//! A loop is cut into blocks (rows, channels, or tiles of a product) by the sizes of its arrays alone, never
+//! by the number of threads, and the team's threads take the blocks in turn. A block is some thousands of
+//! elements, a few microseconds: ten times what scheduling it costs. A loop of one block runs on the caller's
+//! thread, so decoding a token with a small model wakes no worker. Sums over rows (the gradient of a weight,
+//! a loss) are taken by block and then over the blocks in order.
 //!
 //! # Conventions
 //!
-//! - Arrays are row-major f32; a tensor of shape (rows, width) has one row a token. Only [`shift`] and [`wkv4`] look across
-//!   rows, within *segments*: ranges of rows, in ascending order, each the consecutive tokens of one text.
-//! - `f_backward` takes the forward's inputs and the gradient `dy` of its result. Gradients by activations are set or
-//!   added, as [`Store`] says; gradients by parameters are always added.
-//! - Lengths that disagree, and tokens that the vocabulary does not have, are mistakes of the calling program, not of
-//!   its input, and panic. Nothing else does.
+//! - Arrays are row-major f32; a tensor of shape (rows, width) has one row a token. Only [`shift`] and
+//!   [`wkv4`] look across rows, within *segments*: ranges of rows, in ascending order, each the consecutive
+//!   tokens of one sequence.
+//! - `f_backward` takes the forward's inputs and the gradient `dy` of its result. Gradients of activations
+//!   are set or added, as [`Store`] says; gradients of parameters are always added.
+//! - Lengths that disagree, and tokens outside the vocabulary, are errors of the calling program, not of its
+//!   input, and panic. Nothing else does.
 //!
 //! # What differs from a BLAS or a tensor library
 //!
-//! There are no strides, broadcasts, views or graphs: an operator is a loop over slices, fused as far as RWKV wants it (all
-//! token-shift mixes of a layer in one pass, the gate with its sigmoid), with a backward that recomputes what is
-//! cheaper to compute than to load. A BLAS has none of the recurrences, and its sums depend on the
-//! number of rows and threads; a general tensor library must hand out loops through a scheduler made for long ones,
+//! There are no strides, broadcasts, views or graphs: an operator is a loop over slices, fused as far as RWKV
+//! needs (all token-shift mixes of a layer in one pass, the gate with its sigmoid), with a backward that
+//! recomputes what is cheaper to compute than to load. A BLAS has none of the recurrences, and its sums
+//! depend on the number of rows and threads; a general tensor library's scheduler is made for long loops,
 //! where here a step is some hundred loops of microseconds.
 
 // Without a vector tier of their own yet, other architectures run the scalar code alone.
@@ -75,15 +81,17 @@
 // Vectors must not cross a call: see simd.rs.
 #![allow(clippy::inline_always)]
 
+mod accumulate;
 mod adamw;
-mod add;
 mod block;
 mod cpu;
 mod cross_entropy;
+mod data_type;
+mod dropout;
+mod elementwise;
 mod embed;
 mod exp;
 mod finite;
-mod format;
 mod isa;
 mod layer_norm;
 mod lerp;
@@ -91,9 +99,7 @@ mod linear;
 mod product;
 mod quantize;
 mod read;
-mod relu_squared;
 mod shift;
-mod sigmoid_mul;
 mod simd;
 mod store;
 mod team;
@@ -101,23 +107,26 @@ mod team;
 mod testing;
 mod wkv4;
 
+pub use accumulate::accumulate;
 pub use adamw::{AdamWStep, adamw, sum_of_squares};
-pub use add::{accumulate, add};
 pub use cpu::{Cpu, Parts, Precision};
 pub use cross_entropy::{cross_entropy, cross_entropy_backward};
+pub use data_type::{DataType, WEIGHTS_PER_BLOCK};
+pub use dropout::{dropout, dropout_backward};
+pub use elementwise::{
+    Binary, Unary, add, binary, binary_backward, relu_squared, relu_squared_backward, sigmoid_mul,
+    sigmoid_mul_backward, unary, unary_backward,
+};
 pub use embed::{embed, embed_backward};
 pub use finite::all_finite;
-pub use format::{BLOCK, Format};
 pub use isa::{Isa, IsaError};
 pub use layer_norm::{layer_norm, layer_norm_backward};
 pub use lerp::{lerp, lerp_backward};
-pub use linear::{linear, linear_dw, linear_dx};
-pub use product::{Matrix, PANEL, Panels, Product, Scratch, Weights, product, products};
+pub use linear::{linear, linear_dw, linear_dx, linear_frozen, linear_frozen_dx};
+pub use product::{Matrix, PANEL, Panels, Product, ProductScratch, Weights, product, products};
 pub use quantize::{Unquantizable, quantize};
 pub use read::read_sum;
-pub use relu_squared::{relu_squared, relu_squared_backward};
 pub use shift::{shift, shift_backward};
-pub use sigmoid_mul::{sigmoid_mul, sigmoid_mul_backward};
 pub use store::Store;
 pub use team::Team;
-pub use wkv4::{wkv4, wkv4_backward};
+pub use wkv4::{Wkv4Gradients, Wkv4Inputs, wkv4, wkv4_backward};

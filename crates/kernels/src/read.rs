@@ -1,26 +1,26 @@
-//! How fast memory can be read: the limit that decoding is measured against.
+//! Memory's read bandwidth: the limit that decoding is measured against.
 
 use crate::simd::{Operation, Simd, dispatch};
 use crate::{Cpu, Parts};
 
-/// Elements that a task of the team's loop reads: half a megabyte, so that handing it out costs nothing beside it.
-const TASK: usize = 1 << 17;
+/// Elements of a task: half a megabyte, so that scheduling it costs nothing beside it.
+const READ_TASK: usize = 1 << 17;
 
-/// Stretches of a task that are read side by side: a core's prefetchers follow several at once, and no addition waits
-/// for the one before it.
+/// Streams of a task that are read in turn: a core's prefetchers follow several at once, and no addition
+/// waits for the one before it.
 const STREAMS: usize = 4;
 
-/// The sum of all elements: reads each once, and does as little else as can be.
+/// The sum of all elements: reads each once and does little else.
 ///
-/// On an array much larger than the caches its time is that of reading memory with the threads of `cpu`. The sum depends
-/// on every element, so that no part of the reading can be left out. It is exact for whole numbers whose magnitudes sum
-/// to 2²⁴ at most in each task of half a megabyte.
+/// On an array much larger than the caches its time is that of reading memory with the threads of `cpu`. The
+/// sum depends on every element, so that no part of the reading can be left out. It is exact for whole
+/// numbers whose magnitudes sum to 2²⁴ at most in each task of half a megabyte.
 pub fn read_sum(cpu: &Cpu, x: &[f32]) -> f64 {
-    let mut sums = vec![0.0; x.len().div_ceil(TASK)];
+    let mut sums = vec![0.0; x.len().div_ceil(READ_TASK)];
     let parts = Parts::new(&mut sums);
-    cpu.run_blocks(x.len(), TASK, |range| {
+    cpu.run_blocks(x.len(), READ_TASK, |range| {
         // SAFETY: each task has a sum of its own.
-        let sum = unsafe { parts.item(range.start / TASK) };
+        let sum = unsafe { parts.item(range.start / READ_TASK) };
         *sum = dispatch(cpu.isa(), Sum(&x[range]));
     });
     sums.into_iter().fold(0.0, |all, sum| all + f64::from(sum))
@@ -67,7 +67,7 @@ mod tests {
     #[test]
     fn every_element_counts_once_on_every_tier() {
         // Less than a vector; streams and a rest; several tasks, the last of them short.
-        for len in [0, 1, 7, 32, 33, 1000, TASK, 3 * TASK + 77] {
+        for len in [0, 1, 7, 32, 33, 1000, READ_TASK, 3 * READ_TASK + 77] {
             let x: Vec<_> = (0..len).map(|i| (i % 61) as f32).collect();
             let want: usize = (0..len).map(|i| i % 61).sum();
             for isa in Isa::available() {

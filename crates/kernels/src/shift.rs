@@ -55,13 +55,17 @@ pub fn shift(
 
 /// The gradient of [`shift`]: `dx_t = dy_{t+1}` (set or added) within each segment, 0 for its last row.
 ///
-/// The state is taken as a constant: gradients end at the segment's start. Rows in no segment are left alone.
+/// The gradient of the vector that a segment's first row got, that row's `dy`, is added to
+/// `dstates[i][at..at + width]`; with no `dstates` at all, gradients end at the segment's start. What the forward left in the
+/// states is taken to be used by nothing else. Rows in no segment are left alone.
 ///
 /// # Panics
 /// If the lengths disagree, or the segments are not in ascending order.
 pub fn shift_backward(
     cpu: &Cpu,
     segments: &[Range<usize>],
+    dstates: &mut [&mut [f32]],
+    at: usize,
     width: usize,
     dy: &[f32],
     dx: &mut [f32],
@@ -70,6 +74,14 @@ pub fn shift_backward(
     let rows = rows(dy.len(), width);
     check_segments(segments, rows);
     assert_eq!(dx.len(), dy.len());
+    assert!(
+        dstates.is_empty() || dstates.len() == segments.len(),
+        "a state's gradient for each segment, or none"
+    );
+    for (segment, dstate) in segments.iter().zip(dstates).filter(|(segment, _)| !segment.is_empty()) {
+        let first = &dy[segment.start * width..][..width];
+        dstate[at..at + width].iter_mut().zip(first).for_each(|(dstate, dy)| *dstate += dy);
+    }
     let dx = Parts::new(dx);
     cpu.run_blocks(rows, rows_per_block(width), |block| {
         for segment in segments.iter().filter(|segment| !segment.is_empty()) {
@@ -137,22 +149,47 @@ mod tests {
         });
     }
 
-    /// `Σ shift(x)·dy = Σ x·shift_backward(dy)` for all x and dy is what a transpose is.
+    /// `Σ shift(x, s)·dy = Σ x·dx + Σ s·ds` for all x, s and dy is what a transpose is.
     #[test]
     fn the_backward_is_the_transpose() {
+        const AT: usize = 2;
         for (rows, width) in shapes() {
             let segments = [0..rows / 3, rows / 3..rows / 3, rows / 3..rows];
             let (x, dy) = (values(1, rows * width, 1.0), values(2, rows * width, 1.0));
-            let got = every_tier("shift_backward", 0.0, |cpu| {
-                let mut y = vec![f32::NAN; x.len()];
-                shift(cpu, &segments, &mut [], 0, width, &x, &mut y);
-                let dx = set_and_add(x.len(), |dx, store| {
-                    shift_backward(cpu, &segments, width, &dy, dx, store);
+            let states = [3, 4, 5].map(|seed| values(seed, AT + width + 1, 1.0));
+            for with_states in [false, true] {
+                let count = if with_states { 3 } else { 0 };
+                let got = every_tier("shift_backward", 0.0, |cpu| {
+                    let mut y = vec![f32::NAN; x.len()];
+                    let mut moved = states.clone();
+                    let mut moved = moved.each_mut().map(Vec::as_mut_slice);
+                    shift(cpu, &segments, &mut moved[..count], AT, width, &x, &mut y);
+                    let backward = |dx: &mut [f32], store| {
+                        let mut dstates = vec![vec![0.5; AT + width + 1]; count];
+                        let mut slices: Vec<_> = dstates.iter_mut().map(Vec::as_mut_slice).collect();
+                        shift_backward(cpu, &segments, &mut slices, AT, width, &dy, dx, store);
+                        dstates.concat()
+                    };
+                    let dx = set_and_add(x.len(), |dx, store| {
+                        backward(dx, store);
+                    });
+                    // They are added.
+                    let dstates = backward(&mut dx.clone(), Store::Set).iter().map(|ds| ds - 0.5).collect();
+                    vec![y, dx, dstates]
                 });
-                vec![y, dx]
-            });
-            let (forward, backward) = (dot(&f64s(&got[0]), &dy), dot(&f64s(&got[1]), &x));
-            assert!((forward - backward).abs() <= 1e-9, "({rows}, {width}): {forward}, {backward}");
+                let forward = dot(&f64s(&got[0]), &dy);
+                let backward = dot(&f64s(&got[1]), &x) + dot(&f64s(&got[2]), &states[..count].concat());
+                // Adding a half and taking it off again rounds.
+                let bound = 1e-9 + width as f64 * count as f64 * 1e-7;
+                assert!((forward - backward).abs() <= bound, "({rows}, {width}): {forward}, {backward}");
+                for dstate in got[2].chunks_exact(AT + width + 1) {
+                    assert_eq!(
+                        (&dstate[..AT], dstate[AT + width]),
+                        (&[0.0; AT][..], 0.0),
+                        "beside its place"
+                    );
+                }
+            }
         }
     }
 }

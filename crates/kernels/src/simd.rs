@@ -1,25 +1,27 @@
 //! An operation written once, run with the instructions of any tier.
 //!
-//! An [`Operation`] is the inner part of a kernel: what one thread does on one block. It has two bodies. `scalar` is
-//! plain loops over `f32`, the specification. `run` is the same over the trait [`Simd`], a vector of floats whose width
-//! it does not know; [`dispatch`] compiles one copy of it for each tier and picks one at run time. (The design of
-//! Highway, <https://github.com/google/highway>, and of the `rten-simd` crate.)
+//! An [`Operation`] is the inner part of a kernel: what one thread does on one block. It has two bodies.
+//! `scalar` is plain loops over `f32`, the specification. `run` is the same over the trait [`Simd`], a vector
+//! of floats whose width it does not know; [`dispatch`] compiles one copy of it for each tier and picks one
+//! at run time. (The design of Highway, <https://github.com/google/highway>, and of the `rten-simd` crate.)
 //!
-//! A value of a type that implements [`Simd`] is a *token*: there is one only where the CPU has the instructions, so
-//! its methods are safe to call. A new tier is one more file with one more token.
+//! A value of a type that implements [`Simd`] is a *token*: there is one only where the CPU has the
+//! instructions, so its methods are safe to call. A new tier is one more file with one more token.
 //!
 //! Two rules for `run`:
-//! - It, and every function it calls with vectors, is `#[inline(always)]`, and there are no closures over vectors: a
-//!   function that is not inlined into the tier's entry point is compiled without the tier's instructions.
-//! - The end of a row that fills no vector is loaded and stored in part, and goes through the same arithmetic. So a
-//!   channel's result does not depend on where in a vector it falls, nor on how a width is cut into tiles.
+//! - It, and every function it calls with vectors, is `#[inline(always)]`, and there are no closures over
+//!   vectors: a function that is not inlined into the tier's entry point is compiled without the tier's
+//!   instructions.
+//! - The rest of a row, less than a vector, is loaded and stored in part, and goes through the same
+//!   arithmetic. So a channel's result does not depend on where in a vector it falls, nor on how a width is
+//!   cut into tiles.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "aarch64")]
-mod neon;
+pub(crate) mod neon;
 
 use crate::isa::Vectors;
 use crate::{Isa, Store};
@@ -58,8 +60,10 @@ pub(crate) trait Simd: Copy {
     type V: Copy;
     /// A truth value for each lane.
     type Mask: Copy;
-    /// Floats in a vector.
+    /// Floats in a vector, at most 16.
     const LANES: usize;
+    /// Vectors that the registers hold.
+    const REGISTERS: usize;
 
     /// `x` in every lane.
     fn splat(self, x: f32) -> Self::V;
@@ -104,6 +108,28 @@ pub(crate) trait Simd: Copy {
     fn sum(self, x: Self::V) -> f32;
     /// The greatest lane.
     fn max_lane(self, x: Self::V) -> f32;
+    /// The sums of the lanes of four vectors, for each of `N` fours: in one order, whatever `N` is.
+    fn sum_fours<const N: usize>(self, fours: [[Self::V; 4]; N]) -> [[f32; 4]; N];
+
+    /// Each float rounded to half precision, to the nearest, ties to even; what is too large becomes
+    /// infinite.
+    fn round_to_half(self, x: Self::V) -> Self::V;
+
+    /// As [`load`](Self::load), for inner loops that have checked their bounds, at any alignment.
+    ///
+    /// # Safety
+    /// `LANES` floats can be read.
+    unsafe fn load_at(self, from: *const f32) -> Self::V;
+    /// The same of halves, made floats.
+    ///
+    /// # Safety
+    /// `LANES` halves can be read.
+    unsafe fn load_halves_at(self, from: *const u16) -> Self::V;
+    /// As [`store`](Self::store), for inner loops that have checked their bounds, at any alignment.
+    ///
+    /// # Safety
+    /// `LANES` floats can be written.
+    unsafe fn store_at(self, into: *mut f32, x: Self::V);
 
     /// Zero in every lane.
     #[inline(always)]

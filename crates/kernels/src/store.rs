@@ -1,12 +1,12 @@
-//! Whether a result replaces what is there or is added to it.
+//! Whether a result is stored or accumulated.
 
-/// What a kernel does with a result: gradients of a value that is used twice are sums.
+/// What a kernel does with its result: gradients of a value that is used twice are sums.
 ///
-/// The first consumer to send its gradient back sets it and the others add, so nothing need be cleared before a
-/// backward pass. Gradients of parameters are always added: they gather over batches.
+/// The first consumer in the backward pass sets the gradient and the others add to it, so nothing has to be
+/// cleared before. Gradients of parameters are always added: they accumulate over batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Store {
-    /// `out = result`; whatever was there, be it a NaN, is gone.
+    /// `out = result`; the old value, be it a NaN, does not matter.
     Set,
     /// `out += result`.
     Add,

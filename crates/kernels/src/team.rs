@@ -1,42 +1,43 @@
 //! A team of threads that share one loop at a time.
 //!
-//! A training step of a small model (4 layers, 128 wide) is 330 parallel loops in 20 ms: 60 µs each.
-//! A work-stealing join often costs a sleeping thread's wake-up for each of them; here a loop costs a few atomic
-//! operations (an uncontended lock is one), because workers spin a little before they sleep. Each member begins with an
-//! equal stretch of the indices and takes them in order, so that it reads memory in order; one that is done helps with
-//! the others' stretches, so that a slow core (another tenant, an efficiency core) ends with fewer. What an index computes
-//! never depends on who computes it or on how many threads there are: that makes results independent of the thread
-//! count.
+//! A training step of a small model (4 layers, 128 wide) is 330 parallel loops in 20 ms: 60 µs each. A
+//! work-stealing join often costs a sleeping thread's wake-up for each of them; here a loop costs a few
+//! atomic operations (an uncontended lock is one), because workers spin a little before they sleep. Each
+//! thread begins with an equal range of the indices and takes them in order, so that it reads memory in
+//! order. One that is done takes indices of the others' ranges, so that a slow core (shared with another
+//! process, or an efficiency core) ends with fewer. What an index computes never depends on the thread that
+//! computes it nor on the number of threads: so results do not either.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-/// How many times a worker looks for the next loop before it sleeps: some 100 µs on a Zen 4. A compromise between
-/// a sleeper's wake-up and a core kept busy for nothing; not tuned.
+/// How many times a worker polls for the next loop before it sleeps: some 100 µs on a Zen 4. A compromise
+/// between the latency of a wake-up and a core kept busy for nothing; not tuned.
 const SPINS: u32 = 4_000;
 
-/// A loop under way. It lives on the caller's stack, and the caller does not return before every member has left it.
+/// A loop under way. It lives on the caller's stack, and the caller does not return before every member has
+/// left it.
 struct Job<'a> {
     body: &'a (dyn Fn(usize) + Sync),
     count: usize,
-    /// One for each thread of the team: the next index of its stretch.
+    /// One for each thread of the team: the next index of its range.
     next: &'a [Counter],
     panicked: AtomicBool,
 }
 
-/// In a cache line pair of its own: only the thread whose stretch it is writes it, until others help.
+/// In a cache line pair of its own, against false sharing: only its own thread writes it, until others help.
 #[repr(align(128))]
 struct Counter(AtomicUsize);
 
 impl Job<'_> {
-    /// Where the stretch of `member` begins; the next member's beginning is its end.
+    /// Where the range of `member` begins; it ends where the next member's begins.
     fn start(&self, member: usize) -> usize {
         self.count * member / self.next.len()
     }
 
-    /// The member's own stretch, and then what is left of the others'.
+    /// The member's own range, and then what is left of the others'.
     fn work(&self, member: usize) {
         for other in (member..self.next.len()).chain(0..member) {
             let end = self.start(other + 1);
@@ -53,9 +54,10 @@ impl Job<'_> {
     }
 }
 
-/// What the caller and the workers agree on in one word: how many loops there have been, whether the last one still
-/// takes workers, and how many of them are in it. A worker that comes too late finds the loop closed and nobody waits
-/// for it, so a sleeping or preempted thread never holds up a loop whose work is done.
+/// The state that the caller and the workers share, in one word: how many loops there have been, whether the
+/// last one still takes workers, and how many of them are in it. A worker that comes too late finds the loop
+/// closed, and the caller does not wait for it: a sleeping or preempted thread never delays a loop whose work
+/// is done.
 const EPOCH: u64 = 1 << 32;
 const OPEN: u64 = 1 << 31;
 const MEMBERS: u64 = OPEN - 1;
@@ -110,12 +112,12 @@ impl Team {
         self.threads
     }
 
-    /// Calls `body(0)`, …, `body(count - 1)`, each once, in any order, on any of the team's threads; returns when all
-    /// are done.
+    /// Calls `body(0)`, …, `body(count - 1)`, each once, in any order, on any of the team's threads; returns
+    /// when all are done.
     ///
     /// # Panics
-    /// If `body` panicked for some index; the other indices are still run. `body` must not call `run` of the same
-    /// team.
+    /// If `body` panicked for some index; the other indices are still run. `body` must not call `run` of the
+    /// same team.
     pub fn run(&self, count: usize, body: impl Fn(usize) + Sync) {
         if count <= 1 || self.threads == 1 {
             (0..count).for_each(body);
@@ -137,7 +139,8 @@ impl Team {
     fn open(&self, job: &Job<'_>) {
         let shared = &*self.shared;
         shared.job.store(std::ptr::from_ref(job).cast_mut().cast(), Ordering::Relaxed);
-        // SeqCst, as the workers' look at it before they sleep: either a worker sees the loop or we see it asleep.
+        // SeqCst, as the workers' look at it before they sleep: either a worker sees the loop or we see it
+        // asleep.
         shared.state.fetch_add(EPOCH | OPEN, Ordering::SeqCst);
         let asleep = shared.asleep.lock().unwrap_or_else(PoisonError::into_inner);
         if *asleep > 0 {
@@ -191,8 +194,8 @@ fn worker(shared: &Shared, index: usize) {
             continue;
         }
         let job = shared.job.load(Ordering::Relaxed).cast::<Job<'_>>();
-        // SAFETY: we are a member of an open loop, whose `Job` was stored before the loop was opened (we read `state`
-        // with Acquire) and which the caller keeps alive until we have left.
+        // SAFETY: we are a member of an open loop, whose `Job` was stored before the loop was opened (we read
+        // `state` with Acquire) and which the caller keeps alive until we have left.
         unsafe { &*job }.work(index);
         // Release: what the body wrote is visible to the caller that sees us gone.
         shared.state.fetch_sub(1, Ordering::Release);

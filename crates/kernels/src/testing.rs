@@ -1,9 +1,11 @@
 //! What the kernels' tests share: inputs, every tier and number of threads, central differences.
 
-use crate::{Cpu, Isa, Store};
+use half::f16;
 
-/// `len` numbers spread evenly over (−scale, scale), in an order that looks random: the fractional parts of multiples
-/// of an irrational number.
+use crate::{Cpu, DataType, Isa, Store, WEIGHTS_PER_BLOCK};
+
+/// `len` numbers spread evenly over (−scale, scale), in an order that looks random: the fractional parts of
+/// multiples of an irrational number.
 pub(crate) fn values(seed: usize, len: usize, scale: f32) -> Vec<f32> {
     (0..len)
         .map(|i| {
@@ -11,6 +13,33 @@ pub(crate) fn values(seed: usize, len: usize, scale: f32) -> Vec<f32> {
             (fraction * 2.0 - 1.0) as f32 * scale
         })
         .collect()
+}
+
+/// A matrix of weights as a file holds it: small numbers, or any integers with small scales and minima.
+pub(crate) fn stored_matrix(format: DataType, rows: usize, cols: usize) -> Vec<u8> {
+    let halves = |x: f32| f16::from_f32(x).to_le_bytes();
+    match format {
+        DataType::F32 => values(3, rows * cols, 0.1).iter().flat_map(|x| x.to_le_bytes()).collect(),
+        DataType::F16 => values(3, rows * cols, 0.1).iter().flat_map(|&x| halves(x)).collect(),
+        _ => {
+            let blocks = rows * cols / WEIGHTS_PER_BLOCK;
+            let numbers = values(3, 2 * blocks, 0.01);
+            let mut state = 0x1234_5678_u32;
+            let mut out = Vec::with_capacity(blocks * format.block().1);
+            for number in numbers.chunks_exact(2) {
+                let block = out.len();
+                out.extend((0..format.block().1).map(|_| {
+                    state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    (state >> 24) as u8
+                }));
+                out[block..][..2].copy_from_slice(&halves(number[0]));
+                if format.has_minimum() {
+                    out[block + 2..][..2].copy_from_slice(&halves(number[1]));
+                }
+            }
+            out
+        }
+    }
 }
 
 /// `(rows, width)`: widths around those of vectors and tiles; rows from none to enough for several blocks.
@@ -24,11 +53,12 @@ pub(crate) fn shapes() -> Vec<(usize, usize)> {
     shapes
 }
 
-/// Runs `kernel` with every tier that this machine has, on 1, 2 and 3 threads, and returns what scalar code gives.
+/// Runs `kernel` with every tier that this machine has, on 1, 2 and 3 threads, and returns what scalar code
+/// gives.
 ///
 /// # Panics
-/// If a bit depends on the number of threads, or if a tier differs from scalar by more than `tolerance` times the
-/// element's magnitude plus the array's root mean square.
+/// If a bit depends on the number of threads, or if a tier differs from scalar by more than `tolerance` times
+/// the element's magnitude plus the array's root mean square.
 pub(crate) fn every_tier(
     what: &str,
     tolerance: f32,

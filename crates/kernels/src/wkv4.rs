@@ -21,7 +21,7 @@ mod backward;
 
 use std::ops::Range;
 
-pub use backward::wkv4_backward;
+pub use backward::{Wkv4Gradients, wkv4_backward};
 
 use crate::block::{check_segments, rows};
 use crate::exp::exp_nonpositive;
@@ -37,11 +37,35 @@ const ALONE: usize = 4096;
 /// `pp` before the first token: far below any exponent, and no −∞, whose differences would be NaN.
 const EMPTY: f32 = -1e30;
 
-/// `y (rows, width)`: the attention above, of each segment of rows; w and u (width), k and v (rows, width).
+/// What the attention reads beside the state.
+#[derive(Clone, Copy, Debug)]
+pub struct Wkv4Inputs<'a> {
+    /// (width): the decay of the exponent a step, −exp(time_decay).
+    pub w: &'a [f32],
+    /// (width): time_first, what the current token's exponent has on top of its key.
+    pub u: &'a [f32],
+    /// (rows, width): the keys.
+    pub k: &'a [f32],
+    /// (rows, width): the values.
+    pub v: &'a [f32],
+}
+
+impl Wkv4Inputs<'_> {
+    /// The width, once all lengths agree.
+    fn check(&self, segments: &[Range<usize>]) -> usize {
+        let width = self.w.len();
+        check_segments(segments, rows(self.k.len(), width));
+        assert_eq!(self.u.len(), width);
+        assert_eq!(self.v.len(), self.k.len());
+        width
+    }
+}
+
+/// `y (rows, width)`: the attention above, of each segment of rows.
 ///
-/// `w` is the decay of the exponent a step, −exp(time_decay); `u` is time_first. `states[i][at..at + 3·width]` holds
-/// aa, bb and pp of segment `i`, one after the other, and is moved forward. With no states at all every segment starts
-/// from the initial state (0, 0, −1e30) and nothing is left. Rows in no segment are left alone.
+/// `states[i][at..at + 3·width]` holds aa, bb and pp of segment `i`, one after the other, and is moved
+/// forward. With no states at all every segment starts from the initial state (0, 0, −1e30) and nothing is
+/// left. Rows in no segment are left alone.
 ///
 /// # Panics
 /// If the lengths disagree, or the segments are not in ascending order.
@@ -50,24 +74,18 @@ pub fn wkv4(
     segments: &[Range<usize>],
     states: &mut [&mut [f32]],
     at: usize,
-    w: &[f32],
-    u: &[f32],
-    k: &[f32],
-    v: &[f32],
+    inputs: Wkv4Inputs<'_>,
     y: &mut [f32],
 ) {
-    let width = w.len();
-    check_segments(segments, rows(k.len(), width));
-    assert_eq!(u.len(), width);
-    assert_eq!(v.len(), k.len());
-    assert_eq!(y.len(), k.len());
+    let width = inputs.check(segments);
+    assert_eq!(y.len(), inputs.k.len());
     assert!(states.is_empty() || states.len() == segments.len(), "a state for each segment, or none");
     let y = Parts::new(y);
     let states: Vec<_> = states.iter_mut().map(|state| Parts::new(&mut state[at..at + 3 * width])).collect();
-    for_each_tile(cpu, segments.len(), width, k.len(), |segment, channels| {
+    for_each_tile(cpu, segments.len(), width, inputs.k.len(), |segment, channels| {
         let state = states.get(segment).copied();
         let rows = segments[segment].clone();
-        dispatch(cpu.isa(), Forward { rows, channels, state, w, u, k, v, y });
+        dispatch(cpu.isa(), Forward { rows, channels, state, inputs, y });
     });
 }
 
@@ -96,10 +114,7 @@ struct Forward<'a> {
     rows: Range<usize>,
     channels: Range<usize>,
     state: Option<Parts<'a, f32>>,
-    w: &'a [f32],
-    u: &'a [f32],
-    k: &'a [f32],
-    v: &'a [f32],
+    inputs: Wkv4Inputs<'a>,
     y: Parts<'a, f32>,
 }
 
@@ -107,9 +122,10 @@ impl Operation for Forward<'_> {
     type Output = ();
 
     fn scalar(self) {
-        let width = self.w.len();
+        let Wkv4Inputs { w, u, k, v } = self.inputs;
+        let width = w.len();
         for c in self.channels {
-            let (w, u) = (self.w[c], self.u[c]);
+            let (w, u) = (w[c], u[c]);
             let (mut aa, mut bb, mut pp) = match &self.state {
                 // SAFETY: this channel of this segment is ours alone; likewise below.
                 Some(state) => unsafe {
@@ -119,7 +135,7 @@ impl Operation for Forward<'_> {
             };
             for row in self.rows.clone() {
                 let i = row * width + c;
-                let (k, v) = (self.k[i], self.v[i]);
+                let (k, v) = (k[i], v[i]);
                 let q = pp.max(u + k);
                 let (e1, e2) = ((pp - q).exp(), (u + k - q).exp());
                 // SAFETY: as above.
@@ -156,8 +172,9 @@ impl Forward<'_> {
     /// The `n` channels from `c` on.
     #[inline(always)]
     fn lanes<S: Simd>(&self, s: S, c: usize, n: usize) {
-        let width = self.w.len();
-        let (w, u) = (s.load(&self.w[c..c + n]), s.load(&self.u[c..c + n]));
+        let Wkv4Inputs { w, u, k, v } = self.inputs;
+        let width = w.len();
+        let (w, u) = (s.load(&w[c..c + n]), s.load(&u[c..c + n]));
         let mut moving = [s.zero(), s.zero(), s.splat(EMPTY)];
         if let Some(state) = &self.state {
             for (i, x) in moving.iter_mut().enumerate() {
@@ -168,7 +185,7 @@ impl Forward<'_> {
         let [mut aa, mut bb, mut pp] = moving;
         for row in self.rows.clone() {
             let i = row * width + c;
-            let (k, v) = (s.load(&self.k[i..i + n]), s.load(&self.v[i..i + n]));
+            let (k, v) = (s.load(&k[i..i + n]), s.load(&v[i..i + n]));
             let (e1, e2, _) = weigh(s, pp, s.add(u, k));
             let y = s.div(s.mul_add(e1, aa, s.mul(e2, v)), s.mul_add(e1, bb, e2));
             // SAFETY: as above.
@@ -205,12 +222,20 @@ mod tests {
 
     /// The sums at the head of this file as they stand, in f64: an independent O(T²). One segment from nothing.
     pub(super) fn exact(w: &[f64], u: &[f64], k: &[f64], v: &[f64]) -> Vec<f64> {
+        let nothing = [vec![0.0; 2 * w.len()], vec![-1e30; w.len()]].concat();
+        exact_from(&nothing, w, u, k, v)
+    }
+
+    /// The same from a state: at the t-th token its sums aa·exp(pp) and bb·exp(pp) have decayed t times.
+    pub(super) fn exact_from(state: &[f64], w: &[f64], u: &[f64], k: &[f64], v: &[f64]) -> Vec<f64> {
         let width = w.len();
         let mut y = Vec::new();
         for i in 0..k.len() {
             let (t, c) = (i / width, i % width);
             let now = (u[c] + k[i]).exp();
-            let (mut a, mut b) = (now * v[i], now);
+            let before = (t as f64 * w[c] + state[2 * width + c]).exp();
+            let mut a = before * state[c] + now * v[i];
+            let mut b = before * state[width + c] + now;
             for s in 0..t {
                 let weight = ((t - 1 - s) as f64 * w[c] + k[s * width + c]).exp();
                 a += weight * v[s * width + c];
@@ -246,12 +271,12 @@ mod tests {
         let initial = [vec![7.0; 3], vec![0.0; 2 * width], vec![EMPTY; width], vec![7.0]].concat();
         let mut states = [initial.clone(), initial.clone(), initial];
         let mut slices = states.each_mut().map(Vec::as_mut_slice);
-        wkv4(cpu, &segments(rows), &mut slices, 3, w, u, k, v, &mut y);
+        wkv4(cpu, &segments(rows), &mut slices, 3, Wkv4Inputs { w, u, k, v }, &mut y);
         for state in &states {
             assert_eq!((&state[..3], &state[3 + 3 * width..]), (&[7.0; 3][..], &[7.0][..]));
         }
         let mut again = vec![f32::NAN; rows * width];
-        wkv4(cpu, &segments(rows), &mut [], 0, w, u, k, v, &mut again);
+        wkv4(cpu, &segments(rows), &mut [], 0, Wkv4Inputs { w, u, k, v }, &mut again);
         assert_eq!(y, again, "without states");
         let [a, b, c] = states;
         vec![y, a, b, c]
@@ -283,7 +308,7 @@ mod tests {
         every_tier("wkv4", 1e-5, |cpu| {
             let mut y = vec![f32::NAN; rows * width];
             let [w, u, k, v] = &inputs;
-            wkv4(cpu, &[0..rows], &mut [], 0, w, u, k, v, &mut y);
+            wkv4(cpu, &[0..rows], &mut [], 0, Wkv4Inputs { w, u, k, v }, &mut y);
             let [w, u, k, v] = inputs.each_ref().map(|x| f64s(x));
             assert_close("wkv4", 1e-5, &y, &exact(&w, &u, &k, &v));
             vec![y]
@@ -299,13 +324,13 @@ mod tests {
         for isa in Isa::available() {
             let cpu = Cpu::new(isa, 2);
             let mut whole = (vec![f32::NAN; rows * width], initial.clone());
-            wkv4(&cpu, &[0..rows], &mut [&mut whole.1], 0, w, u, k, v, &mut whole.0);
+            wkv4(&cpu, &[0..rows], &mut [&mut whole.1], 0, Wkv4Inputs { w, u, k, v }, &mut whole.0);
             for chunk in [1, 7, 16, 47] {
                 let mut chunked = (vec![f32::NAN; rows * width], initial.clone());
                 let (y, state) = (&mut chunked.0, &mut chunked.1);
                 let chunks = k.chunks(chunk * width).zip(v.chunks(chunk * width));
                 for ((k, v), y) in chunks.zip(y.chunks_mut(chunk * width)) {
-                    wkv4(&cpu, &[0..k.len() / width], &mut [state], 0, w, u, k, v, y);
+                    wkv4(&cpu, &[0..k.len() / width], &mut [state], 0, Wkv4Inputs { w, u, k, v }, y);
                 }
                 assert_eq!(chunked, whole, "{isa}, chunks of {chunk}");
             }
@@ -315,16 +340,16 @@ mod tests {
     #[test]
     #[should_panic(expected = "segment 1..3 after row 2")]
     fn segments_that_overlap_are_refused() {
-        let (k, v) = (&[0.0; 3], &[0.0; 3]);
-        wkv4(&Cpu::new(Isa::Scalar, 1), &[0..2, 1..3], &mut [], 0, &[-1.0], &[0.0], k, v, &mut [0.0; 3]);
+        let inputs = Wkv4Inputs { w: &[-1.0], u: &[0.0], k: &[0.0; 3], v: &[0.0; 3] };
+        wkv4(&Cpu::new(Isa::Scalar, 1), &[0..2, 1..3], &mut [], 0, inputs, &mut [0.0; 3]);
     }
 
     #[test]
     fn a_nan_in_a_key_shows() {
         for isa in Isa::available() {
             let mut y = [0.0; 3];
-            let v = [1.0, 2.0, 3.0];
-            wkv4(&Cpu::new(isa, 1), &[0..3], &mut [], 0, &[-1.0], &[0.0], &[0.0, f32::NAN, 0.0], &v, &mut y);
+            let inputs = Wkv4Inputs { w: &[-1.0], u: &[0.0], k: &[0.0, f32::NAN, 0.0], v: &[1.0, 2.0, 3.0] };
+            wkv4(&Cpu::new(isa, 1), &[0..3], &mut [], 0, inputs, &mut y);
             assert!((y[0] - 1.0).abs() < 1e-6 && y[1].is_nan(), "{isa}: {y:?}");
         }
     }

@@ -1,5 +1,5 @@
-//! A data race on purpose. `.ci/tsan.sh` runs it to prove that ThreadSanitizer would see one in a loop of a `Team`; a
-//! report is what it hopes for.
+//! A data race on purpose. `.ci/tsan.sh` runs it to prove that ThreadSanitizer would see one in a loop of a
+//! `Team`; a report is what it hopes for.
 
 use rwkv_kernels::{Cpu, Isa, Parts};
 
@@ -12,8 +12,8 @@ fn two_indices_write_one_element() {
     // Long enough for the second thread to take part.
     for _ in 0..1000 {
         cpu.run(64, |index| {
-            // SAFETY: none. `Parts::item` asks that no two threads have the same element, and here all have it: that is
-            // the fault which is to be seen.
+            // SAFETY: none. `Parts::item` asks that no two threads have the same element, and here all have
+            // it: that is the fault which is to be seen.
             *unsafe { parts.item(0) } += index as u64;
         });
     }

@@ -1,4 +1,5 @@
-//! What the threads of a team write, seen by the caller: in a form in which ThreadSanitizer would notice a missing order.
+//! What the threads of a team write, seen by the caller: in a form in which ThreadSanitizer would notice a
+//! missing order.
 
 use std::ops::Range;
 
@@ -41,11 +42,22 @@ fn what_a_loop_wrote_is_there_when_it_returns() {
                 std::thread::sleep(std::time::Duration::from_millis(5));
             }
             double(&cpu, &mut values);
-            // Read and written by this thread alone: what the workers wrote has to be seen, and they have to see this.
+            // Read and written by this thread alone: what the workers wrote has to be seen, and they have to
+            // see this.
             values.reverse();
             values.reverse();
         }
         assert_eq!(values, expected(200), "{threads} threads");
+    }
+}
+
+#[test]
+fn a_map_returns_results_in_order() {
+    for threads in [1, 2, 5] {
+        let cpu = Cpu::new(Isa::Scalar, threads);
+        let squares = cpu.map(LEN, |index| Box::new(index * index));
+        assert!(squares.iter().enumerate().all(|(index, square)| **square == index * index));
+        assert_eq!((squares.len(), cpu.map(0, |index| index)), (LEN, vec![]));
     }
 }
 

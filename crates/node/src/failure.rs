@@ -56,6 +56,12 @@ impl From<rwkv::Error> for Failure {
     }
 }
 
+impl From<rwkv_train::Error> for Failure {
+    fn from(error: rwkv_train::Error) -> Self {
+        Self { code: error.code(), message: error.to_string() }
+    }
+}
+
 impl From<Failure> for Thrown {
     fn from(failure: Failure) -> Self {
         Self::new(failure.code, failure.message)

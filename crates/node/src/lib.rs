@@ -8,8 +8,10 @@
 
 mod control;
 mod environment;
+mod evaluate;
 mod failure;
 mod job;
+mod lora;
 mod model;
 mod number;
 mod quantize;

@@ -2,21 +2,19 @@
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use napi::Env;
 use napi::bindgen_prelude::{AsyncTask, ObjectFinalize};
 use napi_derive::napi;
 use rwkv::{LoadOptions, Model};
 
-use crate::control::{Cancel, Flag};
-use crate::environment::{self, Close, Held};
-use crate::failure::{Failure, Result, Thrown};
+use crate::control::Cancel;
+use crate::environment::{Close, Held};
+use crate::failure::Result;
 use crate::job::Job;
 use crate::number::count;
-use crate::session::NativeSession;
-use crate::tokenizer::NativeTokenizer;
+use crate::slot::SharedSlot;
 
 /// What a model is and how it is run.
 #[napi(object)]
@@ -41,19 +39,6 @@ pub struct ModelInfo {
     pub isa: String,
     /// The threads in use.
     pub threads: u32,
-}
-
-/// How well a model predicts a text.
-#[napi(object)]
-pub struct TextLoss {
-    /// Number of tokens predicted.
-    pub tokens: f64,
-    /// Mean of −ln p over those.
-    pub loss: f64,
-    /// e^loss.
-    pub perplexity: f64,
-    /// The loss in bits for each byte that those tokens stand for.
-    pub bits_per_byte: f64,
 }
 
 /// What to measure; what is left out has the default of the crate `rwkv`.
@@ -107,53 +92,25 @@ pub struct Bench {
     pub read_bandwidth_share: f64,
 }
 
-/// A model until it is closed. Sessions share it, and ask for it anew at each call.
-pub(crate) struct Handle {
-    model: Mutex<Option<Model>>,
-    closed: AtomicBool,
-}
-
-impl Handle {
-    /// The model.
-    pub(crate) fn get(&self) -> Result<Model> {
-        let model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
-        model.clone().ok_or_else(|| Failure::closed("model"))
-    }
-
-    /// `Aborted` if `cancel` is raised, `CLOSED` if the model was closed meanwhile: work asks now and then.
-    pub(crate) fn go_on(&self, cancel: &Flag) -> Result<()> {
-        if self.closed.load(Ordering::Relaxed) {
-            return Err(Failure::closed("model"));
-        }
-        if cancel.is_raised() {
-            return Err(rwkv::Error::Aborted.into());
-        }
-        Ok(())
-    }
-}
-
-impl Close for Handle {
-    fn close(&self) {
-        self.closed.store(true, Ordering::Relaxed);
-        let model = self.model.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // Dropped here, after the lock: the last owner joins the model's threads.
-        drop(model);
-    }
-}
-
 /// A loaded model.
 #[napi(custom_finalize)]
 pub struct NativeModel {
-    pub(crate) handle: Arc<Handle>,
+    pub(crate) handle: Arc<SharedSlot<Model>>,
     info: ModelInfo,
     held: Held,
 }
 
 #[napi]
 impl NativeModel {
-    /// Loads a `.bin` file, or the `model.bin` of a training run's folder.
+    /// Loads a `.bin` file, or the `model.bin` of a training run's folder; with the adapter at `lora`, if
+    /// there is one.
     #[napi(ts_return_type = "Promise<NativeModel>")]
-    pub fn load(path: String, threads: Option<f64>, cancel: &Cancel) -> AsyncTask<Job<NativeModel>> {
+    pub fn load(
+        path: String,
+        lora: Option<String>,
+        threads: Option<f64>,
+        cancel: &Cancel,
+    ) -> AsyncTask<Job<NativeModel>> {
         let cancel = cancel.flag();
         let work = move || {
             cancel.check()?;
@@ -165,6 +122,10 @@ impl NativeModel {
                 cancel.progress(done as usize, total as usize);
                 if cancel.is_raised() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             })?;
+            let model = match lora {
+                Some(lora) => model.with_lora(lora)?,
+                None => model,
+            };
             cancel.check()?;
             Ok((model, file_size))
         };
@@ -185,9 +146,7 @@ impl NativeModel {
             isa: model.cpu().isa().to_string(),
             threads: model.cpu().threads() as u32,
         };
-        let handle = Arc::new(Handle { model: Mutex::new(Some(model)), closed: AtomicBool::new(false) });
-        environment::watch(&handle);
-        Self { handle, info, held: Held::new(file_size, env) }
+        Self { handle: SharedSlot::new("model", model), info, held: Held::new(file_size, env) }
     }
 
     /// What it is and how it is run.
@@ -199,51 +158,6 @@ impl NativeModel {
             isa: self.info.isa.clone(),
             ..self.info
         }
-    }
-
-    /// A session at the start of a text.
-    #[napi]
-    pub fn create_session(&self) -> std::result::Result<NativeSession, Thrown> {
-        Ok(NativeSession::new(&self.handle)?)
-    }
-
-    /// The loss on the text file `path`; with a `ctx_len`, in windows of so many tokens.
-    #[napi(ts_return_type = "Promise<TextLoss>")]
-    pub fn evaluate(
-        &self,
-        path: String,
-        tokenizer: &NativeTokenizer,
-        ctx_len: Option<f64>,
-        cancel: &Cancel,
-    ) -> AsyncTask<Job<TextLoss>> {
-        let (handle, tokenizer, cancel) = (Arc::clone(&self.handle), Arc::clone(&tokenizer.0), cancel.flag());
-        Job::run(move || {
-            let model = handle.get()?;
-            let ctx_len = count("ctxLen", ctx_len)?;
-            let path = Path::new(&path);
-            let bytes = rwkv::read_text(path, || handle.go_on(&cancel).is_err())?;
-            let tokens = tokenizer.encode_bytes(&bytes, path)?;
-            if tokens.len() < 2 {
-                let problem =
-                    format!("a text of {} tokens; it takes 2, one to predict the other from", tokens.len());
-                return Err(rwkv::Error::Data { path: path.to_owned(), problem }.into());
-            }
-            let mut stopped = Ok(());
-            let result = model.evaluate(&tokens, ctx_len, |done, total| {
-                cancel.progress(done, total);
-                stopped = handle.go_on(&cancel);
-                if stopped.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-            });
-            stopped?;
-            let found = result?;
-            let n_bytes = tokenizer.decode(&tokens[1..=found.n_tokens])?.len();
-            Ok(TextLoss {
-                tokens: found.n_tokens as f64,
-                loss: found.loss,
-                perplexity: found.perplexity(),
-                bits_per_byte: found.bits_per_byte(n_bytes),
-            })
-        })
     }
 
     /// How fast it runs, and how near that is to what the machine can do.

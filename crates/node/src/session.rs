@@ -5,15 +5,15 @@ use std::time::{Duration, Instant};
 
 use napi::bindgen_prelude::{AsyncTask, Float32Array};
 use napi_derive::napi;
-use rwkv::{Decoder, Sampler, SamplerOptions, State, Tokenizer};
+use rwkv::{Decoder, Model, Sampler, SamplerOptions, State, Tokenizer};
 
 use crate::control::Cancel;
 use crate::environment::Close;
 use crate::failure::{Failure, Result, Thrown};
 use crate::job::Job;
-use crate::model::Handle;
+use crate::model::NativeModel;
 use crate::number::{count, whole};
-use crate::slot::Slot;
+use crate::slot::{SharedSlot, Slot};
 use crate::state::NativeState;
 use crate::tokenizer::NativeTokenizer;
 
@@ -34,18 +34,22 @@ struct Text {
 /// A session.
 #[napi]
 pub struct NativeSession {
-    model: Arc<Handle>,
+    model: Arc<SharedSlot<Model>>,
     text: Arc<Slot<Text>>,
 }
 
 #[napi]
-impl NativeSession {
-    /// At the start of a text.
-    pub(crate) fn new(model: &Arc<Handle>) -> Result<Self> {
-        let text = Text { state: model.get()?.new_state(), logits: None };
-        Ok(Self { model: Arc::clone(model), text: Slot::new("session", text) })
+impl NativeModel {
+    /// A session at the start of a text.
+    #[napi]
+    pub fn create_session(&self) -> std::result::Result<NativeSession, Thrown> {
+        let text = Text { state: self.handle.get()?.new_state(), logits: None };
+        Ok(NativeSession { model: Arc::clone(&self.handle), text: Slot::new("session", text) })
     }
+}
 
+#[napi]
+impl NativeSession {
     /// Reads tokens; the logits of what may come next. If it fails or is stopped, the text is as it was.
     #[napi(ts_return_type = "Promise<Float32Array>")]
     pub fn eval(
@@ -156,7 +160,7 @@ struct Pen {
 /// Writes on in a session's text.
 #[napi]
 pub struct NativeWriter {
-    model: Arc<Handle>,
+    model: Arc<SharedSlot<Model>>,
     text: Arc<Slot<Text>>,
     pen: Arc<Slot<Pen>>,
 }

@@ -1,12 +1,14 @@
-//! Things that JavaScript owns: closed explicitly, and worked on by one call at a time.
+//! Things that JavaScript owns and closes: worked on by one call at a time ([`Slot`]), or shared by calls
+//! ([`SharedSlot`]). Here alone a call is answered with `BUSY` or `CLOSED`.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::control::Flag;
 use crate::environment::{self, Close};
 use crate::failure::{Failure, Result};
 
-/// Holds a `T` from its making to its closing.
+/// Holds a `T` from its making to its closing, for one call at a time.
 pub(crate) struct Slot<T> {
     /// What it is, for messages: "session", "trainer".
     what: &'static str,
@@ -109,5 +111,45 @@ impl<T> Drop for Claim<T> {
                 drop(value);
             }
         }
+    }
+}
+
+/// Holds a `T` from its making to its closing, for any number of calls at a time: each works on a clone.
+pub(crate) struct SharedSlot<T> {
+    /// What it is, for messages.
+    what: &'static str,
+    content: Mutex<Option<T>>,
+    /// As `content` is none, to be asked often without the lock.
+    closed: AtomicBool,
+}
+
+impl<T: Clone + Send + 'static> SharedSlot<T> {
+    /// A slot that the end of the JavaScript environment closes, if nobody did before.
+    ///
+    /// To be called on JavaScript's thread.
+    pub(crate) fn new(what: &'static str, value: T) -> Arc<Self> {
+        let slot = Arc::new(Self { what, content: Mutex::new(Some(value)), closed: AtomicBool::new(false) });
+        environment::watch(&slot);
+        slot
+    }
+
+    /// The value.
+    pub(crate) fn get(&self) -> Result<T> {
+        let content = self.content.lock().unwrap_or_else(PoisonError::into_inner);
+        content.clone().ok_or_else(|| Failure::closed(self.what))
+    }
+
+    /// `Aborted` if `cancel` is raised, `CLOSED` if the slot was closed meanwhile: work asks now and then.
+    pub(crate) fn go_on(&self, cancel: &Flag) -> Result<()> {
+        if self.closed.load(Ordering::Relaxed) { Err(Failure::closed(self.what)) } else { cancel.check() }
+    }
+}
+
+impl<T: Send> Close for SharedSlot<T> {
+    fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+        let content = self.content.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // Dropped here, after the lock: the last owner of a model joins its threads.
+        drop(content);
     }
 }

@@ -40,7 +40,7 @@ impl NativeTokenizer {
         Self::kind_of(&self.0)
     }
 
-    pub(crate) fn kind_of(tokenizer: &Tokenizer) -> &'static str {
+    fn kind_of(tokenizer: &Tokenizer) -> &'static str {
         match tokenizer {
             Tokenizer::Character(_) => "character",
             Tokenizer::Byte => "byte",

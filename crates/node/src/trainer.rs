@@ -1,143 +1,33 @@
 //! A training run.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use napi::Env;
 use napi::bindgen_prelude::{AsyncTask, ObjectFinalize, ToNapiValue, TypeName};
 use napi_derive::napi;
 use rwkv::Error;
-use rwkv_kernels::Precision;
-use rwkv_train::{ResumeOptions, TrainOptions, TrainPrecision, Trainer};
+use rwkv_train::{ResumeOptions, TrainOptions, Trainer};
 
 use crate::control::Cancel;
 use crate::environment::{Close, Held};
-use crate::failure::{Result, Thrown};
+use crate::failure::{Failure, Result, Thrown};
 use crate::job::Job;
-use crate::number::{count, whole};
+use crate::number::count;
 use crate::session::Sampling;
 use crate::slot::{Claim, Slot};
 use crate::tokenizer::NativeTokenizer;
 
-/// Options as JavaScript has them: numbers are floats until they are checked. See `TrainOptions` of `rwkv-train`.
-#[napi(object)]
-#[derive(Default)]
-pub struct TrainSettings {
-    pub data: Option<String>,
-    pub out: Option<String>,
-    pub tokenizer: Option<String>,
-    pub n_layer: Option<f64>,
-    pub n_embd: Option<f64>,
-    pub ctx_len: Option<f64>,
-    pub batch_size: Option<f64>,
-    pub max_steps: Option<f64>,
-    pub learning_rate: Option<f64>,
-    pub final_learning_rate: Option<f64>,
-    pub warmup_steps: Option<f64>,
-    pub weight_decay: Option<f64>,
-    pub beta1: Option<f64>,
-    pub beta2: Option<f64>,
-    pub grad_clip: Option<f64>,
-    pub seed: Option<f64>,
-    pub threads: Option<f64>,
-    pub precision: Option<String>,
-    pub eval_interval: Option<f64>,
-    pub checkpoint_interval: Option<f64>,
-}
-
-impl TrainSettings {
-    /// Options of a new run; what was left out has its default.
-    fn options(&self) -> Result<TrainOptions> {
-        let missing = |name| Error::option(name, "missing", "a path");
-        let data = self.data.as_deref().ok_or_else(|| missing("data"))?;
-        let out = self.out.as_deref().ok_or_else(|| missing("out"))?;
-        let default = TrainOptions::new(data, out);
-        let tokenizer = self.tokenizer.as_deref().map_or(Ok(default.tokenizer), str::parse)?;
-        Ok(TrainOptions {
-            tokenizer,
-            n_layer: count("nLayer", self.n_layer)?.unwrap_or(default.n_layer),
-            n_embd: count("nEmbd", self.n_embd)?.unwrap_or(default.n_embd),
-            ctx_len: count("ctxLen", self.ctx_len)?.unwrap_or(default.ctx_len),
-            batch_size: count("batchSize", self.batch_size)?.unwrap_or(default.batch_size),
-            max_steps: whole("maxSteps", self.max_steps)?.unwrap_or(default.max_steps),
-            learning_rate: self.learning_rate.or(default.learning_rate),
-            final_learning_rate: self.final_learning_rate.or(default.final_learning_rate),
-            warmup_steps: whole("warmupSteps", self.warmup_steps)?.or(default.warmup_steps),
-            weight_decay: self.weight_decay.unwrap_or(default.weight_decay),
-            beta1: self.beta1.unwrap_or(default.beta1),
-            beta2: self.beta2.unwrap_or(default.beta2),
-            grad_clip: self.grad_clip.unwrap_or(default.grad_clip),
-            seed: whole("seed", self.seed)?.unwrap_or(default.seed),
-            threads: count("threads", self.threads)?.or(default.threads),
-            precision: self.precision()?.or(default.precision),
-            eval_interval: whole("evalInterval", self.eval_interval)?.unwrap_or(default.eval_interval),
-            checkpoint_interval: whole("checkpointInterval", self.checkpoint_interval)?
-                .unwrap_or(default.checkpoint_interval),
-            ..default
-        })
-    }
-
-    /// What changes when a run goes on.
-    fn changes(&self) -> Result<ResumeOptions> {
-        Ok(ResumeOptions {
-            data: self.data.as_ref().map(PathBuf::from),
-            max_steps: whole("maxSteps", self.max_steps)?,
-            learning_rate: self.learning_rate,
-            final_learning_rate: self.final_learning_rate,
-            weight_decay: self.weight_decay,
-            threads: count("threads", self.threads)?,
-            precision: self.precision()?,
-            eval_interval: whole("evalInterval", self.eval_interval)?,
-            checkpoint_interval: whole("checkpointInterval", self.checkpoint_interval)?,
-        })
-    }
-
-    fn precision(&self) -> Result<Option<TrainPrecision>> {
-        Ok(self.precision.as_deref().map(str::parse).transpose()?)
-    }
-
-    /// The options in force.
-    fn of(trainer: &Trainer) -> Self {
-        let options = trainer.options();
-        Self {
-            data: Some(options.data.display().to_string()),
-            out: Some(trainer.out().display().to_string()),
-            tokenizer: Some(NativeTokenizer::kind_of(trainer.tokenizer()).to_owned()),
-            n_layer: Some(options.n_layer as f64),
-            n_embd: Some(options.n_embd as f64),
-            ctx_len: Some(options.ctx_len as f64),
-            batch_size: Some(options.batch_size as f64),
-            max_steps: Some(options.max_steps as f64),
-            learning_rate: options.learning_rate,
-            final_learning_rate: options.final_learning_rate,
-            warmup_steps: options.warmup_steps.map(|steps| steps as f64),
-            weight_decay: Some(options.weight_decay),
-            beta1: Some(options.beta1),
-            beta2: Some(options.beta2),
-            grad_clip: Some(options.grad_clip),
-            seed: Some(options.seed as f64),
-            threads: Some(trainer.threads() as f64),
-            precision: Some(precision_name(trainer.precision()).to_owned()),
-            eval_interval: Some(options.eval_interval as f64),
-            checkpoint_interval: Some(options.checkpoint_interval as f64),
-        }
-    }
-}
-
-fn precision_name(precision: Precision) -> &'static str {
-    match precision {
-        Precision::F32 => "f32",
-        Precision::Bf16 => "bf16",
-    }
-}
-
 /// What a run is about.
 #[napi(object)]
 pub struct RunInfo {
-    /// The options in force.
-    pub options: TrainSettings,
-    /// Number of parameters.
+    /// The options in force, as a JSON object.
+    pub options: String,
+    /// Number of the model's parameters.
     pub parameters: f64,
+    /// Number of values that are trained: of parameters, of adapters, or of a state.
+    pub trained_parameters: f64,
+    /// The file that the run writes.
+    pub result: String,
     /// Tokens in the vocabulary.
     pub n_vocab: u32,
     /// Tokens to learn.
@@ -155,10 +45,18 @@ pub struct RunInfo {
 }
 
 impl RunInfo {
-    fn of(trainer: &Trainer) -> Self {
-        Self {
-            options: TrainSettings::of(trainer),
+    fn of(trainer: &Trainer) -> Result<Self> {
+        let options = TrainOptions {
+            out: trainer.out().to_owned(),
+            threads: Some(trainer.threads()),
+            precision: Some(trainer.precision().into()),
+            ..trainer.options().clone()
+        };
+        Ok(Self {
+            options: options.to_json()?,
             parameters: trainer.n_params() as f64,
+            trained_parameters: trainer.n_trained() as f64,
+            result: trainer.result().display().to_string(),
             n_vocab: trainer.config().n_vocab as u32,
             train_tokens: trainer.data().train().len() as f64,
             val_tokens: trainer.data().validation().len() as f64,
@@ -166,7 +64,7 @@ impl RunInfo {
             seconds: trainer.seconds(),
             went_back_from: trainer.went_back_from().map(|step| step as f64),
             isa: trainer.isa().to_string(),
-        }
+        })
     }
 }
 
@@ -198,7 +96,8 @@ pub struct SaveInfo {
     pub val_loss: f64,
     /// Whether that, or the loss on training text, is at most one nat above that of guessing.
     pub is_sound: bool,
-    /// Whether model.bin is of this step: a model that is not sound does not replace another.
+    /// Whether the file that the run writes is of this step: a model that is not sound does not replace
+    /// another.
     pub wrote_model: bool,
 }
 
@@ -211,13 +110,14 @@ pub struct NativeTrainer {
 
 #[napi]
 impl NativeTrainer {
-    /// Begins a run in a new folder.
+    /// Begins a run in a new folder. The options are a JSON object.
     #[napi(ts_return_type = "Promise<NativeTrainer>")]
+    #[allow(clippy::needless_pass_by_value)] // napi hands over strings
     pub fn create(
-        options: TrainSettings,
+        options: String,
         cancel: &Cancel,
     ) -> std::result::Result<AsyncTask<Job<NativeTrainer>>, Thrown> {
-        let (options, cancel) = (options.options()?, cancel.flag());
+        let (options, cancel) = (TrainOptions::from_json(&options).map_err(Failure::from)?, cancel.flag());
         Ok(Job::run_then(
             move || {
                 cancel.check()?;
@@ -227,14 +127,15 @@ impl NativeTrainer {
         ))
     }
 
-    /// Goes on with the run in `out`.
+    /// Goes on with the run in `out`. The changes are a JSON object.
     #[napi(ts_return_type = "Promise<NativeTrainer>")]
+    #[allow(clippy::needless_pass_by_value)] // napi hands over strings
     pub fn resume(
         out: String,
-        changes: TrainSettings,
+        changes: String,
         cancel: &Cancel,
     ) -> std::result::Result<AsyncTask<Job<NativeTrainer>>, Thrown> {
-        let (changes, cancel) = (changes.changes()?, cancel.flag());
+        let (changes, cancel) = (ResumeOptions::from_json(&changes).map_err(Failure::from)?, cancel.flag());
         Ok(Job::run_then(
             move || {
                 cancel.check()?;
@@ -253,7 +154,7 @@ impl NativeTrainer {
     /// What the run is about.
     #[napi(getter)]
     pub fn info(&self) -> std::result::Result<RunInfo, Thrown> {
-        Ok(self.trainer.with(|trainer| RunInfo::of(trainer))?)
+        Ok(self.trainer.with(|trainer| RunInfo::of(trainer))??)
     }
 
     /// How the text becomes tokens.

@@ -1,10 +1,10 @@
 //! Everything that can go wrong, as one enum with stable codes.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rwkv_kernels::IsaError;
 
-/// The result of anything fallible in this crate and in `rwkv-train`.
+/// The result of anything fallible in this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// What went wrong, where, and what to do about it.
@@ -79,7 +79,7 @@ pub enum Error {
     /// An option has a value that makes no sense.
     #[error("{name} is {value}; it must be {expected}")]
     InvalidOption {
-        /// The option's name in camelCase, as in TypeScript.
+        /// The option's name in camelCase.
         name: &'static str,
         /// What was given.
         value: String,
@@ -98,6 +98,14 @@ pub enum Error {
     #[error("this state cannot be used: {problem}")]
     State {
         /// What is wrong with it.
+        problem: String,
+    },
+    /// A LoRA adapter that is damaged or of another model.
+    #[error("{}: {problem}", path.display())]
+    Adapter {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
         problem: String,
     },
     /// A `tokenizer.json` that is damaged or of an unknown kind.
@@ -122,14 +130,14 @@ pub enum Error {
         n_vocab: usize,
     },
     /// A text that is not UTF-8.
-    #[error("{}: byte {offset} is not UTF-8; convert the text, or train on bytes with --tokenizer byte", path.display())]
+    #[error("{}: byte {offset} is not UTF-8; convert the text, or use a tokenizer of bytes", path.display())]
     InvalidUtf8 {
         /// The file.
         path: PathBuf,
         /// The first byte that is not part of a character.
         offset: usize,
     },
-    /// Data that cannot be trained on, or evaluated.
+    /// A text that cannot be read, or is too short for what is to be done with it.
     #[error("{}: {problem}", path.display())]
     Data {
         /// The file.
@@ -137,64 +145,12 @@ pub enum Error {
         /// What is wrong with it, and what would do.
         problem: String,
     },
-    /// A training run's folder or checkpoint that cannot be used.
-    #[error("{}: {problem}", path.display())]
-    Run {
-        /// The folder or file.
-        path: PathBuf,
-        /// What is wrong with it, and what to do.
-        problem: String,
-    },
-    /// Training left the range of numbers.
-    #[error("the loss became {loss} at step {step}; {}", way_on(run, checkpoint.as_ref(), *learning_rate))]
-    Diverged {
-        /// The step, counted from 1.
-        step: u64,
-        /// The loss: not a number, or infinite.
-        loss: f32,
-        /// The folder of the run.
-        run: PathBuf,
-        /// The newest checkpoint that is sound, from which the run goes on when it is resumed.
-        checkpoint: Option<SoundCheckpoint>,
-        /// The highest learning rate of the run.
-        learning_rate: f64,
-    },
     /// The caller asked to stop.
     #[error("stopped on request")]
     Aborted,
     /// `RWKV_ISA` names a tier that is not there.
     #[error(transparent)]
     Isa(#[from] IsaError),
-}
-
-/// A checkpoint to go on from.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SoundCheckpoint {
-    /// Its folder.
-    pub path: PathBuf,
-    /// Steps done.
-    pub step: u64,
-    /// Its loss on validation text, where that is known.
-    pub val_loss: Option<f32>,
-}
-
-/// What to do about a run that has diverged.
-fn way_on(run: &Path, checkpoint: Option<&SoundCheckpoint>, learning_rate: f64) -> String {
-    let from = match checkpoint {
-        None => "no checkpoint is sound, so begin again".to_owned(),
-        Some(SoundCheckpoint { path, val_loss, .. }) => {
-            let name = path.file_name().unwrap_or(path.as_os_str()).display();
-            let loss =
-                val_loss.map(|loss| format!(", whose validation loss was {loss:.2},")).unwrap_or_default();
-            format!("go on from {name}{loss}")
-        }
-    };
-    let two_digits = |rate: f64| format!("{rate:.1e}").parse().unwrap_or(rate);
-    let (rate, half) = (two_digits(learning_rate), two_digits(learning_rate / 2.0));
-    let run = run.display().to_string();
-    let plain = run.chars().all(|c| c.is_alphanumeric() || "/\\:._-".contains(c));
-    let run = if plain { run } else { format!("\"{run}\"") };
-    format!("{from} with a lower rate: rwkv train --resume {run} --learning-rate {half} (half of {rate})")
 }
 
 /// The kind of thing in a model file that is wrong or not supported, for programs that tell them apart.
@@ -224,7 +180,7 @@ pub enum Fault {
 }
 
 impl Error {
-    /// A stable name for the kind of error: `err.code` in JavaScript.
+    /// A stable name for the kind of error.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Io { .. } => "IO",
@@ -235,12 +191,11 @@ impl Error {
             Self::InvalidOption { .. } => "INVALID_OPTION",
             Self::TokenOutOfRange { .. } => "TOKEN_OUT_OF_RANGE",
             Self::State { .. } => "STATE",
+            Self::Adapter { .. } => "ADAPTER",
             Self::Tokenizer { .. } => "TOKENIZER",
             Self::UnknownCharacter { .. } => "UNKNOWN_CHARACTER",
             Self::InvalidUtf8 { .. } => "INVALID_UTF8",
             Self::Data { .. } => "DATA",
-            Self::Run { .. } => "RUN",
-            Self::Diverged { .. } => "DIVERGED",
             Self::Aborted => "ABORTED",
             Self::Isa(_) => "ISA",
         }
@@ -276,33 +231,5 @@ impl Error {
         let number = if text.len() > 24 { text.parse::<f64>().ok() } else { None };
         let value = number.map_or(text, |number| format!("{number:e}"));
         Self::InvalidOption { name, value, expected: expected.into() }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_run_that_diverged_is_told_how_to_go_on() {
-        let checkpoint =
-            SoundCheckpoint { path: "my runs/a/checkpoint-4".into(), step: 4, val_loss: Some(2.307) };
-        let diverged = |run: &str, checkpoint| Error::Diverged {
-            step: 9,
-            loss: f32::NAN,
-            run: run.into(),
-            checkpoint,
-            learning_rate: 0.4 / 768.0,
-        };
-        assert_eq!(
-            diverged("my runs/a", Some(checkpoint)).to_string(),
-            "the loss became NaN at step 9; go on from checkpoint-4, whose validation loss was 2.31, with a lower \
-             rate: rwkv train --resume \"my runs/a\" --learning-rate 0.00026 (half of 0.00052)"
-        );
-        assert_eq!(
-            diverged("runs/a", None).to_string(),
-            "the loss became NaN at step 9; no checkpoint is sound, so begin again with a lower rate: rwkv train \
-             --resume runs/a --learning-rate 0.00026 (half of 0.00052)"
-        );
     }
 }

@@ -1,23 +1,26 @@
 //! The operators that models are written in.
 //!
-//! A model is a function over [`Exec`] and nothing else. Who implements the trait decides what running it means:
-//! [`Infer`](crate::Infer) computes at once and moves states forward; the training tape computes, remembers, and can
-//! then send gradients back.
+//! A model is a function over [`Exec`] and nothing else. The implementation of the trait decides how it runs:
+//! [`Infer`](crate::Infer) computes each operator and updates the states; the training tape also records it,
+//! and can then compute gradients.
 //!
 //! # Rows
-//! An activation is a tensor of `(rows, width)`: one row a token. The rows of one pass are cut into *segments*, each
-//! a stretch of consecutive tokens of one text with a state of its own. One segment of one row is the RNN; one segment
-//! of many rows is sequence mode (or prefill); many segments of one row are batched decoding; many of many are a
-//! training batch. Only [`shift`](Exec::shift) and the wkv operators look across rows, and only within a segment; all
-//! others treat each row alone. So a model cannot tell these cases apart, and need not.
+//! An activation is a tensor of `(rows, width)`: one row a token. The rows of one pass are cut into
+//! *segments*, each a stretch of consecutive tokens of one text with a state of its own. One segment of one
+//! row is the RNN; one segment of many rows is sequence mode (or prefill); many segments of one row are
+//! batched decoding; many of many are a training batch. Only [`shift`](Exec::shift) and the wkv operators
+//! look across rows, and only within a segment; all others treat each row alone. So a model need not
+//! distinguish these cases.
+
+pub use rwkv_kernels::{Binary, Unary};
 
 use crate::params::{Matrix, Vector};
 use crate::state::Slot;
 
 /// Operators over tensors of `(rows, width)` that their executor owns.
 ///
-/// Shapes are the model's business: an executor may panic on tensors whose shapes do not fit an operator, because
-/// which ones are passed is fixed in the model's source and not by any input.
+/// The model is responsible for shapes: an executor may panic on tensors whose shapes do not fit an operator,
+/// because they follow from the model's source and not from any input.
 pub trait Exec {
     /// Handle of a tensor.
     type Tensor: Copy;
@@ -28,8 +31,8 @@ pub trait Exec {
     /// `(x − mean) / √(variance + eps) · weight + bias`, mean and variance over each row.
     fn layer_norm(&mut self, x: Self::Tensor, weight: Vector, bias: Vector, eps: f32) -> Self::Tensor;
 
-    /// Each row's predecessor within its segment. A segment's first row gets the vector at `slot` of its state, and its
-    /// last row is left there: this is how a text goes on across chunks.
+    /// Each row's predecessor within its segment. A segment's first row gets the vector at `slot` of its
+    /// state, and its last row is left there: this is how a text goes on across chunks.
     fn shift(&mut self, x: Self::Tensor, slot: Slot) -> Self::Tensor;
 
     /// `x·μ + y·(1 − μ)` for each vector μ of `mix`.
@@ -49,18 +52,30 @@ pub trait Exec {
         y
     }
 
+    /// `f(x)`, element by element.
+    fn unary(&mut self, f: Unary, x: Self::Tensor) -> Self::Tensor;
+
+    /// `f(x, y)`, element by element, of tensors of one shape.
+    fn binary(&mut self, f: Binary, x: Self::Tensor, y: Self::Tensor) -> Self::Tensor;
+
     /// `x + y`.
-    fn add(&mut self, x: Self::Tensor, y: Self::Tensor) -> Self::Tensor;
+    fn add(&mut self, x: Self::Tensor, y: Self::Tensor) -> Self::Tensor {
+        self.binary(Binary::Add, x, y)
+    }
 
     /// `σ(r) ⊙ x`.
-    fn sigmoid_mul(&mut self, r: Self::Tensor, x: Self::Tensor) -> Self::Tensor;
+    fn sigmoid_mul(&mut self, r: Self::Tensor, x: Self::Tensor) -> Self::Tensor {
+        self.binary(Binary::SigmoidMul, r, x)
+    }
 
     /// `max(x, 0)²`.
-    fn relu_squared(&mut self, x: Self::Tensor) -> Self::Tensor;
+    fn relu_squared(&mut self, x: Self::Tensor) -> Self::Tensor {
+        self.unary(Unary::ReluSquared, x)
+    }
 
-    /// RWKV-4's attention: for each channel, the average of the values `v` so far, weighted by `exp(k)` and decaying
-    /// by `exp(w)` a step, where w = −exp(`decay`); the present one weighs `exp(first + k)`. `slot` holds
-    /// (aa, bb, pp), n_embd values each.
+    /// RWKV-4's attention: for each channel, the average of the values `v` so far, weighted by `exp(k)` and
+    /// decaying by `exp(w)` a step, where w = −exp(`decay`); the present one weighs `exp(first + k)`. `slot`
+    /// holds (aa, bb, pp), n_embd values each.
     fn wkv4(
         &mut self,
         decay: Vector,
@@ -70,18 +85,25 @@ pub trait Exec {
         slot: Slot,
     ) -> Self::Tensor;
 
-    /// The rows that the rest of the pass depends on, of whose tensors only `x` is used from here on: those whose logits
-    /// were asked for, the row before each of them (for [`shift`](Exec::shift)), and the last of each segment (for its
-    /// state). An executor may return all rows, and has to where all logits were asked for.
+    /// In training with dropout: x with some of its elements zero and the others larger in proportion. Else x
+    /// itself.
+    fn dropout(&mut self, x: Self::Tensor) -> Self::Tensor {
+        x
+    }
+
+    /// The rows that the rest of the pass depends on, of whose tensors only `x` is used from here on: those
+    /// whose logits were asked for, the row before each of them (for [`shift`](Exec::shift)), and the last of
+    /// each segment (for its state). An executor may return all rows, and has to where all logits were asked
+    /// for.
     ///
-    /// The first row of a segment may be one that is there for its successor's sake alone: what is computed of it from the
-    /// state by `shift` means nothing and is not an output.
+    /// The first row of a segment may be one that is there for its successor's sake alone: what is computed
+    /// of it from the state by `shift` means nothing and is not an output.
     fn needed(&mut self, x: Self::Tensor) -> Self::Tensor;
 
     /// The rows whose logits were asked for, in order.
     fn outputs(&mut self, x: Self::Tensor) -> Self::Tensor;
 
-    /// Ends a block: of all tensors made so far only `live` are used from here on. Infer frees the others, so that
-    /// memory does not grow with the number of layers; a tape may recompute from here.
+    /// Ends a block: of all tensors made so far only `live` are used from here on. Infer frees the others, so
+    /// that memory does not grow with the number of layers; a tape may recompute from here.
     fn keep<const N: usize>(&mut self, live: [Self::Tensor; N]) -> [Self::Tensor; N];
 }

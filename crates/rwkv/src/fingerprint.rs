@@ -1,6 +1,6 @@
 //! Which model a state belongs to.
 
-use crate::config::{ModelConfig, Version};
+use crate::config::{ModelConfig, Sizes, Version};
 
 /// A model's shape and a checksum over a sample of its weights.
 ///
@@ -39,47 +39,63 @@ impl Fingerprint {
     /// Why a state of `self` cannot be used with `model`, if it cannot.
     pub(crate) fn mismatch(&self, model: &Self) -> Option<String> {
         if self.config != model.config {
-            let shape = |config: &ModelConfig| {
-                let ModelConfig { version, n_vocab, n_embd, n_layer, n_ffn } = config;
-                format!("{version}, n_vocab {n_vocab}, n_embd {n_embd}, n_layer {n_layer}, n_ffn {n_ffn}")
-            };
-            let (was, is) = (shape(&self.config), shape(&model.config));
+            let (was, is) = (self.config.describe(), model.config.describe());
             return Some(format!("it was made by another model ({was}), and this one is ({is})"));
         }
         (self.weights != model.weights)
             .then(|| "it was made by a model of this shape, but with other weights".to_owned())
     }
 
-    /// Bytes of the byte form.
-    pub(crate) const LEN: usize = 24;
-
-    pub(crate) fn to_bytes(self) -> [u8; Self::LEN] {
-        let ModelConfig { version, n_vocab, n_embd, n_layer, n_ffn } = self.config;
-        let version = match version {
-            Version::V4 => 4,
-        };
-        // Shapes come from, or go to, files that count in 32 bits.
-        let numbers = [version, n_vocab as u32, n_embd as u32, n_layer as u32, n_ffn as u32, self.weights];
-        let mut bytes = [0; Self::LEN];
-        bytes.copy_from_slice(bytemuck::cast_slice(&numbers));
-        bytes
+    /// The byte form in hexadecimal digits, for files of text.
+    pub fn to_hex(self) -> String {
+        let digit = |digit: u8| char::from(b"0123456789abcdef"[usize::from(digit)]);
+        self.to_bytes().into_iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
     }
 
-    /// None if the version is not one that this crate knows.
-    pub(crate) fn from_bytes(bytes: [u8; Self::LEN]) -> Option<Self> {
-        let [version, n_vocab, n_embd, n_layer, n_ffn, weights]: [u32; 6] = bytemuck::cast(bytes);
-        let version = match version {
-            4 => Version::V4,
-            _ => return None,
+    /// The fingerprint that [`to_hex`](Self::to_hex) made these digits of.
+    pub fn from_hex(hex: &str) -> Option<Self> {
+        if !hex.is_ascii() || !hex.len().is_multiple_of(2) {
+            return None;
+        }
+        let digits = (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).ok());
+        let bytes = digits.collect::<Option<Vec<_>>>()?;
+        let (fingerprint, rest) = Self::from_bytes(&bytes).ok()?;
+        rest.is_empty().then_some(fingerprint)
+    }
+
+    /// The byte form, as little-endian u32: version, n_vocab, n_embd, n_layer, n_ffn, the version's own sizes, CRC-32 of
+    /// the weights.
+    pub(crate) fn to_bytes(self) -> Vec<u8> {
+        let ModelConfig { version, n_vocab, n_embd, n_layer, n_ffn, sizes } = self.config;
+        // Shapes come from, or go to, files that count in 32 bits.
+        let common = [n_vocab, n_embd, n_layer, n_ffn].map(|size| size as u32);
+        let own = sizes.of(version).iter().copied();
+        let numbers = [version.code()].into_iter().chain(common).chain(own).chain([self.weights]);
+        numbers.flat_map(u32::to_le_bytes).collect()
+    }
+
+    /// The fingerprint that `bytes` begin with, and the bytes after it.
+    ///
+    /// # Errors
+    /// What is wrong: a version that this crate does not know, or too few bytes.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Result<(Self, &[u8]), String> {
+        let mut rest = bytes;
+        let mut next = || {
+            let (number, after) =
+                rest.split_first_chunk().ok_or("too few bytes for a model's fingerprint")?;
+            rest = after;
+            Ok::<_, String>(u32::from_le_bytes(*number))
         };
-        let size = |number: u32| number as usize;
-        let config = ModelConfig {
-            version,
-            n_vocab: size(n_vocab),
-            n_embd: size(n_embd),
-            n_layer: size(n_layer),
-            n_ffn: size(n_ffn),
-        };
-        Some(Self { config, weights })
+        let code = next()?;
+        let version = Version::from_code(code)
+            .ok_or_else(|| format!("it is from an RWKV version {code} that this program does not know"))?;
+        let [n_vocab, n_embd, n_layer, n_ffn] = [next()?, next()?, next()?, next()?].map(|n| n as usize);
+        let mut sizes = Sizes::NONE;
+        for size in sizes.all_mut().iter_mut().take(version.size_names().len()) {
+            *size = next()?;
+        }
+        let weights = next()?;
+        let config = ModelConfig { version, n_vocab, n_embd, n_layer, n_ffn, sizes };
+        Ok((Self { config, weights }, rest))
     }
 }

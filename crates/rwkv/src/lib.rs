@@ -1,8 +1,8 @@
 //! RWKV language models on CPUs: model files, inference, state, sampling, tokenizers.
 //!
-//! An RWKV model is trained like a transformer and run like a recurrent network, with the same parameters. Running it
-//! needs no cache of all earlier tokens: what it has read is a [`State`] of fixed size, a few KB for a small model, that
-//! can be cloned, compared, saved and taken up again.
+//! An RWKV model is trained like a transformer and run like a recurrent network, with the same parameters. It
+//! needs no key-value cache: a [`State`] of fixed size, a few KB for a small model, summarises the tokens so
+//! far. It can be cloned, compared, saved and restored.
 //!
 //! # A first run
 //!
@@ -10,7 +10,7 @@
 //! use rwkv::{Decoder, LoadOptions, Model, Sampler, SamplerOptions, Tokenizer};
 //!
 //! # fn main() -> rwkv::Result<()> {
-//! // A training run's folder has a model.bin and a tokenizer.json.
+//! // The directory of a training run has a model.bin and a tokenizer.json.
 //! let model = Model::load("runs/moby-dick", &LoadOptions::default())?;
 //! let tokenizer = Tokenizer::load("runs/moby-dick")?;
 //!
@@ -28,30 +28,35 @@
 //! ```
 //!
 //! # What is where
-//! - [`Model`] evaluates tokens: one, a long prompt, or a ragged batch of many texts ([`Model::eval_batch`]), and says
-//!   how well it predicts a text ([`Model::evaluate`]) and how fast it runs ([`Model::bench`]).
-//! - [`ModelFile`] reads rwkv.cpp's `.bin` files, mapped and checked to the last byte; [`write_model`] writes them.
-//! - [`quantize()`] makes a file of FP32 or FP16 weights into one of five quantized formats, the bytes that rwkv.cpp makes.
-//! - [`Sampler`] turns logits into a token, [`Tokenizer`] text into tokens, [`Decoder`] a stream of bytes into text.
-//! - [`model`] holds the architectures, each written once as equations over the trait [`Exec`]. [`Infer`] implements
-//!   it here; `rwkv-train` implements it with a tape that sends gradients back. To support a new version of RWKV is to
-//!   write its equations and the operators that are new.
+//! - [`Model`] evaluates tokens: one, a long prompt, or a ragged batch of many texts ([`Model::eval_batch`]).
+//!   It measures its loss on a text ([`Model::evaluate`]) and its speed ([`Model::bench`]).
+//! - [`ModelFile`] reads rwkv.cpp's `.bin` files, mapped and checked to the last byte; [`write_model`] writes
+//!   them.
+//! - [`quantize()`] makes a file of FP32 or FP16 weights into one of five quantized formats, the bytes that
+//!   rwkv.cpp makes.
+//! - [`lora`] reads and writes low-rank adapters, and merges one into its base ([`lora::merge`]).
+//! - [`Sampler`] turns logits into a token, [`Tokenizer`] text into tokens, [`Decoder`] a stream of bytes
+//!   into text.
+//! - [`model`] holds the versions of RWKV, each written once as equations over the trait [`Exec`]. [`Infer`]
+//!   implements it here; `rwkv-train` implements it with a tape that computes gradients. A new version needs
+//!   its equations and the operators that it adds.
 //!
 //! # Promises
-//! **The same bits, however it is asked.** A token's logits do not depend on whether the text came token by token, in
-//! chunks, whole, or beside others in a batch, nor on the number of threads. They do depend, in the last digits, on the
-//! instruction set, which can be fixed with [`LoadOptions::isa`] or `RWKV_ISA`.
+//! **The same bits however a text is evaluated.** A token's logits do not depend on whether the text is
+//! evaluated token by token, in chunks, whole, or with others in a batch, nor on the number of threads. They
+//! do depend, in the last digits, on the instruction set, which can be fixed with [`LoadOptions::isa`] or
+//! `RWKV_ISA`.
 //!
-//! **No panics on bad input.** A damaged file, a token that the model does not have, a state of another model, a
-//! nonsensical option: each is an [`Error`] that says what was wrong and where, with a stable [`code`](Error::code), and
-//! leaves states and files as they were.
+//! **No panics on bad input.** A damaged file, a token that the model does not have, a state of another
+//! model, a nonsensical option: each is an [`Error`] that says what was wrong and where, with a stable
+//! [`code`](Error::code), and leaves states and files as they were.
 //!
 //! ```
 //! use rwkv::model::Network;
 //! use rwkv::{DataType, LoadOptions, Model, ModelConfig, Sampler, SamplerOptions, write_model};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! // A model over bytes that has learned nothing: any weights will do.
+//! // An untrained model over bytes: any weights will do.
 //! let config = ModelConfig::v4(256, 32, 2);
 //! let (_, layout, _) = Network::new(&config);
 //! let weight = |i| -((i * 37 % 101) as f32) / 101.0;
@@ -99,23 +104,26 @@ pub mod exec;
 pub mod file;
 pub mod fingerprint;
 pub mod infer;
+pub mod lora;
 pub mod machine;
 pub mod model;
 pub mod params;
 pub mod quantize;
 pub mod sampler;
 pub mod state;
+pub mod store;
 pub mod text;
 pub mod tokenizer;
 
 pub use atomic::write_atomically;
 pub use config::{ModelConfig, Version};
 pub use data_type::DataType;
-pub use error::{Error, Fault, Result, SoundCheckpoint};
+pub use error::{Error, Fault, Result};
 pub use exec::Exec;
 pub use file::{ModelFile, write_model};
 pub use fingerprint::Fingerprint;
 pub use infer::{Bench, BenchOptions, Evaluation, Infer, LoadOptions, Model, Outputs, Segment};
+pub use lora::Lora;
 pub use quantize::quantize;
 pub use sampler::{Sampler, SamplerOptions};
 pub use state::State;

@@ -11,7 +11,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use half::f16;
-use rwkv_kernels::{BLOCK, Cpu, Unquantizable};
+use rwkv_kernels::{Cpu, Unquantizable, WEIGHTS_PER_BLOCK};
 
 use crate::atomic::write_atomically;
 use crate::data_type::DataType;
@@ -179,9 +179,11 @@ fn check(file: &TensorFile, format: DataType) -> Result<()> {
         if data_type.is_quantized() {
             return again(format!("{name:?} is quantized already, to {data_type}"));
         }
-        if is_quantized(tensor) && !dims[0].is_multiple_of(BLOCK) {
-            let what =
-                format!("{name:?} has rows of {} weights, and {format} stores blocks of {BLOCK}", dims[0]);
+        if is_quantized(tensor) && !dims[0].is_multiple_of(WEIGHTS_PER_BLOCK) {
+            let what = format!(
+                "{name:?} has rows of {} weights, and {format} stores blocks of {WEIGHTS_PER_BLOCK}",
+                dims[0]
+            );
             return Err(file.unsupported(what).of_kind(Fault::Shape));
         }
     }
@@ -270,14 +272,14 @@ impl<P: FnMut(u64, u64) -> ControlFlow<()>> Work<'_, P> {
     /// Makes blocks of the chunk that begins `at` bytes into `tensor`. A chunk is whole blocks: its size is a multiple
     /// of theirs.
     fn quantize(&mut self, tensor: &TensorInfo, at: usize) -> Result<()> {
-        let (from, to) = (tensor.data_type.format(), self.format.format());
+        let (from, to) = (tensor.data_type, self.format);
         let weight = from.block().1;
-        self.blocks.resize(self.weights.len() / (BLOCK * weight) * to.block().1, 0);
+        self.blocks.resize(self.weights.len() / (WEIGHTS_PER_BLOCK * weight) * to.block().1, 0);
         rwkv_kernels::quantize(self.cpu, from, &self.weights, to, &mut self.blocks).map_err(
             |Unquantizable { weight: first }| {
                 let offset = tensor.data().start + at + first * weight;
                 let problem = format!(
-                    "among the {BLOCK} weights here one is infinite, not a number, or too large for {}, whose scales are \
+                    "among the {WEIGHTS_PER_BLOCK} weights here one is infinite, not a number, or too large for {}, whose scales are \
                      in half precision",
                     self.format
                 );

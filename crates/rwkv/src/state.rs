@@ -23,10 +23,22 @@ impl Slot {
     }
 }
 
-/// Where each layer keeps what it remembers, and what that is before the first token.
+/// Where each layer keeps its part of a state, and what that is before the first token.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StateLayout {
-    initial: Vec<f32>,
+    parts: Vec<Part>,
+    len: usize,
+}
+
+/// Consecutive floats of a state that are treated alike.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Part {
+    len: usize,
+    /// Before the first token.
+    initial: f32,
+    /// Where training of the state itself starts, and the least value that it may give.
+    tuned: f32,
+    least: f32,
 }
 
 impl StateLayout {
@@ -35,25 +47,61 @@ impl StateLayout {
 
     /// A slot of `len` floats that starts as zeros.
     pub fn zeros(&mut self, len: usize) -> Slot {
-        self.filled(len, 0.0)
+        self.add(Part { len, initial: 0.0, tuned: 0.0, least: f32::MIN })
     }
 
     /// v4's (aa, bb, pp) of `n_embd` floats each, in one slot: sums of nothing, and their exponent.
+    ///
+    /// A state that is trained starts from sums of nothing too, but relative to the exponent 0, from which they can grow;
+    /// bb is a sum of weights and stays positive.
     pub fn wkv4(&mut self, n_embd: usize) -> Slot {
-        let Slot { at, .. } = self.zeros(2 * n_embd);
-        self.filled(n_embd, Self::EMPTY);
+        let Slot { at, .. } = self.zeros(n_embd);
+        self.add(Part { len: n_embd, initial: 0.0, tuned: 0.0, least: 0.0 });
+        self.add(Part { len: n_embd, initial: Self::EMPTY, tuned: 0.0, least: f32::MIN });
         Slot { at, len: 3 * n_embd }
     }
 
-    /// The state before the first token; its length is the state's.
-    pub fn initial(&self) -> &[f32] {
-        &self.initial
+    /// Number of floats of a state.
+    pub fn len(&self) -> usize {
+        self.len
     }
 
-    fn filled(&mut self, len: usize, value: f32) -> Slot {
-        let at = self.initial.len();
-        self.initial.resize(at + len, value);
-        Slot { at, len }
+    /// Whether a state has no floats.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The state before the first token.
+    pub fn initial(&self) -> Vec<f32> {
+        self.values(|part| part.initial)
+    }
+
+    /// Where training of the state itself starts.
+    pub fn tuned(&self) -> Vec<f32> {
+        self.values(|part| part.tuned)
+    }
+
+    /// Moves floats of a trained state that have left their range back to its border.
+    pub fn clamp(&self, state: &mut [f32]) {
+        let mut rest = state;
+        for part in &self.parts {
+            let (own, after) = rest.split_at_mut(part.len);
+            for value in own {
+                *value = value.max(part.least);
+            }
+            rest = after;
+        }
+    }
+
+    fn values(&self, value: impl Fn(&Part) -> f32) -> Vec<f32> {
+        self.parts.iter().flat_map(|part| std::iter::repeat_n(value(part), part.len)).collect()
+    }
+
+    fn add(&mut self, part: Part) -> Slot {
+        let slot = Slot { at: self.len, len: part.len };
+        self.parts.push(part);
+        self.len += part.len;
+        slot
     }
 }
 
@@ -63,7 +111,8 @@ impl StateLayout {
 /// Cloning a state forks the text; comparing two compares what they hold, float by float.
 ///
 /// The byte form, all little-endian: `rwkvstat`, u32 1 (its version), the model's [`Fingerprint`] (u32 version, n_vocab,
-/// n_embd, n_layer, n_ffn, CRC-32 of its weights), u32 number of floats, the floats, u32 CRC-32 of everything before.
+/// n_embd, n_layer, n_ffn, what other sizes the version has, CRC-32 of its weights), u32 number of floats, the floats,
+/// u32 CRC-32 of everything before.
 #[derive(Clone, Debug, PartialEq)]
 pub struct State {
     model: Fingerprint,
@@ -72,13 +121,15 @@ pub struct State {
 
 const MAGIC: &[u8; 8] = b"rwkvstat";
 const FORMAT: u32 = 1;
-/// Bytes before the floats: magic, version, fingerprint, number of floats.
-const HEAD: usize = 8 + 4 + Fingerprint::LEN + 4;
+/// Bytes before the fingerprint: magic and version.
+const HEAD: usize = 8 + 4;
+/// The least that a state has: no sizes beyond the common ones, no floats, a checksum.
+const LEAST: usize = HEAD + 24 + 4 + 4;
 
 impl State {
     /// The state of `model` before the first token.
     pub(crate) fn new(model: Fingerprint, layout: &StateLayout) -> Self {
-        Self { model, values: layout.initial().to_vec() }
+        Self { model, values: layout.initial() }
     }
 
     /// Which model it belongs to.
@@ -98,7 +149,7 @@ impl State {
 
     /// The byte form; [`from_bytes`](Self::from_bytes) is its inverse.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(HEAD + 4 * self.values.len() + 4);
+        let mut bytes = Vec::with_capacity(LEAST + 4 * self.values.len());
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&FORMAT.to_le_bytes());
         bytes.extend_from_slice(&self.model.to_bytes());
@@ -119,30 +170,27 @@ impl State {
     /// [`Error::State`] that says what is wrong.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let fault = |problem: String| Error::State { problem };
-        let Some((head, rest)) = bytes.split_first_chunk::<HEAD>() else {
-            return Err(fault(format!(
-                "{} bytes are too few for a state; it has at least {}",
-                bytes.len(),
-                HEAD + 4
-            )));
-        };
+        if bytes.len() < LEAST {
+            let problem = format!("{} bytes are too few for a state; it has at least {LEAST}", bytes.len());
+            return Err(fault(problem));
+        }
+        let (head, rest) = bytes.split_at(HEAD);
         if &head[..8] != MAGIC {
             return Err(fault("these bytes are not a state: they do not start with \"rwkvstat\"".into()));
         }
-        let number = |at: usize| {
-            let mut number = [0; 4];
-            number.copy_from_slice(&head[at..at + 4]);
-            u32::from_le_bytes(number)
-        };
-        let format = number(8);
+        let format = u32::from_le_bytes([head[8], head[9], head[10], head[11]]);
         if format != FORMAT {
             return Err(fault(format!(
                 "its bytes are of version {format}; this program reads version {FORMAT}"
             )));
         }
-        let len = number(HEAD - 4) as usize;
+        let (model, rest) = Fingerprint::from_bytes(rest).map_err(fault)?;
+        let Some((len, rest)) = rest.split_first_chunk() else {
+            return Err(fault("it is incomplete: its number of floats is missing".to_owned()));
+        };
+        let len = u32::from_le_bytes(*len) as usize;
         if len.checked_mul(4).and_then(|len| len.checked_add(4)) != Some(rest.len()) {
-            let expected = HEAD as u64 + 4 * len as u64 + 4;
+            let expected = (bytes.len() - rest.len()) as u64 + 4 * len as u64 + 4;
             return Err(fault(format!(
                 "{} bytes, where {expected} were written: it is incomplete or damaged",
                 bytes.len()
@@ -152,15 +200,7 @@ impl State {
         if crc32fast::hash(body).to_le_bytes() != crc {
             return Err(fault("its checksum does not fit its bytes: it is damaged".into()));
         }
-        let mut model = [0; Fingerprint::LEN];
-        model.copy_from_slice(&head[12..12 + Fingerprint::LEN]);
-        let Some(model) = Fingerprint::from_bytes(model) else {
-            return Err(fault(format!(
-                "it is from an RWKV version {} that this program does not know",
-                number(12)
-            )));
-        };
-        let values = body[HEAD..].as_chunks().0.iter().map(|&value| f32::from_le_bytes(value)).collect();
+        let values = rest[..4 * len].as_chunks().0.iter().map(|&value| f32::from_le_bytes(value)).collect();
         Ok(Self { model, values })
     }
 
@@ -171,7 +211,7 @@ impl State {
         if let Some(problem) = self.model.mismatch(model) {
             return Err(Error::State { problem });
         }
-        let (is, expected) = (self.values.len(), layout.initial().len());
+        let (is, expected) = (self.values.len(), layout.len());
         if is != expected {
             return Err(Error::State { problem: format!("it has {is} floats; this model's has {expected}") });
         }

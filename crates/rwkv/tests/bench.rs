@@ -6,9 +6,8 @@ mod common;
 
 use std::ops::ControlFlow;
 
-use common::{cpu, model, values};
-use rwkv::model::Network;
-use rwkv::{BenchOptions, DataType, Error, LoadOptions, Model, ModelConfig, quantize, write_model};
+use common::{cpu, model, values, write};
+use rwkv::{BenchOptions, DataType, Error, LoadOptions, Model, ModelConfig, quantize};
 use rwkv_kernels::Isa;
 
 const CONFIG: ModelConfig = ModelConfig { n_ffn: 40, ..ModelConfig::v4(11, 16, 2) };
@@ -27,10 +26,9 @@ const IN_VECTORS: usize = 16 * (2 + 2 + 2 * (2 * 2 + 7));
 #[test]
 fn a_token_reads_every_matrix_once_and_one_row_of_the_embedding() {
     let folder = tempfile::tempdir().unwrap();
-    let (_, layout, _) = Network::new(&CONFIG);
     for (data_type, bytes) in [(DataType::F32, 4), (DataType::F16, 2)] {
         let path = folder.path().join("model.bin");
-        write_model(&path, &CONFIG, &layout, &values(&CONFIG, 1), data_type).unwrap();
+        write(&path, &CONFIG, &values(&CONFIG, 1), data_type);
         let model = Model::load_on(&path, cpu(Isa::detect(), 1)).unwrap();
         // Vectors stay f32.
         assert_eq!(model.bytes_per_token(), bytes * IN_MATRICES + 4 * IN_VECTORS, "{data_type}");
@@ -43,8 +41,7 @@ fn a_token_reads_a_quantized_matrix_as_it_is_stored() {
     let folder = tempfile::tempdir().unwrap();
     let [whole, quantized] = ["whole.bin", "quantized.bin"].map(|name| folder.path().join(name));
     let config = ModelConfig::v4(11, 32, 1);
-    let (_, layout, _) = Network::new(&config);
-    write_model(&whole, &config, &layout, &values(&config, 1), DataType::F32).unwrap();
+    write(&whole, &config, &values(&config, 1), DataType::F32);
     let options = LoadOptions { threads: Some(1), ..LoadOptions::default() };
     quantize(&whole, &quantized, DataType::Q5_1, &options, |_, _| ControlFlow::Continue(())).unwrap();
     let model = Model::load(&quantized, &options).unwrap();

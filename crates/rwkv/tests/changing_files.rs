@@ -10,9 +10,8 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use common::{cpu, tokens, values};
-use rwkv::model::Network;
-use rwkv::{DataType, Error, LoadOptions, Model, ModelConfig, ModelFile, Result, quantize, write_model};
+use common::{cpu, tokens, values, write};
+use rwkv::{DataType, Error, LoadOptions, Model, ModelConfig, ModelFile, Result, quantize};
 use rwkv_kernels::Isa;
 use tempfile::TempDir;
 
@@ -25,9 +24,8 @@ struct Place(TempDir);
 impl Place {
     fn new(data_type: DataType) -> Self {
         let place = Self(tempfile::tempdir().unwrap());
-        let (_, layout, _) = Network::new(&CONFIG);
         let written = if data_type.is_quantized() { DataType::F32 } else { data_type };
-        write_model(place.path(), &CONFIG, &layout, &values(&CONFIG, 1), written).unwrap();
+        write(place.path(), &CONFIG, &values(&CONFIG, 1), written);
         if data_type.is_quantized() {
             let small = place.0.path().join("small.bin");
             let go_on = |_, _| ControlFlow::Continue(());
@@ -116,9 +114,8 @@ fn a_file_that_is_replaced_or_removed_is_no_harm() {
         let place = Place::new(data_type);
         let model = place.load(1);
         let expected = read(&model).unwrap();
-        let (_, layout, _) = Network::new(&CONFIG);
         // As this crate, and every careful program, replaces files.
-        write_model(place.path(), &CONFIG, &layout, &values(&CONFIG, 2), DataType::F32).unwrap();
+        write(place.path(), &CONFIG, &values(&CONFIG, 2), DataType::F32);
         assert_eq!(read(&model).unwrap(), expected);
         let other = place.load(1);
         assert_ne!(read(&other).unwrap(), expected);

@@ -11,7 +11,7 @@ use std::path::Path;
 use common::cpu;
 use proptest::prelude::*;
 use rwkv::model::Network;
-use rwkv::{Error, Fault, Model, ModelConfig, ModelFile, Result, Version};
+use rwkv::{Error, Fault, Model, ModelConfig, ModelFile, Result};
 use rwkv_kernels::Isa;
 
 /// A model file in pieces, to be put together wrongly.
@@ -50,10 +50,10 @@ impl Tensor {
 
 impl Pieces {
     fn sound(n_embd: usize) -> Self {
-        let config = ModelConfig { version: Version::V4, n_vocab: 3, n_embd, n_layer: 2, n_ffn: 2 * n_embd };
+        let config = ModelConfig { n_ffn: 2 * n_embd, ..ModelConfig::v4(3, n_embd, 2) };
         let (_, layout, _) = Network::new(&config);
         let tensors = layout.specs().iter().map(|spec| {
-            let dims: Vec<_> = spec.file_dims().into_iter().map(|dim| dim as u32).collect();
+            let dims: Vec<_> = spec.dims.iter().map(|&dim| dim as u32).collect();
             Tensor::new(&spec.name, &dims)
         });
         let header = [0x6767_6d66, 101, 3, n_embd as u32, 2, 0];

@@ -6,9 +6,9 @@ mod common;
 
 use std::ops::ControlFlow;
 
-use common::{cpu, model, tokens, values};
+use common::{cpu, model, tokens, values, write};
 use rwkv::model::Network;
-use rwkv::{DataType, Error, Model, ModelConfig, Outputs, Segment, write_model};
+use rwkv::{DataType, Error, Model, ModelConfig, Outputs, Segment};
 use rwkv_kernels::Isa;
 
 const CONFIG: ModelConfig = ModelConfig { n_ffn: 40, ..ModelConfig::v4(11, 16, 2) };
@@ -22,8 +22,7 @@ fn parameters_in_memory_and_their_file_are_the_same_model() {
     let folder = tempfile::tempdir().unwrap();
     let (_, layout, _) = Network::new(&CONFIG);
     let in_memory = example();
-    write_model(folder.path().join("model.bin"), &CONFIG, &layout, &values(&CONFIG, 1), DataType::F32)
-        .unwrap();
+    write(folder.path().join("model.bin"), &CONFIG, &values(&CONFIG, 1), DataType::F32);
     // A run's folder stands for its model.
     let loaded = Model::load_on(folder.path(), cpu(Isa::detect(), 2)).unwrap();
     assert_eq!((loaded.config(), loaded.n_params()), (&CONFIG, layout.n_params()));
@@ -45,7 +44,7 @@ fn half_precision_weights_compute_as_their_values_in_single_precision_but_for_ro
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("half.bin");
     let (_, layout, _) = Network::new(&CONFIG);
-    write_model(&path, &CONFIG, &layout, &values(&CONFIG, 1), DataType::F16).unwrap();
+    write(&path, &CONFIG, &values(&CONFIG, 1), DataType::F16);
     let half = Model::load_on(&path, cpu(Isa::detect(), 1)).unwrap();
     let file = rwkv::ModelFile::open(&path).unwrap();
     let widened = (0..layout.specs().len()).map(|index| file.read(index)).collect();

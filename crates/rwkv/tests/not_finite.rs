@@ -6,13 +6,11 @@ mod common;
 
 use std::ops::ControlFlow;
 
-use common::{cpu, every_cpu, tokens, values};
+use common::{cpu, every_cpu, tokens, values, write};
 use half::f16;
 use rwkv::model::Network;
 use rwkv::params::ParamSpec;
-use rwkv::{
-    DataType, Error, LoadOptions, Model, ModelConfig, Outputs, Result, Segment, quantize, write_model,
-};
+use rwkv::{DataType, Error, LoadOptions, Model, ModelConfig, Outputs, Result, Segment, quantize};
 use rwkv_kernels::Isa;
 
 const CONFIG: ModelConfig = ModelConfig::v4(40, 32, 2);
@@ -46,21 +44,20 @@ fn names(error: &Error, tensor: &str) {
 fn a_bad_weight_anywhere_is_named_at_load_or_at_the_first_pass() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.bin");
-    let (_, layout, _) = Network::new(&CONFIG);
     for (index, spec) in specs().iter().enumerate() {
         for bad in BAD {
             let values = with(index, spec.len() * 2 / 3, bad);
             for data_type in [DataType::F32, DataType::F16] {
-                write_model(&path, &CONFIG, &layout, &values, data_type).unwrap();
+                write(&path, &CONFIG, &values, data_type);
                 for cpu in every_cpu() {
                     let loaded = Model::load_on(&path, cpu);
-                    assert_eq!(loaded.is_err(), !spec.is_matrix, "{}", spec.name);
+                    assert_eq!(loaded.is_err(), !spec.is_matrix(), "{}", spec.name);
                     let error = loaded.and_then(|model| read(&model)).unwrap_err();
                     names(&error, &spec.name);
                     assert_eq!(error.code(), "MODEL_FILE");
                 }
             }
-            if spec.is_matrix {
+            if spec.is_matrix() {
                 let model = Model::from_parameters(CONFIG, values, cpu(Isa::detect(), 1));
                 let error = read(&model).unwrap_err();
                 names(&error, &spec.name);
@@ -77,7 +74,7 @@ fn no_state_is_moved_by_a_bad_weight_and_none_is_needed_to_find_it() {
     let path = folder.path().join("model.bin");
     let (_, layout, _) = Network::new(&CONFIG);
     let index = layout.find("blocks.1.ffn.receptance.weight").unwrap();
-    write_model(&path, &CONFIG, &layout, &with(index, 0, f32::INFINITY), DataType::F16).unwrap();
+    write(&path, &CONFIG, &with(index, 0, f32::INFINITY), DataType::F16);
     let model = Model::load(&path, &LoadOptions::default()).unwrap();
     let mut state = model.new_state();
     for outputs in [Outputs::None, Outputs::Last, Outputs::All] {
@@ -94,14 +91,13 @@ fn no_state_is_moved_by_a_bad_weight_and_none_is_needed_to_find_it() {
 fn a_bad_scale_is_named_in_every_quantized_format() {
     let folder = tempfile::tempdir().unwrap();
     let (path, small) = (folder.path().join("model.bin"), folder.path().join("small.bin"));
-    let (_, layout, _) = Network::new(&CONFIG);
-    write_model(&path, &CONFIG, &layout, &values(&CONFIG, 1), DataType::F32).unwrap();
+    write(&path, &CONFIG, &values(&CONFIG, 1), DataType::F32);
     for data_type in DataType::QUANTIZED {
         let go_on = |_, _| ControlFlow::Continue(());
         quantize(&path, &small, data_type, &LoadOptions::default(), go_on).unwrap();
         let sound = std::fs::read(&small).unwrap();
         let file = rwkv::ModelFile::open(&small).unwrap();
-        for (index, spec) in specs().iter().enumerate().filter(|(_, spec)| spec.is_matrix) {
+        for (index, spec) in specs().iter().enumerate().filter(|(_, spec)| spec.is_matrix()) {
             let (tensor, data) = file.tensor(index);
             let at = data.as_ptr().addr() - file.tensor(0).1.as_ptr().addr() + 24 + 20 + "emb.weight".len();
             for bad in BAD {
@@ -127,10 +123,9 @@ fn a_bad_scale_is_named_in_every_quantized_format() {
 fn quantizing_refuses_a_bad_weight_wherever_it_stands() {
     let folder = tempfile::tempdir().unwrap();
     let (path, small) = (folder.path().join("model.bin"), folder.path().join("small.bin"));
-    let (_, layout, _) = Network::new(&CONFIG);
     for (index, spec) in specs().iter().enumerate() {
         for data_type in [DataType::F32, DataType::F16] {
-            write_model(&path, &CONFIG, &layout, &with(index, spec.len() - 1, f32::NAN), data_type).unwrap();
+            write(&path, &CONFIG, &with(index, spec.len() - 1, f32::NAN), data_type);
             let go_on = |_, _| ControlFlow::Continue(());
             let error = quantize(&path, &small, DataType::Q4_0, &LoadOptions::default(), go_on).unwrap_err();
             names(&error, &spec.name);

@@ -9,8 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Barrier};
 
 use common::{cpu, tokens, values};
-use rwkv::model::Network;
-use rwkv::{DataType, LoadOptions, Model, ModelConfig, State, quantize, write_model};
+use rwkv::{DataType, LoadOptions, Model, ModelConfig, State, quantize};
 use rwkv_kernels::Isa;
 
 const CONFIG: ModelConfig = ModelConfig::v4(11, 32, 2);
@@ -23,8 +22,7 @@ fn isa() -> Isa {
 
 fn write(folder: &Path, seed: u32) -> PathBuf {
     let path = folder.join("model.bin");
-    let (_, layout, _) = Network::new(&CONFIG);
-    write_model(&path, &CONFIG, &layout, &values(&CONFIG, seed), DataType::F32).unwrap();
+    common::write(&path, &CONFIG, &values(&CONFIG, seed), DataType::F32);
     path
 }
 

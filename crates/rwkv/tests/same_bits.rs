@@ -7,9 +7,8 @@ mod common;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use common::{cpu, every_cpu, largest_difference, model, shared, tokens};
-use rwkv::model::Network;
-use rwkv::{DataType, LoadOptions, Model, ModelConfig, Outputs, Segment, State, Version, write_model};
+use common::{cpu, every_cpu, largest_difference, model, shared, tokens, write};
+use rwkv::{DataType, LoadOptions, Model, ModelConfig, Outputs, Segment, State};
 use rwkv_kernels::{Cpu, Isa};
 
 /// Logits after every token, and the state after the last.
@@ -91,7 +90,7 @@ fn check(model_on: impl Fn(Arc<Cpu>) -> Model, name: &str, len: usize) {
 
 #[test]
 fn for_a_model_whose_widths_fit_no_vector() {
-    let config = ModelConfig { version: Version::V4, n_vocab: 37, n_embd: 27, n_layer: 3, n_ffn: 51 };
+    let config = ModelConfig { n_ffn: 51, ..ModelConfig::v4(37, 27, 3) };
     check(|cpu| model(&config, 1, cpu), "n_embd 27", LONG);
 }
 
@@ -103,8 +102,7 @@ fn for_a_model_of_usual_widths() {
 #[test]
 fn for_every_format() {
     let folder = tempfile::tempdir().unwrap();
-    let config = ModelConfig { version: Version::V4, n_vocab: 41, n_embd: 64, n_layer: 1, n_ffn: 96 };
-    let (_, layout, _) = Network::new(&config);
+    let config = ModelConfig { n_ffn: 96, ..ModelConfig::v4(41, 64, 1) };
     let values = common::values(&config, 4);
     let path = |data_type| folder.path().join(format!("{data_type}.bin"));
     for data_type in DataType::ALL {
@@ -113,7 +111,7 @@ fn for_every_format() {
             rwkv::quantize(path(DataType::F32), path(data_type), data_type, &LoadOptions::default(), go_on)
                 .unwrap();
         } else {
-            write_model(path(data_type), &config, &layout, &values, data_type).unwrap();
+            write(path(data_type), &config, &values, data_type);
         }
         check(|cpu| Model::load_on(path(data_type), cpu).unwrap(), data_type.name(), SHORT);
     }

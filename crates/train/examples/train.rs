@@ -2,9 +2,10 @@
 
 use std::sync::atomic::AtomicBool;
 
-use rwkv_train::{TrainOptions, Trainer};
+use rwkv::Error;
+use rwkv_train::{TrainOptions, TrainPrecision, Trainer};
 
-fn main() -> rwkv::Result<()> {
+fn main() -> rwkv_train::Result<()> {
     let args: Vec<_> = std::env::args().collect();
     let (Some(data), Some(out)) = (args.get(1), args.get(2)) else {
         eprintln!("usage: train TEXT OUT [STEPS] [SEED] [f32|bf16]");
@@ -13,7 +14,12 @@ fn main() -> rwkv::Result<()> {
     let mut options = TrainOptions::new(data, out);
     options.max_steps = args.get(3).and_then(|steps| steps.parse().ok()).unwrap_or(options.max_steps);
     options.seed = args.get(4).and_then(|seed| seed.parse().ok()).unwrap_or(options.seed);
-    options.precision = args.get(5).map(|name| name.parse()).transpose()?;
+    options.precision = match args.get(5).map(String::as_str) {
+        Some("f32") => Some(TrainPrecision::F32),
+        Some("bf16") => Some(TrainPrecision::Bf16),
+        Some(other) => return Err(Error::option("precision", other, "f32 or bf16").into()),
+        None => None,
+    };
     let mut trainer = Trainer::create(&options)?;
     println!("{} parameters, {} threads", trainer.n_params(), trainer.threads());
     let mut tokens = 0;

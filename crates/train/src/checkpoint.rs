@@ -1,6 +1,6 @@
 //! A training run at one step, on disk: parameters, moments, and where it stands.
 //!
-//! A folder of three files of little-endian f32 in the layout's order, and `checkpoint.json`, which names the step, holds
+//! A folder of three files of little-endian f32, of the trained parameters in the layout's order, and `checkpoint.json`, which names the step, holds
 //! every file's CRC-32, and says whether the model was sound: see [`Soundness`]. The order of the windows follows from seed
 //! and step, so there is no other random state to keep. The folder is written under another name and renamed when it is
 //! whole.
@@ -9,10 +9,10 @@ use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 
-use rwkv::params::{Layout, ParamSpec};
-use rwkv::{Error, ModelConfig, Result, write_atomically};
+use rwkv::{ModelConfig, write_atomically};
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, Result};
 use crate::options::TrainOptions;
 use crate::run::{fault, write_json};
 use crate::trainer::Soundness;
@@ -80,6 +80,11 @@ impl Manifest {
         self.soundness.is_none_or(|soundness| soundness.is_sound)
     }
 
+    /// Whether its options are of its model.
+    pub(crate) fn is_consistent(&self) -> bool {
+        self.options.fits(&self.model)
+    }
+
     fn checksum(&self) -> u32 {
         let bytes = serde_json::to_vec(&Self { crc32: 0, ..self.clone() });
         crc32fast::hash(&bytes.expect("a manifest's fields all have a JSON form"))
@@ -92,7 +97,7 @@ impl Manifest {
 /// its `checkpoint.json` is written, so that a process killed meanwhile leaves a whole one in any case.
 ///
 /// `tensors` are the parameters, the means and the squares.
-pub(crate) fn write(run: &Path, mut manifest: Manifest, tensors: [&[Vec<f32>]; 3]) -> Result<()> {
+pub(crate) fn write(run: &Path, mut manifest: Manifest, tensors: [&[impl AsRef<[f32]>]; 3]) -> Result<()> {
     let path = run.join(format!("checkpoint-{}", manifest.step));
     if let Some(there) = holding(&path, tensors) {
         manifest.files_crc32 = there.files_crc32;
@@ -126,12 +131,12 @@ pub(crate) fn write(run: &Path, mut manifest: Manifest, tensors: [&[Vec<f32>]; 3
 }
 
 /// What the checkpoint at `path` says of itself, if it is whole and holds these very numbers.
-fn holding(path: &Path, tensors: [&[Vec<f32>]; 3]) -> Option<Manifest> {
+fn holding(path: &Path, tensors: [&[impl AsRef<[f32]>]; 3]) -> Option<Manifest> {
     let there = read_manifest(path).ok()?;
     for ((name, crc32), values) in FILES.iter().zip(there.files_crc32).zip(tensors) {
         let mut ours = crc32fast::Hasher::new();
         for values in values {
-            ours.update(bytemuck::cast_slice(values));
+            ours.update(bytemuck::cast_slice(values.as_ref()));
         }
         // A file that cannot be read is as good as none: it is written again.
         if ours.finalize() != crc32 || file_crc32(&path.join(name)).ok() != Some(crc32) {
@@ -176,22 +181,27 @@ pub(crate) fn read_manifest(path: &Path) -> Result<Manifest> {
     Ok(manifest)
 }
 
-/// Reads the checkpoint that `manifest` was read from, of the model that `layout` describes.
+/// Reads the checkpoint that `manifest` was read from; `lengths` are those of the parameters, and of either moments.
 ///
 /// # Errors
 /// [`Error::Run`] if anything is missing or damaged.
-pub(crate) fn read(path: &Path, manifest: Manifest, layout: &Layout) -> Result<Checkpoint> {
+pub(crate) fn read(
+    path: &Path,
+    manifest: Manifest,
+    [of_params, of_moments]: &[Vec<usize>; 2],
+) -> Result<Checkpoint> {
     let [params, means, squares] = std::array::from_fn(|index| {
-        read_floats(&path.join(FILES[index]), manifest.files_crc32[index], layout)
+        let lengths = if index == 0 { of_params } else { of_moments };
+        read_floats(&path.join(FILES[index]), manifest.files_crc32[index], lengths)
     });
     Ok(Checkpoint { params: params?, means: means?, squares: squares?, manifest })
 }
 
-fn write_floats(path: &Path, values: &[Vec<f32>]) -> Result<u32> {
+fn write_floats(path: &Path, values: &[impl AsRef<[f32]>]) -> Result<u32> {
     let mut crc32 = crc32fast::Hasher::new();
     write_atomically(path, |w| {
         values.iter().try_for_each(|values| {
-            let bytes: &[u8] = bytemuck::cast_slice(values);
+            let bytes: &[u8] = bytemuck::cast_slice(values.as_ref());
             crc32.update(bytes);
             w.write_all(bytes)
         })
@@ -199,9 +209,10 @@ fn write_floats(path: &Path, values: &[Vec<f32>]) -> Result<u32> {
     Ok(crc32.finalize())
 }
 
-fn read_floats(path: &Path, crc32: u32, layout: &Layout) -> Result<Vec<Vec<f32>>> {
+fn read_floats(path: &Path, crc32: u32, lengths: &[usize]) -> Result<Vec<Vec<f32>>> {
     let problem = |error: io::Error| damaged(path, &format!("cannot be read ({error})"));
-    let (len, expected) = (fs::metadata(path).map_err(problem)?.len(), layout.n_params() as u64 * 4);
+    let (len, expected) =
+        (fs::metadata(path).map_err(problem)?.len(), lengths.iter().sum::<usize>() as u64 * 4);
     if len != expected {
         return Err(damaged(path, &format!("it has {len} bytes and should have {expected}")));
     }
@@ -210,7 +221,7 @@ fn read_floats(path: &Path, crc32: u32, layout: &Layout) -> Result<Vec<Vec<f32>>
         return Err(damaged(path, "its checksum is wrong"));
     }
     let mut floats = bytes.as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes));
-    Ok(layout.specs().iter().map(ParamSpec::len).map(|len| floats.by_ref().take(len).collect()).collect())
+    Ok(lengths.iter().map(|&len| floats.by_ref().take(len).collect()).collect())
 }
 
 /// Says what is wrong with a file of a checkpoint, and how to go on without it.
@@ -230,13 +241,6 @@ fn remove(folder: &Path) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn layout() -> Layout {
-        let mut layout = Layout::default();
-        layout.matrix("m", 2, 3);
-        layout.vector("v", 4);
-        layout
-    }
-
     fn tensors(at: f32) -> Vec<Vec<f32>> {
         vec![vec![at; 6], vec![-at; 4]]
     }
@@ -248,12 +252,13 @@ mod tests {
     }
 
     fn read_all(path: &Path) -> Result<Checkpoint> {
-        read(path, read_manifest(path)?, &layout())
+        read(path, read_manifest(path)?, &[vec![6, 4], vec![6, 4]])
     }
 
     fn write_one(run: &Path, step: u64) {
         let manifest = manifest(step);
-        write(run, manifest, [&tensors(1.0), &tensors(2.0), &tensors(3.0)]).expect("a checkpoint");
+        write(run, manifest, [1.0, 2.0, 3.0].map(tensors).each_ref().map(Vec::as_slice))
+            .expect("a checkpoint");
     }
 
     #[test]
@@ -282,18 +287,20 @@ mod tests {
         // The options may have changed since.
         let mut other = manifest(12);
         other.options.max_steps += 1;
-        write(run.path(), other.clone(), [&tensors(1.0), &tensors(2.0), &tensors(3.0)])
+        write(run.path(), other.clone(), [1.0, 2.0, 3.0].map(tensors).each_ref().map(Vec::as_slice))
             .expect("a checkpoint");
         assert_eq!((file("."), FILES.map(file)), (folder, before));
         assert_eq!(read_all(&path).expect("a checkpoint").manifest.options, other.options);
         let json = file("checkpoint.json");
-        write(run.path(), other, [&tensors(1.0), &tensors(2.0), &tensors(3.0)]).expect("a checkpoint");
+        write(run.path(), other, [1.0, 2.0, 3.0].map(tensors).each_ref().map(Vec::as_slice))
+            .expect("a checkpoint");
         assert_eq!(file("checkpoint.json"), json);
         // A damaged one is replaced, and so is one of other numbers.
         fs::write(path.join("means.f32"), "x").expect("damage");
         write_one(run.path(), 12);
         assert_eq!(read_all(&path).expect("a checkpoint").means, tensors(2.0));
-        write(run.path(), manifest(12), [&tensors(1.0), &tensors(5.0), &tensors(3.0)]).expect("a checkpoint");
+        write(run.path(), manifest(12), [1.0, 5.0, 3.0].map(tensors).each_ref().map(Vec::as_slice))
+            .expect("a checkpoint");
         assert_eq!(read_all(&path).expect("a checkpoint").means, tensors(5.0));
         assert_eq!(fs::read_dir(run.path()).expect("the run").count(), 1);
     }

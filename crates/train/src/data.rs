@@ -52,6 +52,15 @@ impl Dataset {
         Ok((dataset, tokenizer))
     }
 
+    /// Reads a text for a tokenizer that is there already.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read); [`Error::UnknownCharacter`] if the tokenizer does not know one of the text.
+    pub fn read_with(path: &Path, tokenizer: &Tokenizer, ctx_len: usize, stop: &AtomicBool) -> Result<Self> {
+        let bytes = read_text(path, || stop.load(Ordering::Relaxed))?;
+        Self::new(path, &bytes, tokenizer, ctx_len)
+    }
+
     /// Reads a text that was read before, when its checksum was `crc32`.
     ///
     /// # Errors

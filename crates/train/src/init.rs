@@ -1,66 +1,33 @@
-//! RWKV-4's initialisation (BlinkDL, RWKV-LM, `RWKV-v4/src/model.py`).
-//!
-//! Layer l of L, channel i of D; ratio01 = l/(L−1) (0 if L = 1), ratio10 = 1 − l/L:
-//!
-//! | parameter | value |
-//! |---|---|
-//! | `time_decay` | −5 + 8 (i/(D−1))^(0.7 + 1.3 ratio01): from long memories to short ones |
-//! | `time_first` | ln 0.3 + ((i + 1) mod 3 − 1)/2: neighbouring channels differ |
-//! | att. `time_mix_k`, `_v`, `_r` | (i/D)^ratio10, that + 0.3 ratio01, (i/D)^(ratio10/2) |
-//! | ffn. `time_mix_k`, `_r` | (i/D)^ratio10 |
-//! | att.value, ffn.key, head | orthogonal, × √(rows/cols) if rows > cols; the head × ½ |
-//! | att.key, att.receptance, att.output, ffn.receptance, ffn.value | 0: every block starts as the identity |
-//! | embedding | uniform in ±1e−4; ln0 makes it a unit vector |
-//! | layer norms | weight 1, bias 0 |
+//! A new model's parameters: random numbers for what its version declares (`rwkv::params::Initial`).
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use rwkv::config::ModelConfig;
-use rwkv::params::{Layout, ParamSpec};
-use rwkv_kernels::{Cpu, Parts};
+use rwkv::params::{Channel, Initial, Layout, ParamSpec};
+use rwkv_kernels::Cpu;
 
 /// Raw parameters of a new model, in the order of `layout`: the same for the same seed, whatever the machine's
 /// number of threads.
-pub fn initialize(cpu: &Cpu, config: &ModelConfig, layout: &Layout, seed: u64) -> Vec<Vec<f32>> {
+pub fn initialize(cpu: &Cpu, layout: &Layout, seed: u64) -> Vec<Vec<f32>> {
     let specs = layout.specs();
-    let mut params = vec![Vec::new(); specs.len()];
-    let parts = Parts::new(&mut params);
     // Each parameter draws from a stream of its own, so that they can be made side by side.
-    cpu.run(specs.len(), |index| {
+    cpu.map(specs.len(), |index| {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(index as u64);
-        // SAFETY: each index is a parameter of its own.
-        let [param] = (unsafe { parts.part(index..index + 1) }) else { unreachable!("one parameter") };
-        *param = initial(config, &specs[index], &mut rng);
-    });
-    params
+        initial(&specs[index], &mut rng)
+    })
 }
 
-fn initial(config: &ModelConfig, spec: &ParamSpec, rng: &mut ChaCha8Rng) -> Vec<f32> {
-    let (layer, name) = split(&spec.name);
-    let (l, n_layer, d) = (layer as f64, config.n_layer as f64, spec.cols as f64);
-    let ratio01 = if config.n_layer > 1 { l / (n_layer - 1.0) } else { 0.0 };
-    let ratio10 = 1.0 - l / n_layer;
-    let channels = |value: &dyn Fn(f64) -> f64| (0..spec.cols).map(|i| value(i as f64) as f32).collect();
-    match name {
-        "att.time_decay" => channels(&|i| -5.0 + 8.0 * (i / (d - 1.0).max(1.0)).powf(0.7 + 1.3 * ratio01)),
-        "att.time_first" => channels(&|i| 0.3_f64.ln() + 0.5 * ((i + 1.0) % 3.0 - 1.0)),
-        "att.time_mix_k" | "ffn.time_mix_k" | "ffn.time_mix_r" => channels(&|i| (i / d).powf(ratio10)),
-        "att.time_mix_v" => channels(&|i| (i / d).powf(ratio10) + 0.3 * ratio01),
-        "att.time_mix_r" => channels(&|i| (i / d).powf(0.5 * ratio10)),
-        "emb.weight" => (0..spec.len()).map(|_| rng.random_range(-1e-4..=1e-4)).collect(),
-        "att.value.weight" | "ffn.key.weight" => orthogonal(spec.rows, spec.cols, 1.0, rng),
-        "head.weight" => orthogonal(spec.rows, spec.cols, 0.5, rng),
-        _ if spec.is_matrix => vec![0.0; spec.len()],
-        _ if name.ends_with("weight") => vec![1.0; spec.len()],
-        _ => vec![0.0; spec.len()],
+fn initial(spec: &ParamSpec, rng: &mut ChaCha8Rng) -> Vec<f32> {
+    let (rows, width) = (spec.rows, spec.cols);
+    match spec.initial {
+        Initial::Constant(value) => vec![value; spec.len()],
+        Initial::Channels { value, layer, n_layer } => {
+            let channel = |index| value(Channel { index: index % width, width, layer, n_layer }) as f32;
+            (0..spec.len()).map(channel).collect()
+        }
+        Initial::Uniform { bound } => (0..spec.len()).map(|_| rng.random_range(-bound..=bound)).collect(),
+        Initial::Orthogonal { gain } => orthogonal(rows, width, gain, rng),
     }
-}
-
-/// Layer and name within the layer: `blocks.3.att.key.weight` is (3, `att.key.weight`).
-fn split(name: &str) -> (usize, &str) {
-    let within = name.strip_prefix("blocks.").and_then(|rest| rest.split_once('.'));
-    within.and_then(|(layer, name)| Some((layer.parse().ok()?, name))).unwrap_or((0, name))
 }
 
 /// A `(rows, cols)` matrix whose columns (or rows, if those are fewer) are orthogonal and of length
@@ -121,17 +88,17 @@ fn gaussians(rng: &mut ChaCha8Rng) -> impl Iterator<Item = f64> {
 
 #[cfg(test)]
 mod tests {
+    use rwkv::ModelConfig;
     use rwkv::model::Network;
     use rwkv_kernels::Isa;
 
     use super::*;
 
-    const CONFIG: ModelConfig =
-        ModelConfig { version: rwkv::Version::V4, n_vocab: 65, n_embd: 32, n_layer: 3, n_ffn: 128 };
+    const CONFIG: ModelConfig = ModelConfig::v4(65, 32, 3);
 
     fn model(seed: u64, threads: usize) -> (Layout, Vec<Vec<f32>>) {
         let (_, layout, _) = Network::new(&CONFIG);
-        let params = initialize(&Cpu::new(Isa::Scalar, threads), &CONFIG, &layout, seed);
+        let params = initialize(&Cpu::new(Isa::Scalar, threads), &layout, seed);
         (layout, params)
     }
 

@@ -6,8 +6,8 @@
 //! use rwkv::SamplerOptions;
 //! use rwkv_train::{TrainOptions, Trainer};
 //!
-//! # fn main() -> rwkv::Result<()> {
-//! # let folder = tempfile::tempdir().expect("a folder");
+//! # fn main() -> rwkv_train::Result<()> {
+//! # let folder = tempfile::tempdir().expect("a directory");
 //! # let (book, out) = (folder.path().join("book.txt"), folder.path().join("run"));
 //! std::fs::write(&book, "tick tock ".repeat(60)).expect("a text");
 //! let options = TrainOptions { n_layer: 2, n_embd: 32, ctx_len: 16, max_steps: 60, ..TrainOptions::new(&book, &out) };
@@ -30,38 +30,45 @@
 //! # }
 //! ```
 //!
-//! # The way of a gradient
-//! The equations of a model are written once, over the operators of [`rwkv::Exec`]. Inference computes them at once; here
-//! a [`Tape`](tape::Tape) computes the same and remembers. `ops/` has one file for each operator: its formula, what
-//! its forward remembers, its backward, and the test that compares the two by central differences. A new version of
-//! RWKV is one model file in `rwkv` plus the operators that are new, here.
+//! # A training step
+//! The equations of a model are written once, over the operators of [`rwkv::Exec`]. A [`Tape`](tape::Tape)
+//! computes them as inference does, and records each operator. `ops/` has one file for each operator: its
+//! formula, what its forward saves, its backward, and a test against central differences. A new version of
+//! RWKV is one model file in `rwkv`, and the operators that it adds, there and here.
 //!
-//! One step is
+//! One step:
 //!
-//! 1. [`Windows`](data::Windows) names the batch: a function of seed and step, so that there is no random state to save;
-//! 2. the model's equations run on the tape, down to the cross-entropy;
-//! 3. the tape is walked backwards; every activation's gradient lives in one of a handful of buffers that stay in cache,
-//!    and is gone when it has been used;
-//! 4. the gradients are clipped by their common norm, and [`AdamW`](optimizer::AdamW) moves the parameters, those of the
-//!    attention's time scales faster than the others.
+//! 1. [`Windows`](data::Windows) selects the batch, as a function of seed and step: there is no random state
+//!    to save.
+//! 2. The model's equations run on the tape, down to the cross-entropy.
+//! 3. Backward goes through the recorded operators from the end. Gradients of activations use a few buffers,
+//!    which are reused as soon as a gradient has been read.
+//! 4. The gradients are clipped by their global norm, and [`AdamW`](optimizer::AdamW) updates the trained
+//!    parameters, each at the learning rate that its declaration states.
 //!
-//! Once the first step has sized all buffers, they are used again. All sums are taken in an order that depends on
-//! sizes alone: a run gives the same bits on one thread and on many, in one go and resumed.
+//! The first step sizes all buffers; later steps allocate none. The order of all sums depends on sizes alone:
+//! a run gives the same bits on one thread and on many, uninterrupted and resumed.
+//!
+//! A run trains a new model, or one that is there already: whole, in part, with LoRA adapters, or its initial
+//! state alone (see [`TrainOptions`]).
 //!
 //! # How it differs from other trainers
 //! - It needs no Python, no GPU and no framework, and the file it writes is the file that inference maps.
-//! - [`Trainer`] does not own the loop. The caller pulls one step at a time and decides what happens in between, so
-//!   stopping, saving, validating and drawing are not options of a framework but ordinary code. What takes long looks at
-//!   a flag between two operators; a step that was stopped has changed nothing.
-//! - A [run's folder](run) is never half written nor written by two trainers, and [`Trainer::resume`] goes on bit for bit.
-//!   A run that diverges goes on from the newest checkpoint that is [sound](Soundness).
-//! - Windows of the text are laid out anew for each epoch, and each is learned once in it: see
+//! - [`Trainer`] does not own the loop. The caller calls one step at a time and decides what happens in
+//!   between, so stopping, saving, validating and plotting are ordinary code. Long operations poll a flag
+//!   between two operators; a step that was stopped has changed nothing.
+//! - A [run's directory](run) is never half written nor written by two trainers, and [`Trainer::resume`]
+//!   continues bit for bit. A run that diverges continues from the newest checkpoint that is
+//!   [sound](Soundness).
+//! - Windows of the text are shuffled for each epoch, and each is used once in it: see
 //!   [`Windows`](data::Windows).
-//! - Options that make no sense, texts that cannot be learned and models that do not fit into memory are refused by
-//!   name, before anything is written.
+//! - Invalid options, texts that are too short and models that do not fit into memory are refused by name,
+//!   before anything is written.
 
+mod base;
 mod checkpoint;
 pub mod data;
+mod error;
 pub mod init;
 mod lock;
 mod memory;
@@ -70,8 +77,10 @@ pub mod optimizer;
 pub mod options;
 pub mod run;
 pub mod schedule;
+mod streams;
 pub mod tape;
 mod trainer;
 
-pub use options::{ResumeOptions, TokenizerKind, TrainOptions, TrainPrecision};
+pub use error::{Error, Result, SoundCheckpoint};
+pub use options::{ResumeOptions, TokenizerKind, TrainOptions, TrainPrecision, Tune};
 pub use trainer::{Soundness, StepReport, Trainer};

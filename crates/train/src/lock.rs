@@ -11,9 +11,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rwkv::{Error, Result, machine};
+use rwkv::machine;
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, Result};
 use crate::run::{fault, write_json};
 
 /// How long, and how often, [`try_lock`] waits.

@@ -1,20 +1,20 @@
-//! AdamW with RWKV's parameter groups, and clipping by the global norm.
+//! AdamW, and clipping by the global norm.
 //!
-//! `time_decay` learns at twice the rate and `time_first` at three times (BlinkDL's recipe: a channel's memory should
-//! find its length early); weight decay pulls on matrices only. The arithmetic of one element stands in
-//! `rwkv_kernels::adamw`.
+//! Each parameter's declaration says at which multiple of the learning rate it learns, and whether it decays. The
+//! arithmetic of one element stands in `rwkv_kernels::adamw`.
 
-use rwkv::params::{Layout, ParamSpec};
+use rwkv::params::ParamSpec;
+use rwkv::store::Parameters;
 use rwkv_kernels::{AdamWStep, Cpu, adamw, sum_of_squares};
 
 /// What AdamW does alike for all parameters.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamWSettings {
-    /// How much of the gradients' mean is kept.
+    /// Decay rate of the first moment, the mean of the gradients.
     pub beta1: f64,
-    /// How much of their squares' mean is kept.
+    /// Decay rate of the second moment, the mean of their squares.
     pub beta2: f64,
-    /// Added to the root of the squares' mean.
+    /// Added to the root of the second moment.
     pub eps: f64,
     /// Decay of matrices, multiplied by the learning rate.
     pub weight_decay: f64,
@@ -22,11 +22,12 @@ pub struct AdamWSettings {
     pub grad_clip: f64,
 }
 
-/// The optimizer's state: a mean of the gradients and one of their squares for each parameter.
+/// The optimizer's state: two moments of the gradients of each trained parameter.
 #[derive(Debug)]
 pub struct AdamW {
     settings: AdamWSettings,
-    groups: Vec<Group>,
+    /// In the layout's order, as are the moments; those of parameters that are not trained are empty.
+    groups: Vec<Option<Group>>,
     means: Vec<Vec<f32>>,
     squares: Vec<Vec<f32>>,
 }
@@ -40,61 +41,63 @@ struct Group {
 
 impl Group {
     fn of(spec: &ParamSpec) -> Self {
-        let rate = match spec.name.rsplit('.').next() {
-            Some("time_decay") => 2.0,
-            Some("time_first") => 3.0,
-            _ => 1.0,
-        };
-        Self { rate, decay: spec.is_matrix }
+        Self { rate: spec.rate, decay: spec.decays }
     }
 }
 
 impl AdamW {
     /// An optimizer that has taken no step yet.
-    pub fn new(layout: &Layout, settings: AdamWSettings) -> Self {
-        let zeros: Vec<_> = layout.specs().iter().map(|spec| vec![0.0; spec.len()]).collect();
-        let groups = layout.specs().iter().map(Group::of).collect();
+    pub fn new(params: &Parameters, settings: AdamWSettings) -> Self {
+        let specs = params.layout().specs().iter().enumerate();
+        let trained = |index: usize, spec: &ParamSpec| params.is_trained(index).then(|| Group::of(spec));
+        let groups: Vec<_> = specs.clone().map(|(index, spec)| trained(index, spec)).collect();
+        let zeros: Vec<_> = specs
+            .map(|(index, spec)| vec![0.0; if params.is_trained(index) { spec.len() } else { 0 }])
+            .collect();
         Self { settings, groups, means: zeros.clone(), squares: zeros }
     }
 
-    /// Goes on with moments that [`moments`](Self::moments) gave.
+    /// Goes on with the first and second moments of the trained parameters, in the layout's order.
     ///
     /// # Panics
-    /// If they do not have the layout's lengths.
+    /// If they do not have the lengths of the parameters.
     #[must_use]
     pub fn with_moments(mut self, means: Vec<Vec<f32>>, squares: Vec<Vec<f32>>) -> Self {
-        for moments in [&means, &squares] {
-            assert!(
-                moments.iter().map(Vec::len).eq(self.means.iter().map(Vec::len)),
-                "moments of another model"
-            );
+        for (own, given) in [(&mut self.means, means), (&mut self.squares, squares)] {
+            let trained = own.iter_mut().zip(&self.groups).filter(|(_, group)| group.is_some());
+            let mut given = given.into_iter();
+            for (own, _) in trained {
+                let moment = given.next().unwrap_or_default();
+                assert_eq!(moment.len(), own.len(), "moments of another model");
+                *own = moment;
+            }
         }
-        (self.means, self.squares) = (means, squares);
         self
     }
 
-    /// The mean of the gradients and that of their squares, in the order of the layout.
+    /// The first and the second moments, in the order of the layout; empty for parameters that are not trained.
     pub fn moments(&self) -> (&[Vec<f32>], &[Vec<f32>]) {
         (&self.means, &self.squares)
     }
 
-    /// Changes `params` by one step; `step` counts from 1 and `norm` is [`global_norm`] of `gradients`.
+    /// Changes the trained ones of `params` by one step; `step` counts from 1 and `norm` is [`global_norm`].
     pub fn step(
         &mut self,
         cpu: &Cpu,
         step: u64,
         learning_rate: f64,
         norm: f64,
-        params: &mut [Vec<f32>],
+        params: &mut Parameters,
         gradients: &[Vec<f32>],
     ) {
         let AdamWSettings { beta1, beta2, eps, weight_decay, grad_clip } = self.settings;
         let clip = if grad_clip > 0.0 && norm > grad_clip { grad_clip / norm } else { 1.0 };
         let exponent = step as f64;
         let moments = self.means.iter_mut().zip(&mut self.squares);
-        for (((param, gradient), (m, v)), group) in
-            params.iter_mut().zip(gradients).zip(moments).zip(&self.groups)
+        for (index, ((gradient, (m, v)), group)) in
+            gradients.iter().zip(moments).zip(&self.groups).enumerate()
         {
+            let Some(group) = group else { continue };
             let numbers = AdamWStep {
                 learning_rate: (learning_rate * group.rate) as f32,
                 beta1: beta1 as f32,
@@ -105,20 +108,23 @@ impl AdamW {
                 bias_correction2: (1.0 - beta2.powf(exponent)) as f32,
                 grad_scale: clip as f32,
             };
-            adamw(cpu, &numbers, param, gradient, m, v);
+            adamw(cpu, &numbers, params.raw_mut(index), gradient, m, v);
         }
+        params.refresh();
     }
 }
 
-/// The length of all gradients taken as one vector; not finite if any of them is not.
-pub fn global_norm(cpu: &Cpu, gradients: &[Vec<f32>]) -> f64 {
-    gradients.iter().map(|gradient| sum_of_squares(cpu, gradient)).sum::<f64>().sqrt()
+/// The length of the gradients of all trained parameters taken as one vector; not finite if any of them is not.
+pub fn global_norm(cpu: &Cpu, params: &Parameters, gradients: &[Vec<f32>]) -> f64 {
+    let trained = gradients.iter().enumerate().filter(|&(index, _)| params.is_trained(index));
+    trained.map(|(_, gradient)| sum_of_squares(cpu, gradient)).sum::<f64>().sqrt()
 }
 
 #[cfg(test)]
 mod tests {
     use rwkv::ModelConfig;
     use rwkv::model::Network;
+    use rwkv::params::{Initial, Layout};
     use rwkv_kernels::Isa;
 
     use super::*;
@@ -132,15 +138,16 @@ mod tests {
         let (_, layout, _) = Network::new(&ModelConfig::v4(5, 4, 2));
         let cpu = Cpu::new(Isa::Scalar, 1);
         let ones: Vec<_> = layout.specs().iter().map(|spec| vec![1.0_f32; spec.len()]).collect();
-        let mut params = ones.clone();
-        let norm = global_norm(&cpu, &ones);
+        let mut params = Parameters::of_raw(layout.clone(), ones.clone());
+        let norm = global_norm(&cpu, &params, &ones);
         assert!((norm - (layout.n_params() as f64).sqrt()).abs() < 1e-9);
-        AdamW::new(&layout, SETTINGS).step(&cpu, 1, 0.01, norm, &mut params, &ones);
-        for (spec, param) in layout.specs().iter().zip(&params) {
+        AdamW::new(&params, SETTINGS).step(&cpu, 1, 0.01, norm, &mut params, &ones);
+        for (index, spec) in layout.specs().iter().enumerate() {
+            let param = params.raw(index);
             let expected = match spec.name.as_str() {
                 name if name.ends_with("time_decay") => 1.0 - 0.02,
                 name if name.ends_with("time_first") => 1.0 - 0.03,
-                _ if spec.is_matrix => 1.0 - 0.01 * 0.1 - 0.01,
+                _ if spec.is_matrix() => 1.0 - 0.01 * 0.1 - 0.01,
                 _ => 1.0 - 0.01,
             };
             assert!(param.iter().all(|&p| (p - expected).abs() < 1e-5), "{}: {}", spec.name, param[0]);
@@ -150,13 +157,31 @@ mod tests {
     #[test]
     fn a_long_gradient_is_scaled_down_and_a_short_one_is_not() {
         let mut layout = Layout::default();
-        layout.vector("x", 4);
+        layout.vector("x", 4, Initial::ZEROS);
         let cpu = Cpu::new(Isa::Scalar, 1);
         for (gradient, mean) in [(3.0, 0.05), (0.25, 0.025)] {
             let gradients = [vec![gradient; 4]];
-            let mut adamw = AdamW::new(&layout, SETTINGS);
-            adamw.step(&cpu, 1, 0.1, global_norm(&cpu, &gradients), &mut [vec![0.0; 4]], &gradients);
+            let mut params = Parameters::of_raw(layout.clone(), vec![vec![0.0; 4]]);
+            let mut adamw = AdamW::new(&params, SETTINGS);
+            let norm = global_norm(&cpu, &params, &gradients);
+            adamw.step(&cpu, 1, 0.1, norm, &mut params, &gradients);
             assert!((adamw.moments().0[0][0] - mean).abs() < 1e-6);
         }
+    }
+
+    #[test]
+    fn what_is_frozen_stays_and_does_not_count() {
+        let mut layout = Layout::default();
+        layout.vector("a", 2, Initial::ZEROS);
+        layout.matrix("b", 1, 2, Initial::ZEROS);
+        let cpu = Cpu::new(Isa::Scalar, 1);
+        let mut params = Parameters::of_raw(layout, vec![vec![1.0; 2]; 2]);
+        params.freeze(0);
+        let gradients = [vec![3.0; 2], vec![0.3, 0.4]];
+        let norm = global_norm(&cpu, &params, &gradients);
+        assert!((norm - 0.5).abs() < 1e-6);
+        AdamW::new(&params, SETTINGS).step(&cpu, 1, 0.1, norm, &mut params, &gradients);
+        assert_eq!(params.raw(0), [1.0; 2]);
+        assert!(params.raw(1).iter().all(|&b| b < 0.95));
     }
 }

@@ -17,10 +17,11 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use rwkv::{Error, ModelConfig, Result, Tokenizer, write_atomically};
+use rwkv::{ModelConfig, Tokenizer, write_atomically};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{self, Manifest};
+use crate::error::{Error, Result};
 use crate::lock::Lock;
 use crate::options::TrainOptions;
 
@@ -39,6 +40,9 @@ pub struct RunConfig {
     pub options: TrainOptions,
     /// CRC-32 of the text's file.
     pub data_crc32: u32,
+    /// The fingerprint of the model that the run starts from, in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<String>,
 }
 
 impl RunConfig {
@@ -124,11 +128,10 @@ impl RunFolder {
         // Before anything takes memory by these numbers. The folder is not among them: it is where it was found.
         let options = TrainOptions { out: path.to_owned(), ..config.options.clone() };
         options.validate().map_err(|error| fault(&file, error.to_string()))?;
-        let expected = config.options.model(tokenizer.n_vocab());
-        if config.model != expected {
+        if !config.options.fits(&config.model) || config.model.n_vocab != tokenizer.n_vocab() {
             let problem = format!(
-                "its model is not the one of its options and of tokenizer.json: {:?}, not {expected:?}",
-                config.model
+                "its model is not the one of its options and of tokenizer.json: {}",
+                config.model.describe()
             );
             return Err(fault(&file, problem));
         }
@@ -167,7 +170,8 @@ impl RunFolder {
     /// can be resumed and sampled.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Run`] if the folder was removed and another trainer has begun in a new one.
+    /// [`rwkv::Error::Io`]; [`Error::Run`] if the folder was removed and another trainer has begun in a new
+    /// one.
     pub(crate) fn mend(&mut self) -> Result<()> {
         let Self { path, config, tokenizer, log, lines, lock } = self;
         fs::create_dir_all(&*path).map_err(Error::io("create", &*path))?;
@@ -246,12 +250,12 @@ impl Found {
 /// Refuses a folder that holds a run, or what is left of one: its checkpoints would be taken for the new run's.
 fn check_empty(path: &Path) -> Result<()> {
     if path.join("config.json").exists() {
-        let problem = "this folder holds a run already; go on with it by --resume, or take another --out";
+        let problem = "this directory holds a run already; resume that, or train in another directory";
         return Err(fault(path, problem));
     }
     if path.is_dir() && !checkpoints(path)?.is_empty() {
-        let problem = "this folder has checkpoints of a run whose config.json is gone; take another --out, or \
-                       remove them";
+        let problem = "this directory has checkpoints of a run whose config.json is gone; remove them, or train \
+                       in another directory";
         return Err(fault(path, problem));
     }
     Ok(())
@@ -270,7 +274,7 @@ fn open_log(file: &Path) -> Result<File> {
 /// The lines of a run's log, in order; none if there is no log. A last line that a crash cut off is left out.
 ///
 /// # Errors
-/// [`Error::Io`].
+/// [`rwkv::Error::Io`].
 pub fn read_log(run: &Path) -> Result<Vec<LogLine>> {
     let file = run.join("log.jsonl");
     match fs::read(&file) {
@@ -314,7 +318,8 @@ pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     write_atomically(path, |w| {
         serde_json::to_writer_pretty(&mut *w, value)?;
         w.write_all(b"\n")
-    })
+    })?;
+    Ok(())
 }
 
 pub(crate) fn fault(path: &Path, problem: impl Into<String>) -> Error {
@@ -331,7 +336,7 @@ mod tests {
 
     fn config() -> RunConfig {
         let options = TrainOptions::new("/texts/book.txt", "").resolved();
-        RunConfig { format: RunConfig::FORMAT, model: options.model(256), options, data_crc32: 7 }
+        RunConfig { format: RunConfig::FORMAT, model: options.model(256), options, data_crc32: 7, base: None }
     }
 
     fn create(path: &Path) -> RunFolder {
@@ -353,9 +358,9 @@ mod tests {
         drop(found);
         for file in ["config.json", "checkpoint-3"] {
             let error = RunFolder::check_free(&path).expect_err("a run is there");
-            assert!(error.to_string().contains("take another --out"), "{error}");
+            assert!(error.to_string().contains("another directory"), "{error}");
             let error = RunFolder::create(&path, config(), Tokenizer::Byte).expect_err("a run is there");
-            assert!(error.to_string().contains("take another --out"), "{error}");
+            assert!(error.to_string().contains("another directory"), "{error}");
             // What is left of a run is none to begin in.
             fs::create_dir_all(path.join("checkpoint-3")).expect("a checkpoint");
             fs::remove_file(path.join("config.json")).unwrap_or_else(|_| assert_eq!(file, "checkpoint-3"));

@@ -39,7 +39,7 @@ fn the_second_pass_allocates_no_tensor() {
     let config = ModelConfig::v4(32, 32, 2);
     let (network, layout, _) = Network::new(&config);
     let cpu = Arc::new(Cpu::new(Isa::detect(), 1));
-    let params = initialize(&cpu, &config, &layout, 1);
+    let params = initialize(&cpu, &layout, 1);
     let mut tape = Tape::new(cpu, &layout, params);
     let tokens: Vec<u32> = (0..ROWS as u32).map(|i| i * i % 32).collect();
     let mut pass = || {

@@ -12,8 +12,7 @@ use safetensors::SafeTensors;
 
 /// Written by `fixtures/record_gradients.py`.
 const RECORD: &[u8] = include_bytes!("fixtures/gradients.safetensors");
-const CONFIG: ModelConfig =
-    ModelConfig { version: rwkv::Version::V4, n_vocab: 11, n_embd: 16, n_layer: 2, n_ffn: 64 };
+const CONFIG: ModelConfig = ModelConfig::v4(11, 16, 2);
 const CTX_LEN: usize = 9;
 
 struct Recorded {

@@ -4,23 +4,26 @@ use std::arch::asm;
 use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
 use std::sync::OnceLock;
 
-/// Tiles' number among the parts of a thread's state that the system saves.
+/// The number of the tiles' state component (XTILEDATA) in XCR0.
 const XTILEDATA: u64 = 18;
 
-/// Whether the CPU multiplies tiles of bytes and of bf16 numbers and the system saves them, asked for once.
+/// Whether the CPU multiplies tiles of bytes and of bf16 numbers and the operating system saves them; found
+/// out once.
 ///
-/// Linux gives tiles only to a process that asks for them, because each of its threads that uses them then needs 8 KB
-/// more to be saved in. The permission is the process's: all its threads have it, those there are and those to come.
+/// Linux allows tiles only to a process that asks for them, because each of its threads that uses them then
+/// needs 8 KB more of saved state. The permission is the process's: all its threads have it, those there are
+/// and those to come.
 pub(super) fn is_usable() -> bool {
     static USABLE: OnceLock<bool> = OnceLock::new();
     *USABLE.get_or_init(|| cpu_has_tiles() && system_saves_tiles() && permission())
 }
 
-/// AMX-BF16, AMX-TILE and AMX-INT8, which come together so far, and tiles of the sizes that the kernels configure.
+/// AMX-BF16, AMX-TILE and AMX-INT8, which come together so far, and tiles of the sizes that the kernels
+/// configure.
 #[allow(unused_unsafe)] // newer compilers know that every x86-64 has the instruction
 fn cpu_has_tiles() -> bool {
     const BF16_TILE_AND_INT8: u32 = 1 << 22 | 1 << 24 | 1 << 25;
-    // SAFETY: every x86-64 has the instruction; what a leaf that it does not have would say is not looked at.
+    // SAFETY: every x86-64 has the instruction; leaves that it does not have are not read.
     let (last, features, palettes, palette) = unsafe {
         (__cpuid(0).eax, __cpuid_count(7, 0).edx, __cpuid_count(0x1d, 0).eax, __cpuid_count(0x1d, 1))
     };
@@ -34,7 +37,7 @@ fn cpu_has_tiles() -> bool {
         && palette.ecx & 0xffff >= 16
 }
 
-/// Whether the system has switched on both parts of the state, configuration and data.
+/// Whether the operating system has enabled both state components, configuration and data.
 fn system_saves_tiles() -> bool {
     #[target_feature(enable = "xsave")]
     fn enabled() -> u64 {
@@ -46,8 +49,8 @@ fn system_saves_tiles() -> bool {
     std::is_x86_feature_detected!("xsave") && unsafe { enabled() } & BOTH == BOTH
 }
 
-/// `arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA)`. Kernels before 5.16 do not know it, and one that does refuses if a
-/// thread's alternative signal stack could not hold tiles.
+/// `arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA)`. Kernels before 5.16 do not know it, and one that does
+/// refuses if a thread's alternative signal stack could not hold tiles.
 fn permission() -> bool {
     const ARCH_PRCTL: u64 = 158;
     const ARCH_REQ_XCOMP_PERM: u64 = 0x1023;

@@ -5,8 +5,8 @@
 //!     pack B, and A if the index runs across its rows: panels of WIDTH columns,
 //!     one element of each after the other                                             (shared by all threads)
 //!     for each group of tile rows                                                     (one task of the team's loop)
-//!         pack the group's rows of A, if the index runs along them                    (stays in the first cache)
-//!         for each panel of B                                                         (stays in the second cache)
+//!         pack the group's rows of A, if the index runs along them                    (stays in the L1 cache)
+//!         for each panel of B                                                         (stays in the L2 cache)
 //!             for each tile of at most HEIGHT × WIDTH elements of C
 //!                 rank-1 updates in registers, then one store
 //! ```
@@ -18,19 +18,19 @@
 use std::cell::RefCell;
 use std::thread::LocalKey;
 
-use super::View;
 use super::pack::{Element, Panels};
+use super::{View, ViewMut};
 use crate::{Cpu, Parts, Store};
 
-/// Elements of a block of the shared index: a panel of it (DEPTH × WIDTH elements) fits the second cache with room, and
-/// HEIGHT rows of A of that length the first.
+/// Elements of a block of the shared index: a panel of it (DEPTH × WIDTH elements) fits the L2 cache with room, and
+/// HEIGHT rows of A of that length the L1 cache.
 const DEPTH: usize = 384;
 
 /// Multiply-adds that make a task worth handing out: some 20 µs in f32, at the 100 GFLOP/s a core that
 /// tiles reach on a Zen 4.
-const TASK: usize = 1 << 20;
+const LINEAR_TASK: usize = 1 << 20;
 
-/// Elements of the shared index that a task packs: of 512 columns, a block of them stays in the first cache.
+/// Elements of the shared index that a task packs: of 512 columns, a block of them stays in the L1 cache.
 const STEPS: usize = 8;
 
 /// Elements on one cache line.
@@ -94,7 +94,7 @@ pub(super) fn product<T: Tile>(
     [m, n, k]: [usize; 3],
     a: View<'_>,
     b: View<'_>,
-    c: &mut [f32],
+    mut c: ViewMut<'_>,
     store: Store,
 ) {
     if m == 0 || n == 0 {
@@ -102,7 +102,7 @@ pub(super) fn product<T: Tile>(
     }
     if k == 0 {
         if store == Store::Set {
-            c.fill(0.0);
+            c.data.chunks_mut(c.row).for_each(|row| row[..n].fill(0.0));
         }
         return;
     }
@@ -115,7 +115,7 @@ pub(super) fn product<T: Tile>(
         with_scratch(&PANELS_A, if a.row == 1 { sizes.panels_a().len() } else { 0 }, |panels_a| {
             with_scratch(&PANELS_B, sizes.panels_b::<T>().len(), |panels_b| {
                 pack_panels::<T>(cpu, sizes, [a, b], [&mut *panels_a, &mut *panels_b]);
-                multiply::<T>(cpu, sizes, a, [panels_a, panels_b], c, store);
+                multiply::<T>(cpu, sizes, a, [panels_a, panels_b], &mut c, store);
             });
         });
     }
@@ -159,7 +159,7 @@ fn pack_panels<T: Tile>(
     let (panels_a, panels_b) = (sizes.panels_a(), sizes.panels_b::<T>());
     let (to_a, to_b) = (Parts::new(to_a), Parts::new(to_b));
     if b.col == 1 {
-        // By steps, not by panels: what is read lies together, and a block of it stays in the first cache.
+        // By steps, not by panels: what is read lies together, and a block of it stays in the L1 cache.
         cpu.run_blocks(sizes.steps, STEPS, |steps| {
             // SAFETY: each block of steps takes its own part of every panel.
             unsafe {
@@ -183,18 +183,19 @@ fn multiply<T: Tile>(
     sizes: Sizes,
     a: View<'_>,
     [panels_a, panels_b]: [&[T::Element]; 2],
-    c: &mut [f32],
+    c: &mut ViewMut<'_>,
     store: Store,
 ) {
     let Sizes { m, n, depth, steps, height } = sizes;
-    let tiles_per_task = (TASK / (height * n * depth)).clamp(1, m.div_ceil(height).div_ceil(8));
+    let tiles_per_task = (LINEAR_TASK / (height * n * depth)).clamp(1, m.div_ceil(height).div_ceil(8));
     let task_rows = tiles_per_task * height;
-    assert!(panels_b.len() == sizes.panels_b::<T>().len() && c.len() == m * n);
-    let parts = Parts::new(c);
+    let (c_len, c_row) = (c.data.len(), c.row);
+    assert!(panels_b.len() == sizes.panels_b::<T>().len() && n <= c_row && (m - 1) * c_row + n <= c_len);
+    let parts = Parts::new(&mut *c.data);
     cpu.run(m.div_ceil(task_rows), |task| {
         let rows = task * task_rows..m.min((task + 1) * task_rows);
         // SAFETY: each task takes its own rows of C.
-        let c = unsafe { parts.part(rows.start * n..rows.end * n) };
+        let c = unsafe { parts.part(rows.start * c_row..c_len.min(rows.end * c_row)) };
         let along = a.row != 1;
         with_scratch(&ROWS_A, if along { rows.len() * steps } else { 0 }, |rows_a| {
             if along {
@@ -211,13 +212,14 @@ fn multiply<T: Tile>(
                         Strided { data: panel.as_ptr(), row: 1, col: height }
                     };
                     let out = Output {
-                        data: c[(row - rows.start) * n + first..].as_mut_ptr(),
-                        row: n,
+                        data: c[(row - rows.start) * c_row + first..].as_mut_ptr(),
+                        row: c_row,
                         rows: height.min(rows.end - row),
                         cols: T::WIDTH.min(n - first),
                     };
-                    // SAFETY: `Cpu::new` has checked the tier. The tile's rows of A are packed, as rows or as a panel,
-                    // the panel of B has `steps` rows of WIDTH elements, and `out` lies within this task's rows of C.
+                    // SAFETY: `Cpu::new` has checked the tier. The tile's rows of A are packed, as rows or as
+                    // a panel, the panel of B has `steps` rows of WIDTH elements, and `out` lies within this
+                    // task's rows of C: rows are `c_row` ≥ n apart, and C reaches to the end of its last one.
                     unsafe { T::tile(steps, a, panel.as_ptr(), out, store) };
                 }
             }
@@ -226,21 +228,27 @@ fn multiply<T: Tile>(
 }
 
 /// Memory that a thread keeps between products, because pages fresh from the system cost more than the packing.
-type Scratch = LocalKey<RefCell<Vec<Line>>>;
+pub(super) type ThreadBuffer = LocalKey<RefCell<Vec<Line>>>;
 
 /// Elements on a cache line of their own; zeros are a valid element of any kind.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-struct Line([u32; LINE]);
+pub(super) struct Line([u32; LINE]);
 
 thread_local! {
     static PANELS_A: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
     static PANELS_B: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
     static ROWS_A: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
+    /// Rows of weights that a file holds in another form; see `frozen.rs`.
+    pub(super) static DECODED: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Calls `body` with `len` elements of `scratch`, whatever they held before.
-fn with_scratch<E: Element>(scratch: &'static Scratch, len: usize, body: impl FnOnce(&mut [E])) {
+pub(super) fn with_scratch<E: Element>(
+    scratch: &'static ThreadBuffer,
+    len: usize,
+    body: impl FnOnce(&mut [E]),
+) {
     scratch.with_borrow_mut(|lines| {
         if lines.len() * LINE < len {
             lines.resize(len.div_ceil(LINE), Line([0; LINE]));

@@ -12,6 +12,9 @@
 //! with different strides, computed in the way of BLIS (Van Zee and van de Geijn, "BLIS: A framework for rapidly
 //! instantiating BLAS functionality", ACM TOMS 2015), see [`blocked`].
 //!
+//! `linear_frozen` and `linear_frozen_dx` are the first two with weights that stay in the format of their
+//! file: see [`frozen`].
+//!
 //! With [`Precision::Bf16`] the operands are rounded to bf16 on their way into the product; sums stay f32.
 //!
 //! An element of C is summed in the order of the shared index by one thread, so results do not depend on the number of
@@ -20,11 +23,14 @@
 #[cfg(target_arch = "x86_64")]
 mod bf16;
 mod blocked;
+mod frozen;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod pack;
 #[cfg(target_arch = "x86_64")]
 mod x86;
+
+pub use frozen::{linear_frozen, linear_frozen_dx};
 
 use crate::isa::Vectors;
 use crate::{Cpu, Precision, Store};
@@ -37,7 +43,7 @@ pub fn linear(cpu: &Cpu, x: &[f32], w: &[f32], k: usize, y: &mut [f32]) {
     let Dims { t, n } = dims(x, w, y, k);
     let a = View { data: x, row: k, col: 1 };
     let b = View { data: w, row: 1, col: k };
-    product(cpu, [t, n, k], a, b, y, Store::Set);
+    product(cpu, [t, n, k], a, b, ViewMut { data: y, row: n }, Store::Set);
 }
 
 /// `dx = dy w` or `dx += dy w`, with `dy` (T, N), `w` (N, `k`) and `dx` (T, `k`).
@@ -48,7 +54,7 @@ pub fn linear_dx(cpu: &Cpu, dy: &[f32], w: &[f32], k: usize, dx: &mut [f32], sto
     let Dims { t, n } = dims(dx, w, dy, k);
     let a = View { data: dy, row: n, col: 1 };
     let b = View { data: w, row: k, col: 1 };
-    product(cpu, [t, k, n], a, b, dx, store);
+    product(cpu, [t, k, n], a, b, ViewMut { data: dx, row: k }, store);
 }
 
 /// `dw += dyᵀ x`, with `dy` (T, N), `x` (T, `k`) and `dw` (N, `k`).
@@ -59,7 +65,7 @@ pub fn linear_dw(cpu: &Cpu, dy: &[f32], x: &[f32], k: usize, dw: &mut [f32]) {
     let Dims { t, n } = dims(x, dw, dy, k);
     let a = View { data: dy, row: 1, col: n };
     let b = View { data: x, row: k, col: 1 };
-    product(cpu, [n, k, t], a, b, dw, Store::Add);
+    product(cpu, [n, k, t], a, b, ViewMut { data: dw, row: k }, Store::Add);
 }
 
 struct Dims {
@@ -88,8 +94,15 @@ struct View<'a> {
     col: usize,
 }
 
-/// `C (m, n) (+)= A (m, k) · B (k, n)`; `c` is row-major.
-fn product(cpu: &Cpu, [m, n, k]: [usize; 3], a: View<'_>, b: View<'_>, c: &mut [f32], store: Store) {
+/// Where a product goes: element (i, j) is `data[i * row + j]`. Between rows there may be what is none of its
+/// business.
+struct ViewMut<'a> {
+    data: &'a mut [f32],
+    row: usize,
+}
+
+/// `C (m, n) (+)= A (m, k) · B (k, n)`.
+fn product(cpu: &Cpu, [m, n, k]: [usize; 3], a: View<'_>, b: View<'_>, mut c: ViewMut<'_>, store: Store) {
     match (cpu.isa().vectors(), cpu.precision()) {
         #[cfg(target_arch = "x86_64")]
         (Vectors::Avx512, Precision::Bf16) => {
@@ -101,13 +114,13 @@ fn product(cpu: &Cpu, [m, n, k]: [usize; 3], a: View<'_>, b: View<'_>, c: &mut [
         (Vectors::Avx2, Precision::F32) => blocked::product::<x86::Avx2>(cpu, [m, n, k], a, b, c, store),
         #[cfg(target_arch = "aarch64")]
         (Vectors::Neon, Precision::F32) => blocked::product::<neon::Neon>(cpu, [m, n, k], a, b, c, store),
-        (Vectors::Scalar, Precision::F32) => scalar([m, n, k], a, b, c, store),
+        (Vectors::Scalar, Precision::F32) => scalar([m, n, k], a, b, &mut c, store),
         (_, Precision::Bf16) => unreachable!("Cpu refuses bf16 with {} on this machine", cpu.isa()),
     }
 }
 
 /// The specification: each element of C is one sum in the order of k.
-fn scalar([m, n, k]: [usize; 3], a: View<'_>, b: View<'_>, c: &mut [f32], store: Store) {
+fn scalar([m, n, k]: [usize; 3], a: View<'_>, b: View<'_>, c: &mut ViewMut<'_>, store: Store) {
     for i in 0..m {
         for j in 0..n {
             let mut sum = 0.0;
@@ -115,8 +128,8 @@ fn scalar([m, n, k]: [usize; 3], a: View<'_>, b: View<'_>, c: &mut [f32], store:
                 sum += a.data[i * a.row + p * a.col] * b.data[p * b.row + j * b.col];
             }
             match store {
-                Store::Set => c[i * n + j] = sum,
-                Store::Add => c[i * n + j] += sum,
+                Store::Set => c.data[i * c.row + j] = sum,
+                Store::Add => c.data[i * c.row + j] += sum,
             }
         }
     }

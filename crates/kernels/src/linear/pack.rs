@@ -113,14 +113,14 @@ impl Panels {
         panel: usize,
         out: &Parts<'_, E>,
     ) {
-        /// Elements taken of a row at a time: a block of that many rows of `out` stays in the first cache.
-        const BLOCK: usize = 16;
+        /// Elements taken of a row at a time: a block of that many rows of `out` stays in the L1 cache.
+        const ROWS_AT_ONCE: usize = 16;
         let cols = self.panel_cols(panel);
         // SAFETY: the caller's promise.
         let out = unsafe { out.part(self.place(panel, 0..self.steps)) };
-        let mut block = [E::ZERO; BLOCK];
-        for (index, out) in out.chunks_mut(BLOCK * self.width).enumerate() {
-            let start = index * BLOCK * E::TERMS;
+        let mut block = [E::ZERO; ROWS_AT_ONCE];
+        for (index, out) in out.chunks_mut(ROWS_AT_ONCE * self.width).enumerate() {
+            let start = index * ROWS_AT_ONCE * E::TERMS;
             let steps = out.len() / self.width;
             let end = self.depth.min(start + steps * E::TERMS);
             for (j, col) in cols.clone().enumerate() {

@@ -1,26 +1,25 @@
 //! `product`: activations times the weights of a model file, for inference.
 //!
-//! `y = x wᵀ` with activations `x` (T, cols), weights `w` (rows, cols) in the format of their file and where it was
-//! mapped, at any alignment, and `y` (T, rows).
+//! `y = x wᵀ` with activations `x` (T, cols), weights `w` (rows, cols) in the format of their file and where
+//! it is mapped, at any alignment, and `y` (T, rows).
 
-mod again;
-#[cfg(target_arch = "aarch64")]
-mod neon;
+mod decode;
+mod prefetch;
 mod products;
 mod quantized;
 mod rows;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod tiles;
 
-pub use products::{Matrix, Product, Scratch, products};
+pub use products::{Matrix, Product, ProductScratch, products};
 pub use quantized::{PANEL, Panels};
 
-use crate::{Cpu, Format};
+use crate::{Cpu, DataType};
 
 /// A matrix of weights in memory, row-major.
 #[derive(Clone, Copy, Debug)]
 pub struct Weights<'a> {
-    format: Format,
+    format: DataType,
     rows: usize,
     cols: usize,
     row_bytes: usize,
@@ -29,13 +28,13 @@ pub struct Weights<'a> {
 
 impl<'a> Weights<'a> {
     /// `rows` rows of `cols` weights; `None` unless `bytes` holds exactly that.
-    pub fn new(format: Format, rows: usize, cols: usize, bytes: &'a [u8]) -> Option<Self> {
+    pub fn new(format: DataType, rows: usize, cols: usize, bytes: &'a [u8]) -> Option<Self> {
         let row_bytes = format.row_bytes(cols)?;
         (row_bytes.checked_mul(rows)? == bytes.len()).then_some(Self { format, rows, cols, row_bytes, bytes })
     }
 
     /// How the weights are stored.
-    pub fn format(&self) -> Format {
+    pub fn format(&self) -> DataType {
         self.format
     }
 
@@ -58,6 +57,7 @@ impl<'a> Weights<'a> {
         self.format.decode(self.row(index), out);
     }
 
+    #[inline(always)]
     fn row(&self, index: usize) -> &'a [u8] {
         &self.bytes[index * self.row_bytes..][..self.row_bytes]
     }
@@ -68,7 +68,7 @@ impl<'a> Weights<'a> {
 /// # Panics
 /// If the lengths do not fit, or the weights are quantized.
 pub fn product(cpu: &Cpu, w: Weights<'_>, x: &[f32], y: &mut [f32]) {
-    products(cpu, &mut Scratch::default(), [Product { matrix: Matrix::Rows(w), x, y }]);
+    products(cpu, &mut ProductScratch::default(), [Product { matrix: Matrix::Rows(w), x, y }]);
 }
 
 #[cfg(test)]
@@ -77,8 +77,8 @@ mod tests {
 
     #[test]
     fn weights_refuse_a_length_that_does_not_fit() {
-        assert!(Weights::new(Format::F32, 2, 3, &[0; 24]).is_some());
-        assert!(Weights::new(Format::F32, 2, 3, &[0; 23]).is_none());
-        assert!(Weights::new(Format::F16, usize::MAX, usize::MAX, &[]).is_none());
+        assert!(Weights::new(DataType::F32, 2, 3, &[0; 24]).is_some());
+        assert!(Weights::new(DataType::F32, 2, 3, &[0; 23]).is_none());
+        assert!(Weights::new(DataType::F16, usize::MAX, usize::MAX, &[]).is_none());
     }
 }

@@ -45,9 +45,9 @@ pub struct Product<'a> {
     pub y: &'a mut [f32],
 }
 
-/// Activations as the weights want them: kept from one call to the next, so that none allocates.
+/// Activations converted for the weights' formats. Reused from call to call, so that none allocates.
 #[derive(Debug, Default)]
-pub struct Scratch {
+pub struct ProductScratch {
     /// For quantized weights.
     quantized: Vec<Activations>,
     /// For rows.
@@ -60,24 +60,24 @@ enum Operands<'a> {
     Panels(Panels<'a>, &'a Activations),
 }
 
-/// A product whose outputs are handed out in tasks.
+/// A product whose outputs are divided into tasks.
 struct Work<'a> {
     operands: Operands<'a>,
     y: Parts<'a, f32>,
     /// Rows, or panels, of a task.
     block: usize,
-    /// Indices of the loop.
+    /// Its indices in the parallel loop.
     tasks: Range<usize>,
 }
 
 /// Computes independent products in one parallel loop.
 ///
-/// An output's bits depend on its row of weights and its token's activations alone: not on the other tokens or products,
-/// nor on the number of threads.
+/// An output's bits depend on its row of weights and its token's activations alone: not on the other tokens
+/// or products, nor on the number of threads.
 ///
 /// # Panics
 /// If the lengths do not fit, or weights of [`Matrix::Rows`] are quantized.
-pub fn products<const N: usize>(cpu: &Cpu, scratch: &mut Scratch, products: [Product<'_>; N]) {
+pub fn products<const N: usize>(cpu: &Cpu, scratch: &mut ProductScratch, products: [Product<'_>; N]) {
     if scratch.inputs.len() < N {
         scratch.quantized.resize_with(N, Activations::default);
         scratch.inputs.resize_with(N, Inputs::default);
@@ -135,11 +135,12 @@ pub fn products<const N: usize>(cpu: &Cpu, scratch: &mut Scratch, products: [Pro
     });
 }
 
-/// Weights that a task takes times the tokens that it takes them for: a few µs.
-const TASK: usize = 1 << 16;
+/// Weights times tokens of a task: a few µs.
+const PANELS_TASK: usize = 1 << 16;
 
-/// Panels of a task; it depends on sizes alone. Some for many tokens, so that their outputs fill whole cache lines.
+/// Panels of a task; it depends on sizes alone. Some for many tokens, so that their outputs fill whole cache
+/// lines.
 fn panels_per_task(panels: &Panels<'_>, tokens: usize) -> usize {
     let few = if tokens < 16 { 1 } else { 4 };
-    (TASK / (super::PANEL * panels.cols() * tokens.clamp(1, 16))).max(few)
+    (PANELS_TASK / (super::PANEL * panels.cols() * tokens.clamp(1, 16))).max(few)
 }

@@ -38,7 +38,8 @@ impl Tiles {
             configuration.rows[tile] = rows as u8;
             configuration.row_bytes[tile] = row_bytes as u16;
         }
-        // SAFETY: the instruction reads 64 bytes and changes tiles alone, which no one else uses, by the caller's promise.
+        // SAFETY: the instruction reads 64 bytes and changes tiles alone, which no one else uses, by the
+        // caller's promise.
         unsafe {
             asm!("ldtilecfg [{}]", in(reg) &raw const configuration, options(nostack, preserves_flags));
         };

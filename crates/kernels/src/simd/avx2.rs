@@ -2,6 +2,7 @@
 
 #[allow(clippy::wildcard_imports)] // intrinsics
 use std::arch::x86_64::*;
+use std::mem::transmute;
 
 use super::{Operation, Simd};
 
@@ -60,6 +61,7 @@ impl Simd for Avx2 {
     type V = __m256;
     type Mask = __m256;
     const LANES: usize = 8;
+    const REGISTERS: usize = 16;
 
     #[inline(always)]
     fn splat(self, x: f32) -> __m256 {
@@ -141,8 +143,8 @@ impl Simd for Avx2 {
         intrinsic!(_mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x))
     }
 
-    /// In two steps, because 2ⁿ need not be a normal float. Only the second can round: if x · 2ⁿ is subnormal, x times
-    /// half the power is not, for the n allowed.
+    /// In two steps, because 2ⁿ need not be a normal float. Only the second can round: if x · 2ⁿ is
+    /// subnormal, x times half the power is not, for the n allowed.
     #[inline(always)]
     fn scale(self, x: __m256, n: __m256) -> __m256 {
         intrinsic!({
@@ -180,5 +182,52 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn max_lane(self, x: __m256) -> f32 {
         intrinsic!(max_lane(x))
+    }
+
+    /// The upper half of the lanes is added to the lower, then pairs, then ones; four vectors share
+    /// additions.
+    #[inline(always)]
+    fn sum_fours<const N: usize>(self, fours: [[Self::V; 4]; N]) -> [[f32; 4]; N] {
+        let mut out = [[0.0; 4]; N];
+        for j in 0..N {
+            let [a, b, c, d] = fours[j];
+            // SAFETY: there is a token. Each letter stands for a lane of its vector.
+            unsafe {
+                // aaaacccc
+                let ac = _mm256_add_ps(_mm256_blend_ps::<0xF0>(a, c), _mm256_permute2f128_ps::<0x21>(a, c));
+                // bbbbdddd
+                let bd = _mm256_add_ps(_mm256_blend_ps::<0xF0>(b, d), _mm256_permute2f128_ps::<0x21>(b, d));
+                // aabbccdd
+                let pairs = _mm256_add_ps(_mm256_blend_ps::<0xCC>(ac, bd), _mm256_shuffle_ps::<0x4E>(ac, bd));
+                let ones = _mm256_add_ps(pairs, _mm256_permute_ps::<0xB1>(pairs));
+                let (ab, cd) = (_mm256_castps256_ps128(ones), _mm256_extractf128_ps::<1>(ones));
+                out[j] = transmute::<__m128, [f32; 4]>(_mm_shuffle_ps::<0x88>(ab, cd));
+            }
+        }
+        out
+    }
+
+    #[inline(always)]
+    fn round_to_half(self, x: __m256) -> __m256 {
+        intrinsic!(_mm256_cvtph_ps(_mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(x)))
+    }
+
+    #[inline(always)]
+    unsafe fn load_at(self, from: *const f32) -> __m256 {
+        // SAFETY: readable by the caller's promise, and there is a token.
+        unsafe { _mm256_loadu_ps(from) }
+    }
+
+    #[inline(always)]
+    #[allow(clippy::cast_ptr_alignment)] // any alignment will do
+    unsafe fn load_halves_at(self, from: *const u16) -> __m256 {
+        // SAFETY: as above.
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast::<__m128i>())) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_at(self, into: *mut f32, x: __m256) {
+        // SAFETY: writable by the caller's promise, and there is a token.
+        unsafe { _mm256_storeu_ps(into, x) }
     }
 }

@@ -2,6 +2,7 @@
 
 #[allow(clippy::wildcard_imports)] // intrinsics
 use std::arch::x86_64::*;
+use std::mem::transmute;
 
 use super::{Operation, Simd, avx2};
 
@@ -29,10 +30,32 @@ fn first(n: usize) -> __mmask16 {
     (1_u16 << n) - 1
 }
 
+/// One stage of a sum of lanes for two vectors at once: of every two groups of lanes that are added, `a`'s
+/// sum goes where the first is and `b`'s where the second is. The mask has the lanes of all second groups.
+macro_rules! stage {
+    ($name:ident, $mask:literal, $moved:ident => $swapped:expr) => {
+        #[inline(always)]
+        unsafe fn $name(a: __m512, b: __m512) -> __m512 {
+            // SAFETY: only called with the tier's instructions.
+            unsafe {
+                let kept = _mm512_mask_blend_ps($mask, a, b);
+                let $moved = _mm512_mask_blend_ps($mask, b, a);
+                _mm512_add_ps(kept, $swapped)
+            }
+        }
+    };
+}
+
+stage!(add_halves, 0xFF00, v => _mm512_shuffle_f32x4::<0x4E>(v, v));
+stage!(add_quarters, 0xF0F0, v => _mm512_shuffle_f32x4::<0xB1>(v, v));
+stage!(add_pairs, 0xCCCC, v => _mm512_permute_ps::<0x4E>(v));
+stage!(add_ones, 0xAAAA, v => _mm512_permute_ps::<0xB1>(v));
+
 impl Simd for Avx512 {
     type V = __m512;
     type Mask = __mmask16;
     const LANES: usize = 16;
+    const REGISTERS: usize = 32;
 
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {
@@ -156,5 +179,84 @@ impl Simd for Avx512 {
             let (low, high) = (_mm512_castps512_ps256(x), _mm512_extractf32x8_ps::<1>(x));
             avx2::max_lane(_mm256_max_ps(low, high))
         })
+    }
+
+    /// The upper half of the lanes is added to the lower, then quarters, pairs and ones: eight and eight,
+    /// four and four… Vectors that are at the same stage share an addition. Of up to four fours, quarter q
+    /// ends with four q's sums, lane i of a quarter with vector i's; of a single four, quarter i with vector
+    /// i's.
+    #[inline(always)]
+    fn sum_fours<const N: usize>(self, fours: [[Self::V; 4]; N]) -> [[f32; 4]; N] {
+        let mut out = [[0.0; 4]; N];
+        let mut first = 0;
+        if N == 1 {
+            // SAFETY: there is a token.
+            unsafe {
+                let [a, b, c, d] = fours[0];
+                let quarters = add_quarters(add_halves(a, c), add_halves(b, d));
+                let pairs = add_pairs(quarters, quarters);
+                let ones = add_ones(pairs, pairs);
+                let first_of_each = _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+                let sums = _mm512_permutexvar_ps(first_of_each, ones);
+                out[0] = transmute::<__m128, [f32; 4]>(_mm512_castps512_ps128(sums));
+            }
+            first = 1;
+        }
+        while first < N {
+            let count = if N - first < 4 { N - first } else { 4 };
+            // SAFETY: there is a token.
+            unsafe {
+                let mut vectors = [_mm512_setzero_ps(); 4];
+                for i in 0..4 {
+                    // Where there is no such four another stands in, and its sums are not used.
+                    let a = fours[first][i];
+                    let b = fours[first + 1 % count][i];
+                    vectors[i] = if count <= 2 {
+                        add_quarters(add_halves(a, a), add_halves(b, b))
+                    } else {
+                        let c = fours[first + 2 % count][i];
+                        let d = if count == 4 { fours[first + 3 % count][i] } else { b };
+                        add_quarters(add_halves(a, c), add_halves(b, d))
+                    };
+                }
+                let sums = add_ones(add_pairs(vectors[0], vectors[2]), add_pairs(vectors[1], vectors[3]));
+                out[first] = transmute::<__m128, [f32; 4]>(_mm512_castps512_ps128(sums));
+                if count > 1 {
+                    out[first + 1] = transmute::<__m128, [f32; 4]>(_mm512_extractf32x4_ps::<1>(sums));
+                }
+                if count > 2 {
+                    out[first + 2] = transmute::<__m128, [f32; 4]>(_mm512_extractf32x4_ps::<2>(sums));
+                }
+                if count > 3 {
+                    out[first + 3] = transmute::<__m128, [f32; 4]>(_mm512_extractf32x4_ps::<3>(sums));
+                }
+            }
+            first += 4;
+        }
+        out
+    }
+
+    #[inline(always)]
+    fn round_to_half(self, x: __m512) -> __m512 {
+        intrinsic!(_mm512_cvtph_ps(_mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(x)))
+    }
+
+    #[inline(always)]
+    unsafe fn load_at(self, from: *const f32) -> __m512 {
+        // SAFETY: readable by the caller's promise, and there is a token.
+        unsafe { _mm512_loadu_ps(from) }
+    }
+
+    #[inline(always)]
+    #[allow(clippy::cast_ptr_alignment)] // any alignment will do
+    unsafe fn load_halves_at(self, from: *const u16) -> __m512 {
+        // SAFETY: as above.
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast::<__m256i>())) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_at(self, into: *mut f32, x: __m512) {
+        // SAFETY: writable by the caller's promise, and there is a token.
+        unsafe { _mm512_storeu_ps(into, x) }
     }
 }

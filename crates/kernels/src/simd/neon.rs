@@ -2,6 +2,8 @@
 
 #[allow(clippy::wildcard_imports)] // intrinsics
 use std::arch::aarch64::*;
+use std::arch::asm;
+use std::mem::transmute;
 
 use super::{Operation, Simd};
 
@@ -45,10 +47,58 @@ fn vector(x: [f32; 4]) -> float32x4_t {
     unsafe { vld1q_f32(x.as_ptr()) }
 }
 
+/// The sums of a's two halves, and of b's.
+#[inline(always)]
+unsafe fn add_halves(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+    // SAFETY: only called with NEON.
+    unsafe {
+        let (a, b) = (vreinterpretq_f64_f32(a), vreinterpretq_f64_f32(b));
+        vaddq_f32(vreinterpretq_f32_f64(vtrn1q_f64(a, b)), vreinterpretq_f32_f64(vtrn2q_f64(a, b)))
+    }
+}
+
+/// From half precision, exactly. The instruction itself, as below: their intrinsics need a type that Rust
+/// 1.89 lacks.
+///
+/// # Safety
+/// The CPU has NEON.
+#[inline(always)]
+pub(crate) unsafe fn widen(halves: uint16x4_t) -> float32x4_t {
+    let floats: float32x4_t;
+    // SAFETY: the CPU has the instruction; it touches no memory.
+    unsafe {
+        asm!(
+            "fcvtl {floats:v}.4s, {halves:v}.4h",
+            floats = out(vreg) floats, halves = in(vreg) halves,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    floats
+}
+
+/// To half precision, to the nearest, ties to even.
+///
+/// # Safety
+/// The CPU has NEON.
+#[inline(always)]
+unsafe fn narrow(floats: float32x4_t) -> uint16x4_t {
+    let halves: uint16x4_t;
+    // SAFETY: as above.
+    unsafe {
+        asm!(
+            "fcvtn {halves:v}.4h, {floats:v}.4s",
+            halves = out(vreg) halves, floats = in(vreg) floats,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    halves
+}
+
 impl Simd for Neon {
     type V = float32x4_t;
     type Mask = uint32x4_t;
     const LANES: usize = 4;
+    const REGISTERS: usize = 32;
 
     #[inline(always)]
     fn splat(self, x: f32) -> float32x4_t {
@@ -145,8 +195,8 @@ impl Simd for Neon {
         intrinsic!(vrndnq_f32(x))
     }
 
-    /// In two steps, because 2ⁿ need not be a normal float. Only the second can round: if x · 2ⁿ is subnormal, x times
-    /// half the power is not, for the n allowed.
+    /// In two steps, because 2ⁿ need not be a normal float. Only the second can round: if x · 2ⁿ is
+    /// subnormal, x times half the power is not, for the n allowed.
     #[inline(always)]
     fn scale(self, x: float32x4_t, n: float32x4_t) -> float32x4_t {
         intrinsic!({
@@ -185,5 +235,43 @@ impl Simd for Neon {
     #[inline(always)]
     fn max_lane(self, x: float32x4_t) -> f32 {
         intrinsic!(vmaxvq_f32(x))
+    }
+
+    /// The upper half of the lanes is added to the lower, then ones; two vectors share each first addition,
+    /// four the second.
+    #[inline(always)]
+    fn sum_fours<const N: usize>(self, fours: [[Self::V; 4]; N]) -> [[f32; 4]; N] {
+        let mut out = [[0.0; 4]; N];
+        for j in 0..N {
+            // SAFETY: as above; both types are four floats.
+            unsafe {
+                let [ab, cd] = [add_halves(fours[j][0], fours[j][1]), add_halves(fours[j][2], fours[j][3])];
+                out[j] = transmute::<float32x4_t, [f32; 4]>(vpaddq_f32(ab, cd));
+            }
+        }
+        out
+    }
+
+    #[inline(always)]
+    fn round_to_half(self, x: float32x4_t) -> float32x4_t {
+        intrinsic!(widen(narrow(x)))
+    }
+
+    #[inline(always)]
+    unsafe fn load_at(self, from: *const f32) -> float32x4_t {
+        // SAFETY: readable by the caller's promise, and there is a token.
+        unsafe { vld1q_f32(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_halves_at(self, from: *const u16) -> float32x4_t {
+        // SAFETY: as above.
+        unsafe { widen(vld1_u16(from)) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_at(self, into: *mut f32, x: float32x4_t) {
+        // SAFETY: writable by the caller's promise, and there is a token.
+        unsafe { vst1q_f32(into, x) }
     }
 }

@@ -66,7 +66,16 @@ impl<'a> Directory<'a> {
         let (n_vocab, n_embd, n_layer) = (n_vocab as usize, n_embd as usize, n_layer as usize);
         let emb = self.find("emb.weight")?.1;
         self.expect_dims(emb, &[n_embd, n_vocab], header)?;
-        let version = self.version()?;
+        let dims = |name: &str| self.tensors.get(name).map(|(_, tensor)| tensor.dims.as_slice());
+        let version = Version::of_file(&dims).map_err(|found| {
+            let ours: Vec<_> = Version::ALL.iter().map(|version| version.name()).collect();
+            let what = format!("this is an RWKV {found} model; only RWKV {} can be run yet", ours.join(", "));
+            unsupported(self.path, what).of_kind(Fault::Version)
+        })?;
+        let Some(sizes) = version.sizes(&dims) else {
+            let problem = format!("the tensors that tell the shape of RWKV {version} are not all there");
+            return Err(fault(self.path, None, self.file_len, problem).of_kind(Fault::Missing));
+        };
         // Four times n_embd in published models, but small ones differ, and nothing in the header says so.
         let key = self.find("blocks.0.ffn.key.weight")?.1;
         let n_ffn = key.dims.get(1).copied().unwrap_or(1);
@@ -76,7 +85,7 @@ impl<'a> Directory<'a> {
                 format!("n_layer is {n_layer}, but the file has {} tensors in all", self.tensors.len());
             return Err(fault(self.path, None, HEADER - 8, problem).of_kind(Fault::Missing));
         }
-        let config = ModelConfig { version, n_vocab, n_embd, n_layer, n_ffn };
+        let config = ModelConfig { version, n_vocab, n_embd, n_layer, n_ffn, sizes };
         let (_, two_layers, _) = Network::new(&ModelConfig { n_layer: 2, ..config });
         let of_a_layer: Vec<_> = two_layers
             .specs()
@@ -91,22 +100,6 @@ impl<'a> Directory<'a> {
         Ok(config)
     }
 
-    /// Which RWKV this is. The header does not say; block 0's tensors do.
-    fn version(&self) -> Result<Version> {
-        let has = |name: &str| self.tensors.contains_key(format!("blocks.0.{name}").as_str());
-        let found = if has("att.r_k") {
-            "v7"
-        } else if has("att.time_maa_x") {
-            "v6"
-        } else if has("att.ln_x.weight") {
-            if has("att.gate.weight") { "v5.2" } else { "v5.1" }
-        } else {
-            return Ok(Version::V4);
-        };
-        let what = format!("this is an RWKV {found} model; only RWKV v4 can be run yet");
-        Err(unsupported(self.path, what).of_kind(Fault::Version))
-    }
-
     fn find(&self, name: &str) -> Result<(usize, &'a TensorInfo)> {
         let missing = || fault(self.path, Some(name), self.file_len, "the file ended without this tensor");
         self.tensors.get(name).copied().ok_or_else(|| missing().of_kind(Fault::Missing))
@@ -115,8 +108,8 @@ impl<'a> Directory<'a> {
     /// Where the tensor `name` is, which is to be like `spec`.
     fn expect(&self, name: &str, spec: &ParamSpec, header: &Header) -> Result<usize> {
         let (position, tensor) = self.find(name)?;
-        self.expect_dims(tensor, &spec.file_dims(), header)?;
-        if tensor.data_type.is_quantized() && !spec.is_matrix {
+        self.expect_dims(tensor, &spec.dims, header)?;
+        if tensor.data_type.is_quantized() && !spec.is_matrix() {
             let problem = format!("a vector stored as {}; expected FP32 or FP16", tensor.data_type);
             return Err(fault(self.path, Some(name), tensor.offset, problem).of_kind(Fault::DataType));
         }

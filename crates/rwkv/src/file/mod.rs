@@ -54,7 +54,7 @@ pub(crate) struct Header {
 }
 
 /// Bytes of a [`Header`], with the magic number.
-const HEADER: usize = 24;
+pub(crate) const HEADER: usize = 24;
 
 /// One tensor of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,7 +156,7 @@ impl ModelFile {
         let (tensor, bytes) = self.tensor(index);
         let mut values = vec![0.0; self.layout.specs()[index].len()];
         // Rows are whole blocks, so that a tensor's bytes read like one long row's.
-        tensor.data_type.format().decode(bytes, &mut values);
+        tensor.data_type.decode(bytes, &mut values);
         values
     }
 
@@ -170,6 +170,21 @@ impl ModelFile {
     /// no memory besides.
     pub(crate) fn read_at(&self, index: usize, at: usize, into: &mut [u8]) -> Result<()> {
         self.map.read_at(self.tensors[self.positions[index]].data.start + at, into)
+    }
+
+    /// As [`read_at`](Self::read_at), for one of [`tensors`](Self::tensors).
+    pub(crate) fn read_tensor(&self, tensor: &TensorInfo, at: usize, into: &mut [u8]) -> Result<()> {
+        self.map.read_at(tensor.data.start + at, into)
+    }
+
+    /// The header.
+    pub(crate) fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// An [`Error::ModelFile`] about `tensor`.
+    pub(crate) fn fault(&self, tensor: &TensorInfo, problem: impl Into<String>) -> Error {
+        fault(self.path(), Some(&tensor.name), tensor.offset, problem)
     }
 
     /// Writes the model again, in the file's own order: the same bytes.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{HEADER, Header, MAGIC, TensorInfo, fault, unsupported};
-use crate::data_type::DataType;
+use crate::data_type::{DataType, REMOVED};
 use crate::error::{Error, Fault, Result};
 
 /// The longest name of any published model has 32 bytes.
@@ -124,16 +124,13 @@ fn data_type(cursor: &mut Cursor<'_>, tensor: Option<&str>) -> Result<DataType> 
     let at = cursor.at;
     let code = cursor.u32();
     let refused = || {
-        if DataType::REMOVED.contains(&code) {
+        if REMOVED.contains(&code) {
             let what =
                 format!("data type {code} was removed from rwkv.cpp; convert the original model again");
             return unsupported(cursor.path, what);
         }
-        cursor.fault(
-            tensor,
-            at,
-            format!("unknown data type {code}; expected 0 (FP32), 1 (FP16), 2, 3, 7, 8 or 9"),
-        )
+        let known = DataType::ALL.map(|known| format!("{} ({known})", known.code()));
+        cursor.fault(tensor, at, format!("unknown data type {code}; expected {}", known.join(", ")))
     };
     DataType::from_code(code).ok_or_else(|| refused().of_kind(Fault::DataType))
 }

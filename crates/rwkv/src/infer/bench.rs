@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use rwkv_kernels::read_sum;
 
 use super::batch::{Outputs, PASS, Segment};
-use super::memory::Memory;
 use super::model::Model;
 use crate::error::{Error, Result};
+use crate::store::Memory;
 
 /// What [`Model::bench`] measures, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -7,6 +7,7 @@ use rwkv_kernels::cross_entropy;
 use super::batch::{Outputs, PASS, Segment};
 use super::model::Model;
 use crate::error::{Error, Result};
+use crate::state::State;
 
 /// The loss of a model on a text.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -46,6 +47,21 @@ impl Model {
         &self,
         tokens: &[u32],
         ctx_len: Option<usize>,
+        progress: impl FnMut(usize, usize) -> ControlFlow<()>,
+    ) -> Result<Evaluation> {
+        self.evaluate_from(&self.new_state(), tokens, ctx_len, progress)
+    }
+
+    /// As [`evaluate`](Self::evaluate), with `initial` in place of the empty state: one that was trained, or that has read
+    /// something before.
+    ///
+    /// # Errors
+    /// As [`evaluate`](Self::evaluate); [`Error::State`] for a state of another model.
+    pub fn evaluate_from(
+        &self,
+        initial: &State,
+        tokens: &[u32],
+        ctx_len: Option<usize>,
         mut progress: impl FnMut(usize, usize) -> ControlFlow<()>,
     ) -> Result<Evaluation> {
         if tokens.len() < 2 {
@@ -54,7 +70,7 @@ impl Model {
         if ctx_len == Some(0) {
             return Err(Error::option("ctxLen", 0, "at least 1"));
         }
-        self.check_tokens(tokens)?;
+        self.shared.check_tokens(tokens)?;
         let pairs = tokens.len() - 1;
         let window = ctx_len.unwrap_or(pairs).min(pairs);
         let n_tokens = pairs / window * window;
@@ -64,10 +80,10 @@ impl Model {
         let (mut sum, mut done) = (0.0, 0);
         for start in (0..n_tokens).step_by(stretch) {
             let inputs = &tokens[start..n_tokens.min(start + stretch)];
-            let mut states: Vec<_> = inputs.chunks(window).map(|_| self.new_state()).collect();
+            let mut states: Vec<_> = inputs.chunks(window).map(|_| initial.clone()).collect();
             let windows = inputs.chunks(window).zip(&mut states);
             let mut segments: Vec<_> = windows.map(|(tokens, state)| Segment { tokens, state }).collect();
-            self.run(&mut segments, Outputs::All, |segment, range, logits| {
+            self.shared.run(&self.cpu, &mut segments, Outputs::All, |segment, range, logits| {
                 let at = start + segment * window + 1;
                 let targets = &tokens[at + range.start..at + range.end];
                 sum += cross_entropy(&self.cpu, logits, self.shared.config.n_vocab, targets);

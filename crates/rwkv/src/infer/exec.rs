@@ -5,10 +5,10 @@ use std::ops::Range;
 use rwkv_kernels::{self as kernels, Cpu, Product};
 
 use super::arena::{Arena, Tensor};
-use super::parameters::{NotFinite, Parameters};
-use crate::exec::Exec;
+use crate::exec::{Binary, Exec, Unary};
 use crate::params::{Matrix, Vector};
 use crate::state::Slot;
+use crate::store::{Adapter, NotFinite, Parameters};
 
 /// One pass of a model over some tokens: computes each operator when it is called, and moves the states forward.
 ///
@@ -21,7 +21,7 @@ pub struct Infer<'a, 's> {
     pub(super) cpu: &'a Cpu,
     pub(super) arena: &'a mut Arena,
     /// Of products.
-    pub(super) activations: &'a mut kernels::Scratch,
+    pub(super) activations: &'a mut kernels::ProductScratch,
     /// One a row.
     pub(super) tokens: &'a [u32],
     /// Ranges of rows.
@@ -84,12 +84,13 @@ impl Exec for Infer<'_, '_> {
     fn linears<const N: usize>(&mut self, products: [(Matrix, Tensor); N]) -> [Tensor; N] {
         let handles = products.map(|(matrix, _)| matrix);
         let matrices = handles.map(|matrix| self.parameters.matrix(matrix));
-        let shapes = std::array::from_fn(|i| (products[i].1.rows(), matrices[i].rows()));
+        let shapes: [_; N] = std::array::from_fn(|i| (products[i].1.rows(), matrices[i].rows()));
         let (tensors, before, outs) = self.arena.push_each(shapes);
         let mut outs = outs.into_iter();
+        let inputs = products.map(|(_, x)| x);
         let products: [_; N] = std::array::from_fn(|i| Product {
             matrix: matrices[i],
-            x: before.get(products[i].1),
+            x: before.get(inputs[i]),
             y: outs.next().expect("there are N"),
         });
         kernels::products(self.cpu, self.activations, products);
@@ -97,19 +98,20 @@ impl Exec for Infer<'_, '_> {
         for (matrix, y) in handles.into_iter().zip(tensors) {
             self.not_finite = self.not_finite.or_else(|| self.parameters.check(matrix, self.arena.get(y)));
         }
-        tensors
+        std::array::from_fn(|i| match self.parameters.adapter(handles[i]) {
+            None => tensors[i],
+            Some(adapter) => self.adapt(adapter, inputs[i], tensors[i]),
+        })
     }
 
-    fn add(&mut self, x: Tensor, y: Tensor) -> Tensor {
-        self.zip(x, y, kernels::add)
+    fn unary(&mut self, f: Unary, x: Tensor) -> Tensor {
+        self.map(x, x.width(), |cpu, x, y| kernels::unary(cpu, f, x, y))
     }
 
-    fn sigmoid_mul(&mut self, r: Tensor, x: Tensor) -> Tensor {
-        self.zip(r, x, kernels::sigmoid_mul)
-    }
-
-    fn relu_squared(&mut self, x: Tensor) -> Tensor {
-        self.map(x, x.width(), kernels::relu_squared)
+    fn binary(&mut self, f: Binary, x: Tensor, y: Tensor) -> Tensor {
+        let ([z], before, [out]) = self.arena.push(x.rows(), x.width());
+        kernels::binary(self.cpu, f, before.get(x), before.get(y), out);
+        z
     }
 
     fn wkv4(&mut self, decay: Vector, first: Vector, k: Tensor, v: Tensor, slot: Slot) -> Tensor {
@@ -117,7 +119,7 @@ impl Exec for Infer<'_, '_> {
         let (w, u) = (self.parameters.vector(decay), self.parameters.vector(first));
         let ([y], before, [out]) = self.arena.push(k.rows(), k.width());
         let (k, v) = (before.get(k), before.get(v));
-        kernels::wkv4(self.cpu, self.segments, self.states, slot.at, w, u, k, v, out);
+        kernels::wkv4(self.cpu, self.segments, self.states, slot.at, kernels::Wkv4Inputs { w, u, k, v }, out);
         y
     }
 
@@ -137,6 +139,27 @@ impl Exec for Infer<'_, '_> {
 }
 
 impl Infer<'_, '_> {
+    /// `y + scale · (x downᵀ) upᵀ`.
+    fn adapt(&mut self, Adapter { down, up, scale }: Adapter, x: Tensor, y: Tensor) -> Tensor {
+        let h = self.product(down, x, |h| h.iter_mut().for_each(|h| *h *= scale));
+        let delta = self.product(up, h, |_| ());
+        for (matrix, result) in [(down, h), (up, delta)] {
+            self.not_finite =
+                self.not_finite.or_else(|| self.parameters.check(matrix, self.arena.get(result)));
+        }
+        self.add(y, delta)
+    }
+
+    /// `x Wᵀ`, and then `change`.
+    fn product(&mut self, matrix: Matrix, x: Tensor, change: impl FnOnce(&mut [f32])) -> Tensor {
+        let matrix = self.parameters.matrix(matrix);
+        let ([y], before, [out]) = self.arena.push(x.rows(), matrix.rows());
+        let product = Product { matrix, x: before.get(x), y: &mut *out };
+        kernels::products(self.cpu, self.activations, [product]);
+        change(out);
+        y
+    }
+
     /// The `count` rows of `x` that `rows` names, ascending.
     fn rows(&mut self, x: Tensor, rows: impl Iterator<Item = usize>, count: usize) -> Tensor {
         if count == x.rows() {
@@ -156,17 +179,5 @@ impl Infer<'_, '_> {
         let ([y], before, [out]) = self.arena.push(x.rows(), width);
         compute(self.cpu, before.get(x), out);
         y
-    }
-
-    /// A tensor of the shape of `x`, computed from `x` and `y`.
-    fn zip(
-        &mut self,
-        x: Tensor,
-        y: Tensor,
-        compute: impl FnOnce(&Cpu, &[f32], &[f32], &mut [f32]),
-    ) -> Tensor {
-        let ([z], before, [out]) = self.arena.push(x.rows(), x.width());
-        compute(self.cpu, before.get(x), before.get(y), out);
-        z
     }
 }

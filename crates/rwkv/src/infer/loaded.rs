@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::SystemTime;
 
-use super::model::Shared;
+use super::shared::Shared;
 use crate::error::{Error, Result};
 
 /// One state of one file. A file that is written anew, in place or by renaming, is another.

@@ -7,9 +7,8 @@ mod cpu;
 mod evaluate;
 mod exec;
 mod loaded;
-mod memory;
 mod model;
-mod parameters;
+mod shared;
 
 pub use arena::Tensor;
 pub use batch::{Outputs, Segment};

@@ -3,21 +3,23 @@
 use std::fmt;
 use std::ops::{ControlFlow, Range};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use rwkv_kernels::Cpu;
 
-use super::batch::{Outputs, Scratch, Segment};
+use super::batch::{Outputs, Segment};
 use super::cpu::LoadOptions;
 use super::loaded::{self, Identity};
-use super::parameters::Parameters;
+use super::shared::Shared;
 use crate::config::ModelConfig;
 use crate::data_type::DataType;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::file::ModelFile;
 use crate::fingerprint::Fingerprint;
+use crate::lora::Lora;
 use crate::model::Network;
-use crate::state::{State, StateLayout};
+use crate::state::State;
+use crate::store::Parameters;
 
 /// A model that is ready to run. Clones share it; threads may use it at the same time.
 ///
@@ -26,17 +28,6 @@ use crate::state::{State, StateLayout};
 pub struct Model {
     pub(super) shared: Arc<Shared>,
     pub(super) cpu: Arc<Cpu>,
-}
-
-/// What does not depend on who computes.
-pub(super) struct Shared {
-    pub(super) config: ModelConfig,
-    pub(super) network: Network,
-    pub(super) parameters: Parameters,
-    pub(super) state_layout: StateLayout,
-    pub(super) fingerprint: Fingerprint,
-    /// Memory of finished passes, for the next ones: as many as ever ran at the same time.
-    pub(super) scratch: Mutex<Vec<Scratch>>,
 }
 
 impl Model {
@@ -81,13 +72,8 @@ impl Model {
         }
         let file = ModelFile::open(path)?;
         let config = *file.config();
-        let (network, layout, state_layout) = Network::new(&config);
-        let fingerprint =
-            Fingerprint::new(config, (0..layout.specs().len()).map(|index| file.tensor(index).1));
         let parameters = Parameters::of_file(file, &cpu, progress)?;
-        let shared =
-            Shared { config, network, parameters, state_layout, fingerprint, scratch: Mutex::default() };
-        let shared = Arc::new(shared);
+        let shared = Shared::new(config, parameters);
         loaded::remember(identity, &shared);
         Ok(Self { shared, cpu })
     }
@@ -100,12 +86,21 @@ impl Model {
     /// # Panics
     /// If the values do not have the model's shapes.
     pub fn from_parameters(config: ModelConfig, values: Vec<Vec<f32>>, cpu: Arc<Cpu>) -> Self {
-        let (network, layout, state_layout) = Network::new(&config);
-        let fingerprint = Fingerprint::new(config, values.iter().map(|values| bytemuck::cast_slice(values)));
-        let parameters = Parameters::of_values(layout, values);
-        let shared =
-            Shared { config, network, parameters, state_layout, fingerprint, scratch: Mutex::default() };
-        Self { shared: Arc::new(shared), cpu }
+        let (_, layout, _) = Network::new(&config);
+        Self::of_store(config, Parameters::of_values(layout, values), cpu)
+    }
+
+    /// A model of the parameters in `store`, adapters included.
+    ///
+    /// # Panics
+    /// If they are not those of the model that `config` describes.
+    pub fn of_store(config: ModelConfig, store: Parameters, cpu: Arc<Cpu>) -> Self {
+        Self { shared: Shared::new(config, store), cpu }
+    }
+
+    /// Its parameters.
+    pub fn store(&self) -> &Parameters {
+        &self.shared.parameters
     }
 
     /// The same model, weights and all, on threads of its own.
@@ -116,6 +111,25 @@ impl Model {
         Self { shared: Arc::clone(&self.shared), cpu }
     }
 
+    /// This model with the adapter at `path`: a `.safetensors` file, or the directory of a training run that has one. The
+    /// weights are shared; states of the one are not states of the other.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io); [`Error::Adapter`](crate::Error::Adapter) if the adapter is damaged or was trained
+    /// on another model, or if this model has an adapter already.
+    pub fn with_lora(&self, path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let store = &self.shared.parameters;
+        if store.has_adapters() {
+            let problem = "this model has an adapter already; load the model without one first".to_owned();
+            return Err(Error::Adapter { path: path.to_owned(), problem });
+        }
+        let lora = Lora::read(path, &self.shared.fingerprint, store.layout())?;
+        let mut store = store.clone();
+        lora.apply(&mut store);
+        Ok(Self::of_store(self.shared.config, store, Arc::clone(&self.cpu)))
+    }
+
     /// The model's shape.
     pub fn config(&self) -> &ModelConfig {
         &self.shared.config
@@ -123,7 +137,7 @@ impl Model {
 
     /// Number of weights.
     pub fn n_params(&self) -> usize {
-        self.shared.parameters.layout().n_params()
+        self.shared.parameters.n_params()
     }
 
     /// The format that matrices are stored in.
@@ -200,7 +214,7 @@ impl Model {
         outputs: Outputs,
         mut sink: impl FnMut(usize, Range<usize>, &[f32]),
     ) -> Result<()> {
-        self.run(segments, outputs, |segment, tokens, logits| {
+        self.shared.run(&self.cpu, segments, outputs, |segment, tokens, logits| {
             sink(segment, tokens, logits);
             Ok(())
         })

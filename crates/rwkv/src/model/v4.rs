@@ -1,11 +1,12 @@
 //! RWKV-4 "Dove", as in section 3 and appendix D of <https://arxiv.org/abs/2305.13048>.
 //!
-//! Shapes: T rows (tokens), D = n_embd, F = n_ffn = 4D, V = n_vocab. ⊙ multiplies element by element; μ, w and u are
-//! learned for each channel.
+//! Shapes: T rows (tokens), D = n_embd, F = n_ffn = 4D, V = n_vocab. ⊙ multiplies element by element; μ, w
+//! and u are learned for each channel.
 
-use crate::config::ModelConfig;
+use super::{Dims, Rwkv};
+use crate::config::{ModelConfig, Sizes};
 use crate::exec::Exec;
-use crate::params::{Layout, Matrix, Stored, Vector};
+use crate::params::{Channel, Initial, Layout, Learned, Matrix, Stored, Vector};
 use crate::state::{Slot, StateLayout};
 
 const EPS: f32 = 1e-5;
@@ -59,28 +60,61 @@ struct ChannelMix {
     xx: Slot,           // the token before, as this mix saw it (D)
 }
 
-/// Logits (outputs, V) of the rows asked for.
-pub(super) fn forward<E: Exec>(e: &mut E, m: &Rwkv4) -> E::Tensor {
-    let emb = e.embed(m.emb); // (T, D)
-    let mut x = layer_norm(e, &m.ln0, emb);
-    for (i, block) in m.blocks.iter().enumerate() {
-        let att = layer_norm(e, &block.ln1, x);
-        let att = time_mix(e, &block.att, att);
-        x = e.add(x, att);
-        if i + 1 == m.blocks.len() {
-            x = e.needed(x); // (T', D): a prompt wants the last logits alone
-        }
-        let ffn = layer_norm(e, &block.ln2, x);
-        let ffn = channel_mix(e, &block.ffn, ffn);
-        x = e.add(x, ffn);
-        [x] = e.keep([x]);
+impl Rwkv for Rwkv4 {
+    const SIZES: &'static [&'static str] = &[];
+
+    /// The oldest version: what no later one has recognised.
+    fn recognise(_: Dims<'_>) -> bool {
+        true
     }
-    let x = e.outputs(x); // (outputs, D)
-    let x = layer_norm(e, &m.ln_out, x);
-    e.linear(m.head, x)
+
+    fn sizes(_: Dims<'_>) -> Option<Sizes> {
+        Some(Sizes::NONE)
+    }
+
+    fn usual(n_vocab: usize, n_embd: usize, n_layer: usize) -> ModelConfig {
+        ModelConfig::v4(n_vocab, n_embd, n_layer)
+    }
+
+    /// The state is in rwkv.cpp's order: for each layer `ffn_xx`, `att_xx`, aa, bb, pp.
+    fn declare(config: &ModelConfig, params: &mut Layout, state: &mut StateLayout) -> Self {
+        let &ModelConfig { n_vocab, n_embd, n_layer, .. } = config;
+        // ln0 makes a unit vector of however small an embedding.
+        let emb = params.matrix("emb.weight", n_vocab, n_embd, Initial::Uniform { bound: 1e-4 });
+        // Files list ln0 as part of block 0, before its other norms.
+        let ln0 = LayerNorm::declare("blocks.0.ln0", n_embd, params);
+        let blocks = (0..n_layer).map(|layer| Block::declare(layer, config, params, state)).collect();
+        let ln_out = LayerNorm::declare("ln_out", n_embd, params);
+        let head = params.matrix("head.weight", n_vocab, n_embd, Initial::Orthogonal { gain: 0.5 });
+        Self { emb, ln0, blocks, ln_out, head }
+    }
+
+    fn forward<E: Exec>(&self, e: &mut E) -> E::Tensor {
+        let emb = e.embed(self.emb); // (T, D)
+        let x = layer_norm(e, &self.ln0, emb);
+        let mut x = e.dropout(x);
+        for (i, block) in self.blocks.iter().enumerate() {
+            let att = layer_norm(e, &block.ln1, x);
+            let att = time_mix(e, &block.att, att);
+            let att = e.dropout(att);
+            x = e.add(x, att);
+            if i + 1 == self.blocks.len() {
+                x = e.needed(x); // (T', D): a prompt wants the last logits alone
+            }
+            let ffn = layer_norm(e, &block.ln2, x);
+            let ffn = channel_mix(e, &block.ffn, ffn);
+            let ffn = e.dropout(ffn);
+            x = e.add(x, ffn);
+            [x] = e.keep([x]);
+        }
+        let x = e.outputs(x); // (outputs, D)
+        let x = layer_norm(e, &self.ln_out, x);
+        e.linear(self.head, x)
+    }
 }
 
-/// `W_o (σ(W_r x_r) ⊙ wkv(W_k x_k, W_v x_v))`, where `x_k = μ_k ⊙ x_t + (1 − μ_k) ⊙ x_{t−1}`, likewise v and r.
+/// `W_o (σ(W_r x_r) ⊙ wkv(W_k x_k, W_v x_v))`, where `x_k = μ_k ⊙ x_t + (1 − μ_k) ⊙ x_{t−1}`, likewise v and
+/// r.
 fn time_mix<E: Exec>(e: &mut E, p: &TimeMix, x: E::Tensor) -> E::Tensor {
     let xx = e.shift(x, p.xx);
     let [xk, xv, xr] = e.lerp(x, xx, [p.time_mix_k, p.time_mix_v, p.time_mix_r]);
@@ -104,48 +138,44 @@ fn layer_norm<E: Exec>(e: &mut E, p: &LayerNorm, x: E::Tensor) -> E::Tensor {
     e.layer_norm(x, p.weight, p.bias, EPS)
 }
 
-impl Rwkv4 {
-    /// Declares the parameters in the order of published checkpoints, and the state in rwkv.cpp's: for each layer
-    /// `ffn_xx`, `att_xx`, aa, bb, pp.
-    pub(super) fn new(config: &ModelConfig, params: &mut Layout, state: &mut StateLayout) -> Self {
-        let &ModelConfig { n_vocab, n_embd, n_layer, .. } = config;
-        let emb = params.matrix("emb.weight", n_vocab, n_embd);
-        // Files list ln0 as part of block 0, before its other norms.
-        let ln0 = LayerNorm::new("blocks.0.ln0", n_embd, params);
-        let blocks = (0..n_layer).map(|layer| Block::new(layer, config, params, state)).collect();
-        let ln_out = LayerNorm::new("ln_out", n_embd, params);
-        let head = params.matrix("head.weight", n_vocab, n_embd);
-        Self { emb, ln0, blocks, ln_out, head }
-    }
-}
-
 impl Block {
-    fn new(layer: usize, config: &ModelConfig, params: &mut Layout, state: &mut StateLayout) -> Self {
-        let (d, f) = (config.n_embd, config.n_ffn);
+    /// Initial values are those of BlinkDL's RWKV-LM, `RWKV-v4/src/model.py`: with matrices that write to the
+    /// residual stream at 0, every block starts as the identity.
+    fn declare(layer: usize, config: &ModelConfig, params: &mut Layout, state: &mut StateLayout) -> Self {
+        let (d, f, n_layer) = (config.n_embd, config.n_ffn, config.n_layer);
         let (ffn_xx, att_xx) = (state.zeros(d), state.zeros(d));
         let wkv = state.wkv4(d);
         let block = |name: &str| format!("blocks.{layer}.{name}");
-        let ln1 = LayerNorm::new(&block("ln1"), d, params);
-        let ln2 = LayerNorm::new(&block("ln2"), d, params);
+        let channels = |value| Initial::Channels { value, layer, n_layer };
+        let at_rate = |rate, value| Learned { rate, ..channels(value).into() };
+        let orthogonal = Initial::Orthogonal { gain: 1.0 };
+        let ln1 = LayerNorm::declare(&block("ln1"), d, params);
+        let ln2 = LayerNorm::declare(&block("ln2"), d, params);
+        // A channel's memory should find its length early: twice and three times the learning rate.
         let att = TimeMix {
-            time_decay: params.stored_vector(block("att.time_decay"), d, Stored::NegExp),
-            time_first: params.vector(block("att.time_first"), d),
-            time_mix_k: params.vector(block("att.time_mix_k"), d),
-            time_mix_v: params.vector(block("att.time_mix_v"), d),
-            time_mix_r: params.vector(block("att.time_mix_r"), d),
-            key: params.matrix(block("att.key.weight"), d, d),
-            value: params.matrix(block("att.value.weight"), d, d),
-            receptance: params.matrix(block("att.receptance.weight"), d, d),
-            output: params.matrix(block("att.output.weight"), d, d),
+            time_decay: params.stored_vector(
+                block("att.time_decay"),
+                &[d],
+                Stored::NegExp,
+                at_rate(2.0, initial_decay),
+            ),
+            time_first: params.vector(block("att.time_first"), d, at_rate(3.0, initial_first)),
+            time_mix_k: params.vector(block("att.time_mix_k"), d, channels(initial_mix)),
+            time_mix_v: params.vector(block("att.time_mix_v"), d, channels(initial_mix_v)),
+            time_mix_r: params.vector(block("att.time_mix_r"), d, channels(initial_mix_r)),
+            key: params.matrix(block("att.key.weight"), d, d, Initial::ZEROS),
+            value: params.matrix(block("att.value.weight"), d, d, orthogonal),
+            receptance: params.matrix(block("att.receptance.weight"), d, d, Initial::ZEROS),
+            output: params.matrix(block("att.output.weight"), d, d, Initial::ZEROS),
             xx: att_xx,
             wkv,
         };
         let ffn = ChannelMix {
-            time_mix_k: params.vector(block("ffn.time_mix_k"), d),
-            time_mix_r: params.vector(block("ffn.time_mix_r"), d),
-            key: params.matrix(block("ffn.key.weight"), f, d),
-            receptance: params.matrix(block("ffn.receptance.weight"), d, d),
-            value: params.matrix(block("ffn.value.weight"), d, f),
+            time_mix_k: params.vector(block("ffn.time_mix_k"), d, channels(initial_mix)),
+            time_mix_r: params.vector(block("ffn.time_mix_r"), d, channels(initial_mix)),
+            key: params.matrix(block("ffn.key.weight"), f, d, orthogonal),
+            receptance: params.matrix(block("ffn.receptance.weight"), d, d, Initial::ZEROS),
+            value: params.matrix(block("ffn.value.weight"), d, f, Initial::ZEROS),
             xx: ffn_xx,
         };
         Self { ln1, att, ln2, ffn }
@@ -153,10 +183,32 @@ impl Block {
 }
 
 impl LayerNorm {
-    fn new(name: &str, n_embd: usize, params: &mut Layout) -> Self {
+    fn declare(name: &str, n_embd: usize, params: &mut Layout) -> Self {
         Self {
-            weight: params.vector(format!("{name}.weight"), n_embd),
-            bias: params.vector(format!("{name}.bias"), n_embd),
+            weight: params.vector(format!("{name}.weight"), n_embd, Initial::ONES),
+            bias: params.vector(format!("{name}.bias"), n_embd, Initial::ZEROS),
         }
     }
+}
+
+/// From long memories to short ones.
+fn initial_decay(at: Channel) -> f64 {
+    -5.0 + 8.0 * at.position().powf(0.7 + 1.3 * at.ratio_0_to_1())
+}
+
+/// Neighbouring channels differ.
+fn initial_first(at: Channel) -> f64 {
+    0.3_f64.ln() + 0.5 * ((at.index as f64 + 1.0) % 3.0 - 1.0)
+}
+
+fn initial_mix(at: Channel) -> f64 {
+    at.share().powf(at.ratio_1_to_almost_0())
+}
+
+fn initial_mix_v(at: Channel) -> f64 {
+    initial_mix(at) + 0.3 * at.ratio_0_to_1()
+}
+
+fn initial_mix_r(at: Channel) -> f64 {
+    at.share().powf(0.5 * at.ratio_1_to_almost_0())
 }

@@ -1,12 +1,12 @@
 //! What the integration tests share.
 #![allow(dead_code, clippy::unwrap_used)] // each test program uses a part of it
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rwkv::model::Network;
 use rwkv::params::Stored;
-use rwkv::{LoadOptions, Model, ModelConfig};
+use rwkv::{DataType, LoadOptions, Model, ModelConfig, write_model};
 use rwkv_kernels::{Cpu, Isa};
 
 /// A file that this crate keeps for its tests.
@@ -44,7 +44,7 @@ pub(crate) fn values(config: &ModelConfig, seed: u32) -> Vec<Vec<f32>> {
     };
     let values = layout.specs().iter().map(|spec| {
         let scale =
-            if spec.is_matrix && spec.name != "emb.weight" { (3.0 / spec.cols as f32).sqrt() } else { 1.0 };
+            if spec.is_matrix() && spec.name != "emb.weight" { (3.0 / spec.cols as f32).sqrt() } else { 1.0 };
         (0..spec.len())
             .map(|_| match (spec.stored, spec.name.contains("time_mix"), spec.name.contains("ln")) {
                 (Stored::NegExp, ..) => spec.stored.to_file(3.0 * uniform() - 2.0),
@@ -55,6 +55,12 @@ pub(crate) fn values(config: &ModelConfig, seed: u32) -> Vec<Vec<f32>> {
             .collect()
     });
     values.collect()
+}
+
+/// Writes a model of these values, as FP32 or FP16.
+pub(crate) fn write(path: impl AsRef<Path>, config: &ModelConfig, values: &[Vec<f32>], data_type: DataType) {
+    let (_, layout, _) = Network::new(config);
+    write_model(path, config, &layout, values, data_type).unwrap();
 }
 
 pub(crate) fn model(config: &ModelConfig, seed: u32, cpu: Arc<Cpu>) -> Model {

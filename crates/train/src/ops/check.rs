@@ -1,14 +1,16 @@
 //! Gradients against central differences, for the tests of the operators.
 //!
-//! The loss is `Σ c ⊙ y` over all outputs y of an operator, with fixed numbers c, so that `dy = c`. Differences are
-//! taken with the fourth-order stencil `(8 (f(+h) − f(−h)) − (f(+2h) − f(−2h))) / 12h`, whose own error at h = 0.02 is
-//! near that of the f32 arithmetic beneath it, and compared as `|g − g'| / max |g'|` within each tensor.
+//! The loss is `Σ c ⊙ y` over all outputs y of an operator, with fixed numbers c, so that `dy = c`.
+//! Differences are taken with the fourth-order stencil `(8 (f(+h) − f(−h)) − (f(+2h) − f(−2h))) / 12h`, whose
+//! own error at h = 0.02 is near that of the f32 arithmetic beneath it, and compared as `|g − g'| / max |g'|`
+//! within each tensor.
 
 use std::sync::Arc;
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use rwkv::params::Layout;
+use rwkv::params::{Initial, Layout, Vector};
+use rwkv::store::Parameters;
 use rwkv_kernels::{Cpu, Isa};
 
 use crate::tape::{Tape, Tensor};
@@ -23,6 +25,10 @@ pub(crate) struct Case {
     pub(crate) inputs: Vec<(usize, usize, Vec<f32>)>,
     pub(crate) tokens: Vec<u32>,
     pub(crate) ctx_len: usize,
+    /// The last parameter, if it is the state that sequences start from.
+    state: Option<Vector>,
+    /// Frozen parameters in place of `params`: inputs alone have gradients.
+    frozen: Option<Parameters>,
 }
 
 /// `len` numbers, uniform in ±1.
@@ -39,7 +45,19 @@ impl Case {
         let inputs = inputs.iter().zip(100..);
         let inputs =
             inputs.map(|(&(rows, width), seed)| (rows, width, numbers(seed, rows * width))).collect();
-        Self { layout, params, inputs, tokens: vec![0; rows], ctx_len }
+        Self { layout, params, inputs, tokens: vec![0; rows], ctx_len, state: None, frozen: None }
+    }
+
+    /// As [`new`](Self::new), over parameters that are not trained and may be in any format of a file.
+    pub(crate) fn over(frozen: Parameters, inputs: &[(usize, usize)], ctx_len: usize) -> Self {
+        Self { frozen: Some(frozen), ..Self::new(Layout::default(), inputs, ctx_len) }
+    }
+
+    /// Starts every sequence from one state of `len` floats, which is a parameter like others.
+    pub(crate) fn with_state(mut self, len: usize) -> Self {
+        self.state = Some(self.layout.vector("state", len, Initial::ZEROS));
+        self.params.push(numbers(99, len));
+        self
     }
 
     /// Compares the gradients of all parameters and inputs, on every instruction set that this machine has.
@@ -51,7 +69,11 @@ impl Case {
 
     fn check_on(&self, cpu: &Arc<Cpu>, forward: &impl Fn(&mut Tape, &[Tensor]) -> Vec<Tensor>) {
         let run = |params: &[Vec<f32>], inputs: &[(usize, usize, Vec<f32>)]| {
-            let mut tape = Tape::new(Arc::clone(cpu), &self.layout, params.to_vec());
+            let trained = || Parameters::of_raw(self.layout.clone(), params.to_vec());
+            let mut tape = Tape::of_store(Arc::clone(cpu), self.frozen.clone().unwrap_or_else(trained));
+            if let Some(state) = self.state {
+                tape.start_from_parameter(state);
+            }
             tape.begin(&self.tokens, self.ctx_len);
             let leaves: Vec<_> = inputs.iter().map(|(rows, width, x)| tape.leaf(*rows, *width, x)).collect();
             let outputs = forward(&mut tape, &leaves);
@@ -73,7 +95,8 @@ impl Case {
         }
         tape.backward();
 
-        for (index, gradient) in tape.param_gradients().iter().enumerate() {
+        for index in tape.params().trained() {
+            let gradient = &tape.param_gradients()[index];
             let mut params = self.params.clone();
             let numeric = differences(gradient.len(), |i, h| {
                 let before = params[index][i];

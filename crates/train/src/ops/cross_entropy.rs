@@ -2,31 +2,37 @@
 
 use rwkv_kernels::{cross_entropy, cross_entropy_backward};
 
-use crate::tape::{Backward, Tape, Tensor};
+use crate::tape::{Backward, Forward, Tape, Tensor};
 
-/// Remembers the logits x; the softmax is computed again. The targets stay in the batch.
+/// Saves the logits x; the softmax is computed again. The targets stay in the batch.
 #[derive(Debug)]
 pub(crate) struct CrossEntropy {
     logits: Tensor,
+    /// Factor of the gradient: one over the number of tokens that the mean is of.
+    scale: f32,
 }
 
 impl CrossEntropy {
-    pub(crate) fn forward(tape: &mut Tape, logits: Tensor, targets: &[u32]) -> f32 {
+    /// The mean over these targets; the gradient is of the mean over `passes` times as many.
+    pub(crate) fn forward(tape: &mut Tape, logits: Tensor, targets: &[u32], passes: usize) -> f32 {
         tape.batch.targets.clear();
         tape.batch.targets.extend_from_slice(targets);
         let n_vocab = tape.values.width(logits);
         let sum = cross_entropy(&tape.cpu, tape.values.get(logits), n_vocab, targets);
-        tape.record(Self { logits });
+        tape.apply(Self { logits, scale: 1.0 / (targets.len() * passes) as f32 });
         (sum / targets.len() as f64) as f32
     }
+
+    /// The loss is a number for the caller, and there is no tensor to fill.
+    #[allow(clippy::unused_self)]
+    pub(crate) fn run(&self, _: &mut Forward<'_>) {}
 
     pub(crate) fn backward(&self, t: &mut Backward<'_>) {
         let x = t.values.get(self.logits);
         let targets = &t.batch.targets;
         // The loss is the last operator: nothing else has contributed to the logits' gradient.
         let mut dx = t.gradients.open(self.logits, x.len());
-        let scale = 1.0 / targets.len() as f32;
-        cross_entropy_backward(t.cpu, x, t.values.width(self.logits), targets, scale, dx.values());
+        cross_entropy_backward(t.cpu, x, t.values.width(self.logits), targets, self.scale, dx.values());
         t.gradients.close(dx);
     }
 }
@@ -50,7 +56,7 @@ mod tests {
             let run = |logits: &[f32]| {
                 let mut tape = Tape::new(Arc::clone(&cpu), &Layout::default(), Vec::new());
                 let x = tape.leaf(targets.len(), n_vocab, logits);
-                let loss = CrossEntropy::forward(&mut tape, x, &targets);
+                let loss = CrossEntropy::forward(&mut tape, x, &targets, 1);
                 (tape, x, loss)
             };
             let (mut tape, x, _) = run(&logits);
@@ -68,7 +74,7 @@ mod tests {
     fn equal_logits_cost_the_logarithm_of_the_vocabulary() {
         let mut tape = Tape::new(Arc::new(Cpu::new(Isa::Scalar, 1)), &Layout::default(), Vec::new());
         let x = tape.leaf(2, 65, &[3.0; 130]);
-        let loss = CrossEntropy::forward(&mut tape, x, &[0, 64]);
+        let loss = CrossEntropy::forward(&mut tape, x, &[0, 64], 1);
         assert!((loss - 65_f32.ln()).abs() < 1e-6, "{loss}");
     }
 }

@@ -3,9 +3,9 @@
 use rwkv::params::Matrix;
 use rwkv_kernels::{embed, embed_backward};
 
-use crate::tape::{Backward, Tape, Tensor};
+use crate::tape::{Backward, Forward, Tape, Tensor};
 
-/// Remembers nothing; the tokens stay in the batch.
+/// Saves nothing; the tokens stay in the batch.
 #[derive(Debug)]
 pub(crate) struct Embed {
     table: Matrix,
@@ -14,25 +14,37 @@ pub(crate) struct Embed {
 
 impl Embed {
     pub(crate) fn forward(tape: &mut Tape, table: Matrix) -> Tensor {
-        let width = tape.params.cols(table);
-        let y = tape.compute(tape.batch.tokens.len(), width, |t, y| {
-            embed(&t.cpu, &t.params[table], width, &t.batch.tokens, y);
-        });
-        tape.record(Self { table, y });
+        let y = tape.declare(tape.batch.tokens.len(), tape.params.layout().specs()[table.index()].cols);
+        tape.apply(Self { table, y });
         y
+    }
+
+    pub(crate) fn run(&self, t: &mut Forward<'_>) {
+        t.fill([self.y], |t, [y]| {
+            let width = t.values.width(self.y);
+            if let Some(table) = t.params.f32_matrix(self.table) {
+                embed(t.cpu, table, width, &t.batch.tokens, y);
+            } else {
+                let weights = t.params.weights(self.table);
+                for (y, &token) in y.chunks_exact_mut(width).zip(&t.batch.tokens) {
+                    weights.read_row(token as usize, y);
+                }
+            }
+        });
     }
 
     pub(crate) fn backward(&self, t: &mut Backward<'_>) {
         let dy = t.gradients.take(self.y);
-        let dtable = t.param_gradients.matrix(self.table);
-        embed_backward(t.cpu, t.params.cols(self.table), &t.batch.tokens, &dy, dtable);
+        if let Some(dtable) = t.param_gradients.matrix(self.table) {
+            embed_backward(t.cpu, t.values.width(self.y), &t.batch.tokens, &dy, dtable);
+        }
         t.gradients.release(dy);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use rwkv::params::Layout;
+    use rwkv::params::{Initial, Layout};
 
     use super::*;
     use crate::ops::check::Case;
@@ -40,7 +52,7 @@ mod tests {
     #[test]
     fn gradient_with_a_repeated_and_an_absent_token() {
         let mut layout = Layout::default();
-        let table = layout.matrix("emb.weight", 5, 3);
+        let table = layout.matrix("emb.weight", 5, 3, Initial::ZEROS);
         let mut case = Case::new(layout, &[], 2);
         case.tokens = vec![4, 1, 1, 0];
         case.check(|tape, _| vec![Embed::forward(tape, table)]);

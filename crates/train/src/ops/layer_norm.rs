@@ -5,9 +5,9 @@
 use rwkv::params::Vector;
 use rwkv_kernels::{layer_norm, layer_norm_backward};
 
-use crate::tape::{Backward, Tape, Tensor};
+use crate::tape::{Backward, Forward, Tape, Tensor};
 
-/// Remembers x; mean and variance are computed again, which costs less than to store them and n.
+/// Saves x; mean and variance are computed again, which costs less than to store them and n.
 #[derive(Debug)]
 pub(crate) struct LayerNorm {
     x: Tensor,
@@ -20,15 +20,20 @@ pub(crate) struct LayerNorm {
 impl LayerNorm {
     pub(crate) fn forward(tape: &mut Tape, x: Tensor, weight: Vector, bias: Vector, eps: f32) -> Tensor {
         let (rows, width) = (tape.values.rows(x), tape.values.width(x));
-        let y = tape.compute(rows, width, |t, y| {
-            layer_norm(&t.cpu, t.values.get(x), &t.params[weight], &t.params[bias], eps, y);
-        });
-        tape.record(Self { x, weight, bias, eps, y });
+        let y = tape.declare(rows, width);
+        tape.apply(Self { x, weight, bias, eps, y });
         y
     }
 
+    pub(crate) fn run(&self, t: &mut Forward<'_>) {
+        t.fill([self.y], |t, [y]| {
+            let (weight, bias) = (t.params.vector(self.weight), t.params.vector(self.bias));
+            layer_norm(t.cpu, t.values.get(self.x), weight, bias, self.eps, y);
+        });
+    }
+
     pub(crate) fn backward(&self, t: &mut Backward<'_>) {
-        let (x, weight) = (t.values.get(self.x), &t.params[self.weight]);
+        let (x, weight) = (t.values.get(self.x), t.params.vector(self.weight));
         let dy = t.gradients.take(self.y);
         let mut dx = t.gradients.open(self.x, x.len());
         let store = dx.store;
@@ -41,7 +46,7 @@ impl LayerNorm {
 
 #[cfg(test)]
 mod tests {
-    use rwkv::params::Layout;
+    use rwkv::params::{Initial, Layout};
 
     use super::*;
     use crate::ops::check::Case;
@@ -49,7 +54,8 @@ mod tests {
     #[test]
     fn gradient() {
         let mut layout = Layout::default();
-        let (weight, bias) = (layout.vector("weight", 7), layout.vector("bias", 7));
+        let (weight, bias) =
+            (layout.vector("weight", 7, Initial::ZEROS), layout.vector("bias", 7, Initial::ZEROS));
         let case = Case::new(layout, &[(4, 7)], 4);
         case.check(|tape, x| vec![LayerNorm::forward(tape, x[0], weight, bias, 1e-5)]);
     }

@@ -7,9 +7,9 @@ use std::array::from_fn;
 use rwkv::params::Vector;
 use rwkv_kernels::{lerp, lerp_backward};
 
-use crate::tape::{Backward, Tape, Tensor};
+use crate::tape::{Backward, Forward, Tape, Tensor};
 
-/// Remembers x and y. One value of this type fits every N, so that all operators fit one list.
+/// Saves x and y. One value of this type fits every N, so that all operators fit one list.
 #[derive(Debug)]
 pub(crate) struct Lerp {
     x: Tensor,
@@ -31,14 +31,30 @@ impl Lerp {
     ) -> [Tensor; N] {
         const { assert!(1 <= N && N <= Self::MAX) };
         let (rows, width) = (tape.values.rows(x), tape.values.width(x));
-        let out = tape.compute_many(rows, width, |t, out| {
-            lerp::<N>(&t.cpu, t.values.get(x), t.values.get(y), mix.map(|mix| &t.params[mix]), out);
-        });
+        let out: [Tensor; N] = from_fn(|_| tape.declare(rows, width));
         // What is beyond N repeats the first, and is never looked at.
         let (mix, out_n) =
             (from_fn(|i| mix[if i < N { i } else { 0 }]), from_fn(|i| out[if i < N { i } else { 0 }]));
-        tape.record(Self { x, y, n: N, mix, out: out_n });
+        tape.apply(Self { x, y, n: N, mix, out: out_n });
         out
+    }
+
+    pub(crate) fn run(&self, t: &mut Forward<'_>) {
+        match self.n {
+            1 => self.run_n::<1>(t),
+            2 => self.run_n::<2>(t),
+            3 => self.run_n::<3>(t),
+            4 => self.run_n::<4>(t),
+            5 => self.run_n::<5>(t),
+            _ => self.run_n::<{ Self::MAX }>(t),
+        }
+    }
+
+    fn run_n<const N: usize>(&self, t: &mut Forward<'_>) {
+        t.fill(from_fn(|i| self.out[i]), |t, out| {
+            let mix: [_; N] = from_fn(|i| t.params.vector(self.mix[i]));
+            lerp::<N>(t.cpu, t.values.get(self.x), t.values.get(self.y), mix, out);
+        });
     }
 
     pub(crate) fn backward(&self, t: &mut Backward<'_>) {
@@ -63,7 +79,7 @@ impl Lerp {
             t.cpu,
             x,
             y,
-            vectors.map(|mix| &t.params[mix]),
+            vectors.map(|mix| t.params.vector(mix)),
             from_fn(|i| dout[i].as_slice()),
             dx.values(),
             dx_store,
@@ -81,14 +97,14 @@ impl Lerp {
 
 #[cfg(test)]
 mod tests {
-    use rwkv::params::Layout;
+    use rwkv::params::{Initial, Layout};
 
     use super::*;
     use crate::ops::check::Case;
 
     fn gradient_of<const N: usize>() {
         let mut layout = Layout::default();
-        let mix: [_; N] = from_fn(|i| layout.vector(format!("mix_{i}"), 5));
+        let mix: [_; N] = from_fn(|i| layout.vector(format!("mix_{i}"), 5, Initial::ZEROS));
         let case = Case::new(layout, &[(4, 5), (4, 5)], 4);
         case.check(|tape, x| Lerp::forward(tape, x[0], x[1], mix).to_vec());
     }

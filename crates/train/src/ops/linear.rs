@@ -1,11 +1,14 @@
 //! `y = x Wᵀ`, x (T, K), W (N, K); `dx += dy W`, `dW += dyᵀ x`.
+//!
+//! W may be frozen, and then be in any format of a file: there is no dW, and dx is the gradient through the
+//! decoded weights.
 
 use rwkv::params::Matrix;
-use rwkv_kernels::{linear, linear_dw, linear_dx};
+use rwkv_kernels::{linear, linear_dw, linear_dx, linear_frozen, linear_frozen_dx};
 
-use crate::tape::{Backward, Tape, Tensor};
+use crate::tape::{Backward, Forward, Tape, Tensor};
 
-/// Remembers x.
+/// Saves x.
 #[derive(Debug)]
 pub(crate) struct Linear {
     weight: Matrix,
@@ -15,21 +18,34 @@ pub(crate) struct Linear {
 
 impl Linear {
     pub(crate) fn forward(tape: &mut Tape, weight: Matrix, x: Tensor) -> Tensor {
-        let (rows, inputs) = (tape.values.rows(x), tape.params.cols(weight));
-        let y = tape.compute(rows, tape.params.rows(weight), |t, y| {
-            linear(&t.cpu, t.values.get(x), &t.params[weight], inputs, y);
-        });
-        tape.record(Self { weight, x, y });
+        let outputs = tape.params.layout().specs()[weight.index()].rows;
+        let y = tape.declare(tape.values.rows(x), outputs);
+        tape.apply(Self { weight, x, y });
         y
     }
 
+    pub(crate) fn run(&self, t: &mut Forward<'_>) {
+        t.fill([self.y], |t, [y]| {
+            let x = t.values.get(self.x);
+            match t.params.f32_matrix(self.weight) {
+                Some(weight) => linear(t.cpu, x, weight, t.values.width(self.x), y),
+                None => linear_frozen(t.cpu, x, t.params.matrix(self.weight), y),
+            }
+        });
+    }
+
     pub(crate) fn backward(&self, t: &mut Backward<'_>) {
-        let (x, inputs) = (t.values.get(self.x), t.params.cols(self.weight));
+        let (x, inputs) = (t.values.get(self.x), t.values.width(self.x));
         let dy = t.gradients.take(self.y);
         let mut dx = t.gradients.open(self.x, x.len());
         let store = dx.store;
-        linear_dx(t.cpu, &dy, &t.params[self.weight], inputs, dx.values(), store);
-        linear_dw(t.cpu, &dy, x, inputs, t.param_gradients.matrix(self.weight));
+        match t.params.f32_matrix(self.weight) {
+            Some(weight) => linear_dx(t.cpu, &dy, weight, inputs, dx.values(), store),
+            None => linear_frozen_dx(t.cpu, &dy, t.params.matrix(self.weight), dx.values(), store),
+        }
+        if let Some(dweight) = t.param_gradients.matrix(self.weight) {
+            linear_dw(t.cpu, &dy, x, inputs, dweight);
+        }
         t.gradients.close(dx);
         t.gradients.release(dy);
     }
@@ -37,15 +53,22 @@ impl Linear {
 
 #[cfg(test)]
 mod tests {
-    use rwkv::params::Layout;
+    use std::ops::ControlFlow;
+    use std::path::Path;
+
+    use rwkv::model::Network;
+    use rwkv::params::{Initial, Layout};
+    use rwkv::store::Parameters;
+    use rwkv::{DataType, LoadOptions, ModelConfig, ModelFile, quantize, write_model};
+    use rwkv_kernels::{self as kernels, Cpu, Isa};
 
     use super::*;
-    use crate::ops::check::Case;
+    use crate::ops::check::{Case, numbers};
 
     #[test]
     fn gradient() {
         let mut layout = Layout::default();
-        let weight = layout.matrix("weight", 5, 6);
+        let weight = layout.matrix("weight", 5, 6, Initial::ZEROS);
         let case = Case::new(layout, &[(4, 6)], 4);
         case.check(|tape, x| vec![Linear::forward(tape, weight, x[0])]);
     }
@@ -53,8 +76,46 @@ mod tests {
     #[test]
     fn gradient_of_two_products_of_one_input() {
         let mut layout = Layout::default();
-        let (a, b) = (layout.matrix("a", 5, 6), layout.matrix("b", 3, 6));
+        let (a, b) = (layout.matrix("a", 5, 6, Initial::ZEROS), layout.matrix("b", 3, 6, Initial::ZEROS));
         let case = Case::new(layout, &[(4, 6)], 4);
         case.check(|tape, x| vec![Linear::forward(tape, a, x[0]), Linear::forward(tape, b, x[0])]);
+    }
+
+    /// A small model's parameters, as they come from a file in `format`.
+    fn frozen(folder: &Path, format: DataType) -> Parameters {
+        let config = ModelConfig::v4(5, 32, 1);
+        let (_, layout, _) = Network::new(&config);
+        let values: Vec<_> =
+            layout.specs().iter().zip(1..).map(|(spec, seed)| numbers(seed, spec.len())).collect();
+        let (plain, path) = (folder.join("plain.bin"), folder.join(format!("{format}.bin")));
+        if format.is_quantized() {
+            write_model(&plain, &config, &layout, &values, DataType::F32).expect("a file");
+            let go_on = |_, _| ControlFlow::Continue(());
+            quantize(&plain, &path, format, &LoadOptions::default(), go_on).expect("a file");
+        } else {
+            write_model(&path, &config, &layout, &values, format).expect("a file");
+        }
+        let file = ModelFile::open(&path).expect("the file");
+        Parameters::of_file(file, &Cpu::new(Isa::Scalar, 1), |_, _| ControlFlow::Continue(()))
+            .expect("the parameters")
+    }
+
+    #[test]
+    fn gradient_through_a_frozen_matrix_of_every_format() {
+        let folder = tempfile::tempdir().expect("a directory");
+        for format in DataType::ALL {
+            let params = frozen(folder.path(), format);
+            let specs = params.layout().specs();
+            // (128, 32), a block of weights a row, and (32, 128).
+            for name in ["blocks.0.ffn.key.weight", "blocks.0.ffn.value.weight"] {
+                let index = specs.iter().position(|spec| spec.name == name).expect(name);
+                let weight = params.matrix_at(index).expect("a matrix");
+                let is_panels = matches!(params.matrix(weight), kernels::Matrix::Panels(_));
+                assert!(is_panels == format.is_quantized() && params.f32_matrix(weight).is_none());
+                let case = Case::over(params.clone(), &[(2, specs[index].cols)], 2);
+                // The second gradient of x is added to the first.
+                case.check(|tape, x| [weight; 2].map(|weight| Linear::forward(tape, weight, x[0])).to_vec());
+            }
+        }
     }
 }

@@ -1,40 +1,37 @@
-//! The operators of [`rwkv::Exec`], each with its forward, what it remembers, its backward and the test of its
-//! gradient in one file.
+//! The operators of [`Exec`]: forward, what is saved for backward, backward, and the test of the gradient of
+//! each are in one file.
 //!
-//! In the formulas a `d` before a name is the gradient of the loss by it: `dy` is given, `dx` is wanted. A gradient
-//! of an activation is written by its first contribution and added to by later ones; that of a parameter is always
-//! added to. The numbers themselves are computed in `rwkv-kernels`.
+//! In the formulas a `d` before a name is the gradient of the loss by it: `dy` is given, `dx` is wanted. A
+//! gradient of an activation is written by its first contribution and added to by later ones; that of a
+//! parameter is always added to. The numbers themselves are computed in `rwkv-kernels`.
 
-mod add;
+mod binary;
 mod cross_entropy;
+mod dropout;
 mod embed;
 mod layer_norm;
 mod lerp;
 mod linear;
-mod relu_squared;
+mod scale;
 mod shift;
-mod sigmoid_mul;
+mod unary;
 mod wkv4;
 
 #[cfg(test)]
 mod check;
 
-pub(crate) use add::Add;
-pub(crate) use cross_entropy::CrossEntropy;
-pub(crate) use embed::Embed;
-pub(crate) use layer_norm::LayerNorm;
-pub(crate) use lerp::Lerp;
-pub(crate) use linear::Linear;
-pub(crate) use relu_squared::ReluSquared;
-pub(crate) use shift::Shift;
-pub(crate) use sigmoid_mul::SigmoidMul;
-pub(crate) use wkv4::Wkv4;
+use rwkv::exec::{self, Exec};
+use rwkv::params::{Matrix, Vector};
+use rwkv::state::Slot;
 
-use crate::tape::Backward;
+use crate::tape::{Backward, Forward, Tape, Tensor};
 
-/// Declares [`Op`] over the operators' own types, each of which has a `backward(&self, &mut Backward)`.
+/// Declares [`Op`] over the operators' own types, each of which has a `run(&self, &mut Forward)` that fills
+/// its outputs and a `backward(&self, &mut Backward)`.
 macro_rules! ops {
-    ($($name:ident),*) => {
+    ($($module:ident::$name:ident),* $(,)?) => {
+        $(pub(crate) use $module::$name;)*
+
         /// One operator of a pass: what it read and made.
         #[derive(Debug)]
         pub(crate) enum Op {
@@ -42,7 +39,14 @@ macro_rules! ops {
         }
 
         impl Op {
-            /// Sends the gradient of the operator's outputs on to its inputs and parameters.
+            /// Fills the operator's outputs, for the first time or again.
+            pub(crate) fn run(&self, tape: &mut Forward<'_>) {
+                match self {
+                    $(Self::$name(op) => op.run(tape)),*
+                }
+            }
+
+            /// Adds to the gradients of the operator's inputs and parameters, given those of its outputs.
             pub(crate) fn backward(&self, tape: &mut Backward<'_>) {
                 match self {
                     $(Self::$name(op) => op.backward(tape)),*
@@ -58,4 +62,83 @@ macro_rules! ops {
     };
 }
 
-ops!(Add, CrossEntropy, Embed, LayerNorm, Lerp, Linear, ReluSquared, Shift, SigmoidMul, Wkv4);
+ops!(
+    binary::Binary,
+    cross_entropy::CrossEntropy,
+    dropout::Dropout,
+    embed::Embed,
+    layer_norm::LayerNorm,
+    lerp::Lerp,
+    linear::Linear,
+    scale::Scale,
+    shift::Shift,
+    unary::Unary,
+    wkv4::Wkv4,
+);
+
+/// Forward only; what each operator saves for backward, and its backward, are in its own file.
+impl Exec for Tape {
+    type Tensor = Tensor;
+
+    fn embed(&mut self, table: Matrix) -> Tensor {
+        Embed::forward(self, table)
+    }
+
+    fn layer_norm(&mut self, x: Tensor, weight: Vector, bias: Vector, eps: f32) -> Tensor {
+        LayerNorm::forward(self, x, weight, bias, eps)
+    }
+
+    fn shift(&mut self, x: Tensor, slot: Slot) -> Tensor {
+        Shift::forward(self, x, slot)
+    }
+
+    fn lerp<const N: usize>(&mut self, x: Tensor, y: Tensor, mix: [Vector; N]) -> [Tensor; N] {
+        Lerp::forward(self, x, y, mix)
+    }
+
+    /// With an adapter a product is `x Wᵀ + (scale · x downᵀ) upᵀ`, of the operators that are there anyway.
+    fn linears<const N: usize>(&mut self, products: [(Matrix, Tensor); N]) -> [Tensor; N] {
+        products.map(|(weight, x)| {
+            let y = Linear::forward(self, weight, x);
+            let Some(adapter) = self.params.adapter(weight) else { return y };
+            let h = Linear::forward(self, adapter.down, x);
+            let h = Scale::forward(self, h, adapter.scale);
+            let delta = Linear::forward(self, adapter.up, h);
+            self.add(y, delta)
+        })
+    }
+
+    fn unary(&mut self, f: exec::Unary, x: Tensor) -> Tensor {
+        Unary::forward(self, f, x)
+    }
+
+    fn binary(&mut self, f: exec::Binary, x: Tensor, y: Tensor) -> Tensor {
+        Binary::forward(self, f, x, y)
+    }
+
+    fn wkv4(&mut self, decay: Vector, first: Vector, k: Tensor, v: Tensor, slot: Slot) -> Tensor {
+        Wkv4::forward(self, decay, first, k, v, slot)
+    }
+
+    fn dropout(&mut self, x: Tensor) -> Tensor {
+        match self.next_dropout() {
+            None => x,
+            Some((p, seed)) => Dropout::forward(self, x, p, seed),
+        }
+    }
+
+    /// The loss is over every token: all rows are outputs.
+    fn needed(&mut self, x: Tensor) -> Tensor {
+        x
+    }
+
+    /// As above.
+    fn outputs(&mut self, x: Tensor) -> Tensor {
+        x
+    }
+
+    fn keep<const N: usize>(&mut self, live: [Tensor; N]) -> [Tensor; N] {
+        self.end_block(&live);
+        live
+    }
+}

@@ -1,24 +1,36 @@
-//! `y_t = x_{t−1}` within each text, zero for its first token; `dx_{t−1} += dy_t`.
+//! `y_t = x_{t−1}` within each sequence; for its first token what its state holds: zeros if that is empty.
+//!
+//! `dx_{t−1} += dy_t`, and the state's vector gets the gradient of the first row.
 
+use rwkv::state::Slot;
 use rwkv_kernels::{shift, shift_backward};
 
-use crate::tape::{Backward, Tape, Tensor};
+use crate::tape::{Backward, Forward, States, Tape, Tensor};
 
-/// Remembers nothing; where texts begin stays in the batch.
+/// Saves nothing; where sequences begin stays in the batch.
 #[derive(Debug)]
 pub(crate) struct Shift {
     x: Tensor,
+    slot: Slot,
     y: Tensor,
 }
 
 impl Shift {
-    pub(crate) fn forward(tape: &mut Tape, x: Tensor) -> Tensor {
+    pub(crate) fn forward(tape: &mut Tape, x: Tensor, slot: Slot) -> Tensor {
         let (rows, width) = (tape.values.rows(x), tape.values.width(x));
-        let y = tape.compute(rows, width, |t, y| {
-            shift(&t.cpu, &t.batch.segments, &mut [], 0, width, t.values.get(x), y);
-        });
-        tape.record(Self { x, y });
+        let y = tape.declare(rows, width);
+        tape.apply(Self { x, slot, y });
         y
+    }
+
+    pub(crate) fn run(&self, t: &mut Forward<'_>) {
+        let Forward { cpu, batch, values, .. } = t;
+        let mut y = values.take(self.y);
+        let (x, width) = (values.get(self.x), values.width(self.x));
+        batch.with_states(self.slot.range(), |segments, states| {
+            shift(cpu, segments, states, self.slot.at, width, x, &mut y);
+        });
+        values.put(self.y, y);
     }
 
     pub(crate) fn backward(&self, t: &mut Backward<'_>) {
@@ -26,7 +38,8 @@ impl Shift {
         let mut dx = t.gradients.open(self.x, dy.len());
         let store = dx.store;
         let width = t.values.width(self.x);
-        shift_backward(t.cpu, &t.batch.segments, width, &dy, dx.values(), store);
+        let States { segments, mut gradients, .. } = t.batch.states_and_gradients();
+        shift_backward(t.cpu, segments, &mut gradients, self.slot.at, width, &dy, dx.values(), store);
         t.gradients.close(dx);
         t.gradients.release(dy);
     }
@@ -39,15 +52,23 @@ mod tests {
     use super::*;
     use crate::ops::check::Case;
 
+    const SLOT: Slot = Slot { at: 2, len: 5 };
+
     #[test]
     fn gradient_over_texts_of_three_three_and_two_tokens() {
         let case = Case::new(Layout::default(), &[(8, 5)], 3);
-        case.check(|tape, x| vec![Shift::forward(tape, x[0])]);
+        case.check(|tape, x| vec![Shift::forward(tape, x[0], SLOT)]);
     }
 
     #[test]
     fn gradient_beside_another_use_of_the_input() {
         let case = Case::new(Layout::default(), &[(8, 5)], 4);
-        case.check(|tape, x| vec![Shift::forward(tape, x[0]), Shift::forward(tape, x[0])]);
+        case.check(|tape, x| vec![Shift::forward(tape, x[0], SLOT), Shift::forward(tape, x[0], SLOT)]);
+    }
+
+    #[test]
+    fn gradient_of_the_state_that_sequences_start_from() {
+        let case = Case::new(Layout::default(), &[(8, 5)], 3).with_state(9);
+        case.check(|tape, x| vec![Shift::forward(tape, x[0], SLOT)]);
     }
 }

@@ -1,96 +1,114 @@
 //! RWKV-4's attention, with w = −exp(decay):
 //! `y_t = (Σ_{i<t} e^{(t−1−i)w + k_i} v_i + e^{u + k_t} v_t) / (Σ_{i<t} e^{(t−1−i)w + k_i} + e^{u + k_t})`.
 //!
-//! The recurrence that computes it without overflow, and its gradient in two sweeps over the text, stand in
-//! `rwkv_kernels::wkv4`. It gives `dw`; `ddecay += dw · ∂w/∂decay = dw · w`.
+//! The recurrence that computes it without overflow, from the empty state or a given one, and its gradient in
+//! two sweeps over the sequence stand in `rwkv_kernels::wkv4`. It gives `dw`;
+//! `ddecay += dw · ∂w/∂decay = dw · w`.
 
-use rwkv::params::{Stored, Vector};
-use rwkv_kernels::{Store, wkv4, wkv4_backward};
+use rwkv::params::Vector;
+use rwkv::state::Slot;
+use rwkv_kernels::{Wkv4Gradients, Wkv4Inputs, wkv4, wkv4_backward};
 
-use crate::tape::{Backward, Tape, Tensor};
+use crate::tape::{Backward, Forward, States, Tape, Tensor};
 
-/// Remembers w, k, v and y; the running sums are computed again.
+/// Saves k, v and y; the running sums are computed again. The parameters hold w, which is what model files
+/// hold: training and inference compute the same function.
 #[derive(Debug)]
 pub(crate) struct Wkv4 {
     decay: Vector,
     first: Vector,
-    w: Tensor,
     k: Tensor,
     v: Tensor,
+    slot: Slot,
     y: Tensor,
 }
 
 impl Wkv4 {
-    pub(crate) fn forward(tape: &mut Tape, decay: Vector, first: Vector, k: Tensor, v: Tensor) -> Tensor {
-        let (rows, width) = (tape.values.rows(k), tape.values.width(k));
-        let w = tape.compute(1, width, |t, w| {
-            // The very numbers that a model file holds: training and inference compute the same function.
-            // The very numbers that a model file holds: training and inference compute the same function.
-            let stored = t.params.stored(decay);
-            debug_assert_eq!(stored, Stored::NegExp, "backward differentiates -exp");
-            w.iter_mut().zip(&t.params[decay]).for_each(|(w, &raw)| *w = stored.to_file(raw));
-        });
-        let y = tape.compute(rows, width, |t, y| {
-            let Tape { cpu, values, batch, params, .. } = t;
-            let (k, v) = (values.get(k), values.get(v));
-            wkv4(cpu, &batch.segments, &mut [], 0, values.get(w), &params[first], k, v, y);
-        });
-        tape.record(Self { decay, first, w, k, v, y });
+    pub(crate) fn forward(
+        tape: &mut Tape,
+        decay: Vector,
+        first: Vector,
+        k: Tensor,
+        v: Tensor,
+        slot: Slot,
+    ) -> Tensor {
+        let y = tape.declare(tape.values.rows(k), tape.values.width(k));
+        tape.apply(Self { decay, first, k, v, slot, y });
         y
     }
 
+    pub(crate) fn run(&self, t: &mut Forward<'_>) {
+        let Forward { cpu, params, batch, values } = t;
+        let mut y = values.take(self.y);
+        let (w, u) = (params.vector(self.decay), params.vector(self.first));
+        let inputs = Wkv4Inputs { w, u, k: values.get(self.k), v: values.get(self.v) };
+        batch.with_states(self.slot.range(), |segments, states| {
+            wkv4(cpu, segments, states, self.slot.at, inputs, &mut y);
+        });
+        values.put(self.y, y);
+    }
+
     pub(crate) fn backward(&self, t: &mut Backward<'_>) {
-        let [w, k, v, y] = [self.w, self.k, self.v, self.y].map(|tensor| t.values.get(tensor));
-        let u = &t.params[self.first];
+        let [k, v, y] = [self.k, self.v, self.y].map(|tensor| t.values.get(tensor));
+        let (w, u) = (t.params.vector(self.decay), t.params.vector(self.first));
+        let stored = t.params.layout().specs()[self.decay.index()].stored;
         let gradients = &mut *t.gradients;
         let dy = gradients.take(self.y);
-        let [mut dw, mut dk, mut dv] =
-            [(self.w, w), (self.k, k), (self.v, v)].map(|(x, value)| gradients.open(x, value.len()));
+        let [mut dk, mut dv] = [(self.k, k), (self.v, v)].map(|(x, value)| gradients.open(x, value.len()));
         let (dk_store, dv_store) = (dk.store, dv.store);
-        debug_assert_eq!(dw.store, Store::Set);
-        dw.values().fill(0.0);
         let [ddecay, du] = t.param_gradients.vectors([self.decay, self.first]);
-        let segments = &t.batch.segments;
-        wkv4_backward(
-            t.cpu,
-            segments,
-            w,
-            u,
-            k,
-            v,
-            y,
-            &dy,
-            dw.values(),
+        let mut dw = vec![0.0; w.len()];
+        let States { segments, initial, gradients: mut dstates } = t.batch.states_and_gradients();
+        let wanted = Wkv4Gradients {
+            dw: &mut dw,
             du,
-            dk.values(),
+            dk: dk.values(),
             dk_store,
-            dv.values(),
+            dv: dv.values(),
             dv_store,
-        );
-        for ((ddecay, &dw), &w) in ddecay.iter_mut().zip(&*dw.values()).zip(w) {
-            *ddecay += dw * w;
+            dstates: &mut dstates,
+        };
+        let inputs = Wkv4Inputs { w, u, k, v };
+        wkv4_backward(t.cpu, segments, &initial, self.slot.at, inputs, y, &dy, wanted);
+        for ((ddecay, &dw), &w) in ddecay.iter_mut().zip(&dw).zip(w) {
+            *ddecay += dw * stored.derivative(w);
         }
         for gradient in [dk, dv] {
             gradients.close(gradient);
         }
-        gradients.discard(dw);
         gradients.release(dy);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use rwkv::params::Layout;
+    use rwkv::params::{Initial, Layout, Stored};
 
     use super::*;
     use crate::ops::check::Case;
 
-    #[test]
-    fn gradient_over_texts_of_four_four_and_two_tokens() {
+    const SLOT: Slot = Slot { at: 1, len: 15 };
+
+    fn case() -> (Case, Vector, Vector) {
         let mut layout = Layout::default();
-        let decay = layout.stored_vector("decay", 5, Stored::NegExp);
-        let first = layout.vector("first", 5);
-        let case = Case::new(layout, &[(10, 5), (10, 5)], 4);
-        case.check(|tape, x| vec![Wkv4::forward(tape, decay, first, x[0], x[1])]);
+        let decay = layout.stored_vector("decay", &[5], Stored::NegExp, Initial::ZEROS);
+        let first = layout.vector("first", 5, Initial::ZEROS);
+        (Case::new(layout, &[(10, 5), (10, 5)], 4), decay, first)
+    }
+
+    #[test]
+    fn gradient_over_sequences_of_four_four_and_two_tokens() {
+        let (case, decay, first) = case();
+        case.check(|tape, x| vec![Wkv4::forward(tape, decay, first, x[0], x[1], SLOT)]);
+    }
+
+    #[test]
+    fn gradient_from_a_state_and_by_it() {
+        let (case, decay, first) = case();
+        let mut case = case.with_state(17);
+        // bb is a sum of weights, and positive.
+        let state = case.params.last_mut().expect("the state");
+        state[6..11].iter_mut().for_each(|bb| *bb = bb.abs() + 0.5);
+        case.check(|tape, x| vec![Wkv4::forward(tape, decay, first, x[0], x[1], SLOT)]);
     }
 }

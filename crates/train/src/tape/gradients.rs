@@ -3,18 +3,24 @@
 
 use std::sync::Arc;
 
-use rwkv::params::{Matrix, Vector};
+use rwkv::params::{Matrix, ParamSpec, Vector};
+use rwkv::store::Parameters;
 use rwkv_kernels::Store;
 
 use super::Tensor;
 
-/// Gradients of the parameters; every operator adds to them.
+/// Gradients of the parameters; every operator adds to them. Matrices that are not trained have none;
+/// vectors, which are small, always have one, so that operators need not ask.
 #[derive(Debug)]
 pub(crate) struct ParamGradients(Vec<Vec<f32>>);
 
 impl ParamGradients {
-    pub(super) fn new(params: &[Vec<f32>]) -> Self {
-        Self(params.iter().map(|param| vec![0.0; param.len()]).collect())
+    pub(super) fn new(params: &Parameters) -> Self {
+        let specs = params.layout().specs().iter().enumerate();
+        let len = |(index, spec): (usize, &ParamSpec)| {
+            if params.is_trained(index) || !spec.is_matrix() { params.raw(index).len() } else { 0 }
+        };
+        Self(specs.map(len).map(|len| vec![0.0; len]).collect())
     }
 
     pub(super) fn zero(&mut self) {
@@ -27,8 +33,9 @@ impl ParamGradients {
         &self.0
     }
 
-    pub(crate) fn matrix(&mut self, matrix: Matrix) -> &mut [f32] {
-        &mut self.0[matrix.index()]
+    /// The gradient of a matrix; none if it is not trained.
+    pub(crate) fn matrix(&mut self, matrix: Matrix) -> Option<&mut [f32]> {
+        Some(self.0[matrix.index()].as_mut_slice()).filter(|gradient| !gradient.is_empty())
     }
 
     /// The gradients of several vectors at once.
@@ -43,9 +50,9 @@ impl ParamGradients {
 
 /// Gradients of the activations.
 ///
-/// A gradient that has been read gives its buffer to the next one that is written, most recently read first: the
-/// whole backward pass lives in a handful of buffers that stay in cache. `x + y` sends the same gradient to both of
-/// its inputs; they share the buffer until one of them gets another contribution.
+/// A gradient that has been read gives its buffer to the next one that is written, most recently read first:
+/// the whole backward pass lives in a handful of buffers that stay in cache. `x + y` sends the same gradient
+/// to both of its inputs; they share the buffer until one of them gets another contribution.
 #[derive(Debug, Default)]
 pub(crate) struct Gradients {
     of: Vec<Option<Gradient>>,
@@ -114,11 +121,6 @@ impl Gradients {
 
     pub(crate) fn close(&mut self, open: Open) {
         *self.slot(open.tensor) = Some(open.buffer);
-    }
-
-    /// Gives up an opened gradient that nothing will read.
-    pub(crate) fn discard(&mut self, open: Open) {
-        self.free.push(open.buffer);
     }
 
     /// Makes `gradient` the first contribution to the gradient of `tensor`; false if that has one already.

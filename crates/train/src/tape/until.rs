@@ -1,15 +1,12 @@
 //! A tape that can be stopped.
 
-use rwkv::exec::Exec;
-use rwkv::params::{Matrix, Vector};
-use rwkv::state::Slot;
+use rwkv::model::Network;
 use rwkv::{Error, Result};
 
 use super::{Tape, Tensor};
 
-/// A [`Tape`] that asks before each operator whether to stop. Once the answer is yes, the operators that are left do
-/// nothing and the tensors that they answer with mean nothing: a model's equations run to their end at once, and
-/// [`cross_entropy`](Self::cross_entropy) says that they were stopped.
+/// A [`Tape`] that asks before each operator whether to stop. Once the answer is yes, no operator runs, and
+/// what the pass has computed means nothing; the next pass is not affected.
 #[derive(Debug)]
 pub struct Until<'a, S> {
     tape: &'a mut Tape,
@@ -23,14 +20,36 @@ impl<'a, S: FnMut() -> bool> Until<'a, S> {
         Self { tape, stop, stopped: false }
     }
 
+    /// The logits of `network`, whose operators are recorded first and then run one by one.
+    ///
+    /// # Errors
+    /// [`Error::Aborted`] if the pass was stopped.
+    pub fn forward(&mut self, network: &Network) -> Result<Tensor> {
+        let logits = self.tape.record(network);
+        let Self { tape, stop, stopped } = self;
+        tape.run_while(|| {
+            *stopped = *stopped || stop();
+            !*stopped
+        });
+        self.check()?;
+        Ok(logits)
+    }
+
     /// As [`Tape::cross_entropy`].
     ///
     /// # Errors
     /// [`Error::Aborted`] if the pass was stopped.
     pub fn cross_entropy(&mut self, logits: Tensor, targets: &[u32]) -> Result<f32> {
-        let loss = self.unless_stopped(0.0, |tape| tape.cross_entropy(logits, targets));
+        self.cross_entropy_of(logits, targets, 1)
+    }
+
+    /// As [`Tape::cross_entropy_of`].
+    ///
+    /// # Errors
+    /// [`Error::Aborted`] if the pass was stopped.
+    pub fn cross_entropy_of(&mut self, logits: Tensor, targets: &[u32], passes: usize) -> Result<f32> {
         self.check()?;
-        Ok(loss)
+        Ok(self.tape.cross_entropy_of(logits, targets, passes))
     }
 
     /// As [`Tape::backward`].
@@ -38,6 +57,15 @@ impl<'a, S: FnMut() -> bool> Until<'a, S> {
     /// # Errors
     /// As [`cross_entropy`](Self::cross_entropy).
     pub fn backward(&mut self) -> Result<()> {
+        self.tape.zero_gradients();
+        self.add_gradients()
+    }
+
+    /// As [`backward`](Self::backward), adding to the gradients of earlier passes.
+    ///
+    /// # Errors
+    /// As [`cross_entropy`](Self::cross_entropy).
+    pub fn add_gradients(&mut self) -> Result<()> {
         let Self { tape, stop, stopped } = self;
         tape.backward_while(|| {
             *stopped = *stopped || stop();
@@ -46,74 +74,9 @@ impl<'a, S: FnMut() -> bool> Until<'a, S> {
         self.check()
     }
 
-    /// The one place that decides whether an operator of the forward pass runs.
-    fn unless_stopped<T>(&mut self, otherwise: T, operator: impl FnOnce(&mut Tape) -> T) -> T {
-        if self.is_stopped() { otherwise } else { operator(self.tape) }
-    }
-
     fn check(&mut self) -> Result<()> {
-        if self.is_stopped() { Err(Error::Aborted) } else { Ok(()) }
-    }
-
-    fn is_stopped(&mut self) -> bool {
         self.stopped = self.stopped || (self.stop)();
-        self.stopped
-    }
-}
-
-/// What stands for the tensors that were not computed; nobody looks at it.
-const NONE: Tensor = Tensor(0);
-
-impl<S: FnMut() -> bool> Exec for Until<'_, S> {
-    type Tensor = Tensor;
-
-    fn embed(&mut self, table: Matrix) -> Tensor {
-        self.unless_stopped(NONE, |tape| tape.embed(table))
-    }
-
-    fn layer_norm(&mut self, x: Tensor, weight: Vector, bias: Vector, eps: f32) -> Tensor {
-        self.unless_stopped(NONE, |tape| tape.layer_norm(x, weight, bias, eps))
-    }
-
-    fn shift(&mut self, x: Tensor, slot: Slot) -> Tensor {
-        self.unless_stopped(NONE, |tape| tape.shift(x, slot))
-    }
-
-    fn lerp<const N: usize>(&mut self, x: Tensor, y: Tensor, mix: [Vector; N]) -> [Tensor; N] {
-        self.unless_stopped([NONE; N], |tape| tape.lerp(x, y, mix))
-    }
-
-    /// One look for each product: they are the longest operators.
-    fn linears<const N: usize>(&mut self, products: [(Matrix, Tensor); N]) -> [Tensor; N] {
-        products.map(|(weight, x)| self.unless_stopped(NONE, |tape| tape.linear(weight, x)))
-    }
-
-    fn add(&mut self, x: Tensor, y: Tensor) -> Tensor {
-        self.unless_stopped(NONE, |tape| tape.add(x, y))
-    }
-
-    fn sigmoid_mul(&mut self, r: Tensor, x: Tensor) -> Tensor {
-        self.unless_stopped(NONE, |tape| tape.sigmoid_mul(r, x))
-    }
-
-    fn relu_squared(&mut self, x: Tensor) -> Tensor {
-        self.unless_stopped(NONE, |tape| tape.relu_squared(x))
-    }
-
-    fn wkv4(&mut self, decay: Vector, first: Vector, k: Tensor, v: Tensor, slot: Slot) -> Tensor {
-        self.unless_stopped(NONE, |tape| tape.wkv4(decay, first, k, v, slot))
-    }
-
-    fn needed(&mut self, x: Tensor) -> Tensor {
-        self.unless_stopped(NONE, |tape| tape.needed(x))
-    }
-
-    fn outputs(&mut self, x: Tensor) -> Tensor {
-        self.unless_stopped(NONE, |tape| tape.outputs(x))
-    }
-
-    fn keep<const N: usize>(&mut self, live: [Tensor; N]) -> [Tensor; N] {
-        self.unless_stopped(live, |tape| tape.keep(live))
+        if self.stopped { Err(Error::Aborted) } else { Ok(()) }
     }
 }
 
@@ -134,12 +97,12 @@ mod tests {
         let config = ModelConfig::v4(7, 8, 2);
         let (network, layout, _) = Network::new(&config);
         let cpu = Arc::new(Cpu::new(Isa::Scalar, 1));
-        let params = initialize(&cpu, &config, &layout, 1);
+        let params = initialize(&cpu, &layout, 1);
         let (tokens, targets) = ([1, 2, 3, 4, 5, 6], [2, 3, 4, 5, 6, 0]);
         let pass = |tape: &mut Tape, stop: &mut dyn FnMut() -> bool| {
             tape.begin(&tokens, 3);
             let mut tape = Until::new(tape, stop);
-            let logits = network.forward(&mut tape);
+            let logits = tape.forward(&network)?;
             let loss = tape.cross_entropy(logits, &targets)?;
             tape.backward()?;
             Ok::<_, Error>(loss.to_bits())

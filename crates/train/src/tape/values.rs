@@ -1,19 +1,17 @@
-//! Parameters and activations: what operators read.
-
-use std::ops::Index;
-
-use rwkv::params::{Layout, Matrix, Stored, Vector};
+//! Activations: what operators read and make.
 
 use super::Tensor;
 
 /// The activations of a pass.
 ///
-/// Buffers stay where they are between passes: the n-th tensor of a pass gets the n-th buffer.
+/// Buffers stay where they are between passes: the n-th tensor of a pass gets the n-th buffer. Those that are
+/// freed within a pass are there for every tensor of their size.
 #[derive(Debug, Default)]
 pub(crate) struct Values {
     nodes: Vec<Node>,
     /// Tensors of this pass; nodes from here on are buffers in waiting.
     len: usize,
+    free: Vec<Vec<f32>>,
 }
 
 #[derive(Debug, Default)]
@@ -28,21 +26,46 @@ impl Values {
         self.len = 0;
     }
 
-    /// A new tensor and its buffer, to be filled and [`put`](Self::put) back. Its content is what was there before.
-    pub(super) fn make(&mut self, rows: usize, width: usize) -> (Tensor, Vec<f32>) {
+    /// Number of tensors of this pass.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// A new tensor, without values yet.
+    pub(super) fn declare(&mut self, rows: usize, width: usize) -> Tensor {
         if self.len == self.nodes.len() {
             self.nodes.push(Node::default());
         }
         let node = &mut self.nodes[self.len];
         (node.rows, node.width) = (rows, width);
-        let mut buffer = std::mem::take(&mut node.value);
-        buffer.resize(rows * width, 0.0);
         self.len += 1;
-        (Tensor(self.len - 1), buffer)
+        Tensor(self.len - 1)
     }
 
-    pub(super) fn put(&mut self, tensor: Tensor, buffer: Vec<f32>) {
+    /// The tensor's buffer, to be filled and [`put`](Self::put) back. Its content is what was there before.
+    pub(crate) fn take(&mut self, tensor: Tensor) -> Vec<f32> {
+        let node = &mut self.nodes[tensor.0];
+        let len = node.rows * node.width;
+        let mut buffer = std::mem::take(&mut node.value);
+        if buffer.is_empty()
+            && let Some(position) = self.free.iter().rposition(|free| free.len() == len)
+        {
+            buffer = self.free.swap_remove(position);
+        }
+        buffer.resize(len, 0.0);
+        buffer
+    }
+
+    pub(crate) fn put(&mut self, tensor: Tensor, buffer: Vec<f32>) {
         self.nodes[tensor.0].value = buffer;
+    }
+
+    /// Gives up the values of a tensor until its operator runs again.
+    pub(super) fn free(&mut self, tensor: Tensor) {
+        let buffer = std::mem::take(&mut self.nodes[tensor.0].value);
+        if !buffer.is_empty() {
+            self.free.push(buffer);
+        }
     }
 
     pub(crate) fn get(&self, Tensor(index): Tensor) -> &[f32] {
@@ -57,59 +80,10 @@ impl Values {
     pub(crate) fn width(&self, tensor: Tensor) -> usize {
         self.nodes[tensor.0].width
     }
-}
 
-/// Raw parameters, by handle.
-#[derive(Debug)]
-pub(crate) struct Params {
-    values: Vec<Vec<f32>>,
-    cols: Vec<usize>,
-    stored: Vec<Stored>,
-}
-
-impl Params {
-    pub(super) fn new(layout: &Layout, values: Vec<Vec<f32>>) -> Self {
-        let specs = layout.specs().iter();
-        let (cols, stored) = specs.map(|spec| (spec.cols, spec.stored)).unzip();
-        Self { values, cols, stored }
-    }
-
-    pub(super) fn all(&self) -> &[Vec<f32>] {
-        &self.values
-    }
-
-    pub(super) fn all_mut(&mut self) -> &mut [Vec<f32>] {
-        &mut self.values
-    }
-
-    /// Inputs of a matrix.
-    pub(crate) fn cols(&self, matrix: Matrix) -> usize {
-        self.cols[matrix.index()]
-    }
-
-    /// Outputs of a matrix.
-    pub(crate) fn rows(&self, matrix: Matrix) -> usize {
-        self.values[matrix.index()].len() / self.cols(matrix)
-    }
-
-    /// How model files store a vector, and how inference sees it.
-    pub(crate) fn stored(&self, vector: Vector) -> Stored {
-        self.stored[vector.index()]
-    }
-}
-
-impl Index<Matrix> for Params {
-    type Output = [f32];
-
-    fn index(&self, matrix: Matrix) -> &[f32] {
-        &self.values[matrix.index()]
-    }
-}
-
-impl Index<Vector> for Params {
-    type Output = [f32];
-
-    fn index(&self, vector: Vector) -> &[f32] {
-        &self.values[vector.index()]
+    /// Floats that are held in buffers, freed ones included.
+    pub(super) fn floats(&self) -> usize {
+        let values = self.nodes.iter().map(|node| &node.value).chain(&self.free);
+        values.map(Vec::capacity).sum()
     }
 }

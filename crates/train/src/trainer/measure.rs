@@ -1,28 +1,28 @@
 //! Looking at the model in training: its loss, and what it writes.
 
-use std::sync::Arc;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rwkv::model::Network;
-use rwkv::{Decoder, Error, Result, Sampler, SamplerOptions};
-use rwkv_kernels::Precision;
+use rwkv::state::State;
+use rwkv::{Decoder, Model, Sampler, SamplerOptions};
 
 use super::Trainer;
 use crate::data::{Dataset, adjoining_windows};
+use crate::error::Result;
 use crate::options::TrainOptions;
 use crate::run::LogLine;
-use crate::tape::{Tape, Until};
 
 /// Tokens of a prompt between two looks at the flag.
 const STRETCH: usize = 64;
 
 impl Trainer {
-    /// Mean loss over the whole validation split, in nats a token: in adjoining windows of `ctx_len` tokens, each from
-    /// an empty state. `progress` hears how much is done, from 0 to 1. Always in f32, as inference will run the model.
+    /// Mean loss over the whole validation split, in nats a token: in adjoining windows of `ctx_len` tokens, each from an
+    /// empty state or the one that is trained; or in one go, if the run carries states. It runs through the inference path,
+    /// with products in the precision of inference. `progress` gets the share that is done, from 0 to 1.
     ///
     /// # Errors
-    /// [`Error::Aborted`] soon after `stop` is set. [`Error::Diverged`] if the loss is not finite: nothing more is saved.
-    /// [`Error::Io`] if the log cannot be written.
+    /// [`rwkv::Error::Aborted`] soon after `stop` is set. [`Error::Diverged`](crate::Error::Diverged) if the
+    /// loss is not finite: nothing more is saved. [`rwkv::Error::Io`] if the log cannot be written.
     pub fn validate(&mut self, stop: &AtomicBool, progress: impl FnMut(f64)) -> Result<f32> {
         let val_loss = self.mean_loss(Dataset::validation, usize::MAX, stop, progress)?;
         if !val_loss.is_finite() {
@@ -41,21 +41,24 @@ impl Trainer {
 
     /// Mean loss over the first windows of a part of the text, `most` of them or as many as there are.
     pub(super) fn mean_loss(
-        &mut self,
+        &self,
         part: fn(&Dataset) -> &[u32],
         most: usize,
         stop: &AtomicBool,
         progress: impl FnMut(f64),
     ) -> Result<f32> {
-        mean_loss(&mut self.tape, &self.network, part(&self.data), &self.options, most, stop, progress)
+        let model = self.model();
+        let initial = self.initial_state(&model);
+        mean_loss(&model, &initial, part(&self.data), &self.options, most, stop, progress)
     }
 
     /// What the model writes after `prompt`: `n_tokens` tokens. Without a prompt it goes on from a line break, or from
     /// the first token if the text has none.
     ///
     /// # Errors
-    /// [`Error::UnknownCharacter`] in the prompt; [`Error::InvalidOption`] among the options; [`Error::Aborted`] soon
-    /// after `stop` is set; [`Error::Diverged`] if the model's numbers are no longer finite.
+    /// [`rwkv::Error::UnknownCharacter`] in the prompt; [`rwkv::Error::InvalidOption`] among the options;
+    /// [`rwkv::Error::Aborted`] soon after `stop` is set; [`Error::Diverged`](crate::Error::Diverged) if the
+    /// model's numbers are no longer finite.
     pub fn sample(
         &self,
         prompt: &str,
@@ -63,7 +66,7 @@ impl Trainer {
         options: SamplerOptions,
         stop: &AtomicBool,
     ) -> Result<String> {
-        let check = || if stop.load(Ordering::Relaxed) { Err(Error::Aborted) } else { Ok(()) };
+        let check = || if stop.load(Ordering::Relaxed) { Err(rwkv::Error::Aborted) } else { Ok(()) };
         let mut sampler = Sampler::new(options)?;
         let mut tokens = self.tokenizer.encode(prompt)?;
         if tokens.is_empty() {
@@ -71,7 +74,7 @@ impl Trainer {
         }
         check()?;
         let model = self.model();
-        let mut state = model.new_state();
+        let mut state = self.initial_state(&model);
         let mut decoder = Decoder::default();
         let mut text = String::new();
         for _ in 0..n_tokens {
@@ -79,8 +82,10 @@ impl Trainer {
             for stretch in tokens.chunks(STRETCH) {
                 check()?;
                 logits = model.eval(stretch, &mut state).map_err(|error| match error {
-                    Error::Weight { .. } | Error::NotFinite { .. } => self.divergence(self.step, f32::NAN),
-                    error => error,
+                    rwkv::Error::Weight { .. } | rwkv::Error::NotFinite { .. } => {
+                        self.divergence(self.step, f32::NAN)
+                    }
+                    error => error.into(),
                 })?;
             }
             tokens = vec![sampler.sample(&logits)];
@@ -90,13 +95,14 @@ impl Trainer {
     }
 }
 
-/// Mean loss of the model on `tape` over the first `most` windows of `tokens`, in nats a token.
+/// Mean loss of a model over the first `most` windows of `tokens`, in nats a token; not finite if what the model computes is
+/// not. Windows start from the state `initial` each, or go on from the one before if the options say so.
 ///
 /// # Errors
-/// [`Error::Aborted`] soon after `stop` is set.
+/// [`rwkv::Error::Aborted`] soon after `stop` is set.
 pub(super) fn mean_loss(
-    tape: &mut Tape,
-    network: &Network,
+    model: &Model,
+    initial: &State,
     tokens: &[u32],
     options: &TrainOptions,
     most: usize,
@@ -104,23 +110,17 @@ pub(super) fn mean_loss(
     mut progress: impl FnMut(f64),
 ) -> Result<f32> {
     let (len, count) = adjoining_windows(tokens.len(), options.ctx_len);
-    let total = len * count.min(most);
-    let (mut sum, mut done) = (0.0, 0);
-    let training = tape.compute_on(Arc::new(tape.cpu().with_precision(Precision::F32)));
-    let mut result = Ok(());
-    while done < total && result.is_ok() {
-        // Passes as large as a training step's, so that they use its buffers.
-        let end = total.min(done + len * options.batch_size);
-        let (inputs, targets) = (&tokens[done..end], &tokens[done + 1..=end]);
-        tape.begin(inputs, len);
-        let mut until = Until::new(&mut *tape, || stop.load(Ordering::Relaxed));
-        let logits = network.forward(&mut until);
-        result = until.cross_entropy(logits, targets).map(|loss| {
-            sum += f64::from(loss) * (end - done) as f64;
-            done = end;
-            progress(done as f64 / total as f64);
-        });
+    let tokens = &tokens[..=len * count.min(most)];
+    let look = |done: usize, total: usize| {
+        progress(done as f64 / total as f64);
+        if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    if stop.load(Ordering::Relaxed) {
+        return Err(rwkv::Error::Aborted.into());
     }
-    tape.compute_on(training);
-    result.map(|()| (sum / total as f64) as f32)
+    match model.evaluate_from(initial, tokens, (!options.carry_state).then_some(len), look) {
+        Ok(evaluation) => Ok(evaluation.loss as f32),
+        Err(rwkv::Error::Weight { .. } | rwkv::Error::NotFinite { .. }) => Ok(f32::NAN),
+        Err(error) => Err(error.into()),
+    }
 }

@@ -1,5 +1,6 @@
 //! A training run, moved on by its caller one step at a time.
 
+mod begin;
 mod measure;
 mod save;
 
@@ -9,18 +10,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use rwkv::model::Network;
-use rwkv::params::Layout;
-use rwkv::state::StateLayout;
-use rwkv::{Error, Model, ModelConfig, Result, SoundCheckpoint, Tokenizer};
-use rwkv_kernels::{Cpu, Isa, Precision};
+use rwkv::params::Vector;
+use rwkv::state::{State, StateLayout};
+use rwkv::store::Parameters;
+use rwkv::{Model, ModelConfig, Tokenizer};
+use rwkv_kernels::{Isa, Precision};
 
-use crate::checkpoint::{self, Checkpoint};
 use crate::data::{Dataset, Windows};
-use crate::init::initialize;
+use crate::error::{Error, Result, SoundCheckpoint};
 use crate::optimizer::{AdamW, AdamWSettings, global_norm};
-use crate::options::{ResumeOptions, TrainOptions};
-use crate::run::{LogLine, RunConfig, RunFolder, fault};
+use crate::options::TrainOptions;
+use crate::run::{LogLine, RunFolder};
 use crate::schedule::Schedule;
+use crate::streams::Streams;
 use crate::tape::{Tape, Until};
 
 pub use save::Soundness;
@@ -31,16 +33,22 @@ pub use save::Soundness;
 /// whenever it likes, [`validate`](Self::validate) and [`save_checkpoint`](Self::save_checkpoint).
 ///
 /// What takes long takes a flag, which another thread or a signal's handler may set: the call then ends soon with
-/// [`Error::Aborted`], and the trainer is as it was before the call.
+/// [`rwkv::Error::Aborted`], and the trainer is as it was before the call.
 #[derive(Debug)]
 pub struct Trainer {
     options: TrainOptions,
     config: ModelConfig,
     network: Network,
-    layout: Layout,
+    state_layout: StateLayout,
+    /// The parameter that is the initial state, if that is trained.
+    state: Option<Vector>,
+    /// Where the sequences of the next step start, if states are carried.
+    states: Vec<Vec<f32>>,
     tokenizer: Tokenizer,
     data: Dataset,
     windows: Windows,
+    /// In place of `windows`, if states are carried.
+    streams: Option<Streams>,
     tape: Tape,
     optimizer: AdamW,
     schedule: Schedule,
@@ -57,6 +65,17 @@ pub struct Trainer {
     /// Tokens and targets of the pass under way.
     inputs: Vec<u32>,
     targets: Vec<u32>,
+}
+
+/// What the passes of a step give.
+struct Gradients {
+    /// Mean over all passes.
+    loss: f32,
+    /// Global norm of the gradients.
+    norm: f64,
+    tokens: usize,
+    /// What each sequence left, if states are carried.
+    states: Vec<Vec<f32>>,
 }
 
 /// What a step did.
@@ -81,156 +100,11 @@ pub struct StepReport {
 }
 
 impl Trainer {
-    /// Begins a run in a new folder.
-    ///
-    /// # Errors
-    /// [`Error::InvalidOption`]; [`Error::Io`], [`Error::InvalidUtf8`] and [`Error::Data`] if the text cannot be
-    /// learned; [`Error::Run`] if the folder holds a run already or another trainer is at work in it. Nothing is written
-    /// before all of these are ruled out.
-    pub fn create(options: &TrainOptions) -> Result<Self> {
-        Self::create_until(options, &AtomicBool::new(false))
-    }
-
-    /// As [`create`](Self::create), with a flag for a text that is long, or a pipe that nobody writes to.
-    ///
-    /// # Errors
-    /// [`Error::Aborted`] soon after `stop` is set, if the text is not read by then.
-    pub fn create_until(options: &TrainOptions, stop: &AtomicBool) -> Result<Self> {
-        options.validate()?;
-        let mut options = options.resolved();
-        RunFolder::check_free(&options.out)?;
-        let (data, tokenizer) = Dataset::read(&options.data, options.tokenizer, options.ctx_len, stop)?;
-        options.check_memory(tokenizer.n_vocab())?;
-        options.data = std::path::absolute(&options.data).map_err(Error::io("find", &options.data))?;
-        let cpu = Arc::new(options.start_cpu()?);
-
-        let model = options.model(tokenizer.n_vocab());
-        let config = RunConfig {
-            format: RunConfig::FORMAT,
-            model,
-            options: TrainOptions { threads: None, ..options.clone() },
-            data_crc32: data.crc32(),
-        };
-        let run = RunFolder::create(&options.out, config, tokenizer.clone())?;
-        Ok(Self::assemble(options, Network::new(&model), (data, tokenizer), run, cpu, None))
-    }
-
-    /// Goes on with the run in `out` from its newest checkpoint, as if it had never stopped; from the beginning if it
-    /// has none.
-    ///
-    /// Checkpoints that are not sound (see [`Soundness`]) do not count: if the newest ones are not, the run goes on from
-    /// before them, they are removed, and [`went_back_from`](Self::went_back_from) says so.
-    ///
-    /// # Errors
-    /// [`Error::Run`] if there is no run, if another trainer is at work on it, or if its checkpoint is damaged;
-    /// [`Error::Data`] if the text is not the one it began with; otherwise as [`create`](Self::create).
-    pub fn resume(out: impl AsRef<Path>, changes: &ResumeOptions) -> Result<Self> {
-        Self::resume_until(out, changes, &AtomicBool::new(false))
-    }
-
-    /// As [`resume`](Self::resume), with a flag as that of [`create_until`](Self::create_until).
-    pub fn resume_until(out: impl AsRef<Path>, changes: &ResumeOptions, stop: &AtomicBool) -> Result<Self> {
-        let out = out.as_ref();
-        let mut found = RunFolder::take(out)?;
-        let (model, tokenizer) = (found.config.model, found.tokenizer.clone());
-        let network = Network::new(&model);
-        let newest = found.newest_step()?;
-        let (mut before, mut text) = (u64::MAX, None);
-        let (checkpoint, options, data, cpu) = loop {
-            let checkpoint = found.newest_sound(before)?;
-            let checkpoint = checkpoint
-                .map(|(manifest, path)| checkpoint::read(&path, manifest, &network.1))
-                .transpose()?;
-            let mut options = found.config.options.clone();
-            if let Some(Checkpoint { manifest, .. }) = &checkpoint {
-                if manifest.model != model || manifest.options.model(model.n_vocab) != model {
-                    return Err(fault(out, "its checkpoint is of another model than its config.json"));
-                }
-                options = manifest.options.clone();
-            }
-            let mut options = changes.apply(TrainOptions { out: out.to_owned(), ..options.resolved() });
-            let step = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.manifest.step);
-            // One that does not say whether it is sound may be passed over.
-            let unknown = checkpoint.as_ref().filter(|checkpoint| checkpoint.manifest.soundness.is_none());
-            if let (None, Some(too_few)) = (unknown, changes.max_steps.filter(|&max_steps| max_steps < step))
-            {
-                let problem = format!("at least {step}, the steps that this run has done");
-                return Err(Error::option("maxSteps", too_few, problem));
-            }
-            options.validate()?;
-            // Once: it may come through a pipe.
-            let data = if let Some(data) = text.take() {
-                data
-            } else {
-                let crc32 = found.config.data_crc32;
-                Dataset::read_again(&options.data, &tokenizer, options.ctx_len, crc32, stop)?
-            };
-            options.check_memory(tokenizer.n_vocab())?;
-            options.data = std::path::absolute(&options.data).map_err(Error::io("find", &options.data))?;
-            let cpu = Arc::new(options.start_cpu()?);
-            if let Some(Checkpoint { params, .. }) = unknown {
-                let mut tape = Tape::new(Arc::clone(&cpu), &network.1, params.clone());
-                if !save::is_sound(&mut tape, &network.0, &data, &options, model.n_vocab, stop)? {
-                    (before, text) = (step, Some(data));
-                    continue;
-                }
-                changes.check_steps(step)?;
-            }
-            break (checkpoint, options, data, cpu);
-        };
-        let step = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.manifest.step);
-        found.config.options = TrainOptions { threads: None, ..options.clone() };
-        let run = RunFolder::resume(found, step)?;
-        let mut trainer = Self::assemble(options, network, (data, tokenizer), run, cpu, checkpoint);
-        trainer.went_back_from = newest.filter(|&newest| newest > step);
-        Ok(trainer)
-    }
-
-    fn assemble(
-        options: TrainOptions,
-        (network, layout, _): (Network, Layout, StateLayout),
-        (data, tokenizer): (Dataset, Tokenizer),
-        run: RunFolder,
-        cpu: Arc<Cpu>,
-        checkpoint: Option<Checkpoint>,
-    ) -> Self {
-        let config = options.model(tokenizer.n_vocab());
-        let optimizer = AdamW::new(&layout, settings(&options));
-        let (step, seconds, params, optimizer) = match checkpoint {
-            None => (0, 0.0, initialize(&cpu, &config, &layout, options.seed), optimizer),
-            Some(Checkpoint { manifest, params, means, squares }) => {
-                (manifest.step, manifest.seconds, params, optimizer.with_moments(means, squares))
-            }
-        };
-        let tape = Tape::new(cpu, &layout, params);
-        Self {
-            windows: Windows::new(options.seed, data.train().len(), options.ctx_len),
-            schedule: schedule(&options),
-            options,
-            config,
-            network,
-            layout,
-            tokenizer,
-            data,
-            tape,
-            optimizer,
-            run,
-            step,
-            seconds,
-            went_back_from: None,
-            diverged: None,
-            val_loss: None,
-            soundness: None,
-            inputs: Vec::new(),
-            targets: Vec::new(),
-        }
-    }
-
     /// Learns from one batch.
     ///
     /// # Errors
     /// [`Error::Diverged`] if the loss or a gradient is not finite: the parameters stay as they were, and nothing more
-    /// is saved. [`Error::Io`] if the log cannot be written.
+    /// is saved. [`rwkv::Error::Io`] if the log cannot be written.
     pub fn step(&mut self) -> Result<StepReport> {
         self.learn(|| false)
     }
@@ -238,9 +112,9 @@ impl Trainer {
     /// As [`step`](Self::step), looking at `stop` between two operators.
     ///
     /// # Errors
-    /// [`Error::Aborted`] soon after `stop` is set: parameters, moments, log and the number of steps are as before, and
-    /// the next step is the one that this would have been. From where it begins to change the parameters, a step is
-    /// finished instead.
+    /// [`rwkv::Error::Aborted`] soon after `stop` is set: parameters, moments, log and the number of steps
+    /// are as before, and the next step is the one that this would have been. From where it begins to change
+    /// the parameters, a step is finished instead.
     pub fn step_until(&mut self, stop: &AtomicBool) -> Result<StepReport> {
         self.learn(|| stop.load(Ordering::Relaxed))
     }
@@ -248,29 +122,14 @@ impl Trainer {
     fn learn(&mut self, mut stop: impl FnMut() -> bool) -> Result<StepReport> {
         self.check_not_diverged()?;
         let start = Instant::now();
-        self.next_batch();
-        self.tape.begin(&self.inputs, self.options.ctx_len);
-        let mut tape = Until::new(&mut self.tape, &mut stop);
-        let logits = self.network.forward(&mut tape);
-        let loss = tape.cross_entropy(logits, &self.targets)?;
-        if !loss.is_finite() {
-            return Err(self.diverge(self.step + 1, loss));
-        }
-        tape.backward()?;
-        let cpu = Arc::clone(self.tape.cpu());
-        let grad_norm = global_norm(&cpu, self.tape.param_gradients());
-        if !grad_norm.is_finite() {
-            // The next loss would be.
-            return Err(self.diverge(self.step + 1, f32::NAN));
-        }
+        let Gradients { loss, norm: grad_norm, tokens, states } = self.gradients(&mut stop)?;
         if stop() {
-            return Err(Error::Aborted);
+            return Err(rwkv::Error::Aborted.into());
         }
-
         // From here on there is no way back.
         let learning_rate = self.schedule.learning_rate(self.step);
-        let (params, gradients) = self.tape.params_and_gradients();
-        self.optimizer.step(&cpu, self.step + 1, learning_rate, grad_norm, params, gradients);
+        self.update(learning_rate, grad_norm);
+        self.states = states;
         self.step += 1;
         (self.val_loss, self.soundness) = (None, None);
         let seconds = start.elapsed().as_secs_f64();
@@ -289,16 +148,60 @@ impl Trainer {
             loss,
             learning_rate,
             grad_norm,
-            tokens: self.inputs.len(),
+            tokens,
             seconds,
             validation_due: due(self.options.eval_interval),
             checkpoint_due: due(self.options.checkpoint_interval),
         })
     }
 
-    /// The model as it is now, ready to run on the trainer's threads.
+    /// Forward and backward over all passes of the step after `self.step`: the tape holds the gradients of their mean.
+    /// Changes nothing that a step would leave.
+    fn gradients(&mut self, mut stop: impl FnMut() -> bool) -> Result<Gradients> {
+        let passes = self.options.accumulate;
+        let (mut sum, mut tokens, mut states) = (0.0, 0, Vec::new());
+        for pass in 0..passes {
+            self.next_batch(pass);
+            tokens += self.inputs.len();
+            self.begin_pass(pass);
+            let mut tape = Until::new(&mut self.tape, &mut stop);
+            let logits = tape.forward(&self.network)?;
+            let loss = tape.cross_entropy_of(logits, &self.targets, passes)?;
+            // A frozen model's file that changed explains more than what was computed with it.
+            self.tape.params().check_file()?;
+            if !loss.is_finite() {
+                return Err(self.diverge(self.step + 1, loss));
+            }
+            let mut tape = Until::new(&mut self.tape, &mut stop);
+            if pass == 0 { tape.backward() } else { tape.add_gradients() }?;
+            sum += f64::from(loss);
+            if self.streams.is_some() {
+                states.extend_from_slice(self.tape.states());
+            }
+        }
+        self.tape.params().check_file()?;
+        let norm = global_norm(self.tape.cpu(), self.tape.params(), self.tape.param_gradients());
+        if !norm.is_finite() {
+            // The next loss would not be finite either.
+            return Err(self.diverge(self.step + 1, f32::NAN));
+        }
+        Ok(Gradients { loss: (sum / passes as f64) as f32, norm, tokens, states })
+    }
+
+    /// Moves the trained parameters by the gradients that the tape holds.
+    fn update(&mut self, learning_rate: f64, norm: f64) {
+        let cpu = Arc::clone(self.tape.cpu());
+        let (params, gradients) = self.tape.params_and_gradients();
+        self.optimizer.step(&cpu, self.step + 1, learning_rate, norm, params, gradients);
+        if let Some(state) = self.state {
+            self.state_layout.clamp(params.raw_mut(state.index()));
+        }
+    }
+
+    /// The model as it is now, ready to run on the trainer's threads. It shares its values with the trainer until a step
+    /// changes those.
     pub fn model(&self) -> Model {
-        Model::from_parameters(self.config, self.stored_params(), Arc::clone(self.tape.cpu()))
+        Model::of_store(self.config, self.tape.params().clone(), Arc::clone(self.tape.cpu()))
     }
 
     /// Whether all steps are done.
@@ -331,9 +234,23 @@ impl Trainer {
         &self.config
     }
 
-    /// Number of parameters.
+    /// The state that every text starts from: the one that is trained, or the empty one.
+    pub fn initial_state(&self, model: &Model) -> State {
+        let mut state = model.new_state();
+        if let Some(trained) = self.state {
+            state.as_mut_slice().copy_from_slice(self.tape.params().vector(trained));
+        }
+        state
+    }
+
+    /// Number of parameters of the model.
     pub fn n_params(&self) -> usize {
-        self.layout.n_params()
+        self.tape.params().n_params()
+    }
+
+    /// Number of parameters that are trained.
+    pub fn n_trained(&self) -> usize {
+        self.tape.params().n_trained()
     }
 
     /// How the text became tokens.
@@ -366,26 +283,42 @@ impl Trainer {
         self.tape.cpu().precision()
     }
 
-    /// Raw parameters, in the order of the model's layout.
-    pub fn params(&self) -> &[Vec<f32>] {
+    /// The parameters.
+    pub fn params(&self) -> &Parameters {
         self.tape.params()
     }
 
-    /// Parameters as model files and inference have them.
-    fn stored_params(&self) -> Vec<Vec<f32>> {
-        let specs = self.layout.specs().iter().zip(self.tape.params());
-        specs.map(|(spec, raw)| raw.iter().map(|&raw| spec.stored.to_file(raw)).collect()).collect()
-    }
-
-    /// Gathers the texts of the step after `self.step`, and what follows each of their tokens.
-    fn next_batch(&mut self) {
-        let (tokens, batch_size) = (self.data.train(), self.options.batch_size as u64);
+    /// Gathers the sequences of one pass of the step after `self.step`, and what follows each of their tokens.
+    fn next_batch(&mut self, pass: usize) {
+        let (tokens, batch_size) = (self.data.train(), self.options.batch_size);
+        let a_step = (batch_size * self.options.accumulate) as u64;
         self.inputs.clear();
         self.targets.clear();
-        for index in 0..batch_size {
-            let window = self.windows.get(self.step * batch_size + index);
+        for index in pass * batch_size..(pass + 1) * batch_size {
+            let window = match &self.streams {
+                None => self.windows.get(self.step * a_step + index as u64),
+                Some(streams) => streams.get(self.step, index),
+            };
             self.inputs.extend_from_slice(&tokens[window.clone()]);
             self.targets.extend_from_slice(&tokens[window.start + 1..=window.end]);
+        }
+    }
+
+    fn begin_pass(&mut self, pass: usize) {
+        let &TrainOptions { ctx_len, batch_size, accumulate, seed, dropout, .. } = &self.options;
+        // A number of its own for each pass of a run; the tape makes seeds that have nothing in common of them.
+        let number = self.step * accumulate as u64 + pass as u64;
+        self.tape.dropout(dropout as f32, seed.rotate_left(32) ^ number.wrapping_mul(0x2545_f491_4f6c_dd1d));
+        match &self.streams {
+            None => self.tape.begin(&self.inputs, ctx_len),
+            Some(streams) if streams.starts_anew(self.step) => {
+                let empty = vec![self.state_layout.initial(); batch_size];
+                self.tape.begin_from(&self.inputs, ctx_len, &empty);
+            }
+            Some(_) => {
+                let states = &self.states[pass * batch_size..(pass + 1) * batch_size];
+                self.tape.begin_from(&self.inputs, ctx_len, states);
+            }
         }
     }
 
@@ -431,6 +364,12 @@ fn schedule(options: &TrainOptions) -> Schedule {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint;
+    use crate::options::ResumeOptions;
+
+    fn raw(trainer: &Trainer) -> Vec<Vec<f32>> {
+        trainer.params().trained().map(|index| trainer.params().raw(index).to_vec()).collect()
+    }
 
     #[test]
     fn a_checkpoint_that_does_not_say_whether_it_is_sound_is_measured() {
@@ -453,8 +392,8 @@ mod tests {
             let mut manifest =
                 checkpoint::Manifest::new(step, model, trainer.options.clone(), crc32, 0.0, soundness);
             (manifest.format, manifest.soundness) = (1, None);
-            let params = trainer.params().iter().map(|values| values.iter().map(|x| x * factor).collect());
-            let params: Vec<Vec<f32>> = params.collect();
+            let params: Vec<Vec<f32>> =
+                raw(&trainer).iter().map(|values| values.iter().map(|x| x * factor).collect()).collect();
             let (means, squares) = trainer.optimizer.moments();
             checkpoint::write(&out, manifest, [&params, means, squares]).expect("a checkpoint");
         }
@@ -464,31 +403,44 @@ mod tests {
         assert!(!out.join("checkpoint-4").exists());
     }
 
-    #[test]
-    fn a_step_can_be_stopped_at_every_look_and_leaves_no_trace() {
+    /// A directory with a text, and options for small runs on it.
+    fn place() -> (tempfile::TempDir, TrainOptions) {
         let folder = tempfile::tempdir().expect("a folder");
         let lines: Vec<_> = (0..200).map(|i| format!("{} whales, {} ships", i * i % 97, i % 13)).collect();
         let book = folder.path().join("book.txt");
         std::fs::write(&book, lines.join("\n")).expect("a text");
-        let create = |out: &str| {
-            let shape = TrainOptions {
-                n_layer: 2,
-                n_embd: 8,
-                ctx_len: 8,
-                batch_size: 2,
-                ..TrainOptions::new("", "")
-            };
-            let options = TrainOptions {
-                data: book.clone(),
-                out: folder.path().join(out),
-                threads: Some(1),
-                max_steps: 4,
-                ..shape
-            };
-            Trainer::create(&options).expect("a run")
+        let options = TrainOptions {
+            n_layer: 2,
+            n_embd: 8,
+            ctx_len: 8,
+            batch_size: 2,
+            threads: Some(1),
+            max_steps: 4,
+            ..TrainOptions::new(book, folder.path().join("run"))
         };
-        let (mut whole, mut stopped) = (create("whole"), create("stopped"));
-        let log = |trainer: &Trainer| std::fs::read(trainer.out().join("log.jsonl")).expect("a log");
+        (folder, options)
+    }
+
+    #[test]
+    fn a_step_can_be_stopped_at_every_look_and_leaves_no_trace() {
+        let (folder, plain) = place();
+        let everything =
+            TrainOptions { accumulate: 3, carry_state: true, dropout: 0.1, recompute: true, ..plain.clone() };
+        for (kind, options) in [("plain", plain), ("everything", everything)] {
+            let create = |out: &str| {
+                let out = folder.path().join(format!("{kind}-{out}"));
+                Trainer::create(&TrainOptions { out, ..options.clone() }).expect("a run")
+            };
+            check_every_stop(create("whole"), create("stopped"));
+        }
+    }
+
+    /// Begins each step of `stopped` as often as it can be stopped, and compares it with one that never was.
+    fn check_every_stop(mut whole: Trainer, mut stopped: Trainer) {
+        let trace = |trainer: &Trainer| {
+            let log = std::fs::read(trainer.out().join("log.jsonl")).expect("a log");
+            (raw(trainer), trainer.states.clone(), log)
+        };
         for step in 1..=3 {
             let mut looks = 0_u32;
             let expected = whole.learn(|| {
@@ -496,23 +448,72 @@ mod tests {
                 false
             });
             let expected = expected.expect("a step");
-            let before = (stopped.params().to_vec(), log(&stopped));
+            let before = trace(&stopped);
             for at in 0..looks {
                 let mut left = at;
                 let error = stopped.learn(|| {
                     left = left.wrapping_sub(1);
                     left == u32::MAX
                 });
-                assert!(matches!(error, Err(Error::Aborted)), "step {step}, look {at} of {looks}: {error:?}");
+                assert!(
+                    matches!(error, Err(Error::Rwkv(rwkv::Error::Aborted))),
+                    "step {step}, look {at} of {looks}: {error:?}"
+                );
                 assert_eq!(stopped.steps(), step - 1);
-                assert!((stopped.params(), log(&stopped)) == (&before.0, before.1.clone()));
+                assert!(trace(&stopped) == before);
             }
             let found = stopped.step().expect("the same step");
             assert_eq!((found.loss, found.grad_norm), (expected.loss, expected.grad_norm));
-            assert!(
-                stopped.params() == whole.params()
-                    && stopped.optimizer.moments() == whole.optimizer.moments()
-            );
+            assert!(raw(&stopped) == raw(&whole) && stopped.optimizer.moments() == whole.optimizer.moments());
+            assert!(stopped.states == whole.states);
+        }
+    }
+
+    /// By inference, in one go: each stream is one text from its first window to its last.
+    #[test]
+    fn carried_states_make_one_text_of_the_windows_of_a_stream() {
+        let (_folder, plain) = place();
+        // Parameters stay as they are, up to 1e-30 a step.
+        let options = TrainOptions {
+            carry_state: true,
+            accumulate: 2,
+            learning_rate: Some(1e-30),
+            weight_decay: 0.0,
+            max_steps: 1000,
+            ..plain
+        };
+        let mut trainer = Trainer::create(&options).expect("a run");
+        for index in trainer.tape.params.trained() {
+            let values = trainer.tape.params.raw_mut(index).iter_mut();
+            values.zip(0..).for_each(|(value, i)| *value += 0.4 * (f64::from(i) * 0.7548 % 1.0 - 0.5) as f32);
+        }
+        trainer.tape.params.refresh();
+        let streams = trainer.streams.expect("streams");
+        for epoch in 0..2 {
+            let first = trainer.steps();
+            assert!(streams.starts_anew(first), "epoch {epoch}");
+            let mut losses = vec![f64::from(trainer.step().expect("a step").loss)];
+            while !streams.starts_anew(trainer.steps()) {
+                losses.push(f64::from(trainer.step().expect("a step").loss));
+            }
+            let n_steps = losses.len();
+            assert!(n_steps > 20);
+            let model = trainer.model();
+            let (mut sum, mut empty, mut count) = (0.0, 0.0, 0);
+            for stream in 0..streams.count() {
+                let range = streams.get(first, stream).start..streams.get(trainer.steps() - 1, stream).end;
+                let tokens = &trainer.data.train()[range.start..=range.end];
+                let loss = |len| {
+                    let evaluation = model.evaluate(tokens, len, |_, _| std::ops::ControlFlow::Continue(()));
+                    evaluation.expect("a loss").loss
+                };
+                sum += loss(Some(range.len()));
+                empty += loss(Some(options.ctx_len));
+                count += 1;
+            }
+            let (carried, mean) = (sum / f64::from(count), losses.iter().sum::<f64>() / n_steps as f64);
+            assert!((mean - carried).abs() < 1e-5, "{mean}, in one go {carried}");
+            assert!((mean - empty / f64::from(count)).abs() > 1e-3, "states change nothing");
         }
     }
 }

@@ -1,17 +1,19 @@
 //! What a run leaves on disk, and whether it is worth going on from.
 
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
-use rwkv::model::Network;
-use rwkv::{DataType, Result, write_model};
+use rwkv::lora::write_lora;
+use rwkv::state::State;
+use rwkv::{DataType, Model, write_atomically, write_model};
 use serde::{Deserialize, Serialize};
 
 use super::Trainer;
 use super::measure::mean_loss;
 use crate::checkpoint::{self, Manifest};
 use crate::data::Dataset;
+use crate::error::Result;
 use crate::options::TrainOptions;
-use crate::tape::Tape;
 
 /// Tokens, or one window if that is longer, which tell a sound model from one that is not.
 const TOKENS: usize = 2048;
@@ -36,9 +38,10 @@ impl Trainer {
     /// the newest sound one. What else is missing of the run's folder is written again.
     ///
     /// # Errors
-    /// [`Error::Io`](rwkv::Error::Io), with the last good checkpoint still there; [`Error::Diverged`](rwkv::Error::Diverged)
-    /// once the run has diverged, or if the model's loss is not finite; [`Error::Run`](rwkv::Error::Run) if the folder was
-    /// removed and another trainer is at work in a new one.
+    /// [`rwkv::Error::Io`], with the last good checkpoint still there;
+    /// [`Error::Diverged`](crate::Error::Diverged) once the run has diverged, or if the model's loss is not
+    /// finite; [`Error::Run`](crate::Error::Run) if the folder was removed and another trainer is at work in
+    /// a new one.
     pub fn save_checkpoint(&mut self) -> Result<Soundness> {
         let soundness = self.soundness()?;
         self.run.mend()?;
@@ -50,7 +53,7 @@ impl Trainer {
     /// comes first. Returns whether the model is sound, and whether it was written.
     ///
     /// # Errors
-    /// [`Error::Aborted`](rwkv::Error::Aborted) soon after `stop` is set, if the model is not measured by then: nothing is
+    /// [`rwkv::Error::Aborted`] soon after `stop` is set, if the model is not measured by then: nothing is
     /// written. Otherwise as [`save_checkpoint`](Self::save_checkpoint).
     pub fn save_until(&mut self, stop: &AtomicBool) -> Result<(Soundness, bool)> {
         let soundness = self.soundness_until(stop)?;
@@ -63,12 +66,18 @@ impl Trainer {
         let options = TrainOptions { threads: None, ..self.options.clone() };
         let (crc32, seconds) = (self.data.crc32(), self.seconds);
         let manifest = Manifest::new(self.step, self.config, options, crc32, seconds, soundness);
+        let params = self.tape.params();
         let (means, squares) = self.optimizer.moments();
-        checkpoint::write(self.run.path(), manifest, [self.tape.params(), means, squares])?;
+        let [means, squares] = [means, squares]
+            .map(|all| params.trained().map(|index| all[index].as_slice()).collect::<Vec<_>>());
+        // The states that the next step starts from, if they are carried, go with the parameters.
+        let raw = params.trained().map(|index| params.raw(index));
+        let raw: Vec<_> = raw.chain(self.states.iter().map(Vec::as_slice)).collect();
+        checkpoint::write(self.run.path(), manifest, [&raw, &means, &squares])?;
         self.run.prune()
     }
 
-    /// Writes `model.bin`, which inference reads, unless the model is not sound and would replace another. Returns
+    /// Writes [`result`](Self::result), which inference reads, unless the model is not sound and would replace another. Returns
     /// whether it was written.
     ///
     /// # Errors
@@ -80,18 +89,40 @@ impl Trainer {
     }
 
     fn write_model(&self, soundness: Soundness) -> Result<bool> {
-        let path = self.run.path().join("model.bin");
+        let path = self.result();
         let is_written = soundness.is_sound || !path.exists();
         if is_written {
-            write_model(path, &self.config, &self.layout, &self.stored_params(), DataType::F32)?;
+            let params = self.tape.params();
+            if self.state.is_some() {
+                let bytes = self.initial_state(&self.model()).to_bytes();
+                write_atomically(&path, |w| w.write_all(&bytes))?;
+            } else if params.has_adapters() {
+                write_lora(&path, self.config, params, self.options.lora_alpha() as f32)?;
+            } else {
+                let values: Vec<_> = (0..params.n_model()).map(|index| params.stored(index)).collect();
+                write_model(&path, &self.config, params.layout(), &values, DataType::F32)?;
+            }
         }
         Ok(is_written)
+    }
+
+    /// The file that [`save_model`](Self::save_model) writes: `model.bin`, or what changes the model that the run started
+    /// from, `lora.safetensors` or `tuned.state`.
+    pub fn result(&self) -> PathBuf {
+        let name = if self.state.is_some() {
+            "tuned.state"
+        } else if self.tape.params().has_adapters() {
+            "lora.safetensors"
+        } else {
+            "model.bin"
+        };
+        self.run.path().join(name)
     }
 
     /// Whether the model after the last step is sound.
     ///
     /// # Errors
-    /// [`Error::Diverged`](rwkv::Error::Diverged) if its loss is not even finite.
+    /// [`Error::Diverged`](crate::Error::Diverged) if its loss is not even finite.
     pub fn soundness(&mut self) -> Result<Soundness> {
         self.soundness_until(&AtomicBool::new(false))
     }
@@ -116,39 +147,35 @@ impl Trainer {
     }
 
     fn loss_of_a_few(&mut self, part: fn(&Dataset) -> &[u32], stop: &AtomicBool) -> Result<f32> {
-        loss_of_a_few(&mut self.tape, &self.network, part(&self.data), &self.options, stop)
+        let model = self.model();
+        loss_of_a_few(&model, &self.initial_state(&model), part(&self.data), &self.options, stop)
     }
 }
 
 fn loss_of_a_few(
-    tape: &mut Tape,
-    network: &Network,
+    model: &Model,
+    initial: &State,
     tokens: &[u32],
     options: &TrainOptions,
     stop: &AtomicBool,
 ) -> Result<f32> {
     let windows = (TOKENS / options.ctx_len).clamp(1, options.batch_size);
-    mean_loss(tape, network, tokens, options, windows, stop, |_| ())
+    mean_loss(model, initial, tokens, options, windows, stop, |_| ())
 }
 
 /// Whether a model is sound whose checkpoint does not say: see [`Soundness`].
 ///
 /// # Errors
-/// [`Error::Aborted`](rwkv::Error::Aborted) soon after `stop` is set.
+/// [`rwkv::Error::Aborted`] soon after `stop` is set.
 pub(super) fn is_sound(
-    tape: &mut Tape,
-    network: &Network,
+    model: &Model,
     data: &Dataset,
     options: &TrainOptions,
-    n_vocab: usize,
     stop: &AtomicBool,
 ) -> Result<bool> {
-    if !tape.params().iter().flatten().all(|value| value.is_finite()) {
-        return Ok(false);
-    }
-    let most = most(n_vocab);
-    Ok(loss_of_a_few(tape, network, data.validation(), options, stop)? <= most
-        || loss_of_a_few(tape, network, data.train(), options, stop)? <= most)
+    let (most, initial) = (most(model.config().n_vocab), model.new_state());
+    Ok(loss_of_a_few(model, &initial, data.validation(), options, stop)? <= most
+        || loss_of_a_few(model, &initial, data.train(), options, stop)? <= most)
 }
 
 /// The loss of guessing, and one nat more.

@@ -1,4 +1,4 @@
-//! Activations in 8 bits, as quantized weights meet them.
+//! Activations quantized to 8 bits, for products with quantized weights.
 
 #[allow(clippy::wildcard_imports)] // intrinsics
 #[cfg(target_arch = "aarch64")]
@@ -9,10 +9,10 @@ use std::arch::x86_64::*;
 
 use super::unsigned_zero_point;
 use crate::block::rows_per_block;
-use crate::format::BLOCK;
+use crate::data_type::WEIGHTS_PER_BLOCK;
 use crate::isa::Vectors;
-use crate::product::again::ask_to_write;
-use crate::{Cpu, Format, Parts};
+use crate::product::prefetch::prefetch_to_write;
+use crate::{Cpu, DataType, Parts};
 
 /// 32 activations: `scale · integer`, and what a product with them needs besides.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -25,13 +25,13 @@ pub(crate) struct Quantized {
     /// −zero · Σ integer: where a sum of products with unsigned weights starts.
     pub(crate) start: i32,
     /// −127…127.
-    pub(crate) integers: [i8; BLOCK],
+    pub(crate) integers: [i8; WEIGHTS_PER_BLOCK],
 }
 
 /// The activations of a product, (T, cols) in blocks of 32. Kept between products, so that none allocates.
 ///
-/// Tokens are cut into tiles of 16 and then, of what is left, of 8, 4, 2 and 1. A tile lies together, and in it the blocks of
-/// the same columns: a kernel goes through it in order, with one address.
+/// Tokens are cut into tiles of 16 and then, of what is left, of 8, 4, 2 and 1. A tile lies together, and in
+/// it the blocks of the same columns: a kernel goes through it in order, with one address.
 #[derive(Debug, Default)]
 pub(crate) struct Activations {
     blocks: Vec<Quantized>,
@@ -47,13 +47,13 @@ pub(super) const TILE: usize = 16;
 
 impl Activations {
     /// Takes `x` (T, cols), for weights of `format`.
-    pub(crate) fn set(&mut self, cpu: &Cpu, format: Format, x: &[f32], cols: usize) {
-        let (tokens, per_token) = (x.len() / cols, cols / BLOCK);
+    pub(crate) fn set(&mut self, cpu: &Cpu, format: DataType, x: &[f32], cols: usize) {
+        let (tokens, per_token) = (x.len() / cols, cols / WEIGHTS_PER_BLOCK);
         (self.tokens, self.per_token) = (tokens, per_token);
         if self.blocks.len() < tokens * per_token {
             self.blocks.resize(tokens * per_token, Quantized::default());
         }
-        ask_to_write(&self.blocks[..tokens * per_token]);
+        prefetch_to_write(&self.blocks[..tokens * per_token]);
         let (vectors, zero) = (cpu.isa().vectors(), unsigned_zero_point(format));
         let parts = Parts::new(&mut self.blocks);
         cpu.run_blocks(tokens, rows_per_block(cols), |range| {
@@ -108,9 +108,9 @@ fn tile_of(token: usize, tokens: usize) -> (usize, usize) {
     }
 }
 
-/// Each tier writes where the block belongs: a block that is returned is copied in pieces that straddle those just
-/// written, and the copy waits for all of them.
-fn quantize(vectors: Vectors, x: &[f32; BLOCK], zero: i32, out: &mut Quantized) {
+/// Each tier writes where the block belongs: a block that is returned is copied in pieces that straddle those
+/// just written, and the copy waits for all of them.
+fn quantize(vectors: Vectors, x: &[f32; WEIGHTS_PER_BLOCK], zero: i32, out: &mut Quantized) {
     match vectors {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: `Cpu::new` has checked that this machine has the tier.
@@ -126,7 +126,7 @@ fn quantize(vectors: Vectors, x: &[f32; BLOCK], zero: i32, out: &mut Quantized) 
 }
 
 /// The specification.
-fn scalar(x: &[f32; BLOCK], zero: i32, out: &mut Quantized) {
+fn scalar(x: &[f32; WEIGHTS_PER_BLOCK], zero: i32, out: &mut Quantized) {
     // As integers, magnitudes are in the same order, and NaN comes last.
     let largest = x.iter().map(|x| x.abs().to_bits()).max().unwrap_or(0);
     let (scale, inverse) = scales(f32::from_bits(largest));
@@ -154,7 +154,7 @@ fn finish(scale: f32, zero: i32, sum: i32, out: &mut Quantized) {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn avx2(x: &[f32; BLOCK], zero: i32, out: &mut Quantized) {
+fn avx2(x: &[f32; WEIGHTS_PER_BLOCK], zero: i32, out: &mut Quantized) {
     let magnitude = _mm256_set1_epi32(0x7fff_ffff);
     // SAFETY: 32 floats are read.
     let x: [__m256; 4] = std::array::from_fn(|i| unsafe { _mm256_loadu_ps(x.as_ptr().add(8 * i)) });
@@ -185,7 +185,7 @@ fn avx2(x: &[f32; BLOCK], zero: i32, out: &mut Quantized) {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn avx512(x: &[f32; BLOCK], zero: i32, out: &mut Quantized) {
+fn avx512(x: &[f32; WEIGHTS_PER_BLOCK], zero: i32, out: &mut Quantized) {
     // SAFETY: 32 floats are read.
     let (a, b) = unsafe { (_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(x.as_ptr().add(16))) };
     let bits = [a, b].map(|x| _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x7fff_ffff)));
@@ -206,7 +206,7 @@ fn avx512(x: &[f32; BLOCK], zero: i32, out: &mut Quantized) {
 
 #[cfg(target_arch = "aarch64")]
 #[target_feature(enable = "neon")]
-fn neon(x: &[f32; BLOCK], zero: i32, out: &mut Quantized) {
+fn neon(x: &[f32; WEIGHTS_PER_BLOCK], zero: i32, out: &mut Quantized) {
     // SAFETY: 32 floats are read.
     let x: [float32x4_t; 8] = std::array::from_fn(|i| unsafe { vld1q_f32(x.as_ptr().add(4 * i)) });
     let bits = x.map(|x| vreinterpretq_u32_f32(vabsq_f32(x)));
@@ -231,7 +231,7 @@ mod tests {
 
     fn quantized(isa: Isa, x: &[f32], cols: usize) -> Vec<Quantized> {
         let mut activations = Activations::default();
-        activations.set(&Cpu::new(isa, 2), Format::Q5_0, x, cols);
+        activations.set(&Cpu::new(isa, 2), DataType::Q5_0, x, cols);
         (0..activations.tokens())
             .flat_map(|token| activations.of(token).copied().collect::<Vec<_>>())
             .collect()
@@ -241,7 +241,7 @@ mod tests {
     fn integers_are_the_nearest_and_sums_are_right() {
         let (tokens, cols) = (5, 96);
         let x = values(1, tokens * cols, 3.0);
-        for (x, block) in x.as_chunks::<BLOCK>().0.iter().zip(quantized(Isa::Scalar, &x, cols)) {
+        for (x, block) in x.as_chunks::<WEIGHTS_PER_BLOCK>().0.iter().zip(quantized(Isa::Scalar, &x, cols)) {
             let largest = x.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
             assert!((block.scale * 127.0 - largest).abs() < 1e-6);
             for (x, q) in x.iter().zip(block.integers) {

@@ -6,9 +6,10 @@
 //! | 2, 3 | tokens × 32 | activations, where [`Activations`] has them: a row is one token |
 //! | 4, 5 | 8 × 64 | weights: a row is a group, 16 rows × 4 columns |
 //!
-//! Two of each, so that one block's product is under way while the sums take in the block before.
+//! Double-buffered: one block is multiplied while the block before is added to the sums.
 //!
-//! The integers are exact and the sums are AVX-512's, so the bits are too: tokens that do not fill a tile go there.
+//! The integers are exact and the sums are taken as in AVX-512, so both give the same bits. Tokens that do
+//! not fill a tile are multiplied with AVX-512.
 
 use std::arch::asm;
 #[allow(clippy::wildcard_imports)] // intrinsics
@@ -17,40 +18,31 @@ use std::mem::offset_of;
 use std::ops::Range;
 
 use super::activations::Quantized;
-use super::avx512::{self, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Unpack, unrolled};
+use super::avx512::{self, Dots, add_block, unrolled};
 use super::{Activations, PANEL, Panels, put};
-use crate::format::BLOCK;
+use crate::data_type::{WEIGHTS_PER_BLOCK, with_quantized};
 use crate::product::tiles::Tiles;
-use crate::{Format, Parts};
+use crate::{DataType, Parts};
 
 /// Rows of a tile of weights: groups of a panel block.
-const GROUPS: usize = BLOCK / 4;
+const GROUPS: usize = WEIGHTS_PER_BLOCK / 4;
 
 /// The outputs of the panels `range` for every token.
 pub(super) fn task(panels: Panels<'_>, range: Range<usize>, x: &Activations, y: &Parts<'_, f32>) {
     // SAFETY: `Cpu::new` has checked that this machine has the tier.
-    unsafe {
-        match panels.format() {
-            Format::Q4_0 => tokens::<Q4_0>(panels, range, x, y),
-            Format::Q4_1 => tokens::<Q4_1>(panels, range, x, y),
-            Format::Q5_0 => tokens::<Q5_0>(panels, range, x, y),
-            Format::Q5_1 => tokens::<Q5_1>(panels, range, x, y),
-            Format::Q8_0 => tokens::<Q8_0>(panels, range, x, y),
-            Format::F32 | Format::F16 => unreachable!("panels are quantized"),
-        }
-    }
+    unsafe { with_quantized!(panels.format(), FORMAT => tokens::<FORMAT>(panels, range, x, y)) }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn tokens<U: Unpack>(panels: Panels<'_>, range: Range<usize>, x: &Activations, y: &Parts<'_, f32>) {
+fn tokens<const FORMAT: usize>(panels: Panels<'_>, range: Range<usize>, x: &Activations, y: &Parts<'_, f32>) {
     let mut token = 0;
     while token < x.tokens() {
         // SAFETY: the features are this function's, the tier and the rows the caller's promise.
         token += unsafe {
             match x.tokens() - token {
-                16.. => in_tiles::<U, 16>(panels, range.clone(), x, token, y),
-                8.. => in_tiles::<U, 8>(panels, range.clone(), x, token, y),
-                _ => avx512::of_width::<U>(panels, range.clone(), x, token, y),
+                16.. => in_tiles::<FORMAT, 16>(panels, range.clone(), x, token, y),
+                8.. => in_tiles::<FORMAT, 8>(panels, range.clone(), x, token, y),
+                _ => avx512::of_width::<FORMAT>(panels, range.clone(), x, token, y),
             }
         };
     }
@@ -61,7 +53,7 @@ fn tokens<U: Unpack>(panels: Panels<'_>, range: Range<usize>, x: &Activations, y
 /// # Safety
 /// No one else has the outputs, and the CPU has the tier.
 #[inline(always)]
-unsafe fn in_tiles<U: Unpack, const T: usize>(
+unsafe fn in_tiles<const FORMAT: usize, const T: usize>(
     panels: Panels<'_>,
     range: Range<usize>,
     x: &Activations,
@@ -75,7 +67,7 @@ unsafe fn in_tiles<U: Unpack, const T: usize>(
         for token in (token..token + tokens).step_by(T) {
             let (_, x) = x.tile(token);
             for panel in range.clone() {
-                tile::<U, T>(&tiles, panels, panel, x.as_chunks::<T>().0, token, y);
+                tile::<FORMAT, T>(&tiles, panels, panel, x.as_chunks::<T>().0, token, y);
             }
         }
     }
@@ -87,7 +79,7 @@ unsafe fn in_tiles<U: Unpack, const T: usize>(
 /// # Safety
 /// No one else has the outputs, and the CPU has the tier.
 #[inline(always)]
-unsafe fn tile<U: Unpack, const T: usize>(
+unsafe fn tile<const FORMAT: usize, const T: usize>(
     tiles: &TokenTiles<T>,
     panels: Panels<'_>,
     panel: usize,
@@ -95,61 +87,39 @@ unsafe fn tile<U: Unpack, const T: usize>(
     token: usize,
     y: &Parts<'_, f32>,
 ) {
-    let block_bytes = PANEL * U::FORMAT.block().1;
+    let block_bytes = PANEL * const { DataType::ALL[FORMAT].block().1 };
     let blocks = x.len();
-    let mut dots = [Dots([[0; PANEL]; T]), Dots([[0; PANEL]; T])];
+    let mut dots = [StoredDots([[0; PANEL]; T]), StoredDots([[0; PANEL]; T])];
     // SAFETY: the tier and the outputs are the caller's promise.
     unsafe {
         let mut sums = [_mm512_setzero_ps(); T];
         let mut before = None;
         for (b, (block, x)) in panels.panel(panel).chunks_exact(block_bytes).zip(x).enumerate() {
-            tiles.multiply(b % 2, x, &U::signed(block.as_ptr()), &mut dots[b % 2]);
+            tiles.multiply(b % 2, x, &avx512::signed_groups::<FORMAT>(block.as_ptr()), &mut dots[b % 2]);
             if let Some((block, x)) = before.replace((block, x)) {
-                add::<U, T>(&mut sums, block, x, &dots[1 - b % 2]);
+                add_block::<FORMAT, T>(&mut sums, block.as_ptr(), x, &dots[1 - b % 2]);
             }
         }
         if let Some((block, x)) = before {
-            add::<U, T>(&mut sums, block, x, &dots[(blocks - 1) % 2]);
+            add_block::<FORMAT, T>(&mut sums, block.as_ptr(), x, &dots[(blocks - 1) % 2]);
         }
         unrolled!(T, t, {
             let mut lanes = [0.0; PANEL];
             _mm512_storeu_ps(lanes.as_mut_ptr(), sums[t]);
-            put(panels, panel, token + t, &lanes, y);
+            put(panels, panel, 0, token + t, &lanes, y);
         });
     }
 }
 
-/// The dot products of T tokens with the rows of a panel block.
+/// The dot products of T tokens with the rows of a panel block, as a tile has stored them.
 #[repr(align(64))]
-struct Dots<const T: usize>([[i32; PANEL]; T]);
+struct StoredDots<const T: usize>([[i32; PANEL]; T]);
 
-/// Adds the dot products of one panel block times their scales.
-///
-/// # Safety
-/// The CPU has the tier.
-#[inline(always)]
-unsafe fn add<U: Unpack, const T: usize>(
-    sums: &mut [__m512; T],
-    block: &[u8],
-    x: &[Quantized; T],
-    dots: &Dots<T>,
-) {
-    let block = block.as_ptr();
-    // SAFETY: scales and minima lie within a block; the rest is passed on.
-    unsafe {
-        let scale = _mm512_cvtph_ps(_mm256_loadu_si256(block.cast()));
-        unrolled!(T, t, {
-            let dot = _mm512_load_si512(dots.0[t].as_ptr().cast());
-            let scale = _mm512_mul_ps(scale, _mm512_set1_ps(x[t].scale));
-            sums[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, sums[t]);
-        });
-        if U::FORMAT.has_minimum() {
-            let minimum = _mm512_cvtph_ps(_mm256_loadu_si256(block.add(2 * PANEL).cast()));
-            unrolled!(T, t, {
-                let offset = _mm512_set1_ps(x[t].offset);
-                sums[t] = _mm512_fmadd_ps(minimum, offset, sums[t]);
-            });
-        }
+impl<const T: usize> Dots for StoredDots<T> {
+    #[inline(always)]
+    unsafe fn of(&self, t: usize, _: &Quantized) -> __m512i {
+        // SAFETY: 16 integers are read; the CPU has the tier, by the caller's promise.
+        unsafe { _mm512_load_si512(self.0[t].as_ptr().cast()) }
     }
 }
 
@@ -164,7 +134,8 @@ impl<const T: usize> TokenTiles<T> {
         Self(unsafe { Tiles::configure([(T, 64), (T, 64), (T, 32), (T, 32), (GROUPS, 64), (GROUPS, 64)]) })
     }
 
-    /// Writes to `into` the dot products of T tokens with the 16 rows of `weights`, in the tiles of `set`, 0 or 1.
+    /// Writes to `into` the dot products of T tokens with the 16 rows of `weights`, in the tiles of `set`, 0
+    /// or 1.
     ///
     /// # Safety
     /// The CPU has the tier.
@@ -175,7 +146,7 @@ impl<const T: usize> TokenTiles<T> {
         set: usize,
         x: &[Quantized; T],
         weights: &[__m512i; GROUPS],
-        into: &mut Dots<T>,
+        into: &mut StoredDots<T>,
     ) {
         /// The instructions with the numbers of their tiles.
         macro_rules! multiply {
@@ -198,8 +169,8 @@ impl<const T: usize> TokenTiles<T> {
                 )
             };
         }
-        // SAFETY: of `x`, the integers of T tokens are read, 32 bytes each; of `weights`, 8 rows of 64 bytes; and T of 64
-        // are written to `into`. These are the sizes that this has configured.
+        // SAFETY: of `x`, the integers of T tokens are read, 32 bytes each; of `weights`, 8 rows of 64 bytes;
+        // and T of 64 are written to `into`. These are the sizes that this has configured.
         unsafe {
             let integers = x.as_ptr().byte_add(offset_of!(Quantized, integers));
             if set == 0 {

@@ -7,8 +7,9 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::activations::Quantized;
-use super::{Activations, PANEL, Panels};
-use crate::{Format, Parts};
+use super::{Activations, PANEL, Panels, put};
+use crate::data_type::with_quantized;
+use crate::{DataType, Parts};
 
 /// The outputs of the panels `range` for every token, with AVX2 alone.
 pub(super) fn task(panels: Panels<'_>, range: Range<usize>, x: &Activations, y: &Parts<'_, f32>) {
@@ -32,14 +33,14 @@ pub(super) fn task_vnni(panels: Panels<'_>, range: Range<usize>, x: &Activations
     unsafe { run(panels, range, x, y) }
 }
 
-/// How bytes are multiplied and products summed. Sums are first kept in whatever the instruction makes, and flushed to
-/// 32 bits before they could overflow.
+/// How bytes are multiplied and products summed. Sums are first kept in whatever the instruction makes, and
+/// flushed to 32 bits before they could overflow.
 trait Dot {
-    /// Whether Q8_0's weights are multiplied with 128 added, as the others are unsigned, and the sum starts at
-    /// `Quantized::start`; else as they are.
+    /// Whether Q8_0's weights are multiplied with 128 added, as the others are unsigned, and the sum starts
+    /// at `Quantized::start`; else as they are.
     const UNSIGNED_Q8: bool;
     /// Groups of `format` that can be summed between flushes.
-    fn capacity(format: Format) -> usize;
+    fn capacity(format: DataType) -> usize;
     /// Adds the products of four columns: `w` unsigned, or signed where `SIGNED`.
     ///
     /// # Safety
@@ -55,11 +56,11 @@ struct MaddUbs;
 impl Dot for MaddUbs {
     const UNSIGNED_Q8: bool = false;
 
-    fn capacity(format: Format) -> usize {
-        match format {
-            Format::Q4_0 | Format::Q4_1 => 8, // 8 · 2 · 15 · 127 = 30480
-            Format::Q5_0 | Format::Q5_1 => 4, // 4 · 2 · 31 · 127 = 31496
-            _ => 1,                           // 2 · 128 · 127 = 32512
+    fn capacity(format: DataType) -> usize {
+        match format.highest() {
+            15 => 8, // 8 · 2 · 15 · 127 = 30480
+            31 => 4, // 4 · 2 · 31 · 127 = 31496
+            _ => 1,  // 2 · 128 · 127 = 32512
         }
     }
 
@@ -89,7 +90,7 @@ struct Vnni;
 impl Dot for Vnni {
     const UNSIGNED_Q8: bool = true;
 
-    fn capacity(_: Format) -> usize {
+    fn capacity(_: DataType) -> usize {
         8
     }
 
@@ -111,16 +112,7 @@ impl Dot for Vnni {
 #[inline(always)]
 unsafe fn formats<D: Dot>(panels: Panels<'_>, range: Range<usize>, x: &Activations, y: &Parts<'_, f32>) {
     // SAFETY: passed on.
-    unsafe {
-        match panels.format() {
-            Format::Q4_0 => tokens::<D, 0>(panels, range, x, y),
-            Format::Q4_1 => tokens::<D, 1>(panels, range, x, y),
-            Format::Q5_0 => tokens::<D, 2>(panels, range, x, y),
-            Format::Q5_1 => tokens::<D, 3>(panels, range, x, y),
-            Format::Q8_0 => tokens::<D, 4>(panels, range, x, y),
-            Format::F32 | Format::F16 => unreachable!("panels are quantized"),
-        }
-    }
+    unsafe { with_quantized!(panels.format(), FORMAT => tokens::<D, FORMAT>(panels, range, x, y)) }
 }
 
 #[inline(always)]
@@ -134,8 +126,8 @@ unsafe fn tokens<D: Dot, const FORMAT: usize>(
     while token < x.tokens() {
         let (width, tile) = x.tile(token);
         for panel in range.clone() {
-            // SAFETY: passed on. One or two tokens take both halves of the panel at once, so that weights are read from
-            // memory in order; four take one after the other, for which there are registers enough.
+            // SAFETY: passed on. One or two tokens take both halves of the panel at once, so that weights are
+            // read from memory in order; four take one after the other, for which there are registers enough.
             unsafe {
                 match width {
                     1 => self::tile::<D, FORMAT, 2, 1>(panels, panel, 0, (tile, width, 0), token, y),
@@ -163,8 +155,8 @@ unsafe fn tokens<D: Dot, const FORMAT: usize>(
 const HALF: usize = 8;
 const HALF_BYTES: usize = 32;
 
-/// The outputs of `T` tokens for `H` halves of the panel from `half` on: in the tile `x` of the given width those from `t` on,
-/// which are the tokens from `token` on.
+/// The outputs of `T` tokens for `H` halves of the panel from `half` on: in the tile `x` of the given width
+/// those from `t` on, which are the tokens from `token` on.
 #[inline(always)]
 unsafe fn tile<D: Dot, const FORMAT: usize, const H: usize, const T: usize>(
     panels: Panels<'_>,
@@ -174,7 +166,7 @@ unsafe fn tile<D: Dot, const FORMAT: usize, const H: usize, const T: usize>(
     token: usize,
     y: &Parts<'_, f32>,
 ) {
-    let format = const { Format::QUANTIZED[FORMAT] };
+    let format = const { DataType::ALL[FORMAT] };
     let block_bytes = PANEL * format.block().1;
     let blocks = panels.panel(panel).chunks_exact(block_bytes);
     // SAFETY: the offsets lie within a block; the rest is passed on.
@@ -202,7 +194,7 @@ unsafe fn tile<D: Dot, const FORMAT: usize, const H: usize, const T: usize>(
             for t in 0..T {
                 let mut lanes = [0.0; HALF];
                 _mm256_storeu_ps(lanes.as_mut_ptr(), sums[h][t]);
-                put_half(panels, panel, half + h, token + t, &lanes, y);
+                put(panels, panel, HALF * (half + h), token + t, &lanes, y);
             }
         }
     }
@@ -215,9 +207,9 @@ unsafe fn dots<D: Dot, const FORMAT: usize, const T: usize>(
     half: usize,
     xs: &[Quantized; T],
 ) -> [__m256i; T] {
-    let format = const { Format::QUANTIZED[FORMAT] };
+    let format = const { DataType::ALL[FORMAT] };
     let (fifth, integers) = const {
-        let (fifth, integers) = Format::QUANTIZED[FORMAT].parts();
+        let (fifth, integers) = DataType::ALL[FORMAT].parts();
         (PANEL * fifth.start, PANEL * integers.start)
     };
     // SAFETY: all offsets lie within a panel block; the rest is passed on.
@@ -226,7 +218,7 @@ unsafe fn dots<D: Dot, const FORMAT: usize, const T: usize>(
         let four = |x: &Quantized, j: usize| {
             _mm256_set1_epi32(x.integers.as_ptr().add(4 * j).cast::<i32>().read_unaligned())
         };
-        let starts_at_zero = matches!(format, Format::Q8_0) && !D::UNSIGNED_Q8;
+        let starts_at_zero = format.has_bytes() && !D::UNSIGNED_Q8;
         let mut totals = [_mm256_setzero_si256(); T];
         if !starts_at_zero {
             for t in 0..T {
@@ -234,7 +226,7 @@ unsafe fn dots<D: Dot, const FORMAT: usize, const T: usize>(
             }
         }
         let mut partial = [_mm256_setzero_si256(); T];
-        if matches!(format, Format::Q8_0) {
+        if format.has_bytes() {
             for j in 0..8 {
                 let mut w = load(integers + 64 * j);
                 if D::UNSIGNED_Q8 {
@@ -286,24 +278,4 @@ unsafe fn dots<D: Dot, const FORMAT: usize, const T: usize>(
 unsafe fn halves(data: *const u8, half: usize) -> __m256 {
     // SAFETY: 16 halves can be read, by the caller's promise.
     unsafe { _mm256_cvtph_ps(_mm_loadu_si128(data.add(2 * HALF * half).cast())) }
-}
-
-/// As `put`, for half a panel.
-#[inline(always)]
-unsafe fn put_half(
-    panels: Panels<'_>,
-    panel: usize,
-    half: usize,
-    token: usize,
-    sums: &[f32; HALF],
-    y: &Parts<'_, f32>,
-) {
-    let rows = panels.rows_of(panel);
-    let (start, end) = (rows.start + half * HALF, rows.end.min(rows.start + (half + 1) * HALF));
-    if start < end {
-        let first = token * panels.rows();
-        // SAFETY: passed on.
-        let y = unsafe { y.part(first + start..first + end) };
-        y.copy_from_slice(&sums[..end - start]);
-    }
 }

@@ -5,105 +5,65 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::activations::Quantized;
-use super::{Activations, PANEL, Panels, put};
-use crate::{Format, Parts};
+use super::{Activations, PANEL, Panels, put, unsigned_zero_point};
+use crate::data_type::with_quantized;
+use crate::{DataType, Parts};
 
 /// The outputs of the panels `range` for every token.
 pub(super) fn task(panels: Panels<'_>, range: Range<usize>, x: &Activations, y: &Parts<'_, f32>) {
     // SAFETY: `Cpu::new` has checked that this machine has the tier.
+    unsafe { with_quantized!(panels.format(), FORMAT => tokens::<FORMAT>(panels, range, x, y)) }
+}
+
+/// A panel block's weights as eight registers of unsigned bytes: [`unsigned_zero_point`] is what they are too
+/// large by.
+///
+/// # Safety
+/// A panel block can be read at `block`, and the CPU has the tier.
+#[inline(always)]
+unsafe fn groups<const FORMAT: usize>(block: *const u8) -> [__m512i; 8] {
+    let format = const { DataType::ALL[FORMAT] };
+    // SAFETY: passed on; all offsets lie within a panel block.
     unsafe {
-        match panels.format() {
-            Format::Q4_0 => tokens::<Q4_0>(panels, range, x, y),
-            Format::Q4_1 => tokens::<Q4_1>(panels, range, x, y),
-            Format::Q5_0 => tokens::<Q5_0>(panels, range, x, y),
-            Format::Q5_1 => tokens::<Q5_1>(panels, range, x, y),
-            Format::Q8_0 => tokens::<Q8_0>(panels, range, x, y),
-            Format::F32 | Format::F16 => unreachable!("panels are quantized"),
+        if format.has_bytes() {
+            // Adding 128 to a signed byte is flipping its highest bit.
+            let signed = signed_bytes::<FORMAT>(block);
+            return std::array::from_fn(|j| _mm512_xor_si512(signed[j], _mm512_set1_epi8(-128)));
         }
+        let (fifth, integers) = const { DataType::ALL[FORMAT].parts() };
+        let groups = nibbles(block.add(PANEL * integers.start));
+        if format.has_fifth_bits() { with_fifth_bits(groups, block.add(PANEL * fifth.start)) } else { groups }
     }
 }
 
-/// How a panel block's weights become eight registers of unsigned bytes.
-pub(super) trait Unpack {
-    const FORMAT: Format;
-    /// # Safety
-    /// A panel block can be read at `block`, and the CPU has the tier.
-    unsafe fn groups(block: *const u8) -> [__m512i; 8];
-
-    /// The same as signed bytes, zero point subtracted.
-    ///
-    /// # Safety
-    /// As `groups`.
-    #[cfg(target_os = "linux")] // the AMX tier
-    #[inline(always)]
-    unsafe fn signed(block: *const u8) -> [__m512i; 8] {
-        // SAFETY: passed on.
-        unsafe {
-            let zero = _mm512_set1_epi8(super::unsigned_zero_point(Self::FORMAT) as i8);
-            let groups = Self::groups(block);
-            std::array::from_fn(|j| _mm512_sub_epi8(groups[j], zero))
+/// The same as signed bytes, zero point subtracted.
+///
+/// # Safety
+/// As [`groups`].
+#[cfg(target_os = "linux")] // the AMX tier
+#[inline(always)]
+pub(super) unsafe fn signed_groups<const FORMAT: usize>(block: *const u8) -> [__m512i; 8] {
+    let format = const { DataType::ALL[FORMAT] };
+    // SAFETY: passed on.
+    unsafe {
+        if format.has_bytes() {
+            return signed_bytes::<FORMAT>(block);
         }
+        let zero = _mm512_set1_epi8(unsigned_zero_point(format) as i8);
+        let groups = groups::<FORMAT>(block);
+        std::array::from_fn(|j| _mm512_sub_epi8(groups[j], zero))
     }
 }
 
-pub(super) struct Q4_0;
-pub(super) struct Q4_1;
-pub(super) struct Q5_0;
-pub(super) struct Q5_1;
-pub(super) struct Q8_0;
-
-impl Unpack for Q4_0 {
-    const FORMAT: Format = Format::Q4_0;
-    #[inline(always)]
-    unsafe fn groups(block: *const u8) -> [__m512i; 8] {
-        // SAFETY: passed on.
-        unsafe { nibbles(block.add(32)) }
-    }
-}
-
-impl Unpack for Q4_1 {
-    const FORMAT: Format = Format::Q4_1;
-    #[inline(always)]
-    unsafe fn groups(block: *const u8) -> [__m512i; 8] {
-        // SAFETY: passed on.
-        unsafe { nibbles(block.add(64)) }
-    }
-}
-
-impl Unpack for Q5_0 {
-    const FORMAT: Format = Format::Q5_0;
-    #[inline(always)]
-    unsafe fn groups(block: *const u8) -> [__m512i; 8] {
-        // SAFETY: passed on.
-        unsafe { with_fifth_bits(nibbles(block.add(96)), block.add(32)) }
-    }
-}
-
-impl Unpack for Q5_1 {
-    const FORMAT: Format = Format::Q5_1;
-    #[inline(always)]
-    unsafe fn groups(block: *const u8) -> [__m512i; 8] {
-        // SAFETY: passed on.
-        unsafe { with_fifth_bits(nibbles(block.add(128)), block.add(64)) }
-    }
-}
-
-impl Unpack for Q8_0 {
-    const FORMAT: Format = Format::Q8_0;
-    #[inline(always)]
-    unsafe fn groups(block: *const u8) -> [__m512i; 8] {
-        // SAFETY: passed on. Adding 128 to a signed byte is flipping its highest bit.
-        std::array::from_fn(|j| unsafe {
-            _mm512_xor_si512(load(block.add(32 + 64 * j)), _mm512_set1_epi8(-128))
-        })
-    }
-
-    #[cfg(target_os = "linux")] // the AMX tier
-    #[inline(always)]
-    unsafe fn signed(block: *const u8) -> [__m512i; 8] {
-        // SAFETY: passed on.
-        std::array::from_fn(|j| unsafe { load(block.add(32 + 64 * j)) })
-    }
+/// A panel block's bytes as they are stored.
+///
+/// # Safety
+/// As [`groups`]; the format has bytes.
+#[inline(always)]
+unsafe fn signed_bytes<const FORMAT: usize>(block: *const u8) -> [__m512i; 8] {
+    let (_, integers) = const { DataType::ALL[FORMAT].parts() };
+    // SAFETY: passed on.
+    std::array::from_fn(|j| unsafe { load(block.add(PANEL * integers.start + 64 * j)) })
 }
 
 /// # Safety
@@ -135,8 +95,8 @@ unsafe fn nibbles(data: *const u8) -> [__m512i; 8] {
 unsafe fn with_fifth_bits(groups: [__m512i; 8], bits: *const u8) -> [__m512i; 8] {
     /// a | (b & c), as a truth table.
     const OR_AND: i32 = 0b1111_1000;
-    // SAFETY: passed on. A shift by at most four moves the bit within its byte, and the mask drops what comes from the
-    // neighbour.
+    // SAFETY: passed on. A shift by at most four moves the bit within its byte, and the mask drops what comes
+    // from the neighbour.
     unsafe {
         let bits = load(bits);
         let shifted = [
@@ -155,16 +115,16 @@ unsafe fn with_fifth_bits(groups: [__m512i; 8], bits: *const u8) -> [__m512i; 8]
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn tokens<U: Unpack>(panels: Panels<'_>, range: Range<usize>, x: &Activations, y: &Parts<'_, f32>) {
+fn tokens<const FORMAT: usize>(panels: Panels<'_>, range: Range<usize>, x: &Activations, y: &Parts<'_, f32>) {
     let mut token = 0;
     while token < x.tokens() {
-        token += of_width::<U>(panels, range.clone(), x, token, y);
+        token += of_width::<FORMAT>(panels, range.clone(), x, token, y);
     }
 }
 
 /// The tile of tokens that begins at `token`, whatever its width; returns that.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
-pub(super) fn of_width<U: Unpack>(
+pub(super) fn of_width<const FORMAT: usize>(
     panels: Panels<'_>,
     range: Range<usize>,
     x: &Activations,
@@ -172,23 +132,24 @@ pub(super) fn of_width<U: Unpack>(
     y: &Parts<'_, f32>,
 ) -> usize {
     let (width, tile) = x.tile(token);
-    // A tile stays in the first cache for all panels, and a token's outputs lie together.
+    // A tile stays in the L1 cache for all panels, and a token's outputs are contiguous.
     for panel in range {
         // SAFETY: this function has the features; the task has the rows.
         unsafe {
             match width {
-                16 => self::tile::<U, 16>(panels, panel, tile, token, y),
-                8 => self::tile::<U, 8>(panels, panel, tile, token, y),
-                4 => self::tile::<U, 4>(panels, panel, tile, token, y),
-                2 => self::tile::<U, 2>(panels, panel, tile, token, y),
-                _ => self::tile::<U, 1>(panels, panel, tile, token, y),
+                16 => self::tile::<FORMAT, 16>(panels, panel, tile, token, y),
+                8 => self::tile::<FORMAT, 8>(panels, panel, tile, token, y),
+                4 => self::tile::<FORMAT, 4>(panels, panel, tile, token, y),
+                2 => self::tile::<FORMAT, 2>(panels, panel, tile, token, y),
+                _ => self::tile::<FORMAT, 1>(panels, panel, tile, token, y),
             }
         }
     }
     width
 }
 
-/// Asks for as many bytes as a panel block has, `AHEAD` bytes further on: the hardware's own prefetch stops at every 4 KB.
+/// Prefetches as many bytes as a panel block has, `AHEAD` bytes further on: the hardware prefetcher stops at
+/// every 4 KB.
 ///
 /// # Safety
 /// The CPU has the tier. The address need not be readable.
@@ -201,8 +162,8 @@ unsafe fn prefetch(block: *const u8, bytes: usize) {
     }
 }
 
-/// Runs `$body` for each `$t` below `$n`, at most 16, without a loop: sums stay in registers only where every index into
-/// their array is a constant, and the compiler leaves a loop of this size as it is.
+/// Runs `$body` for each `$t` below `$n`, at most 16, without a loop: sums stay in registers only where every
+/// index into their array is a constant, and the compiler leaves a loop of this size as it is.
 macro_rules! unrolled {
     ($n:ident, $t:ident, $body:block) => {
         unrolled!(@ $n, $t, $body, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
@@ -223,14 +184,14 @@ pub(super) use unrolled;
 /// # Safety
 /// No one else has the outputs, and the CPU has the tier.
 #[inline(always)]
-unsafe fn tile<U: Unpack, const T: usize>(
+unsafe fn tile<const FORMAT: usize, const T: usize>(
     panels: Panels<'_>,
     panel: usize,
     x: &[Quantized],
     token: usize,
     y: &Parts<'_, f32>,
 ) {
-    let block_bytes = PANEL * U::FORMAT.block().1;
+    let block_bytes = PANEL * const { DataType::ALL[FORMAT].block().1 };
     let blocks = panels.panel(panel).chunks_exact(block_bytes);
     // SAFETY: the offsets lie within a block; the rest is passed on.
     unsafe {
@@ -240,42 +201,67 @@ unsafe fn tile<U: Unpack, const T: usize>(
             if T <= 8 {
                 prefetch(block, block_bytes);
             }
-            let groups = U::groups(block);
-            let scale = _mm512_cvtph_ps(_mm256_loadu_si256(block.cast()));
-            unrolled!(T, t, {
-                let dot = dot(&groups, &x[t]);
-                let scale = _mm512_mul_ps(scale, _mm512_set1_ps(x[t].scale));
-                sums[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, sums[t]);
-            });
-            if U::FORMAT.has_minimum() {
-                let minimum = _mm512_cvtph_ps(_mm256_loadu_si256(block.add(2 * PANEL).cast()));
-                unrolled!(T, t, {
-                    let offset = _mm512_set1_ps(x[t].offset);
-                    sums[t] = _mm512_fmadd_ps(minimum, offset, sums[t]);
-                });
-            }
+            add_block::<FORMAT, T>(&mut sums, block, x, &groups::<FORMAT>(block));
         }
         unrolled!(T, t, {
             let mut lanes = [0.0; PANEL];
             _mm512_storeu_ps(lanes.as_mut_ptr(), sums[t]);
-            put(panels, panel, token + t, &lanes, y);
+            put(panels, panel, 0, token + t, &lanes, y);
         });
     }
 }
 
-/// The integer dot products of a panel block's rows with a token's block.
+/// The integer dot products of a panel block with the tokens of a tile.
+pub(super) trait Dots {
+    /// Those of the panel's 16 rows with token `t`, whose block is `x`.
+    ///
+    /// # Safety
+    /// The CPU has the tier.
+    unsafe fn of(&self, t: usize, x: &Quantized) -> __m512i;
+}
+
+/// Computed when they are asked for, from [`groups`].
+impl Dots for [__m512i; 8] {
+    #[inline(always)]
+    unsafe fn of(&self, _: usize, x: &Quantized) -> __m512i {
+        // SAFETY: passed on; the four bytes are among the block's.
+        unsafe {
+            let mut dot = _mm512_set1_epi32(x.start);
+            for (j, &group) in self.iter().enumerate() {
+                let four = x.integers.as_ptr().add(4 * j).cast::<i32>().read_unaligned();
+                dot = _mm512_dpbusd_epi32(dot, group, _mm512_set1_epi32(four));
+            }
+            dot
+        }
+    }
+}
+
+/// Adds a panel block's part to the sums of `T` tokens, whose blocks are `x`: the dot products times both
+/// scales, and the minima times the tokens' offsets.
 ///
 /// # Safety
-/// The CPU has the tier.
+/// A panel block can be read at `block`, and the CPU has the tier.
 #[inline(always)]
-unsafe fn dot(groups: &[__m512i; 8], x: &Quantized) -> __m512i {
-    // SAFETY: passed on; the four bytes are among the block's.
+pub(super) unsafe fn add_block<const FORMAT: usize, const T: usize>(
+    sums: &mut [__m512; T],
+    block: *const u8,
+    x: &[Quantized; T],
+    dots: &impl Dots,
+) {
+    // SAFETY: scales and minima lie within a block; the rest is passed on.
     unsafe {
-        let mut dot = _mm512_set1_epi32(x.start);
-        for (j, &group) in groups.iter().enumerate() {
-            let four = x.integers.as_ptr().add(4 * j).cast::<i32>().read_unaligned();
-            dot = _mm512_dpbusd_epi32(dot, group, _mm512_set1_epi32(four));
+        let scale = _mm512_cvtph_ps(_mm256_loadu_si256(block.cast()));
+        unrolled!(T, t, {
+            let dot = dots.of(t, &x[t]);
+            let scale = _mm512_mul_ps(scale, _mm512_set1_ps(x[t].scale));
+            sums[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, sums[t]);
+        });
+        if const { DataType::ALL[FORMAT].has_minimum() } {
+            let minimum = _mm512_cvtph_ps(_mm256_loadu_si256(block.add(2 * PANEL).cast()));
+            unrolled!(T, t, {
+                let offset = _mm512_set1_ps(x[t].offset);
+                sums[t] = _mm512_fmadd_ps(minimum, offset, sums[t]);
+            });
         }
-        dot
     }
 }

@@ -8,8 +8,8 @@
 //! y[t, r] = fma(m[r, b], scale[t, b] · Σ_c x[t, c], y[t, r])      Q4_1 and Q5_1
 //! ```
 //!
-//! A row's sum stays in one lane, and every operation on floats is written here. So all tiers, any number of tokens and
-//! any number of threads give the same bits.
+//! A row's sum stays in one lane, and every operation on floats is written here. So all tiers, any number of
+//! tokens and any number of threads give the same bits.
 
 mod activations;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
@@ -28,7 +28,7 @@ use std::ops::Range;
 pub(crate) use activations::Activations;
 pub use panels::{PANEL, Panels};
 
-use crate::{Format, Isa, Parts};
+use crate::{DataType, Isa, Parts};
 
 /// The outputs of the panels `range` for all tokens.
 ///
@@ -53,45 +53,32 @@ pub(super) fn task(isa: Isa, panels: Panels<'_>, x: &Activations, range: Range<u
     }
 }
 
-/// Writes the sums of a panel's rows for one token to `y` (T, rows).
+/// Writes the sums of the rows of a panel from its row `from` on, for one token, to `y` (T, rows).
 ///
 /// # Safety
 /// No one else has these outputs.
 #[inline(always)]
-unsafe fn put(panels: Panels<'_>, panel: usize, token: usize, sums: &[f32; PANEL], y: &Parts<'_, f32>) {
-    // SAFETY: passed on.
-    unsafe { put_part(panels, panel, 0, token, sums, y) }
-}
-
-/// The same for the rows of the panel from its row `from` on.
-///
-/// # Safety
-/// No one else has these outputs.
-#[inline(always)]
-unsafe fn put_part(
+unsafe fn put<const N: usize>(
     panels: Panels<'_>,
     panel: usize,
     from: usize,
     token: usize,
-    sums: &[f32],
+    sums: &[f32; N],
     y: &Parts<'_, f32>,
 ) {
-    let rows = panels.rows_of(panel);
-    let (start, end) = (rows.start + from, rows.end.min(rows.start + from + sums.len()));
-    if start < end {
-        let first = token * panels.rows();
+    let row = panel * PANEL + from;
+    let count = panels.rows().saturating_sub(row).min(N);
+    if count > 0 {
+        let first = token * panels.rows() + row;
         // SAFETY: passed on.
-        let y = unsafe { y.part(first + start..first + end) };
-        y.copy_from_slice(&sums[..end - start]);
+        let y = unsafe { y.part(first..first + count) };
+        y.copy_from_slice(&sums[..count]);
     }
 }
 
-/// What tiers that multiply unsigned by signed bytes subtract from a weight: they add 128 to those of Q8_0.
-const fn unsigned_zero_point(format: Format) -> i32 {
-    match format {
-        Format::Q8_0 => 128,
-        _ => format.zero_point(),
-    }
+/// What tiers that multiply unsigned by signed bytes subtract from a weight: they add 128 to signed bytes.
+const fn unsigned_zero_point(format: DataType) -> i32 {
+    if format.has_bytes() { 128 } else { format.zero_point() }
 }
 
 #[cfg(test)]

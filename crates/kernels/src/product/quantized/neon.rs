@@ -1,8 +1,8 @@
-//! Panels with NEON, with its dot products (`sdot`) and with its matrix products of bytes (`smmla`): a register holds
-//! 4 columns of 4 rows, a quarter of a panel's group.
+//! Panels with NEON, with its dot products (`sdot`) and with its matrix products of bytes (`smmla`): a
+//! register holds 4 columns of 4 rows, a quarter of a panel's group.
 //!
-//! The 32 columns of four rows are eight registers. They are unpacked once for all tokens of a tile; a tile is a panel
-//! for four tokens or half of one for eight, whose sums take 16 of the 32 registers.
+//! The 32 columns of four rows are eight registers. They are unpacked once for all tokens of a tile; a tile
+//! is a panel for four tokens or half of one for eight, whose sums take 16 of the 32 registers.
 
 #![allow(clippy::needless_range_loop)] // indices name registers
 
@@ -12,9 +12,10 @@ use std::arch::asm;
 use std::ops::Range;
 
 use super::activations::Quantized;
-use super::{Activations, PANEL, Panels, put_part};
-use crate::product::neon::widen;
-use crate::{Format, Parts};
+use super::{Activations, PANEL, Panels, put};
+use crate::data_type::with_quantized;
+use crate::simd::neon::widen;
+use crate::{DataType, Parts};
 
 /// The outputs of the panels `range` for every token, with NEON alone.
 pub(super) fn task(panels: Panels<'_>, range: Range<usize>, x: &Activations, y: &Parts<'_, f32>) {
@@ -56,8 +57,8 @@ type Four = [int8x16_t; 8];
 trait Dot {
     /// Tokens that are multiplied together: 1 or 2.
     const TOKENS: usize;
-    /// The dot products of four rows with a block of each token, `Quantized::start` included except for signed weights,
-    /// those of Q8_0. Where `TOKENS` is 1, the first block's twice.
+    /// The dot products of four rows with a block of each token, `Quantized::start` included except for
+    /// signed weights, those of Q8_0. Where `TOKENS` is 1, the first block's twice.
     ///
     /// # Safety
     /// The CPU has the tier (as for all below).
@@ -193,8 +194,8 @@ unsafe fn integers(x: &Quantized) -> [int8x16_t; 2] {
 }
 
 /// # Safety
-/// The CPU has the tiers of `One`, which takes one token at a time, and of `D`; no one else has the outputs (as for all
-/// below).
+/// The CPU has the tiers of `One`, which takes one token at a time, and of `D`; no one else has the outputs
+/// (as for all below).
 #[inline(always)]
 unsafe fn formats<One: Dot, D: Dot>(
     panels: Panels<'_>,
@@ -203,16 +204,7 @@ unsafe fn formats<One: Dot, D: Dot>(
     y: &Parts<'_, f32>,
 ) {
     // SAFETY: passed on.
-    unsafe {
-        match panels.format() {
-            Format::Q4_0 => tokens::<One, D, 0>(panels, range, x, y),
-            Format::Q4_1 => tokens::<One, D, 1>(panels, range, x, y),
-            Format::Q5_0 => tokens::<One, D, 2>(panels, range, x, y),
-            Format::Q5_1 => tokens::<One, D, 3>(panels, range, x, y),
-            Format::Q8_0 => tokens::<One, D, 4>(panels, range, x, y),
-            Format::F32 | Format::F16 => unreachable!("panels are quantized"),
-        }
-    }
+    unsafe { with_quantized!(panels.format(), FORMAT => tokens::<One, D, FORMAT>(panels, range, x, y)) }
 }
 
 #[inline(always)]
@@ -226,8 +218,9 @@ unsafe fn tokens<One: Dot, D: Dot, const FORMAT: usize>(
     while token < x.tokens() {
         let (width, tile) = x.tile(token);
         for panel in range.clone() {
-            // SAFETY: passed on. Up to four tokens take the whole panel at once, so that weights are read from memory in
-            // order; eight take one half after the other, for which there are registers enough.
+            // SAFETY: passed on. Up to four tokens take the whole panel at once, so that weights are read
+            // from memory in order; eight take one half after the other, for which there are registers
+            // enough.
             unsafe {
                 match width {
                     1 => self::tile::<One, FORMAT, 4, 1>(panels, panel, 0, (tile, width, 0), token, y),
@@ -250,8 +243,8 @@ unsafe fn tokens<One: Dot, D: Dot, const FORMAT: usize>(
 const QUARTER: usize = 4;
 const QUARTER_BYTES: usize = 16;
 
-/// The outputs of `T` tokens for `Q` quarters of the panel from `quarter` on: in the tile `x` of the given width those from
-/// `t` on, which are the tokens from `token` on.
+/// The outputs of `T` tokens for `Q` quarters of the panel from `quarter` on: in the tile `x` of the given
+/// width those from `t` on, which are the tokens from `token` on.
 #[inline(always)]
 unsafe fn tile<D: Dot, const FORMAT: usize, const Q: usize, const T: usize>(
     panels: Panels<'_>,
@@ -261,7 +254,7 @@ unsafe fn tile<D: Dot, const FORMAT: usize, const Q: usize, const T: usize>(
     token: usize,
     y: &Parts<'_, f32>,
 ) {
-    let format = const { Format::QUANTIZED[FORMAT] };
+    let format = const { DataType::ALL[FORMAT] };
     let block_bytes = PANEL * format.block().1;
     let blocks = panels.panel(panel).chunks_exact(block_bytes);
     // SAFETY: the offsets lie within a block; the rest is passed on.
@@ -275,11 +268,8 @@ unsafe fn tile<D: Dot, const FORMAT: usize, const Q: usize, const T: usize>(
                 let scale = halves(block, quarter + q);
                 for t in (0..T).step_by(D::TOKENS) {
                     let pair = [&xs[t], &xs[t + D::TOKENS - 1]];
-                    let dots = if matches!(format, Format::Q8_0) {
-                        D::dots::<true>(w, pair)
-                    } else {
-                        D::dots::<false>(w, pair)
-                    };
+                    let dots =
+                        if format.has_bytes() { D::dots::<true>(w, pair) } else { D::dots::<false>(w, pair) };
                     for i in 0..D::TOKENS {
                         let scale = vmulq_n_f32(scale, xs[t + i].scale);
                         sums[q][t + i] = vfmaq_f32(sums[q][t + i], vcvtq_f32_s32(dots[i]), scale);
@@ -294,11 +284,11 @@ unsafe fn tile<D: Dot, const FORMAT: usize, const Q: usize, const T: usize>(
             }
         }
         for t in 0..T {
-            let mut lanes = [0.0; PANEL];
             for q in 0..Q {
-                vst1q_f32(lanes.as_mut_ptr().add(QUARTER * q), sums[q][t]);
+                let mut lanes = [0.0; QUARTER];
+                vst1q_f32(lanes.as_mut_ptr(), sums[q][t]);
+                put(panels, panel, QUARTER * (quarter + q), token + t, &lanes, y);
             }
-            put_part(panels, panel, QUARTER * quarter, token + t, &lanes[..QUARTER * Q], y);
         }
     }
 }
@@ -306,16 +296,16 @@ unsafe fn tile<D: Dot, const FORMAT: usize, const Q: usize, const T: usize>(
 /// The integers of a quarter of a panel block, as they are stored: unsigned with their zero point, or signed.
 #[inline(always)]
 unsafe fn unpack<const FORMAT: usize>(block: *const u8, quarter: usize) -> Four {
-    let format = const { Format::QUANTIZED[FORMAT] };
+    let format = const { DataType::ALL[FORMAT] };
     let (fifth, integers) = const {
-        let (fifth, integers) = Format::QUANTIZED[FORMAT].parts();
+        let (fifth, integers) = DataType::ALL[FORMAT].parts();
         (PANEL * fifth.start, PANEL * integers.start)
     };
     // SAFETY: all offsets lie within a panel block, which the caller lets us read.
     unsafe {
         let load = |at: usize| vld1q_u8(block.add(at + quarter * QUARTER_BYTES));
         let mut w = [vdupq_n_u8(0); 8];
-        if matches!(format, Format::Q8_0) {
+        if format.has_bytes() {
             for j in 0..8 {
                 w[j] = load(integers + 64 * j);
             }

@@ -1,48 +1,50 @@
-//! Quantized weights repacked so that 16 rows stand side by side.
+//! Quantized weights packed into panels of 16 interleaved rows.
 
 use std::convert::Infallible;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use crate::format::BLOCK;
+use crate::data_type::WEIGHTS_PER_BLOCK;
 use crate::product::Weights;
-use crate::{Cpu, Format, Parts};
+use crate::{Cpu, DataType, Parts};
 
 /// Rows of a panel.
 pub const PANEL: usize = 16;
 
 /// A quantized matrix in panels of 16 rows; rows beyond the last are zeros.
 ///
-/// A panel is a row of blocks of 16 rows × 32 columns. Such a panel block has the bytes of the 16 blocks that it is made of,
-/// in this order, little-endian:
+/// A panel is a row of blocks of 16 rows × 32 columns. Such a panel block has the bytes of the 16 blocks that
+/// it is made of, in this order, little-endian:
 ///
 /// ```text
 /// 16 × f16       scales, one a row
 /// 16 × f16       minima                   (Q4_1, Q5_1)
 /// 16 × u32       fifth bits               (Q5_0, Q5_1): byte c of a row has bit j for column 4j + c
-///  4 × 16 × u32  nibbles                  byte c of row r in group j: columns 4j + c (low half), 16 + 4j + c (high)
+///  4 × 16 × u32  nibbles                  byte c of row r in group j: columns 4j + c (low half)
+///                                         and 16 + 4j + c (high)
 ///  8 × 16 × u32  or signed bytes (Q8_0)   byte c of row r in group j: column 4j + c
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Panels<'a> {
-    format: Format,
+    format: DataType,
     rows: usize,
     cols: usize,
     bytes: &'a [u8],
 }
 
 impl<'a> Panels<'a> {
-    /// Bytes that `rows` rows of `cols` weights take; `None` if the format is not quantized, `cols` is no multiple of
-    /// 32, or that is more than memory can hold.
-    pub fn len(format: Format, rows: usize, cols: usize) -> Option<usize> {
+    /// Bytes that `rows` rows of `cols` weights take; `None` if the format is not quantized, `cols` is no
+    /// multiple of 32, or that is more than memory can hold.
+    pub fn len(format: DataType, rows: usize, cols: usize) -> Option<usize> {
         if !format.is_quantized() {
             return None;
         }
         rows.checked_next_multiple_of(PANEL)?.checked_mul(format.row_bytes(cols)?)
     }
 
-    /// `rows` rows of `cols` weights, as [`pack`](Self::pack) wrote them; `None` unless `bytes` has their length.
-    pub fn new(format: Format, rows: usize, cols: usize, bytes: &'a [u8]) -> Option<Self> {
+    /// `rows` rows of `cols` weights, as [`pack`](Self::pack) wrote them; `None` unless `bytes` has their
+    /// length.
+    pub fn new(format: DataType, rows: usize, cols: usize, bytes: &'a [u8]) -> Option<Self> {
         (Self::len(format, rows, cols)? == bytes.len()).then_some(Self { format, rows, cols, bytes })
     }
 
@@ -62,17 +64,17 @@ impl<'a> Panels<'a> {
         panels
     }
 
-    /// Repacks `rows` rows of `cols` weights into `into`, a panel at a time: `fetch(rows, buffer)` fills `buffer` with the
-    /// stored bytes of those rows. So the rows need never be in memory all at once.
+    /// Repacks `rows` rows of `cols` weights into `into`, a panel at a time: `fetch(rows, buffer)` fills
+    /// `buffer` with the stored bytes of those rows. So the rows are never all in memory at once.
     ///
     /// # Errors
-    /// One of those of `fetch`; `into` then holds nothing of use.
+    /// One of those of `fetch`; The contents of `into` are then undefined.
     ///
     /// # Panics
     /// If `into` does not have [`len`](Self::len) bytes.
     pub fn pack_from<E: Send>(
         cpu: &Cpu,
-        format: Format,
+        format: DataType,
         rows: usize,
         cols: usize,
         fetch: impl Fn(Range<usize>, &mut [u8]) -> Result<(), E> + Sync,
@@ -107,7 +109,7 @@ impl<'a> Panels<'a> {
     }
 
     /// How the weights are stored.
-    pub fn format(&self) -> Format {
+    pub fn format(&self) -> DataType {
         self.format
     }
 
@@ -127,19 +129,23 @@ impl<'a> Panels<'a> {
     }
 
     /// The bytes of a panel.
-    pub(super) fn panel(&self, panel: usize) -> &'a [u8] {
-        let len = PANEL * (self.cols / BLOCK) * self.format.block().1;
+    pub(in crate::product) fn panel(&self, panel: usize) -> &'a [u8] {
+        let len = PANEL * (self.cols / WEIGHTS_PER_BLOCK) * self.format.block().1;
         &self.bytes[panel * len..][..len]
     }
 
-    /// The rows of a panel that the matrix has.
-    pub(super) fn rows_of(&self, panel: usize) -> Range<usize> {
-        panel * PANEL..self.rows.min((panel + 1) * PANEL)
+    /// Writes the stored bytes of block `b` of `row` to `block`, as they were before they were packed.
+    ///
+    /// # Panics
+    /// If there is no such block, or `block` is of another length.
+    pub(in crate::product) fn read_block(&self, row: usize, b: usize, block: &mut [u8]) {
+        let bytes = PANEL * self.format.block().1;
+        separate(self.format, &self.panel(row / PANEL)[b * bytes..][..bytes], row % PANEL, block);
     }
 }
 
 /// Puts the block of row `r` into its place in a panel block.
-fn interleave(format: Format, block: &[u8], r: usize, out: &mut [u8]) {
+fn interleave(format: DataType, block: &[u8], r: usize, out: &mut [u8]) {
     let (fifth, integers) = format.parts();
     out[2 * r..][..2].copy_from_slice(&block[..2]);
     if format.has_minimum() {
@@ -155,6 +161,22 @@ fn interleave(format: Format, block: &[u8], r: usize, out: &mut [u8]) {
     }
 }
 
+/// Takes the block of row `r` from a panel block: the inverse of [`interleave`].
+fn separate(format: DataType, panel_block: &[u8], r: usize, block: &mut [u8]) {
+    let (fifth, integers) = format.parts();
+    block[..2].copy_from_slice(&panel_block[2 * r..][..2]);
+    if format.has_minimum() {
+        block[2..4].copy_from_slice(&panel_block[2 * (PANEL + r)..][..2]);
+    }
+    if let Some(bits) = panel_block[fifth.start * PANEL..integers.start * PANEL].as_chunks().0.get(r) {
+        block[fifth].copy_from_slice(&transpose_back(*bits).to_le_bytes());
+    }
+    let groups = panel_block[integers.start * PANEL..].as_chunks::<4>().0;
+    for (j, four) in block[integers].as_chunks_mut::<4>().0.iter_mut().enumerate() {
+        *four = groups[j * PANEL + r];
+    }
+}
+
 /// Bit 4j + c of `bits` becomes bit j of byte c.
 fn transpose_bits(bits: u32) -> [u8; 4] {
     std::array::from_fn(|c| {
@@ -163,6 +185,18 @@ fn transpose_bits(bits: u32) -> [u8; 4] {
         let gathered = every_fourth | every_fourth >> 3 | every_fourth >> 6 | every_fourth >> 9;
         (gathered & 0x0f | gathered >> 12 & 0xf0) as u8
     })
+}
+
+/// Bit j of byte c becomes bit 4j + c: the inverse of [`transpose_bits`].
+fn transpose_back(bytes: [u8; 4]) -> u32 {
+    let spread = |byte: u8| {
+        let bits = u32::from(byte);
+        let bits = (bits | bits << 12) & 0x000f_000f;
+        let bits = (bits | bits << 6) & 0x0303_0303;
+        (bits | bits << 3) & 0x1111_1111
+    };
+    let [a, b, c, d] = bytes.map(spread);
+    a | b << 1 | c << 2 | d << 3
 }
 
 #[cfg(test)]
@@ -175,16 +209,17 @@ mod tests {
             let mut want = [0; 4];
             want[bit % 4] = 1 << (bit / 4);
             assert_eq!(transpose_bits(1 << bit), want, "bit {bit}");
+            assert_eq!(transpose_back(want), 1 << bit, "bit {bit}");
         }
     }
 
     #[test]
     fn lengths_are_checked() {
-        assert_eq!(Panels::len(Format::Q4_0, 17, 64), Some(32 * 36));
-        assert_eq!(Panels::len(Format::Q4_0, 16, 48), None);
-        assert_eq!(Panels::len(Format::F16, 16, 32), None);
-        assert_eq!(Panels::len(Format::Q8_0, usize::MAX, 32), None);
-        assert!(Panels::new(Format::Q4_0, 16, 32, &[0; 288]).is_some());
-        assert!(Panels::new(Format::Q4_0, 16, 32, &[0; 287]).is_none());
+        assert_eq!(Panels::len(DataType::Q4_0, 17, 64), Some(32 * 36));
+        assert_eq!(Panels::len(DataType::Q4_0, 16, 48), None);
+        assert_eq!(Panels::len(DataType::F16, 16, 32), None);
+        assert_eq!(Panels::len(DataType::Q8_0, usize::MAX, 32), None);
+        assert!(Panels::new(DataType::Q4_0, 16, 32, &[0; 288]).is_some());
+        assert!(Panels::new(DataType::Q4_0, 16, 32, &[0; 287]).is_none());
     }
 }

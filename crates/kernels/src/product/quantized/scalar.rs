@@ -5,8 +5,8 @@ use std::ops::Range;
 use half::f16;
 
 use super::{Activations, PANEL, Panels, put};
-use crate::format::BLOCK;
-use crate::{Format, Parts};
+use crate::data_type::WEIGHTS_PER_BLOCK;
+use crate::{DataType, Parts};
 
 /// The outputs of the panels `range` for every token.
 pub(super) fn task(panels: Panels<'_>, range: Range<usize>, x: &Activations, y: &Parts<'_, f32>) {
@@ -22,7 +22,7 @@ fn panel(panels: Panels<'_>, panel: usize, x: &Activations, y: &Parts<'_, f32>) 
         let mut sums = [0.0_f32; PANEL];
         for (block, x) in blocks.clone().zip(x.of(token)) {
             for (r, sum) in sums.iter_mut().enumerate() {
-                let integers = (0..BLOCK).map(|c| weight(format, block, r, c));
+                let integers = (0..WEIGHTS_PER_BLOCK).map(|c| weight(format, block, r, c));
                 let dot: i32 = integers.zip(x.integers).map(|(q, x)| q * i32::from(x)).sum();
                 *sum = (dot as f32).mul_add(half(block, r) * x.scale, *sum);
                 if format.has_minimum() {
@@ -31,7 +31,7 @@ fn panel(panels: Panels<'_>, panel: usize, x: &Activations, y: &Parts<'_, f32>) 
             }
         }
         // SAFETY: the task has these rows to itself.
-        unsafe { put(panels, panel, token, &sums, y) };
+        unsafe { put(panels, panel, 0, token, &sums, y) };
     }
 }
 
@@ -41,10 +41,10 @@ fn half(block: &[u8], i: usize) -> f32 {
 }
 
 /// The integer of row `r` and column `c`, zero point subtracted.
-fn weight(format: Format, block: &[u8], r: usize, c: usize) -> i32 {
+fn weight(format: DataType, block: &[u8], r: usize, c: usize) -> i32 {
     let (fifth, integers) = format.parts();
     let byte = |group: usize| block[PANEL * integers.start + 4 * (group * PANEL + r) + c % 4];
-    if format == Format::Q8_0 {
+    if format.has_bytes() {
         return i32::from(byte(c / 4).cast_signed());
     }
     let nibble = if c < 16 { byte(c / 4) & 15 } else { byte(c / 4 - 4) >> 4 };

@@ -1,28 +1,7 @@
 use super::*;
 use crate::product::Weights;
-use crate::testing::values;
-use crate::{BLOCK, Cpu};
-
-/// A matrix with any bytes for integers, and small scales and minima.
-fn matrix(format: Format, rows: usize, cols: usize) -> Vec<u8> {
-    let bytes = format.block().1;
-    let n = rows * cols / BLOCK;
-    let numbers = values(3, 2 * n, 0.01);
-    let mut state = 0x1234_5678_u32;
-    let mut out = Vec::with_capacity(n * bytes);
-    for b in 0..n {
-        let block = out.len();
-        out.extend((0..bytes).map(|_| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 24) as u8
-        }));
-        out[block..][..2].copy_from_slice(&half::f16::from_f32(numbers[2 * b]).to_le_bytes());
-        if format.has_minimum() {
-            out[block + 2..][..2].copy_from_slice(&half::f16::from_f32(numbers[2 * b + 1]).to_le_bytes());
-        }
-    }
-    out
-}
+use crate::testing::{stored_matrix as matrix, values};
+use crate::{Cpu, WEIGHTS_PER_BLOCK};
 
 fn product(cpu: &Cpu, panels: Panels<'_>, x: &[f32]) -> Vec<f32> {
     let mut activations = Activations::default();
@@ -37,7 +16,7 @@ const SHAPES: [(usize, usize); 5] = [(1, 32), (16, 64), (19, 32), (48, 96), (70,
 
 #[test]
 fn panels_are_the_matrix_times_the_rounded_activations() {
-    for format in Format::QUANTIZED {
+    for format in DataType::QUANTIZED {
         for (rows, cols) in SHAPES {
             let bytes = matrix(format, rows, cols);
             let w = Weights::new(format, rows, cols, &bytes).expect("the length fits");
@@ -56,9 +35,9 @@ fn panels_are_the_matrix_times_the_rounded_activations() {
                         .flat_map(|b| b.integers.map(|q| f64::from(q) * f64::from(b.scale)));
                     let terms = x.zip(&weights).map(|(x, &w)| x * f64::from(w));
                     let (sum, size) = terms.fold((0.0, 0.0), |(s, a), t| (s + t, a + t.abs()));
-                    // Roundings: of d·scale, of each block's one or two additions, of the offset, and those of `read_row`,
-                    // which a minimum makes as large as the minimum. Integers are exact.
-                    let bound = (cols / BLOCK * 3 + 8) as f64
+                    // Roundings: of d·scale, of each block's one or two additions, of the offset, and those
+                    // of `read_row`, which a minimum makes as large as the minimum. Integers are exact.
+                    let bound = (cols / WEIGHTS_PER_BLOCK * 3 + 8) as f64
                         * f64::from(f32::EPSILON)
                         * (size + 0.01 * 2.0 * cols as f64);
                     let got = f64::from(y[token * rows + row]);
@@ -74,7 +53,7 @@ fn panels_are_the_matrix_times_the_rounded_activations() {
 
 #[test]
 fn all_tiers_tokens_and_threads_give_the_same_bits() {
-    for format in Format::QUANTIZED {
+    for format in DataType::QUANTIZED {
         for (rows, cols) in SHAPES {
             let bytes = matrix(format, rows, cols);
             let w = Weights::new(format, rows, cols, &bytes).expect("the length fits");
@@ -99,7 +78,7 @@ fn all_tiers_tokens_and_threads_give_the_same_bits() {
 #[test]
 fn the_largest_integers_do_not_overflow() {
     // All weights at their extremes, all activations at theirs: where 16-bit sums would wrap first.
-    for format in Format::QUANTIZED {
+    for format in DataType::QUANTIZED {
         for fill in [0x00, 0x80, 0xff, 0x7f] {
             let (rows, cols) = (16, 64);
             let mut bytes = vec![fill; rows * format.row_bytes(cols).expect("whole blocks")];
@@ -126,9 +105,9 @@ fn the_largest_integers_do_not_overflow() {
 #[test]
 fn a_nan_shows_in_every_output_of_its_token_alone() {
     let (rows, cols) = (20, 64);
-    let bytes = matrix(Format::Q5_1, rows, cols);
-    let w = Weights::new(Format::Q5_1, rows, cols, &bytes).expect("the length fits");
-    let mut packed = vec![0; Panels::len(Format::Q5_1, rows, cols).expect("it is quantized")];
+    let bytes = matrix(DataType::Q5_1, rows, cols);
+    let w = Weights::new(DataType::Q5_1, rows, cols, &bytes).expect("the length fits");
+    let mut packed = vec![0; Panels::len(DataType::Q5_1, rows, cols).expect("it is quantized")];
     let panels = Panels::pack(&Cpu::new(Isa::Scalar, 1), w, &mut packed);
     let mut x = values(5, 3 * cols, 2.0);
     x[cols + 40] = f32::NAN;

@@ -1,7 +1,8 @@
 //! Rows with AMX: tiles of bf16 numbers.
 //!
-//! A bf16 has 8 bits of precision and a half 11, an f32 24. So each number is taken apart into two or three bf16 numbers
-//! ([`split`]), whose products are exact in f32, and a product of two numbers is a sum of such products:
+//! A bf16 has 8 bits of precision and a half 11, an f32 24. So each number is taken apart into two or three
+//! bf16 numbers ([`split`]), whose products are exact in f32, and a product of two numbers is a sum of such
+//! products:
 //!
 //! | | parts | products |
 //! |---|---|---|
@@ -11,25 +12,26 @@
 //! # The order of a sum
 //!
 //! Columns are taken in steps of 32. For each, the products of parts follow one another in a fixed order
-//! (`multiply.rs`), each one instruction: it sums 16 terms for even and 16 for odd halves of a line's words, in order,
-//! each addition rounded, adds the two, and adds that to the output. That is so for any number of tokens, also for
-//! one: an element of a tile is computed alike whatever the tile's other elements are, and between blocks of columns sums
-//! are stored as they are. Where a block ends therefore does not matter.
+//! (`multiply.rs`), each one instruction: it sums 16 terms for even and 16 for odd halves of a line's words,
+//! in order, each addition rounded, adds the two, and adds that to the output. That is so for any number of
+//! tokens, also for one: an element of a tile is computed alike whatever the tile's other elements are, and
+//! between blocks of columns sums are stored as they are. Where a block ends therefore does not matter.
 //!
 //! # What tiles do differently
 //!
-//! They take numbers below 2⁻¹²⁶ as zero, and make zero of such results. No part or product of halves is that small. Of
-//! f32 numbers below some 1e-33 bits are lost: less than 2⁻¹²⁶ times the other number, for each part. What
-//! is 3.3953e38 or more, or not finite, makes its outputs NaN.
+//! They take numbers below 2⁻¹²⁶ as zero, and make zero of such results. No part or product of halves is that
+//! small. Of f32 numbers below some 1e-33 bits are lost: less than 2⁻¹²⁶ times the other number, for each
+//! part. What is 3.3953e38 or more, or not finite, makes its outputs NaN.
 //!
-//! # The way of the data
+//! # The loops
 //!
 //! ```text
-//! for each product: the activations' parts, transposed, to tiles of 16 column pairs × up to 16 tokens (a strip)
+//! for each product
+//!     the activations' parts, transposed, to tiles of 16 column pairs × up to 16 tokens (a strip)
 //! for each task of up to 64 rows (4 groups of 16)
 //!     for each block of up to 32 steps
-//!         copy the weights' parts to tiles of 16 rows × 32 columns        (stay in the second cache)
-//!         for some of the steps, two groups                               (their weights stay in the first cache)
+//!         copy the weights' parts to tiles of 16 rows × 32 columns        (stay in L2)
+//!         for some of the steps, two groups                               (their weights stay in L1)
 //!             for two strips: products of tiles, added to sums
 //!         for a strip that is left: products of all groups, all steps
 //!     write the sums, transposed, to y
@@ -50,16 +52,16 @@ use std::arch::x86_64::*;
 use std::cell::RefCell;
 use std::ops::Range;
 
-use multiply::{Multiplier, Multiply, Operands, SOON};
+use multiply::{Multiplier, Multiply, Operands, PREFETCH_BYTES};
 use split::{F16, F32, LANES, STEP, Split, lines, masks, transpose};
 
-use super::many::Soon;
+use super::many::Prefetch;
 use super::{Lines, ROWS_OF_MANY};
 use crate::block::BLOCK;
 use crate::product::Weights;
-use crate::product::again::ask_to_write;
+use crate::product::prefetch::prefetch_to_write;
 use crate::product::tiles::ROWS;
-use crate::{Cpu, Format, Parts};
+use crate::{Cpu, DataType, Parts};
 
 /// Words, or sums, of a tile.
 const TILE: usize = ROWS * LANES;
@@ -71,12 +73,12 @@ const _: () = assert!(GROUPS == 4, "the loops of `multiply.rs` are written for f
 /// Steps of a block: 64 rows' parts are 256 KB for FP16, 384 for FP32.
 const BLOCK_STEPS: usize = 32;
 
-/// Weights of two groups that stay in a first cache of 48 KB beside what passes through it.
+/// Weights of two groups that stay in an L1 cache of 48 KB beside what is streamed through it.
 const INNER_BYTES: usize = 1 << 15;
 
 thread_local! {
-    /// Memory that a thread keeps between tasks: a block's weights, and sums.
-    static ROOM: RefCell<(Lines, Lines)> = RefCell::default();
+    /// A thread's buffers, reused between tasks: a block's weights, and sums.
+    static BUFFERS: RefCell<(Lines, Lines)> = RefCell::default();
 }
 
 /// How the activations of a product lie: by strip, by step, by part, by pair of columns, by token.
@@ -88,8 +90,8 @@ struct Layout {
 }
 
 impl Layout {
-    fn new(format: Format, tokens: usize, cols: usize) -> Self {
-        let parts = if format == Format::F16 { 2 } else { 3 };
+    fn new(format: DataType, tokens: usize, cols: usize) -> Self {
+        let parts = if format == DataType::F16 { 2 } else { 3 };
         Self { tokens, steps: cols.div_ceil(STEP), parts }
     }
 
@@ -113,14 +115,15 @@ impl Layout {
     }
 }
 
-/// Takes `x` (T, cols) apart into `tiles`, for weights of `format`; for FP16 it has been rounded to half precision.
-pub(super) fn prepare(cpu: &Cpu, format: Format, x: &[f32], cols: usize, tiles: &mut Lines) {
+/// Takes `x` (T, cols) apart into `tiles`, for weights of `format`; for FP16 it has been rounded to half
+/// precision.
+pub(super) fn prepare(cpu: &Cpu, format: DataType, x: &[f32], cols: usize, tiles: &mut Lines) {
     let layout = Layout::new(format, x.len() / cols, cols);
     if layout.tokens == 0 {
         return;
     }
     let out = tiles.reserve(layout.strips() * layout.strip());
-    ask_to_write(out);
+    prefetch_to_write(out);
     let out = Parts::new(out);
     let block = (BLOCK / (STEP * layout.width())).max(1);
     let blocks = layout.steps.div_ceil(block);
@@ -128,12 +131,13 @@ pub(super) fn prepare(cpu: &Cpu, format: Format, x: &[f32], cols: usize, tiles: 
         let (strip, first) = (index / blocks, index % blocks * block);
         let steps = first..layout.steps.min(first + block);
         let start = strip * layout.strip();
-        // SAFETY: each task has its own steps of a strip; `Cpu::new` has checked that this machine has the tier.
+        // SAFETY: each task has its own steps of a strip; `Cpu::new` has checked that this machine has the
+        // tier.
         unsafe {
             let out = out.part(start + steps.start * layout.step()..start + steps.end * layout.step());
             let tokens = strip * ROWS..layout.tokens.min((strip + 1) * ROWS);
             match format {
-                Format::F16 => pack_tokens::<F16, 2>(layout, x, cols, tokens, steps, out),
+                DataType::F16 => pack_tokens::<F16, 2>(layout, x, cols, tokens, steps, out),
                 _ => pack_tokens::<F32, 3>(layout, x, cols, tokens, steps, out),
             }
         }
@@ -184,18 +188,20 @@ fn pack_tokens<S: Split<P>, const P: usize>(
     }
 }
 
-/// `rows`, at most [`ROWS_OF_MANY`], of the products of `tokens` tokens, which [`prepare`] has made `tiles` of.
+/// `rows`, at most [`ROWS_OF_MANY`], of the products of `tokens` tokens, which [`prepare`] has made `tiles`
+/// of.
 pub(super) fn task(w: Weights<'_>, tokens: usize, tiles: &Lines, rows: Range<usize>, y: &Parts<'_, f32>) {
     let layout = Layout::new(w.format, tokens, w.cols);
     if tokens == 0 {
         return;
     }
-    // SAFETY: `Cpu::new` has checked that this machine has the tier; the thread uses tiles nowhere else meanwhile.
+    // SAFETY: `Cpu::new` has checked that this machine has the tier; the thread uses tiles nowhere else
+    // meanwhile.
     unsafe {
         let multiplier = Multiplier::new(layout.width());
         match w.format {
-            Format::F32 => outputs::<F32, _, 3>(&multiplier, w, layout, tiles, rows, y),
-            Format::F16 => outputs::<F16, _, 2>(&multiplier, w, layout, tiles, rows, y),
+            DataType::F32 => outputs::<F32, _, 3>(&multiplier, w, layout, tiles, rows, y),
+            DataType::F16 => outputs::<F16, _, 2>(&multiplier, w, layout, tiles, rows, y),
             _ => unreachable!("quantized weights are multiplied as panels"),
         }
     }
@@ -211,7 +217,7 @@ fn outputs<S: Split<P>, M: Multiply<P>, const P: usize>(
     rows: Range<usize>,
     y: &Parts<'_, f32>,
 ) {
-    ROOM.with_borrow_mut(|(panels, sums)| {
+    BUFFERS.with_borrow_mut(|(panels, sums)| {
         let panels =
             panels.reserve(layout.steps.min(BLOCK_STEPS) * P * GROUPS * TILE).as_mut_ptr().cast::<u32>();
         let sums = sums.reserve(layout.strips() * GROUPS * TILE);
@@ -219,7 +225,8 @@ fn outputs<S: Split<P>, M: Multiply<P>, const P: usize>(
         let tiles = tiles.get(layout.strips() * layout.strip());
         for first in (0..layout.steps).step_by(BLOCK_STEPS) {
             let steps = first..layout.steps.min(first + BLOCK_STEPS);
-            // SAFETY: there is room for the weights of these rows and steps, and the features are this function's.
+            // SAFETY: there is room for the weights of these rows and steps, and the features are this
+            // function's.
             unsafe {
                 pack_weights::<S, P>(w, rows.clone(), steps.clone(), panels);
                 multiply(multiplier, w, layout, tiles, rows.clone(), steps, panels, sums.as_mut_ptr());
@@ -230,8 +237,8 @@ fn outputs<S: Split<P>, M: Multiply<P>, const P: usize>(
     });
 }
 
-/// The parts of `rows` for `steps`. They lie by step, by two groups, by part, by group, row and pair of columns. What would
-/// be beyond the last row stays as it is: nobody looks at what is multiplied with it.
+/// The parts of `rows` for `steps`. They lie by step, by two groups, by part, by group, row and pair of
+/// columns. Lines beyond the last row keep their old contents: the outputs of such lines are not used.
 ///
 /// # Safety
 /// `panels` has room for whole steps; the CPU has the tier.
@@ -242,8 +249,8 @@ unsafe fn pack_weights<S: Split<P>, const P: usize>(
     steps: Range<usize>,
     panels: *mut u32,
 ) {
-    /// Bytes that memory is asked for ahead: the same columns of a later row, which for all but the longest rows is further
-    /// on in what is read in order.
+    /// Distance of the prefetch, in bytes: the same columns of a later row, which for all but the longest
+    /// rows is further on in the same stream.
     const AHEAD: usize = 2048;
     let cols = steps.start * STEP..w.cols.min(steps.end * STEP);
     let ahead = AHEAD.div_ceil(cols.len() * S::BYTES) * w.row_bytes;
@@ -252,7 +259,8 @@ unsafe fn pack_weights<S: Split<P>, const P: usize>(
         let (group, line) = (i / ROWS, i % ROWS);
         let panel = panels.wrapping_add((group / 2 * P * 2 + group % 2) * TILE + line * LANES);
         let whole = cols.len() / STEP;
-        // SAFETY: a row has whole steps and the rest that the masks pick; lines lie within the panels; passed on.
+        // SAFETY: a row has whole steps and the rest that the masks pick; lines lie within the panels; passed
+        // on.
         unsafe {
             for step in 0..whole {
                 let panel = panel.add(step * GROUPS * P * TILE);
@@ -317,12 +325,12 @@ unsafe fn multiply<M: Multiply<P>, const P: usize>(
     if squares > 0 {
         let inner = INNER_BYTES / (2 * P * TILE * size_of::<u32>());
         let calls = steps.len().div_ceil(inner) * pairs * squares;
-        let mut soon = Soon::after(&w, rows.clone(), cols.clone(), BLOCK_STEPS * STEP, calls);
+        let mut prefetch = Prefetch::after(&w, rows.clone(), cols.clone(), BLOCK_STEPS * STEP, calls);
         for from in steps.clone().step_by(inner) {
             for (pair, square) in (0..pairs).flat_map(|pair| (0..squares).map(move |square| (pair, square))) {
                 // SAFETY: the operands are there by the caller's promise; each square has its own sums.
                 unsafe {
-                    soon.ask::<__m512>();
+                    prefetch.step();
                     multiplier.square(operands(2 * square, pair, from, inner.min(steps.end - from)));
                 }
             }
@@ -330,16 +338,16 @@ unsafe fn multiply<M: Multiply<P>, const P: usize>(
     }
     if layout.strips() % 2 == 1 {
         let data = w.bytes.as_ptr();
-        let (soon, stride) = if cols.end < w.cols {
+        let (prefetch, stride) = if cols.end < w.cols {
             (data.wrapping_add(rows.start * w.row_bytes + cols.end * (w.row_bytes / w.cols)), w.row_bytes)
         } else {
             // A thread takes its tasks in the order of the rows. If a block is a row, they are one stretch.
-            let stride = if cols.start == 0 { SOON } else { w.row_bytes };
+            let stride = if cols.start == 0 { PREFETCH_BYTES } else { w.row_bytes };
             (data.wrapping_add(rows.end * w.row_bytes), stride)
         };
         // SAFETY: as above.
         unsafe {
-            multiplier.column(operands(layout.strips() - 1, 0, steps.start, steps.len()), soon, stride);
+            multiplier.column(operands(layout.strips() - 1, 0, steps.start, steps.len()), prefetch, stride);
         }
     }
 }
@@ -357,7 +365,8 @@ unsafe fn write(w: Weights<'_>, layout: Layout, sums: &[f32], rows: Range<usize>
         }
         let height = ROWS.min(rows.end - first);
         let tokens = index / GROUPS * ROWS..layout.tokens.min((index / GROUPS + 1) * ROWS);
-        // SAFETY: a tile has 16 lines of 16 floats, and `y` as many from `out` on as the mask picks; passed on.
+        // SAFETY: a tile has 16 lines of 16 floats, and `y` as many from `out` on as the mask picks; passed
+        // on.
         unsafe {
             let mut lines = [_mm512_setzero_si512(); ROWS];
             for (line, sums) in lines.iter_mut().zip(tile.as_chunks::<LANES>().0) {

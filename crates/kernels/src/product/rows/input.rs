@@ -1,11 +1,11 @@
-//! Activations as a product's weights and tier take them.
+//! Activations converted for a product's weights and tier.
 
 use super::Lines;
 use super::half::round_to_half;
 use crate::product::Weights;
-use crate::{Cpu, Format};
+use crate::{Cpu, DataType};
 
-/// What is made of a product's activations. Kept between products, so that none allocates.
+/// A product's converted activations. Reused between products, so that none allocates.
 #[derive(Debug, Default)]
 pub(in crate::product) struct Inputs {
     /// Rounded to half precision, for FP16.
@@ -31,21 +31,21 @@ impl Inputs {
     /// If the weights are quantized.
     pub(in crate::product) fn set(&mut self, cpu: &Cpu, w: &Weights<'_>, x: &[f32]) {
         match w.format {
-            Format::F32 => (),
-            Format::F16 => round_to_half(cpu, x, self.rounded.reserve(x.len())),
+            DataType::F32 => (),
+            DataType::F16 => round_to_half(cpu, x, self.rounded.reserve(x.len())),
             _ => panic!("quantized weights come in panels"),
         }
         #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
         if cpu.isa() == crate::Isa::Amx {
-            let x = if w.format == Format::F16 { self.rounded.get(x.len()) } else { x };
+            let x = if w.format == DataType::F16 { self.rounded.get(x.len()) } else { x };
             super::amx::prepare(cpu, w.format, x, w.cols, &mut self.tiles);
         }
     }
 
-    /// What has been made of `x` for `w`.
+    /// What [`set`](Self::set) has made of `x` for `w`.
     pub(in crate::product) fn get<'a>(&'a self, w: &Weights<'_>, x: &'a [f32]) -> Input<'a> {
         Input {
-            values: if w.format == Format::F16 { self.rounded.get(x.len()) } else { x },
+            values: if w.format == DataType::F16 { self.rounded.get(x.len()) } else { x },
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
             tiles: &self.tiles,
         }

@@ -1,4 +1,4 @@
-//! Memory that begins on a cache line.
+//! Buffers aligned to cache lines.
 
 /// Floats of a line.
 const FLOATS: usize = 16;
@@ -7,8 +7,8 @@ const FLOATS: usize = 16;
 #[repr(C, align(64))]
 struct Line([f32; FLOATS]);
 
-/// Floats that are kept from one use to the next, so that none allocates: fresh pages cost more than what is done with
-/// them. A vector of them that is as long as a line lies within one.
+/// A reusable buffer of floats: page faults of fresh memory would cost more than what is done with it.
+/// Vectors as long as a cache line lie within one.
 #[derive(Debug, Default)]
 pub(in crate::product) struct Lines(Vec<Line>);
 
@@ -19,7 +19,8 @@ impl Lines {
         if self.0.len() < lines {
             self.0.resize(lines, Line([0.0; FLOATS]));
         }
-        // SAFETY: a `Line` is FLOATS floats without padding, lines are contiguous, and there are at least `len` floats.
+        // SAFETY: a `Line` is FLOATS floats without padding, lines are contiguous, and there are at least
+        // `len` floats.
         unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), len) }
     }
 

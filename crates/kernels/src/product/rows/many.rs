@@ -1,64 +1,60 @@
-//! Many tokens: the time is that of multiplying.
+//! Many tokens: bound by arithmetic.
 //!
 //! ```text
-//! for each block of columns                                    (a strip's activations of a block stay in the first cache)
-//!     copy the task's weights of the block, as f32, to panels  (stay in the second cache)
+//! for each block of columns                                    (a strip's activations of it stay in L1)
+//!     copy the task's weights of the block, as f32, to panels  (stay in L2)
 //!     for each strip of at most TOKENS tokens
 //!         for each panel of ROWS rows
 //!             a tile of sums in registers, then the lanes' sums are set or added to y
 //! ```
 //!
-//! Panels hold, vector by vector, those of four rows: what a tile reads is one aligned stream, where rows in place would
-//! cross a cache line with every load and, a power of two apart, evict each other from the first cache. FP16 is converted
-//! once for all tokens. A weight is copied once for T multiplications of it, and while a block is multiplied the next
-//! one is on its way from memory.
+//! Panels hold, vector by vector, those of four rows: what a tile reads is one aligned stream, where rows in
+//! place would cross a cache line with every load and, a power of two apart, evict each other from the L1
+//! cache. FP16 is converted once for all tokens. A weight is copied once for T multiplications of it, and
+//! while a block is multiplied the next one is prefetched.
 
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::tile::{Source, tile, with_tokens};
-use super::vector::{F32, ROWS, Stored, Vector};
+use super::format::{F32, RowFormat};
+use super::tile::{ROWS, Source, tile, tile_tokens, with_tokens};
 use super::{Lines, column_block, strips};
 use crate::Parts;
 use crate::product::Weights;
-
-/// Bytes of a cache line.
-const LINE: usize = 64;
+use crate::product::prefetch::{LINE, line_to_l2, line_to_write};
+use crate::simd::Simd;
 
 thread_local! {
-    /// Memory that a thread keeps between tasks, because pages fresh from the system cost more than the copy.
+    /// A thread's buffer, reused between tasks: page faults of fresh memory cost more than the copy.
     static PANELS: RefCell<Lines> = RefCell::default();
-}
-
-/// Calls `body` with room for the panels of a task of `rows` rows of `cols` columns, on cache lines of its own.
-pub(super) fn with_panels(rows: usize, cols: usize, body: impl FnOnce(*mut f32)) {
-    let len = rows.next_multiple_of(ROWS) * column_block(cols);
-    PANELS.with_borrow_mut(|panels| body(panels.reserve(len).as_mut_ptr()));
 }
 
 /// The outputs of `rows` for all tokens of `x`.
 ///
 /// # Safety
-/// The CPU has V's instruction set; no one else writes the outputs of `rows`; `panels` is from [`with_panels`].
+/// No one else writes the outputs of `rows`.
 #[inline(always)]
-pub(super) unsafe fn outputs<V: Vector, S: Stored>(
+pub(super) unsafe fn outputs<S: Simd, F: RowFormat>(
+    s: S,
     w: Weights<'_>,
     x: &[f32],
     rows: Range<usize>,
     y: &Parts<'_, f32>,
-    panels: *mut f32,
 ) {
     let tokens = x.len() / w.cols;
     let block = column_block(w.cols);
-    let tiles = strips(tokens, V::TOKENS).count() * rows.len().div_ceil(ROWS);
+    let mut lines = PANELS.take();
+    let panels = lines.reserve(rows.len().next_multiple_of(ROWS) * block).as_mut_ptr();
+    let tiles = strips(tokens, tile_tokens::<S>()).count() * rows.len().div_ceil(ROWS);
     let mut col = 0;
     while col < w.cols {
         let cols = col..w.cols.min(col + block);
-        let next = Soon::after(&w, rows.clone(), cols.clone(), block, tiles);
+        let next = Prefetch::after(&w, rows.clone(), cols.clone(), block, tiles);
         // SAFETY: passed on.
-        unsafe { multiply::<V, S>(w, x, rows.clone(), cols.clone(), y, panels, next) };
+        unsafe { multiply::<S, F>(s, w, x, rows.clone(), cols.clone(), y, panels, next) };
         col = cols.end;
     }
+    PANELS.set(lines);
 }
 
 /// One block of columns.
@@ -66,62 +62,65 @@ pub(super) unsafe fn outputs<V: Vector, S: Stored>(
 /// # Safety
 /// As [`outputs`].
 #[inline(always)]
-unsafe fn multiply<V: Vector, S: Stored>(
+unsafe fn multiply<S: Simd, F: RowFormat>(
+    s: S,
     w: Weights<'_>,
     x: &[f32],
     rows: Range<usize>,
     cols: Range<usize>,
     y: &Parts<'_, f32>,
     panels: *mut f32,
-    mut soon: Soon,
+    mut prefetch: Prefetch,
 ) {
     // SAFETY: the panels have room for these rows and columns; the rest is passed on.
     unsafe {
-        pack::<V, S>(w, rows.clone(), cols.clone(), panels);
-        for (token, count) in strips(x.len() / w.cols, V::TOKENS) {
-            with_tokens!(count, N => strip::<V, N>(w, x, token, rows.clone(), cols.clone(), y, panels, &mut soon));
+        pack::<S, F>(s, w, rows.clone(), cols.clone(), panels);
+        for (token, count) in strips(x.len() / w.cols, tile_tokens::<S>()) {
+            let (rows, cols) = (rows.clone(), cols.clone());
+            with_tokens!(count, N => strip::<S, N>(s, w, x, token, rows, cols, y, panels, &mut prefetch));
         }
     }
 }
 
 /// Floats of a panel.
-fn panel_len<V: Vector>(cols: usize) -> usize {
-    ROWS * cols.next_multiple_of(V::LANES)
+fn panel_len<S: Simd>(cols: usize) -> usize {
+    ROWS * cols.next_multiple_of(S::LANES)
 }
 
 /// # Safety
 /// As [`outputs`].
 #[inline(always)]
-unsafe fn pack<V: Vector, S: Stored>(
+unsafe fn pack<S: Simd, F: RowFormat>(
+    s: S,
     w: Weights<'_>,
     rows: Range<usize>,
     cols: Range<usize>,
     panels: *mut f32,
 ) {
-    /// Vectors from one that is written to one that is asked for.
+    /// Distance of the prefetch, in vectors.
     const AHEAD: usize = 16;
-    let (whole, rest) = (cols.len() / V::LANES, cols.len() % V::LANES);
+    let (whole, rest) = (cols.len() / S::LANES, cols.len() % S::LANES);
     let mut panel = panels;
     let mut row = rows.start;
     while row < rows.end {
         for i in 0..ROWS {
             // A panel that is not full holds its last row more than once.
             let data =
-                w.row((row + i).min(rows.end - 1))[cols.start * S::BYTES..cols.end * S::BYTES].as_ptr();
+                w.row((row + i).min(rows.end - 1))[cols.start * F::BYTES..cols.end * F::BYTES].as_ptr();
             // SAFETY: a panel holds ROWS rows of whole vectors; of the weights no more is read than there is.
             unsafe {
-                let mut out = panel.add(i * V::LANES);
+                let mut out = panel.add(i * S::LANES);
                 for v in 0..whole {
-                    V::prefetch_to_write(out.wrapping_add(AHEAD * V::LANES));
-                    S::load::<V>(data.add(v * V::LANES * S::BYTES)).store(out);
-                    out = out.wrapping_add(ROWS * V::LANES);
+                    line_to_write(out.wrapping_add(AHEAD * S::LANES).cast());
+                    s.store_at(out, F::load(s, data.add(v * S::LANES * F::BYTES)));
+                    out = out.wrapping_add(ROWS * S::LANES);
                 }
                 if rest > 0 {
-                    S::load_rest::<V>(data.add(whole * V::LANES * S::BYTES), rest).store(out);
+                    s.store_at(out, F::load_rest(s, data.add(whole * S::LANES * F::BYTES), rest));
                 }
             }
         }
-        panel = panel.wrapping_add(panel_len::<V>(cols.len()));
+        panel = panel.wrapping_add(panel_len::<S>(cols.len()));
         row += ROWS;
     }
 }
@@ -131,7 +130,8 @@ unsafe fn pack<V: Vector, S: Stored>(
 /// # Safety
 /// As [`outputs`]; the panels hold these rows and columns.
 #[inline(always)]
-unsafe fn strip<V: Vector, const N: usize>(
+unsafe fn strip<S: Simd, const N: usize>(
+    s: S,
     w: Weights<'_>,
     x: &[f32],
     token: usize,
@@ -139,22 +139,22 @@ unsafe fn strip<V: Vector, const N: usize>(
     cols: Range<usize>,
     y: &Parts<'_, f32>,
     panels: *const f32,
-    soon: &mut Soon,
+    prefetch: &mut Prefetch,
 ) {
     let x = &x[token * w.cols..][..N * w.cols];
     let mut panel = panels;
     let mut row = rows.start;
     while row < rows.end {
-        // SAFETY: the panel and the activations have `cols` columns, the panel's rest is zeros; these are outputs of
-        // `rows`.
+        // SAFETY: the panel and the activations have `cols` columns, the panel's rest is zeros; these are
+        // outputs of `rows`.
         unsafe {
-            soon.ask::<V>();
+            prefetch.step();
             let mut source =
-                Source { rows: [[panel.cast::<u8>(); ROWS]], step: ROWS * V::LANES * 4, ahead: 0 };
+                Source { rows: [[panel.cast::<u8>(); ROWS]], step: ROWS * S::LANES * 4, ahead: None };
             for i in 0..ROWS {
-                source.rows[0][i] = panel.wrapping_add(i * V::LANES).cast();
+                source.rows[0][i] = panel.wrapping_add(i * S::LANES).cast();
             }
-            let [outputs] = tile::<V, F32, 1, N>(source, x.as_ptr().add(cols.start), w.cols, cols.len());
+            let [outputs] = tile::<S, F32, 1, N>(s, source, x.as_ptr().add(cols.start), w.cols, cols.len());
             let height = ROWS.min(rows.end - row);
             for (j, &outputs) in outputs.iter().enumerate() {
                 let first = (token + j) * w.rows + row;
@@ -169,7 +169,7 @@ unsafe fn strip<V: Vector, const N: usize>(
                 }
             }
         }
-        panel = panel.wrapping_add(panel_len::<V>(cols.len()));
+        panel = panel.wrapping_add(panel_len::<S>(cols.len()));
         row += ROWS;
     }
 }
@@ -181,8 +181,8 @@ fn set_or_add(add: bool, y: &mut [f32; ROWS], outputs: [f32; ROWS]) {
     }
 }
 
-/// Weights that will be packed next, asked for a few cache lines with each tile, so that they come while it multiplies.
-pub(super) struct Soon {
+/// Prefetches the weights that will be packed next: a few cache lines with each tile, while it multiplies.
+pub(super) struct Prefetch {
     line: *const u8,
     /// Lines left of the row.
     left: usize,
@@ -194,7 +194,7 @@ pub(super) struct Soon {
     count: usize,
 }
 
-impl Soon {
+impl Prefetch {
     /// The weights that follow `rows` and `cols`, in blocks of `block` columns, shared among `tiles` tiles.
     pub(super) fn after(
         w: &Weights<'_>,
@@ -225,16 +225,14 @@ impl Soon {
         }
     }
 
-    /// # Safety
-    /// The CPU has V's instruction set.
+    /// Prefetches a tile's share.
     #[inline(always)]
-    pub(super) unsafe fn ask<V: Vector>(&mut self) {
+    pub(super) fn step(&mut self) {
         for _ in 0..self.count {
             if self.rows == 0 {
                 return;
             }
-            // SAFETY: the caller's promise; the address need not exist.
-            unsafe { V::prefetch(self.line) };
+            line_to_l2(self.line);
             self.line = self.line.wrapping_add(LINE);
             self.left -= 1;
             if self.left == 0 {

@@ -2,57 +2,56 @@
 //!
 //! # The order of a sum
 //!
-//! A row is cut into blocks of columns, equal but for the last, by its length alone. Within a block a tier with L lanes
-//! sums the elements p ≡ l (mod L) in lane l, in order, with fused multiply-adds, and then the lanes in a fixed tree;
-//! blocks are added in order. None of that depends on the number of tokens or threads, nor on which rows or tokens a tile
-//! holds. So one token at a time, chunks, whole prompts and batches of sessions all get the same bits.
+//! A row is cut into blocks of columns, equal but for the last, by its length alone. Within a block a tier
+//! with L lanes sums the elements p ≡ l (mod L) in lane l, in order, with fused multiply-adds, and then the
+//! lanes in a fixed tree; blocks are added in order. None of that depends on the number of tokens or threads,
+//! nor on which rows or tokens a tile holds. So one token at a time, chunks, whole prompts and batches of
+//! sessions all get the same bits.
 //!
-//! # The ways there
+//! # Few tokens and many
 //!
-//! Few tokens are bound by memory and many by arithmetic: [`few`] reads weights in place, [`many`] copies a task's weights
-//! into panels first. Both multiply with the same [`tile`]. A single token needs no tile: [`one`] reads row after row.
+//! Few tokens are bound by memory and many by arithmetic: [`few`] reads weights in place, [`many`] copies a
+//! task's weights into panels first. Both multiply with the same [`tile`]. A single token needs no tile:
+//! [`one`] reads row after row.
 //!
-//! The tier `amx` has an order, and one way for any number of tokens, of its own (`amx.rs`); that, too, depends on nothing but the
-//! row and the token.
+//! The tier `amx` has an order of its own, the same for any number of tokens (`amx.rs`); it, too, depends on
+//! nothing but the row and the token.
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod amx;
 mod few;
+mod format;
 mod half;
 mod input;
 mod lines;
 mod many;
-#[cfg(target_arch = "aarch64")]
-mod neon;
 mod one;
 #[cfg(test)]
 mod tests;
 mod tile;
-mod vector;
-#[cfg(target_arch = "x86_64")]
-mod x86;
 
 use std::ops::Range;
 
+use format::{F16, F32};
 pub(super) use input::{Input, Inputs};
 use lines::Lines;
 
 use super::Weights;
-use crate::isa::Vectors;
-use crate::{Isa, Parts};
+use crate::simd::{Operation, Simd, dispatch};
+use crate::{DataType, Isa, Parts};
 
-/// The longest block of columns. Of six tokens it takes 24 of a first cache's 32 KB; a shorter one would sum lanes
-/// more often than once in 1,500 multiply-adds.
+/// The longest block of columns. For six tokens it takes 24 KB of an L1 cache of 32 KB; a shorter one would
+/// sum lanes more often than once in 1,500 multiply-adds.
 const COLUMNS: usize = 1024;
 
-/// Weights that a task of few tokens takes: a few µs from memory.
-const TASK: usize = 1 << 15;
+/// Weights times tokens of a task of few tokens: a few µs from memory.
+const ROWS_TASK: usize = 1 << 15;
 
-/// Rows of a task of many tokens: 256 KB of panels, a quarter of a second cache of 1 MB. Each value of x that a
-/// strip brings into the first cache is used that often.
+/// Rows of a task of many tokens: 256 KB of panels, a quarter of an L2 cache of 1 MB. Each value of x that a
+/// strip loads into the L1 cache is used that often.
 const ROWS_OF_MANY: usize = 64;
 
-/// The largest number of tokens for which weights are not worth copying.
+/// The largest number of tokens for which packing weights does not pay.
 const FEW: usize = 16;
 
 /// How many rows of `w` to give to a [`task`]: a question of sizes alone.
@@ -62,7 +61,7 @@ pub(super) fn rows_per_task(isa: Isa, w: &Weights<'_>, tokens: usize) -> usize {
         return ROWS_OF_MANY;
     }
     // Whole tiles to a task; fewer rows the more tokens they meet.
-    (TASK / (w.cols * tokens.max(1))).next_multiple_of(8).max(8)
+    (ROWS_TASK / (w.cols * tokens.max(1))).next_multiple_of(8).max(8)
 }
 
 /// `rows` of `y = x wᵀ`: `x` (T, cols), `y` (T, w.rows).
@@ -74,14 +73,68 @@ pub(super) fn task(isa: Isa, w: Weights<'_>, x: Input<'_>, rows: Range<usize>, y
         return amx::task(w, x.values.len() / w.cols, x.tiles, rows, y);
     }
     let x = x.values;
-    match isa.vectors() {
-        Vectors::Scalar => scalar(w, x, rows, y),
-        #[cfg(target_arch = "x86_64")]
-        Vectors::Avx2 => x86::avx2(w, x, rows, y),
-        #[cfg(target_arch = "x86_64")]
-        Vectors::Avx512 => x86::avx512(w, x, rows, y),
-        #[cfg(target_arch = "aarch64")]
-        Vectors::Neon => neon::neon(w, x, rows, y),
+    if x.len() / w.cols <= FEW {
+        dispatch(isa, FewTokens { w, x, rows, y });
+    } else {
+        dispatch(isa, ManyTokens { w, x, rows, y });
+    }
+}
+
+/// The outputs of `rows` for a few tokens.
+struct FewTokens<'a> {
+    w: Weights<'a>,
+    x: &'a [f32],
+    rows: Range<usize>,
+    y: &'a Parts<'a, f32>,
+}
+
+/// The same for many.
+struct ManyTokens<'a> {
+    w: Weights<'a>,
+    x: &'a [f32],
+    rows: Range<usize>,
+    y: &'a Parts<'a, f32>,
+}
+
+impl Operation for FewTokens<'_> {
+    type Output = ();
+
+    fn scalar(self) {
+        scalar(self.w, self.x, self.rows, self.y);
+    }
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self { w, x, rows, y } = self;
+        // SAFETY: the outputs are the task's own.
+        unsafe {
+            match w.format {
+                DataType::F32 => few::outputs::<S, F32>(s, w, x, rows, y),
+                DataType::F16 => few::outputs::<S, F16>(s, w, x, rows, y),
+                _ => unreachable!("quantized weights are multiplied as panels"),
+            }
+        }
+    }
+}
+
+impl Operation for ManyTokens<'_> {
+    type Output = ();
+
+    fn scalar(self) {
+        scalar(self.w, self.x, self.rows, self.y);
+    }
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self { w, x, rows, y } = self;
+        // SAFETY: the outputs are the task's own.
+        unsafe {
+            match w.format {
+                DataType::F32 => many::outputs::<S, F32>(s, w, x, rows, y),
+                DataType::F16 => many::outputs::<S, F16>(s, w, x, rows, y),
+                _ => unreachable!("quantized weights are multiplied as panels"),
+            }
+        }
     }
 }
 
@@ -100,6 +153,7 @@ fn scalar(w: Weights<'_>, x: &[f32], rows: Range<usize>, y: &Parts<'_, f32>) {
 }
 
 /// Columns of a block: as equal as whole vectors of any tier allow.
+#[inline(always)]
 fn column_block(cols: usize) -> usize {
     cols.div_ceil(cols.div_ceil(COLUMNS).max(1)).next_multiple_of(16)
 }

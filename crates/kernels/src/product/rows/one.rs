@@ -1,28 +1,32 @@
-//! One token: weights are read in the very order in which they lie.
+//! One token: weights are read sequentially.
 //!
-//! A core follows one stream of memory better than the eight of a tile, and one token needs no tile: a row's sum is a
-//! chain of multiply-adds that wait for each other, but the processor is at the next row long before one ends.
+//! A core prefetches one stream of memory better than the eight of a tile, and one token needs no tile: a
+//! row's sum is a chain of dependent multiply-adds, but out-of-order execution begins the next rows before
+//! one ends.
 
 use std::ops::Range;
 
 use super::column_block;
-use super::vector::{F32, ROWS, Stored, Vector};
+use super::format::{F32, RowFormat};
+use super::tile::ROWS;
 use crate::Parts;
 use crate::product::Weights;
+use crate::simd::Simd;
 
-/// Of the vectors that are long enough. A chain takes one vector in four cycles or so; with eight lanes that was a
-/// quarter slower than eight rows side by side, where memory was fast.
+/// Lanes that are enough for this. A chain takes one vector in some four cycles; with eight lanes that was a
+/// quarter slower than eight rows at a time, where memory was fast.
 pub(super) const LANES: usize = 16;
 
-/// Of rows that are short enough: each reads all activations again, and these must not fill the first cache.
+/// The most columns: each row reads all activations again, and these must not fill the L1 cache.
 pub(super) const COLS: usize = 2048;
 
 /// The outputs of `rows` for the token `x`.
 ///
 /// # Safety
-/// The CPU has V's instruction set, and no one else writes the outputs of `rows`.
+/// No one else writes the outputs of `rows`.
 #[inline(always)]
-pub(super) unsafe fn outputs<V: Vector, S: Stored>(
+pub(super) unsafe fn outputs<S: Simd, F: RowFormat>(
+    s: S,
     w: Weights<'_>,
     x: &[f32],
     rows: Range<usize>,
@@ -32,25 +36,26 @@ pub(super) unsafe fn outputs<V: Vector, S: Stored>(
     // SAFETY: the caller's promise.
     let y = unsafe { y.part(rows.clone()) };
     y.fill(0.0);
-    // The blocks of all rows, as they lie: four at a time, because four vectors' lanes are summed together.
+    // The blocks of all rows in their order in memory: four at a time, because four vectors' lanes are summed
+    // together.
     let (mut row, mut col) = (rows.start, 0);
     while row < rows.end {
         let mut of = [row; ROWS];
         let mut count = 0;
         // SAFETY: passed on.
         unsafe {
-            let mut sums = [V::zero(); ROWS];
+            let mut sums = [s.zero(); ROWS];
             for i in 0..ROWS {
                 if row < rows.end {
                     let cols = col..w.cols.min(col + block);
-                    let weights = &w.row(row)[cols.start * S::BYTES..cols.end * S::BYTES];
-                    sums[i] = sum::<V, S>(weights.as_ptr(), x[cols.clone()].as_ptr(), cols.len());
+                    let weights = &w.row(row)[cols.start * F::BYTES..cols.end * F::BYTES];
+                    sums[i] = sum::<S, F>(s, weights.as_ptr(), x[cols.clone()].as_ptr(), cols.len());
                     of[i] = row;
                     count += 1;
                     (row, col) = if cols.end == w.cols { (row + 1, 0) } else { (row, cols.end) };
                 }
             }
-            let [parts] = V::sum_lanes([sums]);
+            let [parts] = s.sum_fours([sums]);
             for (&row, part) in of.iter().zip(parts).take(count) {
                 y[row - rows.start] += part;
             }
@@ -61,21 +66,21 @@ pub(super) unsafe fn outputs<V: Vector, S: Stored>(
 /// The products of `cols` weights and activations, summed lane by lane in ascending order.
 ///
 /// # Safety
-/// The CPU has V's instruction set; so many weights and activations can be read.
+/// So many weights and activations can be read.
 #[inline(always)]
-unsafe fn sum<V: Vector, S: Stored>(weights: *const u8, x: *const f32, cols: usize) -> V {
-    let (whole, rest) = (cols / V::LANES, cols % V::LANES);
+unsafe fn sum<S: Simd, F: RowFormat>(s: S, weights: *const u8, x: *const f32, cols: usize) -> S::V {
+    let (whole, rest) = (cols / S::LANES, cols % S::LANES);
     // SAFETY: whole vectors are read below `whole`, and of the rest no more than there is.
     unsafe {
-        let mut sum = V::zero();
+        let mut sum = s.zero();
         for v in 0..whole {
-            let weights = S::load::<V>(weights.add(v * V::LANES * S::BYTES));
-            sum = sum.add_product(weights, V::load(x.add(v * V::LANES)));
+            let weights = F::load(s, weights.add(v * S::LANES * F::BYTES));
+            sum = s.mul_add(weights, s.load_at(x.add(v * S::LANES)), sum);
         }
         if rest > 0 {
-            let weights = S::load_rest::<V>(weights.add(whole * V::LANES * S::BYTES), rest);
-            let x = F32::load_rest::<V>(x.add(whole * V::LANES).cast(), rest);
-            sum = sum.add_product(weights, x);
+            let weights = F::load_rest(s, weights.add(whole * S::LANES * F::BYTES), rest);
+            let x = F32::load_rest(s, x.add(whole * S::LANES).cast(), rest);
+            sum = s.mul_add(weights, x, sum);
         }
         sum
     }

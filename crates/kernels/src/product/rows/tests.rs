@@ -1,30 +1,33 @@
-//! Shapes on both sides of every border of a block: lanes, tiles, strips, column blocks, tasks, few and many tokens.
+//! Shapes on both sides of every border of a block: lanes, tiles, strips, column blocks, tasks, few and many
+//! tokens.
 
 use half::f16;
 
 use crate::testing::values;
-use crate::{Cpu, Format, Isa, Weights, product};
+use crate::{Cpu, DataType, Isa, Weights, product};
 
 /// The weights behind a byte that misaligns them, as a file does.
-pub(super) fn encode(format: Format, weights: &[f32]) -> Vec<u8> {
+pub(super) fn encode(format: DataType, weights: &[f32]) -> Vec<u8> {
     let mut bytes = vec![0xff];
     for &w in weights {
         match format {
-            Format::F32 => bytes.extend(w.to_le_bytes()),
+            DataType::F32 => bytes.extend(w.to_le_bytes()),
             _ => bytes.extend(f16::from_f32(w).to_le_bytes()),
         }
     }
     bytes
 }
 
-/// (rows, cols): less than a tile and more, tasks of all and of some rows; one block of columns, and several with a rest.
+/// (rows, cols): less than a tile and more, tasks of all and of some rows; one block of columns, and several
+/// with a rest.
 const SHAPES: [(usize, usize); 9] =
     [(1, 1), (3, 31), (8, 128), (13, 1024), (66, 48), (130, 7), (67, 1040), (5, 2061), (70, 1100)];
 const TOKENS: [usize; 21] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 16, 17, 33, 37, 64, 73];
 
 #[test]
 fn every_tier_multiplies_every_shape() {
-    for ((rows, cols), format) in SHAPES.into_iter().flat_map(|s| [Format::F32, Format::F16].map(|f| (s, f)))
+    for ((rows, cols), format) in
+        SHAPES.into_iter().flat_map(|s| [DataType::F32, DataType::F16].map(|f| (s, f)))
     {
         let bytes = encode(format, &values(1, rows * cols, 1.0));
         let w = Weights::new(format, rows, cols, &bytes[1..]).expect("the length fits");
@@ -62,19 +65,20 @@ fn every_tier_multiplies_every_shape() {
     }
 }
 
-/// How far an output of the tier `amx` may be from the sum of terms whose magnitudes sum to `size`; `sides` is the sum of the
-/// magnitudes of what is multiplied, where numbers may be so small that tiles lose parts of them.
+/// How far an output of the tier `amx` may be from the sum of terms whose magnitudes sum to `size`; `sides`
+/// is the sum of the magnitudes of what is multiplied, where numbers may be so small that tiles lose parts of
+/// them.
 ///
-/// A term's products of parts go through 16 additions of one instruction, one of the two halves' sums, and one of each
-/// instruction to the output. The magnitudes of a half's parts sum to its own; those of an f32 to at most (1 + 2⁻⁷ + 2⁻¹⁶) times
-/// its own, and three products that are left out come to 2 · 2⁻⁸ · 2⁻¹⁶ + 2⁻³² times the term. Each part that is less than 2⁻¹²⁶, and each
-/// result, may become zero.
-pub(super) fn amx_bound(format: Format, cols: usize, size: f64, sides: f64) -> f64 {
+/// A term's products of parts go through 16 additions of one instruction, one of the two halves' sums, and
+/// one of each instruction to the output. The magnitudes of a half's parts sum to its own; those of an f32 to
+/// at most (1 + 2⁻⁷ + 2⁻¹⁶) times its own, and three products that are left out come to 2 · 2⁻⁸ · 2⁻¹⁶ + 2⁻³²
+/// times the term. Each part that is less than 2⁻¹²⁶, and each result, may become zero.
+pub(super) fn amx_bound(format: DataType, cols: usize, size: f64, sides: f64) -> f64 {
     let tiny = f64::from(f32::MIN_POSITIVE);
     let unit = f64::from(f32::EPSILON) / 2.0;
     let steps = cols.div_ceil(32) as f64;
     let (products, parts, left_out) = match format {
-        Format::F16 => (4.0, 1.0, 0.0),
+        DataType::F16 => (4.0, 1.0, 0.0),
         _ => (6.0, 1.0 + 1.0 / 128.0 + 1.0 / 65536.0, 2.0_f64.powi(-23) + 2.0_f64.powi(-32)),
     };
     let additions = 17.0 + products * steps;
@@ -92,8 +96,8 @@ fn dot(a: &[f32], b: &[f32]) -> (f64, f64) {
 
 #[test]
 fn halves_meet_activations_rounded_to_halves() {
-    let bytes = encode(Format::F16, &[1.0, 0.5]);
-    let w = Weights::new(Format::F16, 1, 2, &bytes[1..]).expect("the length fits");
+    let bytes = encode(DataType::F16, &[1.0, 0.5]);
+    let w = Weights::new(DataType::F16, 1, 2, &bytes[1..]).expect("the length fits");
     for isa in Isa::available() {
         let mut y = [0.0; 2];
         // 1 + 2⁻¹² is no half, and 1e6 is beyond all of them.

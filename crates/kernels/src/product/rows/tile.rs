@@ -3,9 +3,19 @@
 // Indices are those of the formula.
 #![allow(clippy::needless_range_loop)]
 
-use super::vector::{F32, ROWS, Stored, Vector};
+use super::format::{F32, RowFormat};
+use crate::product::prefetch;
+use crate::simd::Simd;
 
-/// Calls `$f` with `$n`, a number of tokens known when the code is compiled: only then do the sums stay in registers.
+/// Rows of a tile. Four rows' lanes are summed together.
+pub(super) const ROWS: usize = 4;
+
+/// Tokens of a full tile: [`ROWS`] · tokens sums, tokens inputs and a vector of weights fit the registers.
+pub(super) const fn tile_tokens<S: Simd>() -> usize {
+    (S::REGISTERS - 1) / (ROWS + 1)
+}
+
+/// Evaluates `$call` with `$n`, the number of tokens, as a constant: only then do the sums stay in registers.
 macro_rules! with_tokens {
     ($tokens:expr, $n:ident => $call:expr) => {
         match $tokens {
@@ -40,22 +50,25 @@ macro_rules! with_tokens {
 
 pub(super) use with_tokens;
 
-/// A tile's weights: `ROWS` rows for each of `FOURS`. Row r's vector of columns v is at `rows[r] + v * step` bytes.
+/// A tile's weights: `ROWS` rows for each of `FOURS`. Row r's vector of columns v is at `rows[r] + v * step`
+/// bytes.
 #[derive(Clone, Copy)]
 pub(super) struct Source<const FOURS: usize> {
     pub(super) rows: [[*const u8; ROWS]; FOURS],
     pub(super) step: usize,
-    /// How far behind what is read lies what to ask memory for; nothing if 0.
-    pub(super) ahead: usize,
+    /// Bytes from what is read to what is prefetched, if anything is.
+    pub(super) ahead: Option<usize>,
 }
 
-/// `cols` columns' part of the sums of `FOURS` × `ROWS` rows for `N` tokens, whose activations begin at `x` and are
-/// `x_stride` apart. Lane l of a vector sums the columns p ≡ l (mod `LANES`) in ascending order; then the lanes are summed.
+/// `cols` columns' part of the sums of `FOURS` × `ROWS` rows for `N` tokens, whose activations begin at `x`
+/// and are `x_stride` apart. Lane l of a vector sums the columns p ≡ l (mod `LANES`) in ascending order; then
+/// the lanes are summed.
 ///
 /// # Safety
-/// The CPU has V's instruction set; `cols` activations and weights can be read of each token and row.
+/// `cols` activations and weights can be read of each token and row.
 #[inline(always)]
-pub(super) unsafe fn tile<V: Vector, S: Stored, const FOURS: usize, const N: usize>(
+pub(super) unsafe fn tile<S: Simd, F: RowFormat, const FOURS: usize, const N: usize>(
+    s: S,
     w: Source<FOURS>,
     x: *const f32,
     x_stride: usize,
@@ -64,43 +77,43 @@ pub(super) unsafe fn tile<V: Vector, S: Stored, const FOURS: usize, const N: usi
     let mut outputs = [[[0.0; ROWS]; N]; FOURS];
     // SAFETY: whole vectors are read below `whole`, and of the rest no more than there is.
     unsafe {
-        let mut sums = [[[V::zero(); ROWS]; N]; FOURS];
-        let whole = cols / V::LANES;
+        let mut sums = [[[s.zero(); ROWS]; N]; FOURS];
+        let whole = cols / S::LANES;
         for v in 0..whole {
-            let mut xs = [V::zero(); N];
+            let mut xs = [s.zero(); N];
             for j in 0..N {
-                xs[j] = V::load(x.add(j * x_stride + v * V::LANES));
+                xs[j] = s.load_at(x.add(j * x_stride + v * S::LANES));
             }
             for f in 0..FOURS {
                 for i in 0..ROWS {
                     let data = w.rows[f][i].add(v * w.step);
-                    if w.ahead > 0 {
-                        V::prefetch(data.wrapping_add(w.ahead));
+                    if let Some(ahead) = w.ahead {
+                        prefetch::line_to_l2(data.wrapping_add(ahead));
                     }
-                    let weights = S::load::<V>(data);
+                    let weights = F::load(s, data);
                     for j in 0..N {
-                        sums[f][j][i] = sums[f][j][i].add_product(weights, xs[j]);
+                        sums[f][j][i] = s.mul_add(weights, xs[j], sums[f][j][i]);
                     }
                 }
             }
         }
-        let rest = cols % V::LANES;
+        let rest = cols % S::LANES;
         if rest > 0 {
-            let mut xs = [V::zero(); N];
+            let mut xs = [s.zero(); N];
             for j in 0..N {
-                xs[j] = F32::load_rest::<V>(x.add(j * x_stride + whole * V::LANES).cast(), rest);
+                xs[j] = F32::load_rest(s, x.add(j * x_stride + whole * S::LANES).cast(), rest);
             }
             for f in 0..FOURS {
                 for i in 0..ROWS {
-                    let weights = S::load_rest::<V>(w.rows[f][i].add(whole * w.step), rest);
+                    let weights = F::load_rest(s, w.rows[f][i].add(whole * w.step), rest);
                     for j in 0..N {
-                        sums[f][j][i] = sums[f][j][i].add_product(weights, xs[j]);
+                        sums[f][j][i] = s.mul_add(weights, xs[j], sums[f][j][i]);
                     }
                 }
             }
         }
         for f in 0..FOURS {
-            outputs[f] = V::sum_lanes(sums[f]);
+            outputs[f] = s.sum_fours(sums[f]);
         }
     }
     outputs

@@ -6,8 +6,8 @@
 //! | 4 to 6 | 16 × 64 | two groups' weights | weights of three of four groups |
 //! | 6, 7 | 16 × 4 · tokens | two strips' activations | a strip's (7) |
 //!
-//! An instruction takes 16 cycles and its sums are ready after some 50, so four sums take turns. Both go through the
-//! products of parts in the same order, at the end of this file.
+//! An instruction takes 16 cycles and its sums are ready after some 50, so four sums are interleaved. Both
+//! take the products of parts in the same order, at the end of this file.
 
 use std::arch::asm;
 
@@ -36,16 +36,16 @@ pub(super) trait Multiply<const P: usize> {
     /// The operands have what they say, and no one else has the sums.
     unsafe fn square(&self, operands: Operands);
 
-    /// All groups by one strip. Meanwhile it asks for [`SOON`] bytes from `soon` on for each step, and goes `soon_stride`
-    /// bytes on; they need not exist.
+    /// All groups by one strip. For each step it also prefetches [`PREFETCH_BYTES`] bytes from `prefetch` on
+    /// and advances that by `prefetch_stride`; these addresses need not exist.
     ///
     /// # Safety
     /// As [`square`](Self::square).
-    unsafe fn column(&self, operands: Operands, soon: *const u8, soon_stride: usize);
+    unsafe fn column(&self, operands: Operands, prefetch: *const u8, prefetch_stride: usize);
 }
 
-/// Bytes to ask for while a step is multiplied for a single strip: 4 a cycle, what memory gives one core.
-pub(super) const SOON: usize = 1024;
+/// Bytes to prefetch while a step is multiplied for a single strip: 4 a cycle, the bandwidth of one core.
+pub(super) const PREFETCH_BYTES: usize = 1024;
 
 /// This thread's tiles, configured for strips of a width.
 pub(super) struct Multiplier {
@@ -120,18 +120,18 @@ macro_rules! column {
             "tdpbf16ps tmm0, tmm5, tmm7",
         )
     };
-    (soon $($at:literal)*) => {
-        concat!($("prefetcht1 [{soon} + ", $at, "]\n",)* "add {soon}, {soon_stride}")
+    (prefetch $($at:literal)*) => {
+        concat!($("prefetcht1 [{prefetch} + ", $at, "]\n",)* "add {prefetch}, {prefetch_stride}")
     };
 }
 
-/// Both loops for a number of parts. `next` takes the next part of the activations; `new` multiplies it by the part of the
-/// weights that many bytes behind the first, `again` by that which was the last before.
+/// Both loops for a number of parts. `next` takes the next part of the activations; `new` multiplies it by
+/// the part of the weights that many bytes behind the first, `again` by that which was the last before.
 macro_rules! implement {
     ($parts:literal: $($what:ident $($part:literal)?),*) => {
-        // SAFETY (both methods): the tiles are configured as the table says, for strips of `width`; of the operands no more
-        // is read or written than the caller promises: a step's weights are 4 · parts tiles and a strip's activations
-        // parts · 16 rows of `width` words.
+        // SAFETY (both methods): the tiles are configured as the table says, for strips of `width`; of the
+        // operands no more is read or written than the caller promises: a step's weights are 4 · parts tiles
+        // and a strip's activations parts · 16 rows of `width` words.
         impl Multiply<$parts> for Multiplier {
             #[inline(always)]
             unsafe fn square(&self, operands: Operands) {
@@ -169,7 +169,7 @@ macro_rules! implement {
             }
 
             #[inline(always)]
-            unsafe fn column(&self, operands: Operands, soon: *const u8, soon_stride: usize) {
+            unsafe fn column(&self, operands: Operands, prefetch: *const u8, prefetch_stride: usize) {
                 debug_assert!(operands.steps > 0);
                 // SAFETY: as above; asking for memory that is not there does no harm.
                 unsafe {
@@ -179,7 +179,7 @@ macro_rules! implement {
                         "tileloadd tmm2, [{sums} + {row} + 2048]",
                         "tileloadd tmm3, [{sums} + {row} + 3072]",
                         "2:",
-                        column!(soon 0 64 128 192 256 320 384 448 512 576 640 704 768 832 896 960),
+                        column!(prefetch 0 64 128 192 256 320 384 448 512 576 640 704 768 832 896 960),
                         $(column!($what $($part)?),)*
                         "add {weights}, {step}",
                         "dec {steps}",
@@ -197,8 +197,8 @@ macro_rules! implement {
                         x_part = in(reg) ROWS * 4 * self.width,
                         sums = in(reg) operands.sums,
                         steps = inout(reg) operands.steps => _,
-                        soon = inout(reg) soon => _,
-                        soon_stride = in(reg) soon_stride,
+                        prefetch = inout(reg) prefetch => _,
+                        prefetch_stride = in(reg) prefetch_stride,
                         out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                         out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
                         options(nostack),

@@ -1,19 +1,20 @@
-//! Numbers as sums of bf16 numbers, and where tiles have them.
+//! Numbers split into sums of bf16 numbers, and their layout in tiles.
 //!
 //! | | parts, smallest first | how |
 //! |---|---|---|
 //! | a half, 11 bits | lo, hi | hi is the upper 8 bits and lo the rest |
 //! | an f32, 24 bits | c, b, a | a is x rounded to 8 bits, b what is left rounded to 8 bits, c what is still left |
 //!
-//! The parts' sum is the number, exactly: rounding to nearest leaves 16 bits of 24 and 8 of 16, cutting off leaves 3 of 11.
-//! All parts of halves are far from what is not exact: a part below 2⁻¹²⁶ may lose bits, and tiles take it as zero
-//! anyway; what rounds to infinity, 3.3953e38 and more, and what is not finite has a NaN among its parts.
+//! The parts' sum is the number, exactly: rounding to nearest leaves 16 bits of 24 and 8 of 16, cutting off
+//! leaves 3 of 11. All parts of halves are far from what is not exact: a part below 2⁻¹²⁶ may lose bits, and
+//! tiles take it as zero anyway; what rounds to infinity, 3.3953e38 and more, and what is not finite has a
+//! NaN among its parts.
 //!
 //! # A line
 //!
-//! The parts of 32 columns of a row or token are 16 words of two bf16 numbers. Which two of the 32 share a word is nobody's
-//! business as long as weights and activations agree: columns k and 16 + k, lower half and upper half, take two
-//! instructions for two registers of floats.
+//! The parts of 32 columns of a row or token are 16 words of two bf16 numbers. Which two of the 32 share a
+//! word does not matter as long as weights and activations agree: columns k and 16 + k, lower half and upper
+//! half, take two instructions for two registers of floats.
 
 // Indices are those of the formula.
 #![allow(clippy::needless_range_loop)]
@@ -30,7 +31,8 @@ pub(super) const LANES: usize = 16;
 /// How a format's weights are stored, and how they and the activations that they meet become `P` parts.
 ///
 /// # Safety
-/// For every method: the CPU has the tier. As everything here that takes or returns vectors, they are inlined.
+/// For every method: the CPU has the tier. As everything here that takes or returns vectors, they are
+/// inlined.
 pub(super) trait Split<const P: usize> {
     /// Bytes of a weight.
     const BYTES: usize;
@@ -48,10 +50,10 @@ pub(super) trait Split<const P: usize> {
     unsafe fn split(x: __m512) -> [__m512; P];
 }
 
-/// [`Format::F32`](crate::Format::F32) and activations as they are.
+/// [`DataType::F32`](crate::DataType::F32) and activations as they are.
 pub(super) struct F32;
 
-/// [`Format::F16`](crate::Format::F16) and activations rounded to half precision.
+/// [`DataType::F16`](crate::DataType::F16) and activations rounded to half precision.
 pub(super) struct F16;
 
 /// The bits of an f32 that a bf16 has.

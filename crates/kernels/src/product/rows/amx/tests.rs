@@ -1,5 +1,5 @@
-//! What needs no AMX is tested on every machine with AVX-512: taking numbers apart, and the whole way of the data, with
-//! tiles that are simulated. Where there are tiles, they must give the same bits as the simulated ones.
+//! What needs no AMX is tested on every CPU with AVX-512: splitting numbers, and the whole product with
+//! simulated tiles. Where there are tiles, they must give the same bits as the simulated ones.
 
 // Parts are exact.
 #![allow(clippy::float_cmp)]
@@ -32,7 +32,8 @@ fn bf16(part: f32) -> f32 {
     f32::from_bits(part.to_bits() & 0xffff_0000)
 }
 
-/// 1, and every power of two with what is around it, what lies halfway between bf16 numbers, and bits of all sorts.
+/// 1, and every power of two with what is around it, what lies halfway between bf16 numbers, and bits of all
+/// sorts.
 fn floats() -> Vec<f32> {
     let mut floats = vec![0.0, -0.0];
     for exponent in 0..255_u32 {
@@ -159,7 +160,8 @@ fn lanes_and_registers_change_places() {
     assert_eq!(out, std::array::from_fn(|i| numbers().map(|row| row[i])));
 }
 
-/// Tiles of plain Rust, for strips of a width and that many groups of a task: the others' sums are not looked at.
+/// Tiles of plain Rust, for strips of a width and that many groups of a task: the others' sums are not looked
+/// at.
 struct Simulated {
     width: usize,
     groups: usize,
@@ -170,8 +172,8 @@ fn flush(x: f32) -> f32 {
     if x.abs() < f32::MIN_POSITIVE { 0.0_f32.copysign(x) } else { x }
 }
 
-/// `tdpbf16ps`, as Intel's manual has it: `sums` is 16 × 16, of which `width` columns are in use, `a` 16 × 16 and `b` 16 × `width`
-/// pairs.
+/// `tdpbf16ps`, as Intel's manual has it: `sums` is 16 × 16, of which `width` columns are in use, `a` 16 × 16
+/// and `b` 16 × `width` pairs.
 #[target_feature(enable = "avx2,fma")]
 fn tdpbf16ps(sums: &mut [f32], a: &[u32], b: &[u32], width: usize) {
     for (sums, a) in sums.chunks_exact_mut(LANES).zip(a.chunks_exact(LANES)) {
@@ -245,7 +247,7 @@ fn simulated(w: Weights<'_>, x: &[f32]) -> Vec<f32> {
         // SAFETY: only called with AVX-512.
         unsafe {
             match w.format {
-                Format::F16 => outputs::<F16, _, 2>(&simulated, w, layout, &tiles, rows, &y_parts),
+                DataType::F16 => outputs::<F16, _, 2>(&simulated, w, layout, &tiles, rows, &y_parts),
                 _ => outputs::<F32, _, 3>(&simulated, w, layout, &tiles, rows, &y_parts),
             }
         }
@@ -274,11 +276,12 @@ fn check(what: &str, w: Weights<'_>, x: &[f32], y: &[f32]) {
     }
 }
 
-/// Weights of a format behind a byte that misaligns them, and activations that have been rounded as they want.
-fn operands(format: Format, rows: usize, cols: usize, tokens: usize, scale: f32) -> (Vec<u8>, Vec<f32>) {
+/// Weights of a format behind a byte that misaligns them, and activations that have been rounded as they
+/// want.
+fn operands(format: DataType, rows: usize, cols: usize, tokens: usize, scale: f32) -> (Vec<u8>, Vec<f32>) {
     let (weights, mut x) = (values(3, rows * cols, scale), values(4, tokens * cols, 1.0));
     let bytes = super::super::tests::encode(format, &weights);
-    if format == Format::F16 {
+    if format == DataType::F16 {
         for x in &mut x {
             *x = f16::from_f32(*x).to_f32();
         }
@@ -286,7 +289,8 @@ fn operands(format: Format, rows: usize, cols: usize, tokens: usize, scale: f32)
     (bytes, x)
 }
 
-/// (rows, cols): a column, a step and a bit more or less, several blocks; a group, two and three, a task, and a bit more.
+/// (rows, cols): a column, a step and a bit more or less, several blocks; a group, two and three, a task, and
+/// a bit more.
 const SHAPES: [(usize, usize); 6] = [(1, 1), (5, 31), (17, 33), (70, 64), (33, 97), (18, 1100)];
 
 #[test]
@@ -294,7 +298,8 @@ fn simulated_tiles_multiply_every_shape() {
     if !Isa::Avx512.is_supported() {
         return;
     }
-    for ((rows, cols), format) in SHAPES.into_iter().flat_map(|s| [Format::F32, Format::F16].map(|f| (s, f)))
+    for ((rows, cols), format) in
+        SHAPES.into_iter().flat_map(|s| [DataType::F32, DataType::F16].map(|f| (s, f)))
     {
         let (bytes, x) = operands(format, rows, cols, 64, 1.0);
         let w = Weights::new(format, rows, cols, &bytes[1..]).expect("the length fits");
@@ -323,8 +328,8 @@ fn tiny_weights_lose_no_more_than_they_may() {
         return;
     }
     for scale in [1e-30, 1e-34, 1e-36, 1e-38, 1e-41] {
-        let (bytes, x) = operands(Format::F32, 20, 70, 3, scale);
-        let w = Weights::new(Format::F32, 20, 70, &bytes[1..]).expect("the length fits");
+        let (bytes, x) = operands(DataType::F32, 20, 70, 3, scale);
+        let w = Weights::new(DataType::F32, 20, 70, &bytes[1..]).expect("the length fits");
         check("simulated", w, &x, &simulated(w, &x));
         if Isa::Amx.is_supported() {
             let mut y = vec![f32::NAN; 60];
@@ -340,8 +345,8 @@ fn what_is_not_finite_shows_in_its_own_outputs_alone() {
         return;
     }
     for bad in [f32::NAN, f32::INFINITY, f32::MAX] {
-        let (bytes, mut x) = operands(Format::F32, 5, 40, 18, 1.0);
-        let w = Weights::new(Format::F32, 5, 40, &bytes[1..]).expect("the length fits");
+        let (bytes, mut x) = operands(DataType::F32, 5, 40, 18, 1.0);
+        let w = Weights::new(DataType::F32, 5, 40, &bytes[1..]).expect("the length fits");
         x[17 * 40 + 3] = bad;
         let y = simulated(w, &x);
         for (token, y) in y.chunks_exact(5).enumerate() {

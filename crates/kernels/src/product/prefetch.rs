@@ -1,0 +1,64 @@
+//! Cache lines that are asked for before they are needed.
+
+/// Bytes of a cache line.
+pub(super) const LINE: usize = 64;
+
+/// More than this is left to the stores: it is written by several threads, or does not stay in the L1 cache.
+const MOST: usize = 1 << 14;
+
+/// Prefetches `x`, to be written.
+///
+/// The other threads have read what was there, so each line must be taken from them. A core's stores take
+/// effect in order and would wait for one line after the other; prefetched together, they come together. For
+/// one token's activations of 768 channels that is 3 µs of 7.
+pub(super) fn prefetch_to_write<T>(x: &[T]) {
+    let bytes = size_of_val(x);
+    if bytes <= MOST {
+        (0..bytes).step_by(LINE).for_each(|at| line_to_write(x.as_ptr().cast::<u8>().wrapping_add(at)));
+    }
+}
+
+/// Prefetches the line at `line`, which need not exist, into the L1 cache, to be written.
+#[inline(always)]
+pub(super) fn line_to_write(line: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+        // SAFETY: a prefetch of any address does no harm; a CPU without this one takes it for another, or for
+        // nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_ET0>(line.cast()) };
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: a prefetch of any address does no harm.
+    unsafe {
+        std::arch::asm!(
+            "prfm pstl1keep, [{line}]",
+            line = in(reg) line,
+            options(nostack, readonly, preserves_flags)
+        );
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let _ = line;
+}
+
+/// Prefetches the line at `line`, which need not exist, into the L2 cache, to be read.
+#[inline(always)]
+pub(super) fn line_to_l2(line: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: a prefetch of any address does no harm.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.cast()) };
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: a prefetch of any address does no harm.
+    unsafe {
+        std::arch::asm!(
+            "prfm pldl2keep, [{line}]",
+            line = in(reg) line,
+            options(nostack, readonly, preserves_flags)
+        );
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let _ = line;
+}

@@ -1,0 +1,78 @@
+//! How well a model predicts a text.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+
+use napi::bindgen_prelude::AsyncTask;
+use napi_derive::napi;
+
+use crate::control::Cancel;
+use crate::job::Job;
+use crate::model::NativeModel;
+use crate::number::count;
+use crate::state::NativeState;
+use crate::tokenizer::NativeTokenizer;
+
+/// How well a model predicts a text.
+#[napi(object)]
+pub struct TextLoss {
+    /// Number of tokens predicted.
+    pub tokens: f64,
+    /// Mean of −ln p over those.
+    pub loss: f64,
+    /// e^loss.
+    pub perplexity: f64,
+    /// The loss in bits for each byte that those tokens stand for.
+    pub bits_per_byte: f64,
+}
+
+#[napi]
+impl NativeModel {
+    /// The loss on the text file `path`; with a `ctx_len`, in windows of so many tokens. A text, or a window,
+    /// starts from `state`, or else from the empty one.
+    #[napi(ts_return_type = "Promise<TextLoss>")]
+    pub fn evaluate(
+        &self,
+        path: String,
+        tokenizer: &NativeTokenizer,
+        ctx_len: Option<f64>,
+        state: Option<&NativeState>,
+        cancel: &Cancel,
+    ) -> AsyncTask<Job<TextLoss>> {
+        let (handle, tokenizer, cancel) = (Arc::clone(&self.handle), Arc::clone(&tokenizer.0), cancel.flag());
+        let state = state.map(|state| Arc::clone(&state.0));
+        Job::run(move || {
+            let model = handle.get()?;
+            let initial = state.map_or_else(|| model.new_state(), Arc::unwrap_or_clone);
+            if initial.model() != model.fingerprint() {
+                // The bytes' own check has the right words for what differs.
+                model.state_from_bytes(&initial.to_bytes())?;
+            }
+            let ctx_len = count("ctxLen", ctx_len)?;
+            let path = Path::new(&path);
+            let bytes = rwkv::read_text(path, || handle.go_on(&cancel).is_err())?;
+            let tokens = tokenizer.encode_bytes(&bytes, path)?;
+            if tokens.len() < 2 {
+                let problem =
+                    format!("a text of {} tokens; it takes 2, one to predict the other from", tokens.len());
+                return Err(rwkv::Error::Data { path: path.to_owned(), problem }.into());
+            }
+            let mut stopped = Ok(());
+            let result = model.evaluate_from(&initial, &tokens, ctx_len, |done, total| {
+                cancel.progress(done, total);
+                stopped = handle.go_on(&cancel);
+                if stopped.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            });
+            stopped?;
+            let found = result?;
+            let n_bytes = tokenizer.decode(&tokens[1..=found.n_tokens])?.len();
+            Ok(TextLoss {
+                tokens: found.n_tokens as f64,
+                loss: found.loss,
+                perplexity: found.perplexity(),
+                bits_per_byte: found.bits_per_byte(n_bytes),
+            })
+        })
+    }
+}

@@ -1,0 +1,52 @@
+//! `y = x ⊙ m / (1 − p)` with a random mask m; `dx += dy ⊙ m / (1 − p)`.
+
+use rwkv_kernels::{dropout, dropout_backward};
+
+use crate::tape::{Backward, Forward, Tape, Tensor};
+
+/// Saves nothing: the mask is a function of the seed, the same in backward and when the operator runs again.
+#[derive(Debug)]
+pub(crate) struct Dropout {
+    x: Tensor,
+    p: f32,
+    seed: u64,
+    y: Tensor,
+}
+
+impl Dropout {
+    pub(crate) fn forward(tape: &mut Tape, x: Tensor, p: f32, seed: u64) -> Tensor {
+        let y = tape.declare(tape.values.rows(x), tape.values.width(x));
+        tape.apply(Self { x, p, seed, y });
+        y
+    }
+
+    pub(crate) fn run(&self, t: &mut Forward<'_>) {
+        t.fill([self.y], |t, [y]| dropout(t.cpu, self.seed, self.p, t.values.get(self.x), y));
+    }
+
+    pub(crate) fn backward(&self, t: &mut Backward<'_>) {
+        let dy = t.gradients.take(self.y);
+        let mut dx = t.gradients.open(self.x, dy.len());
+        let store = dx.store;
+        dropout_backward(t.cpu, self.seed, self.p, &dy, dx.values(), store);
+        t.gradients.close(dx);
+        t.gradients.release(dy);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rwkv::params::Layout;
+
+    use super::*;
+    use crate::ops::check::Case;
+
+    #[test]
+    fn gradient_alone_and_beside_another_use_of_the_input() {
+        let case = Case::new(Layout::default(), &[(4, 9)], 4);
+        case.check(|tape, x| vec![Dropout::forward(tape, x[0], 0.4, 5)]);
+        case.check(|tape, x| {
+            vec![Dropout::forward(tape, x[0], 0.4, 5), Dropout::forward(tape, x[0], 0.2, 6)]
+        });
+    }
+}

@@ -1,0 +1,434 @@
+//! What a training run can be told: [`TrainOptions`], and of those what can change when it goes on,
+//! [`ResumeOptions`].
+//!
+//! Each option is described once, in `table.rs`. The structs, their defaults, the checks of ranges, what
+//! files hold, the rules of resuming and [`TrainOptions::table`], from which other languages make theirs,
+//! follow from that.
+
+mod describe;
+mod macros;
+mod table;
+
+use rwkv::infer::MAX_THREADS;
+use rwkv::machine::{self, Bytes};
+use rwkv::{Error, ModelConfig, Result};
+use rwkv_kernels::{Cpu, Isa, Precision};
+use serde_json::Value;
+
+pub use self::describe::{DefaultValue, Described, Kind};
+pub use self::table::{ResumeOptions, TokenizerKind, TrainOptions, TrainPrecision, Tune};
+use crate::memory::Memory;
+
+impl TrainOptions {
+    /// Options from a JSON object, by their names in camelCase; what is left out has its default.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] that names the option which is required, unknown or of another kind.
+    pub fn from_json(json: &str) -> Result<Self> {
+        let mut given = describe::parse(json)?;
+        let mut options = Self::new("", "");
+        let missing = Self::table()
+            .into_iter()
+            .find(|option| option.default == DefaultValue::Required && !given.contains_key(option.name));
+        if let Some(Described { name, kind, .. }) = missing {
+            return Err(Error::option(name, "missing", kind.expected()));
+        }
+        options.take(&mut given)?;
+        Ok(options)
+    }
+
+    /// All options as a JSON object, but those that are `None`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] if a path is not UTF-8.
+    pub fn to_json(&self) -> Result<String> {
+        let values = self.values()?.into_iter().filter(|(_, value)| !value.is_null());
+        Ok(values.map(|(name, value)| (name.to_owned(), value)).collect::<Value>().to_string())
+    }
+
+    /// The same options with the rates and the warm-up that are in force filled in. `threads` stays as it is:
+    /// it belongs to a machine and not to a run.
+    #[must_use]
+    pub fn resolved(&self) -> Self {
+        let learning_rate = self.learning_rate.unwrap_or_else(|| (0.4 / self.n_embd as f64).min(3e-3));
+        Self {
+            learning_rate: Some(learning_rate),
+            final_learning_rate: Some(self.final_learning_rate.unwrap_or(learning_rate / 30.0)),
+            lora_alpha: self.lora_rank.map(|_| self.lora_alpha()),
+            warmup_steps: Some(self.warmup_steps.unwrap_or((self.max_steps / 10).min(100))),
+            ..self.clone()
+        }
+    }
+
+    /// Refuses values that make no sense, and models that this machine's memory cannot hold.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] that names the option.
+    pub fn validate(&self) -> Result<()> {
+        self.check_each()?;
+        if let Some(warmup) = self.warmup_steps.filter(|&warmup| warmup > self.max_steps) {
+            return Err(Error::option(
+                "warmupSteps",
+                warmup,
+                format!("at most maxSteps, {}", self.max_steps),
+            ));
+        }
+        self.check_together()?;
+        // The smallest vocabulary there can be; the real one is checked when the text is known. The shape of a
+        // model that is there already is checked when it is read.
+        if self.from.is_some() { Ok(()) } else { self.check_memory(1) }
+    }
+
+    /// Starts the threads, in the precision and with the instructions that were asked for or else are the
+    /// fastest.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] if this CPU does not multiply the precision asked for; [`Error::Isa`].
+    pub fn start_cpu(&self) -> Result<Cpu> {
+        let isa = Isa::from_env()?;
+        let precision = match self.precision.map(Precision::from) {
+            None if Precision::Bf16.is_supported(isa) => Precision::Bf16,
+            None => Precision::F32,
+            Some(precision) if precision.is_supported(isa) => precision,
+            Some(_) => {
+                return Err(Error::option("precision", "bf16", "f32: this CPU does not multiply bf16"));
+            }
+        };
+        let all = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Ok(Cpu::new(isa, self.threads.unwrap_or_else(all).min(MAX_THREADS)).with_precision(precision))
+    }
+
+    /// The model's shape for a vocabulary.
+    pub fn model(&self, n_vocab: usize) -> ModelConfig {
+        ModelConfig::v4(n_vocab, self.n_embd, self.n_layer)
+    }
+
+    /// Whether a run with these options trains a model of this shape.
+    pub(crate) fn fits(&self, model: &ModelConfig) -> bool {
+        match self.from {
+            // Its other numbers are those of the model that the run started from.
+            Some(_) => (model.n_layer, model.n_embd) == (self.n_layer, self.n_embd),
+            None => self.model(model.n_vocab) == *model,
+        }
+    }
+
+    /// Takes the shape of the model that the run starts from.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] if the options ask for another one.
+    pub(crate) fn take_shape(&mut self, model: &ModelConfig) -> Result<()> {
+        let usual = Self::new("", "");
+        for (name, value, usual, is) in [
+            ("nLayer", self.n_layer, usual.n_layer, model.n_layer),
+            ("nEmbd", self.n_embd, usual.n_embd, model.n_embd),
+        ] {
+            if value != usual && value != is {
+                let expected = format!("left out: with from, it is that of the model, {is}");
+                return Err(Error::option(name, value, expected));
+            }
+        }
+        (self.n_layer, self.n_embd) = (model.n_layer, model.n_embd);
+        Ok(())
+    }
+
+    /// The model to start from, for messages.
+    pub(crate) fn base_path(&self) -> String {
+        self.from.as_ref().map(|from| from.display().to_string()).unwrap_or_default()
+    }
+
+    /// α of adapters, in force.
+    pub(crate) fn lora_alpha(&self) -> f64 {
+        self.lora_alpha.unwrap_or(2.0 * self.lora_rank.unwrap_or(1) as f64)
+    }
+
+    /// Refuses options that do not go together.
+    fn check_together(&self) -> Result<()> {
+        let (lora, from) = (self.lora_rank.is_some(), self.from.is_some());
+        let state = self.tune == Tune::State;
+        let (train, freeze) = (self.train.is_some(), self.freeze.is_some());
+        let rules = [
+            ("loraRank", lora && !from, "left out without from, the model to adapt"),
+            ("tune", state && !from, "\"model\" without from, the model whose state is trained"),
+            ("loraAlpha", self.lora_alpha.is_some() && !lora, "left out without loraRank"),
+            ("loraTargets", self.lora_targets.is_some() && !lora, "left out without loraRank"),
+            ("loraRank", lora && state, "left out with tune \"state\": one or the other is trained"),
+            (
+                "train",
+                train && (lora || state),
+                "left out with loraRank and tune \"state\": the model is frozen",
+            ),
+            (
+                "freeze",
+                freeze && (lora || state),
+                "left out with loraRank and tune \"state\": the model is frozen",
+            ),
+        ];
+        match rules.into_iter().find(|&(_, is_broken, _)| is_broken) {
+            Some((name, _, expected)) => Err(Error::option(name, "given", expected)),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses a model whose training would not fit into memory: a new one, or one from a file of `file_len` bytes.
+    ///
+    /// # Errors
+    /// As [`check_memory`](Self::check_memory).
+    pub(crate) fn check_memory_for(&self, model: &ModelConfig, file_len: Option<u64>) -> Result<()> {
+        self.refuse(&Memory::of(self, model, file_len))
+    }
+
+    /// Refuses a new model whose training would not fit into memory.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] that names what takes most of it, with the estimate.
+    pub fn check_memory(&self, n_vocab: usize) -> Result<()> {
+        self.refuse(&Memory::of(self, &self.model(n_vocab), None))
+    }
+
+    fn refuse(&self, need: &Memory) -> Result<()> {
+        let limit = machine::memory();
+        if need.total() <= limit {
+            return Ok(());
+        }
+        // The one farthest above its default is the one to blame.
+        let usual = Self::new("", "");
+        let counts = [
+            ("nEmbd", self.n_embd, usual.n_embd),
+            ("nLayer", self.n_layer, usual.n_layer),
+            ("ctxLen", self.ctx_len, usual.ctx_len),
+            ("batchSize", self.batch_size, usual.batch_size),
+        ];
+        let excess = |&(_, value, usual): &(&str, usize, usize)| value as f64 / usual as f64;
+        let worst = counts.into_iter().max_by(|a, b| excess(a).total_cmp(&excess(b)));
+        let (name, value, _) = worst.unwrap_or(counts[0]);
+        let expected = format!(
+            "smaller: this run would take about {} of memory ({} for parameters, gradients and moments, {} \
+             for activations), and there are {}",
+            Bytes(need.total()),
+            Bytes(need.parameters),
+            Bytes(need.activations),
+            Bytes(limit)
+        );
+        Err(Error::option(name, value, expected))
+    }
+}
+
+impl ResumeOptions {
+    /// Changes from a JSON object, by the names of the options in camelCase.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] that names the option which is unknown or of another kind.
+    pub fn from_json(json: &str) -> Result<Self> {
+        let mut options = Self::default();
+        options.take(&mut describe::parse(json)?)?;
+        Ok(options)
+    }
+
+    /// Refuses fewer steps than the `done` ones.
+    pub(crate) fn check_steps(&self, done: u64) -> Result<()> {
+        match self.max_steps {
+            Some(too_few) if too_few < done => {
+                let problem = format!("at least {done}, the steps that this run has done");
+                Err(Error::option("maxSteps", too_few, problem))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// `options` with these changes. Unless told otherwise, the last learning rate changes in proportion to
+    /// the highest.
+    #[must_use]
+    pub fn apply(&self, mut options: TrainOptions) -> TrainOptions {
+        let rates = (self.learning_rate, options.learning_rate, options.final_learning_rate);
+        if let (Some(new), Some(old), Some(last)) = rates {
+            options.final_learning_rate = Some(last * new / old);
+        }
+        self.change(&mut options);
+        options
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options() -> TrainOptions {
+        TrainOptions::new("book.txt", "run")
+    }
+
+    #[test]
+    fn defaults_are_valid_and_follow_the_width_and_the_length() {
+        let resolved = options().resolved();
+        resolved.validate().expect("defaults");
+        assert_eq!(resolved.learning_rate, Some(3e-3));
+        assert_eq!(resolved.final_learning_rate, Some(1e-4));
+        assert_eq!(resolved.warmup_steps, Some(100));
+        let wide = TrainOptions { n_embd: 1024, max_steps: 5, ..options() }.resolved();
+        assert_eq!((wide.learning_rate, wide.warmup_steps), (Some(0.4 / 1024.0), Some(0)));
+    }
+
+    #[test]
+    fn nonsense_is_named() {
+        let nan = f64::NAN;
+        let cases = [
+            ("data", TrainOptions::new("", "run")),
+            ("out", TrainOptions::new("book.txt", "")),
+            ("nLayer", TrainOptions { n_layer: 0, ..options() }),
+            ("nEmbd", TrainOptions { n_embd: usize::MAX, ..options() }),
+            ("ctxLen", TrainOptions { ctx_len: 0, ..options() }),
+            ("batchSize", TrainOptions { batch_size: 0, ..options() }),
+            ("threads", TrainOptions { threads: Some(0), ..options() }),
+            ("threads", TrainOptions { threads: Some(100_000), ..options() }),
+            ("maxSteps", TrainOptions { max_steps: 0, ..options() }),
+            ("maxSteps", TrainOptions { max_steps: u64::MAX, ..options() }),
+            ("warmupSteps", TrainOptions { warmup_steps: Some(2001), ..options() }),
+            ("learningRate", TrainOptions { learning_rate: Some(0.0), ..options() }),
+            ("learningRate", TrainOptions { learning_rate: Some(-1e-3), ..options() }),
+            ("learningRate", TrainOptions { learning_rate: Some(nan), ..options() }),
+            ("learningRate", TrainOptions { learning_rate: Some(3.0), ..options() }),
+            ("finalLearningRate", TrainOptions { final_learning_rate: Some(f64::INFINITY), ..options() }),
+            ("weightDecay", TrainOptions { weight_decay: -0.1, ..options() }),
+            ("beta1", TrainOptions { beta1: 1.0, ..options() }),
+            ("beta2", TrainOptions { beta2: nan, ..options() }),
+            ("gradClip", TrainOptions { grad_clip: -1.0, ..options() }),
+        ];
+        for (expected, options) in cases {
+            let error = options.validate().expect_err(expected);
+            assert!(matches!(error, Error::InvalidOption { name, .. } if name == expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_run_that_memory_cannot_hold_is_refused_with_the_estimate() {
+        let cases = [
+            ("nEmbd", TrainOptions { n_embd: 1_000_000, ..options() }),
+            ("nLayer", TrainOptions { n_layer: 10_000_000, ..options() }),
+            ("ctxLen", TrainOptions { ctx_len: 1 << 24, ..options() }),
+            ("batchSize", TrainOptions { batch_size: 1 << 24, ..options() }),
+        ];
+        for (expected, options) in cases {
+            let error = options.validate().expect_err(expected);
+            assert!(matches!(error, Error::InvalidOption { name, .. } if name == expected), "{error}");
+            assert!(error.to_string().contains("GB of memory"), "{error}");
+        }
+        options().check_memory(65_536).expect("a small model of a large vocabulary");
+    }
+
+    /// What runs of the first release hold, byte for byte: the checksum of `checkpoint.json` is over this
+    /// text.
+    const FIRST_RELEASE: &str = concat!(
+        r#"{"data":"/texts/book.txt","tokenizer":"byte","nLayer":1,"nEmbd":8,"ctxLen":8,"batchSize":2,"#,
+        r#""maxSteps":4,"learningRate":0.003,"finalLearningRate":0.0001,"warmupSteps":1,"weightDecay":0.1,"#,
+        r#""beta1":0.9,"beta2":0.99,"gradClip":1.0,"seed":1,"threads":null,"precision":"f32","#,
+        r#""evalInterval":250,"checkpointInterval":500}"#
+    );
+
+    #[test]
+    fn files_of_the_first_release_are_read_and_written_as_they_were() {
+        let read: TrainOptions = serde_json::from_str(FIRST_RELEASE).expect("options");
+        let expected = TrainOptions {
+            tokenizer: TokenizerKind::Byte,
+            n_layer: 1,
+            n_embd: 8,
+            ctx_len: 8,
+            batch_size: 2,
+            max_steps: 4,
+            warmup_steps: Some(1),
+            precision: Some(TrainPrecision::F32),
+            ..TrainOptions::new("/texts/book.txt", "")
+        };
+        assert_eq!(read, expected.resolved());
+        assert_eq!(serde_json::to_string(&read).expect("options"), FIRST_RELEASE);
+        for (good, damaged, says) in [
+            ("\"nLayer\":1,", "", "missing field `nLayer`"),
+            ("\"seed\":1", "\"seed\":\"x\"", "seed: invalid type"),
+            ("\"byte\"", "\"words\"", "tokenizer: unknown variant"),
+        ] {
+            let text = FIRST_RELEASE.replace(good, damaged);
+            let error = serde_json::from_str::<TrainOptions>(&text).expect_err(good).to_string();
+            assert!(error.contains(says), "{error}");
+        }
+    }
+
+    #[test]
+    fn options_of_other_languages_are_checked_by_name_and_kind() {
+        let given =
+            r#"{"data":"a","out":"b","nLayer":2,"gradClip":0,"precision":"bf16","seed":9007199254740991}"#;
+        let expected = TrainOptions {
+            n_layer: 2,
+            grad_clip: 0.0,
+            precision: Some(TrainPrecision::Bf16),
+            seed: (1 << 53) - 1,
+            ..TrainOptions::new("a", "b")
+        };
+        assert_eq!(TrainOptions::from_json(given).expect("options"), expected);
+        assert_eq!(TrainOptions::from_json(&expected.to_json().expect("JSON")).expect("options"), expected);
+        let cases = [
+            ("{}", "data is missing; it must be a path"),
+            (r#"{"data":"a"}"#, "out is missing; it must be a path"),
+            (r#"{"data":"","out":"b"}"#, "data is empty; it must be a path"),
+            (r#"{"data":"a","out":[]}"#, "out is an array; it must be a path"),
+            ("[]", "options is an array; it must be an object in JSON"),
+            ("{", "options is a text with an error"),
+        ];
+        for (json, says) in cases {
+            let error = TrainOptions::from_json(json).expect_err(json).to_string();
+            assert!(error.starts_with(says), "{error}");
+        }
+        let cases = [
+            (r#"{"maxSteps":-1}"#, "maxSteps is -1; it must be a whole number from 0 to 2^53 − 1"),
+            (r#"{"maxSteps":1.5}"#, "maxSteps is 1.5; it must be a whole number from 0 to 2^53 − 1"),
+            (r#"{"maxSteps":9007199254740992}"#, "maxSteps is 9007199254740992; it must be a whole number"),
+            (r#"{"maxSteps":1e300}"#, "maxSteps is 1e+300; it must be a whole number from 0 to 2^53 − 1"),
+            (r#"{"learningRate":"x"}"#, "learningRate is \"x\"; it must be a finite number"),
+            (r#"{"learningRate":null}"#, "learningRate is null; it must be a finite number"),
+            (r#"{"precision":"f16"}"#, "precision is \"f16\"; it must be f32 or bf16"),
+            (
+                r#"{"nLayer":3}"#,
+                "options is an object with \"nLayer\"; it must be an object with these names alone",
+            ),
+        ];
+        for (json, says) in cases {
+            let error = ResumeOptions::from_json(json).expect_err(json).to_string();
+            assert!(error.starts_with(says), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_changes_on_resume_is_changed_and_the_rest_is_kept() {
+        let before = TrainOptions { n_layer: 3, threads: Some(2), ..options() }.resolved();
+        assert_eq!(ResumeOptions::default().apply(before.clone()), before);
+        let changes = ResumeOptions { max_steps: Some(9), learning_rate: Some(6e-3), ..Default::default() };
+        let after = changes.apply(before.clone());
+        let expected = TrainOptions {
+            max_steps: 9,
+            learning_rate: Some(6e-3),
+            final_learning_rate: Some(2e-4),
+            ..before.clone()
+        };
+        assert_eq!(after, expected);
+        let last = ResumeOptions { final_learning_rate: Some(1e-5), ..changes }.apply(before);
+        assert_eq!(last, TrainOptions { final_learning_rate: Some(1e-5), ..expected });
+    }
+
+    #[test]
+    fn the_table_describes_every_option() {
+        let table = TrainOptions::table();
+        let find = |name| table.iter().find(|option| option.name == name).expect(name);
+        assert_eq!(table.iter().filter(|option| option.default == DefaultValue::Required).count(), 2);
+        let ctx_len = find("ctxLen");
+        assert_eq!((ctx_len.field, ctx_len.kind, ctx_len.changes_on_resume), ("ctx_len", Kind::Count, false));
+        assert_eq!(ctx_len.default, DefaultValue::Value(64.into()));
+        assert_eq!(ctx_len.range.as_deref(), Some("a whole number from 1 to 16777216"));
+        let rate = find("learningRate");
+        assert!(rate.changes_on_resume && matches!(rate.default, DefaultValue::Auto(_)));
+        assert_eq!(rate.range.as_deref(), Some("more than 0 and at most 1"));
+        assert_eq!(find("gradClip").range.as_deref(), Some("at least 0 and finite"));
+        assert_eq!(find("beta1").range.as_deref(), Some("at least 0 and less than 1"));
+        assert_eq!(find("precision").kind, Kind::Choice(&["f32", "bf16"]));
+        assert_eq!(find("tokenizer").default, DefaultValue::Value("character".into()));
+        for option in &table {
+            assert!(option.doc.ends_with('.') && option.doc.len() > 10, "{option:?}");
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! What a pass reads: tokens, what follows each of them, and the sequences with their states.
+
+use std::ops::Range;
+
+use rwkv::params::Vector;
+use rwkv::store::Parameters;
+
+use super::ParamGradients;
+
+/// The tokens of a pass, and the states that its sequences start from and leave.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    pub(crate) tokens: Vec<u32>,
+    pub(crate) targets: Vec<u32>,
+    pub(crate) segments: Vec<Range<usize>>,
+    /// Where each sequence starts; none if all start from the empty state and nobody asks what they leave.
+    initial: Vec<Vec<f32>>,
+    /// The states as operators move them on.
+    moved: Vec<Vec<f32>>,
+    /// Gradients of `initial`; none if they are not wanted.
+    gradients: Vec<Vec<f32>>,
+    /// The parameter that is the initial state of all sequences.
+    parameter: Option<Vector>,
+}
+
+/// What the backward of an operator with a state reads and adds to.
+pub(crate) struct States<'a> {
+    /// The rows of each sequence.
+    pub(crate) segments: &'a [Range<usize>],
+    /// What each sequence started from; none if all started from the empty state.
+    pub(crate) initial: Vec<&'a [f32]>,
+    /// Gradients of those; none if they are not wanted.
+    pub(crate) gradients: Vec<&'a mut [f32]>,
+}
+
+impl Batch {
+    pub(super) fn begin(&mut self, tokens: &[u32], ctx_len: usize, params: &Parameters) {
+        self.tokens.clear();
+        self.tokens.extend_from_slice(tokens);
+        self.segments.clear();
+        let starts = (0..tokens.len()).step_by(ctx_len);
+        self.segments.extend(starts.map(|start| start..(start + ctx_len).min(tokens.len())));
+        self.initial.clear();
+        if let Some(state) = self.parameter {
+            self.initial.resize(self.segments.len(), params.vector(state).to_vec());
+        }
+        self.moved.clone_from(&self.initial);
+    }
+
+    pub(super) fn start_from(&mut self, states: &[Vec<f32>]) {
+        assert_eq!(states.len(), self.segments.len(), "a state for each sequence");
+        self.initial.clear();
+        self.initial.extend_from_slice(states);
+        self.moved.clone_from(&self.initial);
+    }
+
+    pub(super) fn start_from_parameter(&mut self, state: Vector) {
+        self.parameter = Some(state);
+    }
+
+    pub(super) fn left(&self) -> &[Vec<f32>] {
+        &self.moved
+    }
+
+    /// Runs an operator on the states, whose part in `slot` is as it was when the pass began: an operator may
+    /// run again.
+    pub(crate) fn with_states(
+        &mut self,
+        slot: Range<usize>,
+        run: impl FnOnce(&[Range<usize>], &mut [&mut [f32]]),
+    ) {
+        for (moved, initial) in self.moved.iter_mut().zip(&self.initial) {
+            moved[slot.clone()].copy_from_slice(&initial[slot.clone()]);
+        }
+        let mut states: Vec<_> = self.moved.iter_mut().map(Vec::as_mut_slice).collect();
+        run(&self.segments, &mut states);
+    }
+
+    /// The states that sequences start from, and their gradients to add to.
+    pub(crate) fn states_and_gradients(&mut self) -> States<'_> {
+        States {
+            segments: &self.segments,
+            initial: self.initial.iter().map(Vec::as_slice).collect(),
+            gradients: self.gradients.iter_mut().map(Vec::as_mut_slice).collect(),
+        }
+    }
+
+    pub(super) fn zero_gradients(&mut self, params: &Parameters) {
+        self.gradients.clear();
+        if self.parameter.is_some_and(|state| params.is_trained(state.index())) {
+            let zeros = self.initial.iter().map(|state| vec![0.0; state.len()]);
+            self.gradients.extend(zeros);
+        }
+    }
+
+    /// Adds the gradients of all sequences, in their order, to that of the parameter.
+    pub(super) fn add_gradients(&self, params: &Parameters, into: &mut ParamGradients) {
+        let Some(state) = self.parameter.filter(|state| params.is_trained(state.index())) else { return };
+        let [sum] = into.vectors([state]);
+        for gradient in &self.gradients {
+            sum.iter_mut().zip(gradient).for_each(|(sum, gradient)| *sum += gradient);
+        }
+    }
+}

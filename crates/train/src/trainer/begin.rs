@@ -1,0 +1,301 @@
+//! How a run begins, and how it goes on.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use rwkv::model::Network;
+use rwkv::{Fingerprint, Model, ModelConfig, ModelFile, Tokenizer};
+use rwkv_kernels::Cpu;
+
+use super::{Trainer, save, schedule, settings};
+use crate::base::{self, Start};
+use crate::checkpoint::{self, Checkpoint};
+use crate::data::{Dataset, Windows};
+use crate::error::{Error, Result};
+use crate::optimizer::AdamW;
+use crate::options::{ResumeOptions, TokenizerKind, TrainOptions, Tune};
+use crate::run::{Found, RunConfig, RunFolder, fault};
+use crate::streams::Streams;
+use crate::tape::Tape;
+
+/// What a run is made of, before its first step or as its checkpoint has it.
+struct Parts {
+    options: TrainOptions,
+    model: ModelConfig,
+    start: Start,
+    data: Dataset,
+    tokenizer: Tokenizer,
+    cpu: Arc<Cpu>,
+}
+
+impl Trainer {
+    /// Begins a run in a new directory.
+    ///
+    /// # Errors
+    /// [`rwkv::Error::InvalidOption`]; [`rwkv::Error::Io`], [`rwkv::Error::InvalidUtf8`] and
+    /// [`rwkv::Error::Data`] if the text cannot be learned; those of reading a model, if the run starts from
+    /// one; [`Error::Run`] if the directory holds a run already or another trainer is at work in it. Nothing
+    /// is written before all of these are ruled out.
+    pub fn create(options: &TrainOptions) -> Result<Self> {
+        Self::create_until(options, &AtomicBool::new(false))
+    }
+
+    /// As [`create`](Self::create), with a flag for a text that is long, or a pipe that nobody writes to.
+    ///
+    /// # Errors
+    /// [`rwkv::Error::Aborted`] soon after `stop` is set, if the text is not read by then.
+    pub fn create_until(options: &TrainOptions, stop: &AtomicBool) -> Result<Self> {
+        options.validate()?;
+        let mut options = options.clone();
+        RunFolder::check_free(&options.out)?;
+        let file = options.from.as_deref().map(base::open).transpose()?;
+        let (data, tokenizer) = match (&file, base_tokenizer(&options)?) {
+            (Some(_), Some(tokenizer)) => {
+                let data = Dataset::read_with(&options.data, &tokenizer, options.ctx_len, stop)?;
+                (data, tokenizer)
+            }
+            _ => Dataset::read(&options.data, options.tokenizer, options.ctx_len, stop)?,
+        };
+        // That of the run that the model is from, whatever the options say.
+        options.tokenizer = match tokenizer {
+            Tokenizer::Character(_) => TokenizerKind::Character,
+            Tokenizer::Byte => TokenizerKind::Byte,
+        };
+        let n_vocab = tokenizer.n_vocab();
+        if let Some(file) = &file {
+            options.take_shape(file.config())?;
+            check_vocabulary(&options, file.config(), n_vocab)?;
+        }
+        options = options.resolved();
+        let model = file.as_ref().map_or_else(|| options.model(n_vocab), |file| *file.config());
+        options.check_memory_for(&model, file.as_ref().map(ModelFile::len))?;
+        absolute(&mut options)?;
+        let cpu = Arc::new(options.start_cpu()?);
+        let start = Start::new(&options, &model, file, true, &cpu)?;
+        let config = RunConfig {
+            format: RunConfig::FORMAT,
+            model,
+            options: TrainOptions { threads: None, ..options.clone() },
+            data_crc32: data.crc32(),
+            base: start.base.map(Fingerprint::to_hex),
+        };
+        check_streams(&options, &data)?;
+        let run = RunFolder::create(&options.out, config, tokenizer.clone())?;
+        Ok(Self::assemble(Parts { options, model, start, data, tokenizer, cpu }, run, None))
+    }
+
+    /// Goes on with the run in `out` from its newest checkpoint, as if it had never stopped; from the beginning if it
+    /// has none.
+    ///
+    /// Checkpoints that are not sound (see [`Soundness`](super::Soundness)) do not count: if the newest ones are not, the run
+    /// goes on from before them, they are removed, and [`went_back_from`](Self::went_back_from) says so.
+    ///
+    /// # Errors
+    /// [`Error::Run`] if there is no run, if another trainer is at work on it, if its checkpoint is damaged,
+    /// or if the model that it began from is another one now; [`rwkv::Error::Data`] if the text is not the
+    /// one it began with; otherwise as [`create`](Self::create).
+    pub fn resume(out: impl AsRef<Path>, changes: &ResumeOptions) -> Result<Self> {
+        Self::resume_until(out, changes, &AtomicBool::new(false))
+    }
+
+    /// As [`resume`](Self::resume), with a flag as that of [`create_until`](Self::create_until).
+    pub fn resume_until(out: impl AsRef<Path>, changes: &ResumeOptions, stop: &AtomicBool) -> Result<Self> {
+        let out = out.as_ref();
+        let mut found = RunFolder::take(out)?;
+        let newest = found.newest_step()?;
+        let (mut before, mut text) = (u64::MAX, None);
+        let (checkpoint, parts) = loop {
+            let checkpoint = found.newest_sound(before)?;
+            let manifest = checkpoint.as_ref().map(|(manifest, _)| manifest);
+            if manifest
+                .is_some_and(|manifest| manifest.model != found.config.model || !manifest.is_consistent())
+            {
+                return Err(fault(out, "its checkpoint is of another model than its config.json"));
+            }
+            let step = manifest.map_or(0, |manifest| manifest.step);
+            // One that does not say whether it is sound may be passed over.
+            let is_unknown = manifest.is_some_and(|manifest| manifest.soundness.is_none());
+            if let (false, Some(too_few)) = (is_unknown, changes.max_steps.filter(|&steps| steps < step)) {
+                let problem = format!("at least {step}, the steps that this run has done");
+                return Err(rwkv::Error::option("maxSteps", too_few, problem).into());
+            }
+            let options = manifest.map_or(&found.config.options, |manifest| &manifest.options).clone();
+            let options = changes.apply(TrainOptions { out: out.to_owned(), ..options.resolved() });
+            let is_new = checkpoint.is_none();
+            let mut parts = Parts::of_run(&found, options, is_new, text.take(), stop)?;
+            let checkpoint = checkpoint
+                .map(|(manifest, path)| checkpoint::read(&path, manifest, &parts.lengths()))
+                .transpose()?;
+            if let Some(checkpoint) = &checkpoint {
+                parts.start.set(&checkpoint.params);
+            }
+            if is_unknown {
+                let checked =
+                    Model::of_store(parts.model, parts.start.params.clone(), Arc::clone(&parts.cpu));
+                if !save::is_sound(&checked, &parts.data, &parts.options, stop)? {
+                    (before, text) = (step, Some(parts.data));
+                    continue;
+                }
+                changes.check_steps(step)?;
+            }
+            break (checkpoint, parts);
+        };
+        let step = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.manifest.step);
+        found.config.options = TrainOptions { threads: None, ..parts.options.clone() };
+        let run = RunFolder::resume(found, step)?;
+        let mut trainer = Self::assemble(parts, run, checkpoint);
+        trainer.went_back_from = newest.filter(|&newest| newest > step);
+        Ok(trainer)
+    }
+
+    fn assemble(parts: Parts, run: RunFolder, checkpoint: Option<Checkpoint>) -> Self {
+        let Parts { options, model, start, data, tokenizer, cpu } = parts;
+        let Start { params, state, .. } = start;
+        let mut optimizer = AdamW::new(&params, settings(&options));
+        let n_trained = params.trained().count();
+        let (network, _, state_layout) = Network::new(&model);
+        let streams = streams(&options, &data);
+        let (mut step, mut seconds) = (0, 0.0);
+        // A checkpoint holds as many states before the first step as after it.
+        let mut states = vec![state_layout.initial(); streams.map_or(0, |streams| streams.count())];
+        if let Some(Checkpoint { manifest, mut params, means, squares }) = checkpoint {
+            (step, seconds) = (manifest.step, manifest.seconds);
+            optimizer = optimizer.with_moments(means, squares);
+            states = params.split_off(n_trained);
+        }
+        let mut tape = Tape::of_store(cpu, params);
+        tape.recompute(options.recompute);
+        if let Some(state) = state {
+            tape.start_from_parameter(state);
+        }
+        Self {
+            windows: Windows::new(options.seed, data.train().len(), options.ctx_len),
+            streams,
+            schedule: schedule(&options),
+            options,
+            config: model,
+            network,
+            state_layout,
+            state,
+            states,
+            tokenizer,
+            data,
+            tape,
+            optimizer,
+            run,
+            step,
+            seconds,
+            went_back_from: None,
+            diverged: None,
+            val_loss: None,
+            soundness: None,
+            inputs: Vec::new(),
+            targets: Vec::new(),
+        }
+    }
+}
+
+impl Parts {
+    /// What the run in a directory is made of; `text` is its data, if that was read before: it may come through a pipe.
+    fn of_run(
+        found: &Found,
+        mut options: TrainOptions,
+        is_new: bool,
+        text: Option<Dataset>,
+        stop: &AtomicBool,
+    ) -> Result<Self> {
+        let (model, tokenizer) = (found.config.model, found.tokenizer.clone());
+        options.validate()?;
+        let data = if let Some(data) = text {
+            data
+        } else {
+            let crc32 = found.config.data_crc32;
+            Dataset::read_again(&options.data, &tokenizer, options.ctx_len, crc32, stop)?
+        };
+        let file = options.from.as_deref().map(base::open).transpose()?;
+        if file.as_ref().is_some_and(|file| *file.config() != model) {
+            return Err(fault(&options.out, other_base(&options)));
+        }
+        options.check_memory_for(&model, file.as_ref().map(ModelFile::len))?;
+        absolute(&mut options)?;
+        check_streams(&options, &data)?;
+        let cpu = Arc::new(options.start_cpu()?);
+        let start = Start::new(&options, &model, file, is_new, &cpu)?;
+        if start.base.map(Fingerprint::to_hex) != found.config.base {
+            return Err(fault(&options.out, other_base(&options)));
+        }
+        Ok(Self { options, model, start, data, tokenizer, cpu })
+    }
+
+    /// Lengths of what a checkpoint holds: parameters, with the states that are carried after them, and moments.
+    fn lengths(&self) -> [Vec<usize>; 2] {
+        let params = &self.start.params;
+        let moments: Vec<_> = params.trained().map(|index| params.raw(index).len()).collect();
+        let (_, _, state) = Network::new(&self.model);
+        let streams = streams(&self.options, &self.data).map_or(0, |streams| streams.count());
+        let states = std::iter::repeat_n(state.len(), streams);
+        [moments.iter().copied().chain(states).collect(), moments]
+    }
+}
+
+/// The tokenizer of the run that the options start from; none if they start from a file that has none beside it.
+fn base_tokenizer(options: &TrainOptions) -> Result<Option<Tokenizer>> {
+    let Some(from) = &options.from else { return Ok(None) };
+    let folder = if from.is_dir() { Some(from.as_path()) } else { from.parent() };
+    match folder.map(|folder| folder.join("tokenizer.json")).filter(|file| file.exists()) {
+        None => Ok(None),
+        Some(file) => Ok(Some(Tokenizer::load(file)?)),
+    }
+}
+
+fn check_vocabulary(options: &TrainOptions, model: &ModelConfig, n_vocab: usize) -> Result<()> {
+    if model.n_vocab == n_vocab {
+        return Ok(());
+    }
+    let expected = format!(
+        "a model with the vocabulary of the text: it has {} tokens, and the text's tokenizer has {n_vocab}",
+        model.n_vocab
+    );
+    Err(rwkv::Error::option("from", options.base_path(), expected).into())
+}
+
+/// Relative paths would mean something else when the run goes on elsewhere.
+fn absolute(options: &mut TrainOptions) -> Result<()> {
+    options.data = std::path::absolute(&options.data).map_err(Error::io("find", &options.data))?;
+    if let Some(from) = &mut options.from {
+        *from = std::path::absolute(&*from).map_err(Error::io("find", &*from))?;
+    }
+    Ok(())
+}
+
+fn other_base(options: &TrainOptions) -> String {
+    format!(
+        "the run began from the model {}, which is another one now; put that model back to go on",
+        options.base_path()
+    )
+}
+
+/// The streams of a run that carries states.
+fn streams(options: &TrainOptions, data: &Dataset) -> Option<Streams> {
+    let count = options.batch_size * options.accumulate;
+    let streams = || Streams::new(options.seed, data.train().len(), options.ctx_len, count);
+    options.carry_state.then(streams).flatten()
+}
+
+fn check_streams(options: &TrainOptions, data: &Dataset) -> Result<()> {
+    if options.carry_state && options.tune == Tune::State {
+        let expected = "off where the initial state is trained: carried states would take its place";
+        return Err(rwkv::Error::option("carryState", true, expected).into());
+    }
+    if options.carry_state && streams(options, data).is_none() {
+        let (count, tokens) = (options.batch_size * options.accumulate, data.train().len());
+        let problem = format!(
+            "{tokens} tokens are too few for {count} sequences of {} that each go on from the one before; take a \
+             smaller batch or a shorter context, or a longer text",
+            options.ctx_len
+        );
+        return Err(rwkv::Error::Data { path: options.data.clone(), problem }.into());
+    }
+    Ok(())
+}

@@ -1,0 +1,280 @@
+//! Runs that start from a model that is there already: trained whole or in part, with adapters, or with a state.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use rwkv::{DataType, LoadOptions, Model, State, quantize};
+use rwkv_train::{Error, ResumeOptions, TokenizerKind, TrainOptions, Trainer, Tune};
+use tempfile::TempDir;
+
+/// A directory with two texts, and a model that was trained on the first of them.
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Self {
+        let place = Self(tempfile::tempdir().expect("a directory"));
+        let line = |i: usize| format!("Line {i}: {} whales and {} ships.", i * i % 97, i * 7 % 13);
+        fs::write(place.path("first.txt"), (0..120).map(line).collect::<Vec<_>>().join("\n"))
+            .expect("a text");
+        let verse = |i: usize| format!("{} thou {} art, {} thine", i * 31 % 11, i * i % 7, i % 5);
+        fs::write(place.path("second.txt"), (0..160).map(verse).collect::<Vec<_>>().join("; "))
+            .expect("a text");
+        let mut trainer = Trainer::create(&place.options("first.txt", "base")).expect("a run");
+        run(&mut trainer);
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn options(&self, data: &str, out: &str) -> TrainOptions {
+        TrainOptions {
+            tokenizer: TokenizerKind::Byte,
+            n_layer: 2,
+            n_embd: 32,
+            ctx_len: 16,
+            batch_size: 4,
+            max_steps: 40,
+            learning_rate: Some(5e-3),
+            threads: Some(2),
+            ..TrainOptions::new(self.path(data), self.path(out))
+        }
+    }
+
+    /// Goes on from the base, or from a file of it in another format.
+    fn tuned(&self, out: &str, from: &str) -> TrainOptions {
+        TrainOptions { from: Some(self.path(from)), ..self.options("second.txt", out) }
+    }
+
+    /// A file of the base in another format.
+    fn stored(&self, format: DataType) -> &'static str {
+        let (base, name) = (self.path("base/model.bin"), "other.bin");
+        if format == DataType::F16 {
+            let file = rwkv::ModelFile::open(&base).expect("the model");
+            let values: Vec<_> = (0..file.layout().specs().len()).map(|index| file.read(index)).collect();
+            rwkv::write_model(self.path(name), file.config(), file.layout(), &values, format)
+                .expect("a file");
+        } else {
+            let go_on = |_, _| std::ops::ControlFlow::Continue(());
+            quantize(&base, self.path(name), format, &LoadOptions::default(), go_on).expect("a file");
+        }
+        name
+    }
+}
+
+fn run(trainer: &mut Trainer) {
+    while !trainer.done() {
+        trainer.step().expect("a step");
+    }
+    trainer.save_checkpoint().expect("a checkpoint");
+    assert!(trainer.save_model().expect("a model"));
+}
+
+fn validate(trainer: &mut Trainer) -> f32 {
+    trainer.validate(&AtomicBool::new(false), |_| ()).expect("a validation")
+}
+
+fn load(path: &Path) -> Model {
+    Model::load(path, &LoadOptions { threads: Some(1), ..LoadOptions::default() }).expect("a model")
+}
+
+fn logits(model: &Model, state: &State) -> Vec<f32> {
+    let tokens = b"thou art ".map(u32::from);
+    model.eval_all(&tokens, &mut state.clone()).expect("logits")
+}
+
+#[test]
+fn a_whole_model_goes_on_learning_from_where_it_was() {
+    let place = Place::new();
+    for from in ["base", "base/model.bin", place.stored(DataType::F16)] {
+        let out = from.replace('/', "-") + "-tuned";
+        let mut trainer = Trainer::create(&place.tuned(&out, from)).expect("a run");
+        // Raw parameters go through −exp and back.
+        let (before, base) = (trainer.model(), load(&place.path(from)));
+        let largest = logits(&before, &before.new_state())
+            .iter()
+            .zip(logits(&base, &base.new_state()))
+            .fold(0.0_f32, |largest, (a, b)| largest.max((a - b).abs()));
+        assert!(largest < 2e-2, "{from}: {largest}");
+        let first = validate(&mut trainer);
+        run(&mut trainer);
+        let last = validate(&mut trainer);
+        assert!(last < first - 0.3, "{from}: from {first} to {last}");
+        let model = load(&place.path(&out));
+        assert_eq!(logits(&model, &model.new_state()), logits(&trainer.model(), &model.new_state()));
+    }
+}
+
+#[test]
+fn what_is_frozen_stays_to_the_last_bit() {
+    let place = Place::new();
+    let freeze = Some(vec!["emb.*".to_owned(), "*.att.*".to_owned()]);
+    let train = Some(vec!["*.ffn.*".to_owned(), "head.weight".to_owned()]);
+    for (out, freeze, train) in [("frozen", freeze, None), ("trained", None, train)] {
+        let mut trainer =
+            Trainer::create(&TrainOptions { freeze, train, ..place.tuned(out, "base") }).expect("a run");
+        let before = trainer.params().clone();
+        assert!(trainer.n_trained() < trainer.n_params());
+        run(&mut trainer);
+        for (index, spec) in before.layout().specs().iter().enumerate() {
+            let is_frozen = if out == "frozen" {
+                spec.name.starts_with("emb.") || spec.name.contains(".att.")
+            } else {
+                !spec.name.contains(".ffn.") && spec.name != "head.weight"
+            };
+            assert_eq!(before.stored(index) == trainer.params().stored(index), is_frozen, "{}", spec.name);
+        }
+        drop(trainer);
+        let again = Trainer::resume(place.path(out), &ResumeOptions::default()).expect("the run");
+        assert_eq!(again.steps(), 40);
+    }
+}
+
+#[test]
+fn adapters_learn_over_every_format_and_go_on_bit_for_bit() {
+    let place = Place::new();
+    for format in DataType::ALL {
+        let from = if format == DataType::F32 { "base/model.bin" } else { place.stored(format) };
+        let (out, other) = (format!("lora-{format}"), format!("lora-{format}-again"));
+        let options =
+            |out: &str| TrainOptions { lora_rank: Some(4), checkpoint_interval: 0, ..place.tuned(out, from) };
+        let mut trainer = Trainer::create(&options(&out)).expect("a run");
+        let first = validate(&mut trainer);
+        run(&mut trainer);
+        let last = validate(&mut trainer);
+        assert!(last < first - 0.2, "{format}: from {first} to {last}");
+        assert!(
+            trainer.result().ends_with("lora.safetensors") && !place.path(&out).join("model.bin").exists()
+        );
+
+        // The same run, stopped and taken up again.
+        let mut trainer_again = Trainer::create(&options(&other)).expect("a run");
+        for _ in 0..15 {
+            trainer_again.step().expect("a step");
+        }
+        trainer_again.save_checkpoint().expect("a checkpoint");
+        drop(trainer_again);
+        let mut trainer_again =
+            Trainer::resume(place.path(&other), &ResumeOptions::default()).expect("the run");
+        assert_eq!(trainer_again.steps(), 15);
+        run(&mut trainer_again);
+        let adapter = |out: &str| fs::read(place.path(out).join("lora.safetensors")).expect("an adapter");
+        assert!(adapter(&out) == adapter(&other), "{format}: resumed");
+
+        let error = Trainer::create(&place.tuned("of-adapter", &out)).expect_err("no model").to_string();
+        assert!(error.starts_with("from is ") && error.contains("merge the adapter"), "{error}");
+
+        // The base with the adapter is what was trained.
+        let base = load(&place.path(from));
+        let adapted = base.with_lora(place.path(&out)).expect("the adapter");
+        assert_eq!(logits(&adapted, &adapted.new_state()), logits(&trainer.model(), &adapted.new_state()));
+        assert_ne!(logits(&adapted, &adapted.new_state()), logits(&base, &base.new_state()));
+        assert_eq!(
+            adapted.eval(&[1], &mut base.new_state()).expect_err("a state of the base").code(),
+            "STATE"
+        );
+        assert_eq!(adapted.with_lora(place.path(&out)).expect_err("a second").code(), "ADAPTER");
+        let another =
+            load(&place.path(if format == DataType::F32 { place.stored(DataType::Q8_0) } else { "base" }));
+        let error = another.with_lora(place.path(&out)).expect_err("another base").to_string();
+        assert!(error.contains("with other weights"), "{error}");
+    }
+}
+
+#[test]
+fn a_state_learns_alone_and_is_one_that_a_model_starts_from() {
+    let place = Place::new();
+    let options = TrainOptions {
+        tune: Tune::State,
+        learning_rate: Some(0.02),
+        ..place.tuned("state", place.stored(DataType::Q5_1))
+    };
+    let mut trainer = Trainer::create(&options).expect("a run");
+    assert_eq!(trainer.n_trained(), 5 * 2 * 32);
+    let first = validate(&mut trainer);
+    run(&mut trainer);
+    let last = validate(&mut trainer);
+    assert!(last < first - 0.02, "from {first} to {last}");
+    let base = load(&place.path("other.bin"));
+    let state =
+        base.state_from_bytes(&fs::read(place.path("state/tuned.state")).expect("a state")).expect("a state");
+    assert_eq!(logits(&base, &state), logits(&trainer.model(), &trainer.initial_state(&trainer.model())));
+    drop(trainer);
+    let again = Trainer::resume(place.path("state"), &ResumeOptions::default()).expect("the run");
+    assert_eq!(again.initial_state(&again.model()), state);
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_by_name() {
+    struct Case {
+        change: fn(&mut TrainOptions),
+        name: &'static str,
+        says: &'static str,
+    }
+    let place = Place::new();
+    let quantized = place.path(place.stored(DataType::Q4_0));
+    let cases = [
+        Case { change: |o| o.freeze = Some(vec!["nothing.*".into()]), name: "freeze", says: "att.key" },
+        Case { change: |o| o.freeze = Some(vec!["*".into()]), name: "freeze", says: "leave something" },
+        Case {
+            change: |o| (o.train, o.freeze) = (Some(vec!["*.ffn.*".into()]), Some(vec!["*.ffn.*".into()])),
+            name: "freeze",
+            says: "all that train names",
+        },
+        Case { change: |o| o.train = Some(vec!["x".into()]), name: "train", says: "patterns that match" },
+        Case { change: |o| o.lora_rank = Some(33), name: "loraRank", says: "at most 32" },
+        Case { change: |o| o.lora_rank = Some(0), name: "loraRank", says: "" },
+        Case { change: |o| (o.lora_rank, o.from) = (Some(4), None), name: "loraRank", says: "from" },
+        Case { change: |o| (o.tune, o.from) = (Tune::State, None), name: "tune", says: "from" },
+        Case { change: |o| o.lora_alpha = Some(2.0), name: "loraAlpha", says: "without loraRank" },
+        Case { change: |o| (o.tune, o.carry_state) = (Tune::State, true), name: "carryState", says: "off" },
+        Case { change: |o| o.n_layer = 3, name: "nLayer", says: "that of the model, 2" },
+        Case { change: |o| o.tokenizer = TokenizerKind::Character, name: "", says: "" },
+    ];
+    for Case { change, name, says } in cases {
+        let mut options = place.tuned("refused", "base");
+        change(&mut options);
+        let result = Trainer::create(&options);
+        if name.is_empty() {
+            // The tokenizer is that of the run that the model is from.
+            let trainer = result.expect("a run");
+            assert_eq!(trainer.options().tokenizer, TokenizerKind::Byte);
+            drop(trainer);
+            fs::remove_dir_all(place.path("refused")).expect("its directory");
+            continue;
+        }
+        let error = result.expect_err(name);
+        assert!(
+            matches!(&error, Error::Rwkv(rwkv::Error::InvalidOption { name: n, .. }) if *n == name),
+            "{name}: {error}"
+        );
+        assert!(error.to_string().contains(says), "{error}");
+        assert!(!place.path("refused").exists(), "{name}");
+    }
+    let mut options = place.tuned("refused", "base");
+    options.from = Some(quantized.clone());
+    let error = Trainer::create(&options).expect_err("quantized").to_string();
+    assert!(error.contains("loraRank") && error.contains("tune"), "{error}");
+    // Another vocabulary: a file without a tokenizer beside it.
+    (options.lora_rank, options.tokenizer) = (Some(2), TokenizerKind::Character);
+    let error = Trainer::create(&options).expect_err("another vocabulary").to_string();
+    assert!(error.contains("256 tokens") && error.contains("tokenizer has"), "{error}");
+}
+
+#[test]
+fn a_run_does_not_go_on_with_another_base() {
+    let place = Place::new();
+    let base = place.path(place.stored(DataType::F16));
+    let options = TrainOptions { lora_rank: Some(2), max_steps: 3, ..place.tuned("lora", "other.bin") };
+    let mut trainer = Trainer::create(&options).expect("a run");
+    run(&mut trainer);
+    drop(trainer);
+    let good = fs::read(&base).expect("the base");
+    place.stored(DataType::Q8_0);
+    let error = Trainer::resume(place.path("lora"), &ResumeOptions::default()).expect_err("another base");
+    assert!(error.code() == "RUN" && error.to_string().contains("another one now"), "{error}");
+    fs::write(&base, good).expect("the base");
+    Trainer::resume(place.path("lora"), &ResumeOptions::default()).expect("the run");
+}

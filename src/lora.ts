@@ -1,0 +1,64 @@
+import { adapterInfo as nativeInfo, merge as nativeMerge } from '#native'
+import { cancellable } from './cancel.js'
+import { toRwkvError } from './errors.js'
+import { argument, options as check, path as pathKind } from './kinds.js'
+import type { AdapterInfo, MergeOptions, MergeResult } from './options.js'
+import { mergeOptions } from './schemas.js'
+
+/**
+ * Adds a LoRA adapter to the matrices of its base model, and writes the result as a model file of its own.
+ *
+ * FP32 matrices stay FP32 and FP16 ones FP16, rounded to nearest. Quantized matrices become FP16:
+ * {@link quantize} makes them small again, at the cost of some of what was learned. All else is copied. Of
+ * the base a few MB are in memory at a time.
+ *
+ * The output is renamed into place when it is whole; on an error or an abort there is none.
+ *
+ * @example
+ * ```ts
+ * import { merge, Model, Trainer } from 'rwkv'
+ *
+ * const options = { data: 'book.txt', from: 'runs/book', out: 'runs/adapted', loraRank: 4, maxSteps: 10 }
+ * await using trainer = await Trainer.create(options)
+ * for await (const { step, loss } of trainer) console.log(step, loss)
+ *
+ * await using adapted = await Model.load('runs/book', { lora: 'runs/adapted' })
+ * const { to, bytesOut } = await merge('runs/book', 'runs/adapted', 'runs/adapted/merged.bin')
+ * console.log(to, bytesOut)
+ * ```
+ *
+ * @param base A training run's directory, or a `.bin` file in any of the seven formats.
+ * @param adapter The directory of the run that trained it, or its `.safetensors` file.
+ * @param output The file to write. It may be there already, but be neither base nor adapter.
+ * @throws {RwkvError} `ADAPTER` if the adapter is damaged or was trained on another model; `NOT_FINITE` if a
+ *   weight of the result is infinite, not a number, or too large for FP16; `FILE_CHANGED` if the base is
+ *   written to meanwhile; `IO`, `MODEL_FILE`, `UNSUPPORTED` or `INVALID_OPTION`.
+ */
+export async function merge(
+  base: string,
+  adapter: string,
+  output: string,
+  options: MergeOptions = {},
+): Promise<MergeResult> {
+  argument('base', pathKind, base)
+  argument('adapter', pathKind, adapter)
+  argument('output', pathKind, output)
+  const controls = check('merge()', mergeOptions, options)
+  const merged = await cancellable(controls, cancel => nativeMerge(base, adapter, output, cancel))
+  return merged as MergeResult
+}
+
+/**
+ * What a LoRA adapter's file says of it. Only its header is read.
+ *
+ * @param path The `.safetensors` file, or the directory of the run that trained it.
+ * @throws {RwkvError} `ADAPTER` if it is no adapter of this package or is damaged; `IO` or `INVALID_OPTION`.
+ */
+export async function adapterInfo(path: string): Promise<AdapterInfo> {
+  argument('path', pathKind, path)
+  try {
+    return await nativeInfo(path)
+  } catch (error) {
+    throw toRwkvError(error)
+  }
+}

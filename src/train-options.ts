@@ -1,0 +1,259 @@
+// Made of the table in crates/train/src/options/table.rs. To make it anew:
+// RWKV_UPDATE=1 cargo test -p rwkv-train --test typescript
+
+import type { Described } from './kinds.js'
+
+/** Options of a new training run. */
+export interface TrainOptions {
+  /**
+   * Text file to train on; its last tenth is for validation. It is UTF-8, or any file if `tokenizer` is byte.
+   */
+  data: string
+  /** Directory of the run, created if it does not exist. */
+  out: string
+  /**
+   * How text becomes tokens: one for each distinct character of the text, or one for each byte. Default:
+   * 'character'.
+   */
+  tokenizer?: 'character' | 'byte'
+  /** Number of layers (blocks). Default: 4. Range: a whole number from 1 to 16777216. */
+  nLayer?: number
+  /** Embedding size: the width of the model. Default: 128. Range: a whole number from 1 to 16777216. */
+  nEmbd?: number
+  /**
+   * Context length in tokens. Each sequence of a batch starts from an empty state. Default: 64. Range: a
+   * whole number from 1 to 16777216.
+   */
+  ctxLen?: number
+  /** Batch size: sequences a step. Default: 12. Range: a whole number from 1 to 16777216. */
+  batchSize?: number
+  /**
+   * Optimizer steps of the whole run. The learning rate decays until the last one. Default: 2000. Range: a
+   * whole number from 1 to 4294967296.
+   */
+  maxSteps?: number
+  /** Peak learning rate. Default: 0.4 / `nEmbd`, at most 0.003. Range: more than 0 and at most 1. */
+  learningRate?: number
+  /**
+   * Learning rate at the end of the cosine decay. Default: a thirtieth of `learningRate`. Range: from 0 to 1.
+   */
+  finalLearningRate?: number
+  /** Steps of the learning rate's linear warm-up. Default: 100, or a tenth of `maxSteps` if that is fewer. */
+  warmupSteps?: number
+  /**
+   * AdamW's weight decay, of matrices alone. It is multiplied by the learning rate. Default: 0.1. Range: from
+   * 0 to 100.
+   */
+  weightDecay?: number
+  /** AdamW's decay rate of the first moment. Default: 0.9. Range: at least 0 and less than 1. */
+  beta1?: number
+  /** AdamW's decay rate of the second moment. Default: 0.99. Range: at least 0 and less than 1. */
+  beta2?: number
+  /** Largest global norm of the gradients; 0: no clipping. Default: 1. Range: at least 0 and finite. */
+  gradClip?: number
+  /** Seed of the initial parameters and of the order of the sequences. Default: 1. */
+  seed?: number
+  /**
+   * Threads to compute on. The result does not depend on their number. Default: as many as the machine has.
+   * Range: a whole number from 1 to 1024.
+   */
+  threads?: number
+  /**
+   * Precision of the operands of matrix products. Their sums, and everything else, are f32. Default: bf16,
+   * twice as fast, if the CPU multiplies it, else f32.
+   */
+  precision?: 'f32' | 'bf16'
+  /** Steps between validations; 0: at the end only. Default: 250. */
+  evalInterval?: number
+  /** Steps between checkpoints; 0: at the end only. Default: 500. */
+  checkpointInterval?: number
+  /**
+   * Model to fine-tune instead of training a new one: a .bin file or a run's directory. Its weights are FP32
+   * or FP16; with `loraRank`, or if `tune` is state, they can also be quantized. The new run takes over its
+   * shape and its tokenizer. Default: none.
+   */
+  from?: string
+  /** Parameters to freeze, by name; * stands for any characters, as in emb.* or *.att.*. Default: none. */
+  freeze?: readonly string[]
+  /** Parameters to train, by name, and no others; * stands for any characters. Default: none. */
+  train?: readonly string[]
+  /**
+   * Rank of LoRA adapters, which are trained while the model stays frozen. Default: none. Range: a whole
+   * number from 1 to 16777216.
+   */
+  loraRank?: number
+  /**
+   * LoRA's alpha: what an adapter adds is multiplied by alpha / rank. Default: twice `loraRank`. Range: more
+   * than 0 and at most 1000000.
+   */
+  loraAlpha?: number
+  /**
+   * Matrices that get an adapter, by name; * stands for any characters. Default: all matrices of the blocks.
+   */
+  loraTargets?: readonly string[]
+  /**
+   * What to train: the model (its parameters, or adapters), or only the state that a sequence starts from.
+   * Default: 'model'.
+   */
+  tune?: 'model' | 'state'
+  /**
+   * Gradient accumulation: batches a step, each of `batchSize` sequences. Default: 1. Range: a whole number
+   * from 1 to 16777216.
+   */
+  accumulate?: number
+  /**
+   * Activation recomputation: less memory, more time, the same numbers. Activations are computed again in the
+   * backward pass instead of kept. Default: false.
+   */
+  recompute?: boolean
+  /**
+   * Dropout probability, for the embedding and for what each block adds to the residual stream. Default: 0.
+   * Range: at least 0 and less than 1.
+   */
+  dropout?: number
+  /**
+   * Start each sequence from the state at the end of the one before it in the text, not from an empty one.
+   * Gradients stop at the sequence's start (truncated back-propagation through time). Default: false.
+   */
+  carryState?: boolean
+}
+
+/** What can change when a run goes on from its last checkpoint; what is left out stays as it was. */
+export type ResumeOptions = Pick<
+  Partial<TrainOptions>,
+  | 'data'
+  | 'maxSteps'
+  | 'learningRate'
+  | 'finalLearningRate'
+  | 'weightDecay'
+  | 'threads'
+  | 'precision'
+  | 'evalInterval'
+  | 'checkpointInterval'
+  | 'recompute'
+>
+
+/** What is known of each option. */
+export const trainOptionTable = {
+  data: {
+    kind: 'path',
+    help: 'text file to train on; its last tenth is for validation',
+    required: true,
+    changesOnResume: true,
+  },
+  out: { kind: 'path', help: 'directory of the run, created if it does not exist', required: true },
+  tokenizer: {
+    kind: 'choice',
+    words: ['character', 'byte'],
+    help: 'how text becomes tokens: one for each distinct character of the text, or one for each byte',
+    default: 'character',
+  },
+  nLayer: { kind: 'count', help: 'number of layers (blocks)', default: 4 },
+  nEmbd: { kind: 'count', help: 'embedding size: the width of the model', default: 128 },
+  ctxLen: { kind: 'count', help: 'context length in tokens', default: 64 },
+  batchSize: { kind: 'count', help: 'batch size: sequences a step', default: 12 },
+  maxSteps: { kind: 'count', help: 'optimizer steps of the whole run', default: 2000, changesOnResume: true },
+  learningRate: {
+    kind: 'number',
+    help: 'peak learning rate',
+    auto: '0.4 / nEmbd, at most 0.003',
+    changesOnResume: true,
+  },
+  finalLearningRate: {
+    kind: 'number',
+    help: 'learning rate at the end of the cosine decay',
+    auto: 'a thirtieth of learningRate',
+    changesOnResume: true,
+  },
+  warmupSteps: {
+    kind: 'count',
+    help: "steps of the learning rate's linear warm-up",
+    auto: '100, or a tenth of maxSteps if that is fewer',
+  },
+  weightDecay: {
+    kind: 'number',
+    help: "AdamW's weight decay, of matrices alone",
+    default: 0.1,
+    changesOnResume: true,
+  },
+  beta1: { kind: 'number', help: "AdamW's decay rate of the first moment", default: 0.9 },
+  beta2: { kind: 'number', help: "AdamW's decay rate of the second moment", default: 0.99 },
+  gradClip: { kind: 'number', help: 'largest global norm of the gradients; 0: no clipping', default: 1 },
+  seed: {
+    kind: 'count',
+    help: 'seed of the initial parameters and of the order of the sequences',
+    default: 1,
+  },
+  threads: {
+    kind: 'count',
+    help: 'threads to compute on',
+    auto: 'as many as the machine has',
+    changesOnResume: true,
+  },
+  precision: {
+    kind: 'choice',
+    words: ['f32', 'bf16'],
+    help: 'precision of the operands of matrix products',
+    auto: 'bf16, twice as fast, if the CPU multiplies it, else f32',
+    changesOnResume: true,
+  },
+  evalInterval: {
+    kind: 'count',
+    help: 'steps between validations; 0: at the end only',
+    default: 250,
+    changesOnResume: true,
+  },
+  checkpointInterval: {
+    kind: 'count',
+    help: 'steps between checkpoints; 0: at the end only',
+    default: 500,
+    changesOnResume: true,
+  },
+  from: {
+    kind: 'path',
+    help: "model to fine-tune instead of training a new one: a .bin file or a run's directory",
+  },
+  freeze: {
+    kind: 'texts',
+    help: 'parameters to freeze, by name; * stands for any characters, as in emb.* or *.att.*',
+  },
+  train: { kind: 'texts', help: 'parameters to train, by name, and no others; * stands for any characters' },
+  loraRank: { kind: 'count', help: 'rank of LoRA adapters, which are trained while the model stays frozen' },
+  loraAlpha: {
+    kind: 'number',
+    help: "LoRA's alpha: what an adapter adds is multiplied by alpha / rank",
+    auto: 'twice loraRank',
+  },
+  loraTargets: {
+    kind: 'texts',
+    help: 'matrices that get an adapter, by name; * stands for any characters',
+    auto: 'all matrices of the blocks',
+  },
+  tune: {
+    kind: 'choice',
+    words: ['model', 'state'],
+    help: 'what to train: the model (its parameters, or adapters), or only the state that a sequence starts from',
+    default: 'model',
+  },
+  accumulate: {
+    kind: 'count',
+    help: 'gradient accumulation: batches a step, each of batchSize sequences',
+    default: 1,
+  },
+  recompute: {
+    kind: 'boolean',
+    help: 'activation recomputation: less memory, more time, the same numbers',
+    default: false,
+    changesOnResume: true,
+  },
+  dropout: {
+    kind: 'number',
+    help: 'dropout probability, for the embedding and for what each block adds to the residual stream',
+    default: 0,
+  },
+  carryState: {
+    kind: 'boolean',
+    help: 'start each sequence from the state at the end of the one before it in the text, not from an empty one',
+    default: false,
+  },
+} as const satisfies { readonly [K in keyof TrainOptions]-?: Described }

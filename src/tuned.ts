@@ -1,0 +1,42 @@
+import { readFile, stat } from 'node:fs/promises'
+import { join } from 'node:path'
+import { RwkvError } from './errors.js'
+
+/**
+ * What to say of the directory of a run that trained an adapter or a state: there is no model in it to be
+ * loaded. Undefined for everything else.
+ */
+export async function tunedRun(path: string): Promise<RwkvError | undefined> {
+  if (await isThere(join(path, 'model.bin'))) return undefined
+  const base = await baseOf(path)
+  const isLora = await isThere(join(path, 'lora.safetensors'))
+  if (base === undefined || !(isLora || (await isThere(join(path, 'tuned.state'))))) return undefined
+  const [code, what, option] = isLora
+    ? (['ADAPTER', 'a LoRA adapter', '--lora'] as const)
+    : (['STATE', 'an initial state', '--state'] as const)
+  const program = isLora
+    ? `Model.load('${base}', { lora: '${path}' })`
+    : `model.createSession({ state: await State.load(model, '${path}') })`
+  return new RwkvError(
+    code,
+    `${path}: there is no model.bin: this run trained ${what} for the model ${base}. To use it: ` +
+      `rwkv generate ${base} ${option} ${path}, or in a program ${program}`,
+  )
+}
+
+/** The model that a run started from. */
+async function baseOf(path: string): Promise<string | undefined> {
+  try {
+    const { options } = JSON.parse(await readFile(join(path, 'config.json'), 'utf8'))
+    return typeof options?.from === 'string' ? options.from : undefined
+  } catch {
+    return undefined
+  }
+}
+
+function isThere(path: string): Promise<boolean> {
+  return stat(path).then(
+    () => true,
+    () => false,
+  )
+}
