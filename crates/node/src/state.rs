@@ -1,4 +1,4 @@
-//! What a model remembers of a text, as JavaScript keeps it.
+//! The state of a model after a text, as JavaScript keeps it.
 
 use std::sync::Arc;
 

@@ -92,8 +92,8 @@ fn targets() -> String {
 /// ```
 ///
 /// # Errors
-/// - [`Error::InvalidOption`] if `format` is not quantized, or `output` is the input: the weights as they are cannot be
-///   had back from the result.
+/// - [`Error::InvalidOption`] if `format` is not quantized, or `output` is the input: quantization cannot be
+///   undone.
 /// - [`Error::Unsupported`] if the input is quantized already, or has a matrix whose rows are no whole number of blocks
 ///   of 32 weights.
 /// - [`Error::ModelFile`] if the input is damaged, or a weight is infinite, no number, or so large that its block's scale
@@ -117,7 +117,7 @@ pub fn quantize(
     if let (Ok(from), Ok(to)) = (input.canonicalize(), output.canonicalize())
         && from == to
     {
-        let expected = "another file than the input, whose weights could not be had back";
+        let expected = "another file than the input, which would be destroyed";
         return Err(Error::option("output", output.display(), expected));
     }
     check(&file, format)?;

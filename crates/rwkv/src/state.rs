@@ -1,4 +1,4 @@
-//! What a model remembers of a text: a few vectors a layer, however long the text.
+//! The state of a model after a text: a few vectors a layer, however long the text.
 
 use std::ops::Range;
 

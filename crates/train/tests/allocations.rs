@@ -10,7 +10,7 @@ use rwkv_kernels::{Cpu, Isa};
 use rwkv_train::init::initialize;
 use rwkv_train::tape::Tape;
 
-/// The system's allocator, which remembers the largest block that was asked of it.
+/// The system's allocator, which records the largest block that was asked of it.
 struct Watched;
 
 static LARGEST: AtomicUsize = AtomicUsize::new(0);
