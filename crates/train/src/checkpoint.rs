@@ -1,6 +1,7 @@
 //! A training run at one step, on disk: parameters, moments, and where it stands.
 //!
-//! A folder of three files of little-endian f32, of the trained parameters in the layout's order, and `checkpoint.json`, which names the step, holds
+//! A directory of three files of little-endian f32, of the trained parameters in the layout's order, and
+//! `checkpoint.json`, which names the step, holds
 //! every file's CRC-32, and says whether the model was sound: see [`Soundness`]. The order of the windows follows from seed
 //! and step, so there is no other random state to keep. The folder is written under another name and renamed when it is
 //! whole.

@@ -348,10 +348,10 @@ impl Parameters {
     /// A matrix to multiply by, without its adapter.
     ///
     /// # Panics
-    /// Never: lengths were checked when the parameters were taken.
+    /// If the handle is of another model.
     ///
     /// # Panics
-    /// Never: lengths were checked when the parameters were taken.
+    /// If the handle is of another model.
     pub fn matrix(&self, matrix: Matrix) -> kernels::Matrix<'_> {
         let index = matrix.index();
         match &self.entries[index].value {
@@ -368,10 +368,10 @@ impl Parameters {
     /// A matrix as it is stored, to read rows of: an embedding may be quantized too.
     ///
     /// # Panics
-    /// Never: lengths were checked when the parameters were taken.
+    /// If the handle is of another model.
     ///
     /// # Panics
-    /// Never: lengths were checked when the parameters were taken.
+    /// If the handle is of another model.
     pub fn weights(&self, matrix: Matrix) -> Weights<'_> {
         let index = matrix.index();
         let spec = &self.layout.specs()[index];
