@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# What an x86-64 machine can say about ARM: the NEON tiers against scalar under qemu, and whether the binding and librwkv
-# for linux-arm64 can be built and export what they should. Debian 12 has all that it takes, and what is missing is
-# installed. Elsewhere this says so and does nothing: on an ARM machine `npm test` runs the NEON tiers as they are.
+# What an x86-64 machine can say about ARM: the NEON tiers against scalar under qemu, and whether the binding
+# and librwkv for linux-arm64 can be built and export what they should. Debian 12 has all that it takes, and
+# what is missing is installed. Elsewhere this says so and does nothing: on an ARM machine `npm test` runs the
+# NEON tiers as they are.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 target=aarch64-unknown-linux-gnu
-# Rust for web browsers, in Debian's words: the only Rust of Debian 12 that is new enough. It stands beside a rustup.
+# Rust for web browsers, in Debian's words: the only Rust of Debian 12 that is new enough. It stands beside a
+# rustup.
 packages=(
   rustc-web cargo-web libstd-rust-web-dev:arm64
   gcc-aarch64-linux-gnu libc6-dev-arm64-cross libc6:arm64 qemu-user-static
@@ -45,19 +47,20 @@ fi
 mkdir -p .cache
 [ -z "$(missing)" ] || install_missing
 
-# With its own target folder: the compiler is another than that of the other tests.
+# With its own target directory: the compiler is another than that of the other tests.
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/arm" CARGO_BUILD_TARGET=$target
 export RUSTC=/usr/bin/rustc RUSTDOC=/usr/bin/rustdoc
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
-# The arm64 C library is installed, so qemu needs no -L: with the cross compiler's as well, programs would get the
-# loader of one and the library of the other, and hang when they start a thread.
+# The arm64 C library is installed, so qemu needs no -L: with the cross compiler's as well, programs would get
+# the loader of one and the library of the other, and hang when they start a thread.
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER=qemu-aarch64-static
 cargo=(/usr/bin/cargo)
 
 # Emulated, one test of frozen weights takes minutes; the one beside it asks the same tiles for the same bits.
 "${cargo[@]}" test --locked --no-fail-fast --package rwkv-kernels --lib \
   -- --skip frozen::tests::products_are_those_of_the_decoded_weights
-# Emulated, the same bits for every length and number of threads take minutes for larger models, and no other code.
+# Emulated, the same bits for every length and number of threads take minutes for larger models, and no other
+# code.
 "${cargo[@]}" test --locked --no-fail-fast --package rwkv --test fixture --test rwkv_cpp --test same_bits \
   -- --skip for_published_models --skip for_a_model_of_usual_widths
 

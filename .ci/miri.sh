@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs tests under Miri, an interpreter that sees undefined behaviour: uses of memory that is freed, out of bounds or not
-# initialised, references that must not exist together, data races. It comes with nightly Rust:
+# Runs tests under Miri, an interpreter that sees undefined behaviour: uses of memory that is freed, out of
+# bounds or not initialised, references that must not exist together, data races. It comes with nightly Rust:
 #
 #   rustup toolchain install nightly --component miri,rust-src
 #
@@ -17,9 +17,10 @@ if ! version=$(cargo +nightly miri --version 2>&1); then
 fi
 echo "Miri: $version" >&2
 
-# - Files and the clock: tests write to temporary folders, and Miri keeps programs from them otherwise.
-# - Tree borrows: `Parts` hands out exclusive slices that are carved from one pointer, as slices of the standard library
-#   are; the older rules (stacked borrows) refuse some of that which the compiler does not use.
+# - Files and the clock: tests write to temporary directories, and Miri keeps programs from them otherwise.
+# - Tree borrows: `Parts` hands out exclusive slices that are carved from one pointer, as slices of the
+#   standard library are; the older rules (stacked borrows) refuse some of that which the compiler does not
+#   use.
 # - Many seeds would be tried with -Zmiri-many-seeds; one is enough for what has no threads.
 export MIRIFLAGS='-Zmiri-disable-isolation -Zmiri-tree-borrows -Zmiri-symbolic-alignment-check'
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/miri"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The short form of what CONTRIBUTING.md calls longer proofs, in three minutes at most: every fuzz target reads its
-# seeds and goes on for some seconds under AddressSanitizer, teams of threads run under ThreadSanitizer, and Miri runs
-# where it is installed. Each is counted as a test.
+# The short form of what CONTRIBUTING.md calls longer proofs, in three minutes at most: every fuzz target
+# reads its seeds and goes on for some seconds under AddressSanitizer, teams of threads run under
+# ThreadSanitizer, and Miri runs where it is installed. Each is counted as a test.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -20,11 +20,11 @@ result() {
 
 fuzz() {
   local target=$1 programs=$2 dictionary=model_file
-  case $target in tokenizer | run_folder | lora) dictionary=json ;; esac
+  case $target in tokenizer | run_directory | lora) dictionary=json ;; esac
   local found=fuzz/artifacts/$target new log=.cache/fuzz-$target.log
   mkdir -p "$found"
   new=$(mktemp -d)
-  # Seeds are read only: what is new goes into the first folder.
+  # Seeds are read only: what is new goes into the first directory.
   "$programs/$target" "$new" "fuzz/seeds/$target" "-dict=fuzz/dictionaries/$dictionary.dict" \
     "-max_total_time=$SECONDS_EACH" -timeout=10 -rss_limit_mb=2048 "-artifact_prefix=$found/" \
     -print_final_stats=1 >"$log" 2>&1

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Runs tests under ThreadSanitizer, which reports data races: those of teams of threads and of models that threads share
-# (fuzz/threads), and with "all" every test of the kernels, of inference and of training too.
+# Runs tests under ThreadSanitizer, which reports data races: those of teams of threads and of models that
+# threads share (fuzz/threads), and with "all" every test of the kernels, of inference and of training too.
 #
-# It needs a standard library that is instrumented too: with the usual one, what a mutex or a condition variable orders
-# is reported as a race. So the library is compiled here, from the toolchain's own source (rustup component add
-# rust-src), or on Debian 12 from that of the packages below, which are installed. Elsewhere this says so and exits
-# with 3. A race on purpose (crates/kernels/tests/race.rs) has to be found first.
+# It needs a standard library that is instrumented too: with the usual one, what a mutex or a condition
+# variable orders is reported as a race. So the library is compiled here, from the toolchain's own source
+# (rustup component add rust-src), or on Debian 12 from that of the packages below, which are installed.
+# Elsewhere this says so and exits with 3. A race on purpose (crates/kernels/tests/race.rs) has to be found
+# first.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -21,13 +22,14 @@ target=$machine-unknown-linux-gnu
 export RUSTC_BOOTSTRAP=1 # unstable flags of a stable compiler
 export RUSTFLAGS=-Zsanitizer=thread
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/tsan"
-# Most of the time goes into compiling, and the standard library takes the profile's settings too. Reports name
-# functions without debug information; with RWKV_TSAN_LINES=1 they name lines.
+# Most of the time goes into compiling, and the standard library takes the profile's settings too. Reports
+# name functions without debug information; with RWKV_TSAN_LINES=1 they name lines.
 export CARGO_PROFILE_DEV_OPT_LEVEL=0 CARGO_PROFILE_DEV_CODEGEN_UNITS=8 CARGO_INCREMENTAL=0
 export CARGO_PROFILE_DEV_DEBUG=${RWKV_TSAN_LINES:-0}
 cargo=(cargo)
 
-# Debian's compiler, its library's source, and LLVM's sanitizers for it. Its version goes with the compiler's LLVM.
+# Debian's compiler, its library's source, and LLVM's sanitizers for it. Its version goes with the compiler's
+# LLVM.
 use_debian() {
   local packages=(rustc-web cargo-web rust-web-src) sudo=()
   [ "$(id -u)" = 0 ] || sudo=(sudo -n)

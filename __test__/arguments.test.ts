@@ -14,7 +14,7 @@ import {
   Tokenizer,
   Trainer,
 } from '../src/index.js'
-import { collect, temporaryFolder, text, tiny, trainTiny, writeText } from './tiny.js'
+import { collect, temporaryDirectory, text, tiny, trainTiny, writeText } from './tiny.js'
 
 /** What programs without types pass. */
 // biome-ignore lint/suspicious/noExplicitAny: that is the point
@@ -26,22 +26,22 @@ const throws = (act: () => unknown, message: string) =>
   )
 
 describe('arguments of every call', async () => {
-  const folder = await temporaryFolder()
+  const directory = await temporaryDirectory()
   let run: string
   let data: string
   let model: Model
   let session: Session
 
   beforeAll(async () => {
-    data = await writeText(folder)
-    run = await trainTiny(folder, { maxSteps: 2 })
+    data = await writeText(directory)
+    run = await trainTiny(directory, { maxSteps: 2 })
     model = await Model.load(run, { threads: 1 })
     session = model.createSession()
   })
   afterAll(() => model?.close())
 
   const create = (options: object) =>
-    Trainer.create({ ...tiny, data, out: join(folder, 'never'), ...options })
+    Trainer.create({ ...tiny, data, out: join(directory, 'never'), ...options })
   const generate = (options: unknown) => collect(session.generate('the', wrong(options)))
 
   const asynchronous: [call: () => Promise<unknown>, message: string][] = [
@@ -95,7 +95,7 @@ describe('arguments of every call', async () => {
     [() => generate({ topP: Symbol('p') }), 'topP is a symbol; it must be a finite number'],
     [() => generate({ temperature: null }), 'temperature is null; it must be a finite number'],
     [() => quantize(run, '', 'Q4_0'), 'output is empty; it must be a path'],
-    [() => quantize(run, join(folder, 'never.bin'), wrong(4)), 'format is 4; it must be a string'],
+    [() => quantize(run, join(directory, 'never.bin'), wrong(4)), 'format is 4; it must be a string'],
     [() => Model.load(run, { lora: '' }), 'lora is empty; it must be a path'],
     [() => model.evaluate(data, { state: wrong(5) }), 'state is 5; it must be a State'],
     [() => State.load(wrong({}), 'x'), 'model is an object; it must be a Model'],
@@ -129,7 +129,7 @@ describe('arguments of every call', async () => {
     // Numbers that would wrap round, or be rounded to ones that are allowed.
     [() => Model.load(run, { threads: 2 ** 32 + 1 }), 'threads is 4294967297; it must be from 1 to 1024'],
     [
-      () => quantize(run, join(folder, 'never.bin'), 'Q4_0', { threads: 2 ** 32 + 1 }),
+      () => quantize(run, join(directory, 'never.bin'), 'Q4_0', { threads: 2 ** 32 + 1 }),
       'threads is 4294967297; it must be from 1 to 1024',
     ],
     [() => create({ learningRate: 1e308 }), 'learningRate is 1e308; it must be more than 0 and at most 1'],
@@ -202,7 +202,7 @@ describe('arguments of every call', async () => {
   })
 
   it('a sample of 2³² tokens and more is not an empty one', async () => {
-    await using trainer = await create({ out: join(folder, 'sample') })
+    await using trainer = await create({ out: join(directory, 'sample') })
     const controller = new AbortController()
     const sampling = trainer.sample({ maxTokens: 2 ** 32, signal: controller.signal })
     setTimeout(() => controller.abort(), 20)
@@ -216,8 +216,8 @@ describe('the binding itself', () => {
       code: 'INVALID_OPTION',
       message: expect.stringMatching(`^${name} is .*; it must be a whole number from 0 to 2\\^53 − 1$`),
     })
-    const folder = await temporaryFolder()
-    const run = await trainTiny(folder, { maxSteps: 1 })
+    const directory = await temporaryDirectory()
+    const run = await trainTiny(directory, { maxSteps: 1 })
     const model = await NativeModel.load(run, undefined, 1, new Cancel())
     const session = model.createSession()
     const byte = NativeTokenizer.byte()
@@ -239,13 +239,13 @@ describe('the binding itself', () => {
 })
 
 describe('a callback of progress', async () => {
-  const folder = await temporaryFolder()
-  const long = join(folder, 'long.txt')
+  const directory = await temporaryDirectory()
+  const long = join(directory, 'long.txt')
   let model: Model
 
   beforeAll(async () => {
     await writeFile(long, text.repeat(100))
-    model = await Model.load(await trainTiny(folder, { maxSteps: 2 }), { threads: 1 })
+    model = await Model.load(await trainTiny(directory, { maxSteps: 2 }), { threads: 1 })
   })
   afterAll(() => model?.close())
 
@@ -263,7 +263,7 @@ describe('a callback of progress', async () => {
     const onProgress = wrong(failing(error))
     await expect(model.evaluate(long, { onProgress })).rejects.toBe(error)
     // A file of its own: what is loaded already has nothing to report.
-    const copy = join(folder, `copy ${how}`)
+    const copy = join(directory, `copy ${how}`)
     await cp(model.path, copy, { recursive: true })
     await expect(Model.load(copy, { onProgress })).rejects.toBe(error)
     await expect(model.bench({ seconds: 3600, onProgress })).rejects.toBe(error)
@@ -285,7 +285,7 @@ describe('a callback of progress', async () => {
   })
 
   it('is not waited for once the signal is aborted: what is done counts', async () => {
-    const data = await writeText(folder)
+    const data = await writeText(directory)
     const controller = new AbortController()
     const onProgress = wrong(({ done, total }: Progress) => {
       // Only the last report comes when all is done.
@@ -298,7 +298,7 @@ describe('a callback of progress', async () => {
   })
 
   it('is not waited for once the model is closed', async () => {
-    const data = await writeText(folder)
+    const data = await writeText(directory)
     const own = await Model.load(model.path, { threads: 1 })
     const onProgress = wrong(({ done, total }: Progress) => {
       if (done < total) return

@@ -3,15 +3,15 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { Model } from '../src/index.js'
-import { temporaryFolder, trainTiny } from './tiny.js'
+import { temporaryDirectory, trainTiny } from './tiny.js'
 
 describe('Model.bench', async () => {
-  const folder = await temporaryFolder()
+  const directory = await temporaryDirectory()
   const short = { decode: 2, prompt: 10, sessions: 2, seconds: 0 }
   let model: Model
 
   beforeAll(async () => {
-    model = await Model.load(await trainTiny(folder, { maxSteps: 2 }), { threads: 2 })
+    model = await Model.load(await trainTiny(directory, { maxSteps: 2 }), { threads: 2 })
   })
   afterAll(() => model?.close())
 
@@ -56,12 +56,12 @@ describe('Model.bench', async () => {
 })
 
 it('the example measures a model in four formats', async () => {
-  const folder = await trainTiny(await temporaryFolder(), { maxSteps: 2 })
+  const directory = await trainTiny(await temporaryDirectory(), { maxSteps: 2 })
   const example = join(import.meta.dirname, '../dist/examples/smaller.js')
   const { stdout } = await promisify(execFile)(process.execPath, [
     example,
-    folder,
-    join(folder, '../text.txt'),
+    directory,
+    join(directory, '../text.txt'),
   ])
   const lines = stdout.trim().split('\n')
   expect(lines.map(line => line.split(' ')[0])).toEqual(['FP32', 'Q8_0', 'Q5_1', 'Q4_0'])

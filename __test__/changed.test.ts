@@ -4,22 +4,22 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { beforeAll, expect, it } from 'vitest'
 import { Model, quantize } from '../src/index.js'
-import { temporaryFolder, trainTiny } from './tiny.js'
+import { temporaryDirectory, trainTiny } from './tiny.js'
 
 const run = promisify(execFile)
 const cli = join(import.meta.dirname, '../dist/cli/main.js')
 
-const folder = await temporaryFolder()
+const directory = await temporaryDirectory()
 let trained: string
 
 beforeAll(async () => {
-  trained = join(await trainTiny(folder, { maxSteps: 3 }), 'model.bin')
-  await copyFile(join(folder, 'run/tokenizer.json'), join(folder, 'tokenizer.json'))
+  trained = join(await trainTiny(directory, { maxSteps: 3 }), 'model.bin')
+  await copyFile(join(directory, 'run/tokenizer.json'), join(directory, 'tokenizer.json'))
 })
 
 /** A copy of the trained model. */
 async function copy(name: string): Promise<string> {
-  const path = join(folder, name)
+  const path = join(directory, name)
   await copyFile(trained, path)
   return path
 }
@@ -55,7 +55,7 @@ it.each(cases)(
     const failure = { code: 'FILE_CHANGED', message: expect.stringContaining(path) }
     await expect(session.prompt(' jumps')).rejects.toMatchObject(failure)
     await expect(session.generate(' jumps').next()).rejects.toMatchObject(failure)
-    await expect(model.evaluate(join(folder, 'text.txt'))).rejects.toMatchObject(failure)
+    await expect(model.evaluate(join(directory, 'text.txt'))).rejects.toMatchObject(failure)
     expect(session.state.toBuffer()).toEqual(before)
   },
 )
@@ -69,7 +69,7 @@ it('weights that are no numbers are named, by every verb', async () => {
   const says = { code: 1, stderr: expect.stringContaining('"blocks.1.att.key.weight"') }
   const verb = (...args: string[]) => run(process.execPath, [cli, ...args])
   await expect(verb('generate', path, '--prompt', 'the')).rejects.toMatchObject({ ...says, stdout: '' })
-  await expect(verb('eval', path, '--data', join(folder, 'text.txt'))).rejects.toMatchObject(says)
-  await expect(verb('quantize', path, join(folder, 'never.bin'), 'Q8_0')).rejects.toMatchObject(says)
-  await expect(stat(join(folder, 'never.bin'))).rejects.toThrow('ENOENT')
+  await expect(verb('eval', path, '--data', join(directory, 'text.txt'))).rejects.toMatchObject(says)
+  await expect(verb('quantize', path, join(directory, 'never.bin'), 'Q8_0')).rejects.toMatchObject(says)
+  await expect(stat(join(directory, 'never.bin'))).rejects.toThrow('ENOENT')
 })

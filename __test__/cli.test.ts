@@ -4,24 +4,24 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { beforeAll, describe, expect, it } from 'vitest'
 import { main, objects, rwkv } from './cli.js'
-import { temporaryFolder, text, tiny, trainTiny, writeText } from './tiny.js'
+import { temporaryDirectory, text, tiny, trainTiny, writeText } from './tiny.js'
 
 const nVocab = new Set(text).size
 
 describe('rwkv', async () => {
-  const folder = await temporaryFolder()
+  const directory = await temporaryDirectory()
   const shape = ['--n-layer', 2, '--n-embd', 32, '--ctx-len', 32, '--batch-size', 4, '--threads', 1]
   let data: string
   let run: string
 
   beforeAll(async () => {
-    data = await writeText(folder)
-    run = await trainTiny(folder)
-    await writeFile(join(folder, 'empty.txt'), '')
+    data = await writeText(directory)
+    run = await trainTiny(directory)
+    await writeFile(join(directory, 'empty.txt'), '')
   })
 
   it('train --json: one object a line, the last one sums it up', async () => {
-    const out = join(folder, 'json')
+    const out = join(directory, 'json')
     const args = ['--data', data, '--out', out, ...shape, '--max-steps', 12, '--eval-interval', 6, '--json']
     const { code, out: printed, err } = await rwkv('train', ...args)
     expect({ code, err }).toEqual({ code: 0, err: '' })
@@ -45,7 +45,7 @@ describe('rwkv', async () => {
   })
 
   it('train: plain lines and a chart where there is no terminal, and no escape sequences', async () => {
-    const args = ['--data', data, '--out', join(folder, 'plain'), ...shape, '--max-steps', 60]
+    const args = ['--data', data, '--out', join(directory, 'plain'), ...shape, '--max-steps', 60]
     const { code, out } = await rwkv('train', ...args)
     expect(code).toBe(0)
     expect(out).toMatch(/^step {2}1\/60 {2}loss \d\.\d{3}/m)
@@ -53,12 +53,12 @@ describe('rwkv', async () => {
     expect(out).toMatch(/┤.*─/)
     expect(out).toMatch(/^validation loss \d\.\d{3}, training loss \d\.\d{3} · .* tokens\/s in steps/m)
     expect(out).toContain('report.html')
-    // biome-ignore lint/suspicious/noControlCharactersInRegex: it is the escape character that must not be there
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: it must not be there
     expect(out).not.toMatch(/\x1b|\r/)
   })
 
   it('train: Ctrl-C saves, and --resume ends where a run without a break does', async () => {
-    const out = join(folder, 'broken')
+    const out = join(directory, 'broken')
     // Long enough to be interrupted on any machine.
     const child = spawn(process.execPath, [
       main,
@@ -127,7 +127,7 @@ describe('rwkv', async () => {
 
   it.skipIf(process.platform === 'win32')('eval: Ctrl-C is no fault', async () => {
     // A pipe opens for writing once the program, which heeds Ctrl-C by then, opens it for reading.
-    const pipe = join(folder, 'pipe')
+    const pipe = join(directory, 'pipe')
     await promisify(execFile)('mkfifo', [pipe])
     for (const [json, says] of [
       [[], 'stopped\n'],
@@ -242,8 +242,8 @@ describe('rwkv', async () => {
       [['train', '--data', 'DATA', '--out', 'RUN'], 1, '--resume'],
       [['train', '--resume', 'none'], 1, 'no run to go on with'],
       [['train', '--resume', 'RUN', '--n-embd', 64], 2, '--n-embd cannot change'],
-      [['train', '--resume', 'RUN', '--out', 'OUT'], 2, 'different folders'],
-      [['train', '--resume', '--threads', 1], 2, '--resume needs the folder'],
+      [['train', '--resume', 'RUN', '--out', 'OUT'], 2, 'different directories'],
+      [['train', '--resume', '--threads', 1], 2, '--resume needs the directory'],
       [['train', '--resume', ''], 2, '--resume is empty'],
       [['eval'], 2, 'MODEL is missing'],
       [['eval', 'RUN'], 2, '--data is missing'],
@@ -266,8 +266,8 @@ describe('rwkv', async () => {
       const places: Record<string, string> = {
         DATA: data,
         RUN: run,
-        OUT: join(folder, 'out'),
-        EMPTY: join(folder, 'empty.txt'),
+        OUT: join(directory, 'out'),
+        EMPTY: join(directory, 'empty.txt'),
       }
       const args = words.map(word => places[word] ?? word)
       const { out, err, ...result } = await rwkv(...args)
@@ -277,12 +277,12 @@ describe('rwkv', async () => {
       else expect(err).toMatch(says)
       expect(err.trimEnd().split('\n').length).toBeLessThanOrEqual(2)
       expect(err).not.toMatch(/\n\s+at /)
-      await expect(stat(join(folder, 'out'))).rejects.toMatchObject({ code: 'ENOENT' })
+      await expect(stat(join(directory, 'out'))).rejects.toMatchObject({ code: 'ENOENT' })
     })
   })
 
   it('with --json an error is an object too', async () => {
-    const { code, out, err } = await rwkv('eval', join(folder, 'none'), '--data', data, '--json')
+    const { code, out, err } = await rwkv('eval', join(directory, 'none'), '--data', data, '--json')
     expect({ code, err }).toEqual({ code: 1, err: '' })
     expect(objects(out)).toEqual([{ event: 'error', code: 'IO', message: expect.stringContaining('none') }])
     const usage = await rwkv('train', '--json')
@@ -310,8 +310,8 @@ describe('rwkv', async () => {
       ['truncated', good.subarray(0, good.length - 1)],
       ['trailing bytes', Buffer.concat([good, Buffer.alloc(3)])],
     ]
-    await mkdir(join(folder, 'damaged'))
-    const path = join(folder, 'damaged', 'model.bin')
+    await mkdir(join(directory, 'damaged'))
+    const path = join(directory, 'damaged', 'model.bin')
     for (const [name, bytes] of cases) {
       await writeFile(path, bytes)
       const { code, out } = await rwkv('info', path, '--json')

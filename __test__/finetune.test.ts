@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { beforeAll, describe, expect, it } from 'vitest'
 import { adapterInfo, Model, merge, quantize, RwkvError, State, Trainer } from '../src/index.js'
 import { rwkv } from './cli.js'
-import { collect, temporaryFolder, text, tiny } from './tiny.js'
+import { collect, temporaryDirectory, text, tiny } from './tiny.js'
 
 /** Another text in the same words, so that a model of the first has something to learn. */
 const other = Array.from({ length: 250 }, (_, i) => `a ${i % 7} lazy dogs; over ${i % 3} foxes\n`).join('')
@@ -11,8 +11,8 @@ const parse = (line: string) => JSON.parse(line)
 const lines = (out: string) => out.trim().split('\n')
 
 describe('fine-tuning', async () => {
-  const folder = await temporaryFolder()
-  const path = (name: string) => join(folder, name)
+  const directory = await temporaryDirectory()
+  const path = (name: string) => join(directory, name)
   const base = path('base')
   const small = path('small/model-Q5_1.bin')
   const train = (out: string, ...args: (string | number)[]) =>

@@ -4,17 +4,17 @@ import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { Model, type Session, State, Trainer } from '../src/index.js'
 import { expectDocumented, runs, seed, timeout, within } from './random.js'
-import { temporaryFolder, tiny, trainTiny, writeText } from './tiny.js'
+import { temporaryDirectory, tiny, trainTiny, writeText } from './tiny.js'
 
 describe(`life cycles (RWKV_SEED=${seed})`, async () => {
-  const folder = await temporaryFolder()
+  const directory = await temporaryDirectory()
   let run: string
   let data: string
   let model: Model
 
   beforeAll(async () => {
-    data = await writeText(folder)
-    run = await trainTiny(folder, { maxSteps: 2 })
+    data = await writeText(directory)
+    run = await trainTiny(directory, { maxSteps: 2 })
     model = await Model.load(run, { threads: 2 })
   })
   afterAll(() => model?.close())
@@ -104,7 +104,7 @@ describe(`life cycles (RWKV_SEED=${seed})`, async () => {
         { maxCommands: 15 },
       )
       const property = fc.asyncProperty(commands, async commands => {
-        const run = new Run(await Trainer.create({ ...options, out: join(folder, `lives-${next++}`) }))
+        const run = new Run(await Trainer.create({ ...options, out: join(directory, `lives-${next++}`) }))
         try {
           await fc.asyncModelRun(() => ({ model: {}, real: run }), commands)
           await run.settled()
@@ -118,7 +118,10 @@ describe(`life cycles (RWKV_SEED=${seed})`, async () => {
   )
 })
 
-/** One call of many. What is known of the objects is kept beside them, so that fast-check's model has nothing to hold. */
+/**
+ * One call of many. What is known of the objects is kept beside them, so that fast-check's model has nothing
+ * to hold.
+ */
 function command<W extends Calls>(name: string, run: (world: W) => unknown): fc.AsyncCommand<object, W> {
   return {
     check: () => true,
@@ -151,7 +154,10 @@ class Calls {
     this.#abort = new AbortController()
   }
 
-  /** Makes a call, and checks in the end how it ended: well, stopped, or with a code that there was a reason for. */
+  /**
+   * Makes a call, and checks in the end how it ended: well, stopped, or with a code that there was a reason
+   * for.
+   */
   make(owner: Owner, call: () => Promise<unknown>, codes: readonly string[] = []): void {
     const { signal } = this
     const [wasClosed, wasBusy] = [owner.isClosed(), owner.calls > 0]
@@ -260,7 +266,7 @@ class Run extends Calls {
     this.make(this.#owner, call)
   }
 
-  /** Goes on with the run in its folder, if nobody has it any more. */
+  /** Goes on with the run in its directory, if nobody has it any more. */
   async resume(): Promise<void> {
     if (!this.#owner.isClosed()) return
     await this.settled()

@@ -2,17 +2,17 @@ import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { beforeAll, describe, expect, it } from 'vitest'
 import { Model, type Progress, type Step, Trainer } from '../src/index.js'
-import { collect, temporaryFolder, text, tiny, writeText } from './tiny.js'
+import { collect, temporaryDirectory, text, tiny, writeText } from './tiny.js'
 
 describe('the loop closes', async () => {
-  const folder = await temporaryFolder()
-  const out = join(folder, 'run')
+  const directory = await temporaryDirectory()
+  const out = join(directory, 'run')
   const steps: Step[] = []
   let data: string
   let sample: string
 
   beforeAll(async () => {
-    data = await writeText(folder)
+    data = await writeText(directory)
     const trainer = await Trainer.create({ ...tiny, data, out, evalInterval: 30 })
     for await (const step of trainer) steps.push(step)
     sample = await trainer.sample({ prompt: 'the red', maxTokens: 40, temperature: 0 })
@@ -31,7 +31,7 @@ describe('the loop closes', async () => {
     }
   })
 
-  it('leaves a folder with everything in it, and nothing half written', async () => {
+  it('leaves a directory with everything in it, and nothing half written', async () => {
     const names = await readdir(out)
     const expected = [
       'checkpoint-60',

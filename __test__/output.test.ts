@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { beforeAll, describe, expect, it, vi } from 'vitest'
 import { heedSignals } from '../src/cli/interrupt.js'
 import { main, rwkv } from './cli.js'
-import { temporaryFolder, trainTiny, writeText } from './tiny.js'
+import { temporaryDirectory, trainTiny, writeText } from './tiny.js'
 
 const full = 'rwkv: cannot write to standard output (no space left on device)'
 
@@ -55,13 +55,13 @@ async function once(
 }
 
 describe('standard output that cannot be written', async () => {
-  const folder = await temporaryFolder()
+  const directory = await temporaryDirectory()
   let data: string
   let run: string
 
   beforeAll(async () => {
-    data = await writeText(folder)
-    run = await trainTiny(folder, { maxSteps: 2 })
+    data = await writeText(directory)
+    run = await trainTiny(directory, { maxSteps: 2 })
   })
 
   /** A training that lasts until it is stopped. */
@@ -76,7 +76,7 @@ describe('standard output that cannot be written', async () => {
     ['info', run],
     ['eval', run, '--data', data],
     ['generate', run, '--max-tokens', 3],
-    ['quantize', run, join(folder, 'small.bin'), 'Q4_0'],
+    ['quantize', run, join(directory, 'small.bin'), 'Q4_0'],
     ['bench', run, '--decode', 2, '--prompt', 2, '--sessions', 2, '--seconds', 0],
   ]
 
@@ -98,9 +98,10 @@ describe('standard output that cannot be written', async () => {
   )
 
   it.skipIf(process.platform === 'win32')('a write that is cut short is one that failed', async () => {
-    // A limit on the size of files is to the program what the end of a disk is: there is room for some of the text.
+    // A limit on the size of files is to the program what the end of a disk is: there is room for some of the
+    // text.
     const limited = 'ulimit -f 1; exec "$0" "$@" > "$OUT"'
-    const env = { ...process.env, OUT: join(folder, 'short.txt') }
+    const env = { ...process.env, OUT: join(directory, 'short.txt') }
     const child = spawn('bash', ['-c', limited, process.execPath, main, 'help', 'train'], { env })
     let err = ''
     child.stderr.setEncoding('utf8').on('data', chunk => {
@@ -114,7 +115,7 @@ describe('standard output that cannot be written', async () => {
   it.skipIf(process.platform !== 'linux')(
     'full disk: training saves what it has and says how to go on',
     async () => {
-      const out = join(folder, 'full')
+      const out = join(directory, 'full')
       const { code, err } = await onFullDisk(false, ...endless(out))
       expect(code).toBe(1)
       expect(err).toBe(`${full}: saved checkpoint-0; go on with rwkv train --resume ${out}\n`)
@@ -128,7 +129,7 @@ describe('standard output that cannot be written', async () => {
   )
 
   it('closed pipe: training saves what it has and says how to go on', async () => {
-    const out = join(folder, 'pipe')
+    const out = join(directory, 'pipe')
     const { code, err } = await once('"step":5,', child => child.stdout?.destroy(), ...endless(out))
     expect(code).toBe(1)
     const [, step = 0] = /^rwkv: .*broken pipe\): saved checkpoint-(\d+); go on with .*\n$/.exec(err) ?? []
@@ -147,7 +148,7 @@ describe('standard output that cannot be written', async () => {
     ['SIGTERM', 143],
     ['SIGHUP', 129],
   ] as const)('%s: training saves what it has, and exits with %i', async (signal, expected) => {
-    const out = join(folder, signal)
+    const out = join(directory, signal)
     const ended = await once('"event":"step"', child => child.kill(signal), ...endless(out))
     expect(ended).toMatchObject({ code: expected, err: '' })
     const last = JSON.parse(ended.out.trim().split('\n').at(-1) ?? '')
@@ -175,7 +176,7 @@ describe('standard output that cannot be written', async () => {
         child.kill('SIGHUP')
         again = setInterval(() => child.kill('SIGHUP'), 1)
       }
-      const out = join(folder, 'closed')
+      const out = join(directory, 'closed')
       const ended = await once('"event":"step"', act, ...endless(out)).finally(() => clearInterval(again))
       expect(ended).toMatchObject({ code: 129, err: '' })
       const last = JSON.parse(ended.out.trim().split('\n').at(-1) ?? '')
@@ -192,7 +193,7 @@ describe('standard output that cannot be written', async () => {
         child.kill('SIGINT')
         child.stdout?.destroy()
       }
-      const out = join(folder, 'both')
+      const out = join(directory, 'both')
       const { code } = await once('"step":5,', act, ...endless(out))
       // Whichever came first.
       expect([130, 1]).toContain(code)

@@ -4,19 +4,19 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { Worker } from 'node:worker_threads'
 import { beforeAll, describe, expect, it } from 'vitest'
-import { temporaryFolder, text, trainTiny } from './tiny.js'
+import { temporaryDirectory, text, trainTiny } from './tiny.js'
 
 const root = join(import.meta.dirname, '..')
 const run = promisify(execFile)
 
 describe('the package, as another one that depends on it sees it', async () => {
-  const folder = await temporaryFolder()
+  const directory = await temporaryDirectory()
   let model: string
 
   beforeAll(async () => {
-    model = await trainTiny(folder, { maxSteps: 2 })
-    await mkdir(join(folder, 'node_modules'))
-    await symlink(root, join(folder, 'node_modules/rwkv'), 'junction')
+    model = await trainTiny(directory, { maxSteps: 2 })
+    await mkdir(join(directory, 'node_modules'))
+    await symlink(root, join(directory, 'node_modules/rwkv'), 'junction')
   })
 
   const body = `
@@ -35,7 +35,7 @@ describe('the package, as another one that depends on it sees it', async () => {
       (body: string) => `;(async () => {${body}})()`,
     ],
   ])('works with %s', async (_, extension, head, wrap) => {
-    const file = join(folder, `use.${extension}`)
+    const file = join(directory, `use.${extension}`)
     await writeFile(file, `${head}\n${wrap(body.replace('"MODEL"', JSON.stringify(model)))}\n`)
     const { stdout, stderr } = await run(process.execPath, [file])
     expect(stdout).toBe('5 true IO\n')
@@ -47,8 +47,8 @@ describe('the package, as another one that depends on it sees it', async () => {
       const load: (path: string) => Promise<Model> = path => Model.load(path, { threads: 1 })
       // @ts-expect-error: a model has no such thing
       load('x').then(model => model.nothing)`
-    await writeFile(join(folder, 'esm.mts'), `import { Model } from 'rwkv'\n${program}`)
-    await writeFile(join(folder, 'cjs.cts'), `import { Model } from 'rwkv'\n${program}`)
+    await writeFile(join(directory, 'esm.mts'), `import { Model } from 'rwkv'\n${program}`)
+    await writeFile(join(directory, 'cjs.cts'), `import { Model } from 'rwkv'\n${program}`)
     const lib = [
       '--lib',
       'es2023,esnext.disposable',
@@ -59,7 +59,7 @@ describe('the package, as another one that depends on it sees it', async () => {
     ]
     const options = ['--noEmit', '--strict', '--module', 'nodenext', ...lib]
     const tsc = [join(root, 'node_modules/typescript/bin/tsc'), ...options]
-    const { stdout } = await run(process.execPath, [...tsc, 'esm.mts', 'cjs.cts'], { cwd: folder }).catch(
+    const { stdout } = await run(process.execPath, [...tsc, 'esm.mts', 'cjs.cts'], { cwd: directory }).catch(
       error => error,
     )
     expect(stdout).toBe('')

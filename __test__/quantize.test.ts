@@ -5,15 +5,15 @@ import { join } from 'node:path'
 import { beforeAll, describe, expect, it } from 'vitest'
 import { Model, type Progress, type QuantizedFormat, quantize, RwkvError } from '../src/index.js'
 import { main, rwkv } from './cli.js'
-import { temporaryFolder, trainTiny, writeText } from './tiny.js'
+import { temporaryDirectory, trainTiny, writeText } from './tiny.js'
 
-/** Whether a process has a file open in `folder`. */
-async function isWriting(process_: ChildProcess, folder: string): Promise<boolean> {
-  if (process.platform !== 'linux') return (await readdir(folder)).length > 0
+/** Whether a process has a file open in `directory`. */
+async function isWriting(process_: ChildProcess, directory: string): Promise<boolean> {
+  if (process.platform !== 'linux') return (await readdir(directory)).length > 0
   const open = `/proc/${process_.pid}/fd`
   const files = await readdir(open).catch(() => [])
   const paths = await Promise.all(files.map(file => readlink(join(open, file)).catch(() => '')))
-  return paths.some(path => path.startsWith(folder))
+  return paths.some(path => path.startsWith(directory))
 }
 
 interface Tensor {
@@ -46,7 +46,10 @@ function tensor(name: string, ...dims: number[]): Tensor {
 const key = 'blocks.0.att.key.weight'
 const small = modelFile([tensor('emb.weight', 64, 3), tensor(key, 64, 40), tensor('ln_out.weight', 64)])
 
-/** SHA-256 of what rwkv.cpp's `rwkv_quantize_model_file` made of {@link small}, called through Python's ctypes. */
+/**
+ * SHA-256 of what rwkv.cpp's `rwkv_quantize_model_file` made of {@link small}, called through Python's
+ * ctypes.
+ */
 const hashes: Record<QuantizedFormat, string> = {
   Q4_0: 'e46f8d1b9dd4d943e2eb75604451889a75964405b90ce6918fa976ca7d1dc1a4',
   Q4_1: '305e76649fc956f53d9f4d028cea728a6d6418d25fb204a8135681ac4e184186',
@@ -62,16 +65,16 @@ const sha256 = async (path: string) =>
     .digest('hex')
 
 describe('quantize', async () => {
-  const folder = await temporaryFolder()
-  const [input, output] = [join(folder, 'in.bin'), join(folder, 'out.bin')]
-  const large = join(folder, 'large', 'large.bin')
+  const directory = await temporaryDirectory()
+  const [input, output] = [join(directory, 'in.bin'), join(directory, 'out.bin')]
+  const large = join(directory, 'large', 'large.bin')
   let run: string
 
   beforeAll(async () => {
     await writeFile(input, small)
-    run = await trainTiny(folder)
+    run = await trainTiny(directory)
     // A matrix of 1 GB, nearly all of it a hole in the file: enough that it can be stopped.
-    await mkdir(join(folder, 'large'))
+    await mkdir(join(directory, 'large'))
     const rows = 4_000_000
     const name = Buffer.from(key)
     const head = Buffer.concat([u32(0x67676d66, 101, 3, 64, 1, 0, 2, name.length, 0, 64, rows), name])
@@ -91,7 +94,7 @@ describe('quantize', async () => {
   })
 
   it('a trained model that is quantized predicts nearly as well, and is as much smaller as it should be', async () => {
-    const data = await writeText(folder)
+    const data = await writeText(directory)
     const loss = async (path: string) => {
       await using model = await Model.load(path, { threads: 2 })
       return { format: model.format, loss: (await model.evaluate(data)).loss }
@@ -112,7 +115,7 @@ describe('quantize', async () => {
   })
 
   it('an abort leaves no output, and what was there before', async () => {
-    const target = join(folder, 'large', 'out.bin')
+    const target = join(directory, 'large', 'out.bin')
     for (const old of [undefined, 'old']) {
       if (old) await writeFile(target, old)
       const controller = new AbortController()
@@ -120,12 +123,14 @@ describe('quantize', async () => {
       const onProgress = () => controller.abort(reason)
       const work = quantize(large, target, 'Q5_1', { threads: 1, signal: controller.signal, onProgress })
       await expect(work).rejects.toBe(reason)
-      expect(await readdir(join(folder, 'large'))).toEqual(old ? ['large.bin', 'out.bin'] : ['large.bin'])
+      expect(await readdir(join(directory, 'large'))).toEqual(old ? ['large.bin', 'out.bin'] : ['large.bin'])
       if (old) expect(await readFile(target, 'utf8')).toBe(old)
     }
     const signal = AbortSignal.abort()
-    await expect(quantize(input, join(folder, 'never.bin'), 'Q4_0', { signal })).rejects.toBe(signal.reason)
-    await expect(stat(join(folder, 'never.bin'))).rejects.toMatchObject({ code: 'ENOENT' })
+    await expect(quantize(input, join(directory, 'never.bin'), 'Q4_0', { signal })).rejects.toBe(
+      signal.reason,
+    )
+    await expect(stat(join(directory, 'never.bin'))).rejects.toMatchObject({ code: 'ENOENT' })
   })
 
   const infinite = tensor(key, 64, 4)
@@ -154,8 +159,8 @@ describe('quantize', async () => {
   ]
 
   it.each(refused)('%s is refused, here and on the command line', async (_, file, format, code, says) => {
-    const bad = join(folder, 'bad.bin')
-    const never = join(folder, 'never.bin')
+    const bad = join(directory, 'bad.bin')
+    const never = join(directory, 'never.bin')
     await writeFile(bad, file)
     const error = await quantize(bad, never, format as QuantizedFormat).catch(error => error)
     expect(error).toBeInstanceOf(RwkvError)
@@ -164,13 +169,13 @@ describe('quantize', async () => {
     const cli = await rwkv('quantize', bad, never, format)
     expect(cli).toMatchObject({ code: code === 'INVALID_OPTION' ? 2 : 1, out: '' })
     expect(cli.err).toContain(says)
-    expect((await readdir(folder)).filter(name => name.includes('never'))).toEqual([])
+    expect((await readdir(directory)).filter(name => name.includes('never'))).toEqual([])
   })
 
   it('the input is not overwritten, and files that are not there are named', async () => {
     await expect(quantize(input, input, 'Q4_0')).rejects.toMatchObject({ code: 'INVALID_OPTION' })
     expect(await readFile(input)).toEqual(small)
-    const missing = join(folder, 'none', 'x.bin')
+    const missing = join(directory, 'none', 'x.bin')
     for (const [from, to] of [
       [missing, output],
       [input, missing],
@@ -210,9 +215,9 @@ describe('quantize', async () => {
       expect(rest).toEqual([''])
       // Away from its tokenizer.
       const elsewhere = await rwkv('quantize', join(run, 'model.bin'), output, 'Q4_0')
-      const tokenizers = [join(run, 'tokenizer.json'), join(folder, 'tokenizer.json')]
+      const tokenizers = [join(run, 'tokenizer.json'), join(directory, 'tokenizer.json')]
       expect(elsewhere.out).toContain(`\n  cp ${tokenizers.join(' ')}\n  rwkv generate ${output}\n`)
-      expect((await rwkv('quantize', input, join(folder, 'plain.bin'), 'Q4_0')).out).toContain(
+      expect((await rwkv('quantize', input, join(directory, 'plain.bin'), 'Q4_0')).out).toContain(
         '\n  rwkv info ',
       )
     })
@@ -229,7 +234,7 @@ describe('quantize', async () => {
     })
 
     it.skipIf(process.platform === 'win32')('Ctrl-C leaves nothing behind', async () => {
-      const alone = join(folder, 'alone')
+      const alone = join(directory, 'alone')
       await mkdir(alone)
       const args = ['quantize', large, join(alone, 'out.bin'), 'Q4_1', '--threads', '1']
       const child = spawn(process.execPath, [main, ...args])
@@ -238,7 +243,8 @@ describe('quantize', async () => {
         printed += chunk
       })
       const exit = new Promise(resolve => child.on('exit', resolve))
-      // Once the output is being written: on Linux it has no name yet, and is only to be seen among the open files.
+      // Once the output is being written: on Linux it has no name yet, and is only to be seen among the open
+      // files.
       while (!(await isWriting(child, alone))) await new Promise(resolve => setTimeout(resolve, 2))
       child.kill('SIGINT')
       expect(await exit).toBe(130)
@@ -249,7 +255,7 @@ describe('quantize', async () => {
     it.skipIf(process.platform !== 'linux').each(['SIGTERM', 'SIGKILL'] as const)(
       'a program that is ended by %s while it quantizes leaves nothing behind',
       async signal => {
-        const alone = join(folder, signal)
+        const alone = join(directory, signal)
         await mkdir(alone)
         const index = join(import.meta.dirname, '../dist/index.js')
         const program = `

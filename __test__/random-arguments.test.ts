@@ -5,9 +5,12 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { adapterInfo, Model, merge, quantize, Session, State, Tokenizer, Trainer } from '../src/index.js'
 import * as schemas from '../src/schemas.js'
 import { expectDocumented, runs, seed, timeout, within } from './random.js'
-import { temporaryFolder, tiny, trainTiny, writeText } from './tiny.js'
+import { temporaryDirectory, tiny, trainTiny, writeText } from './tiny.js'
 
-/** Values of every kind: none of them starts work that takes long or much memory, and no text names a place outside. */
+/**
+ * Values of every kind: none of them starts work that takes long or much memory, and no text names a place
+ * outside.
+ */
 const odd: fc.Arbitrary<unknown> = fc
   .oneof(
     fc.constantFrom(
@@ -40,19 +43,19 @@ const odd: fc.Arbitrary<unknown> = fc
   .filter(value => typeof value !== 'string' || value.length < 10)
 
 describe(`random arguments (RWKV_SEED=${seed})`, async () => {
-  const folder = await temporaryFolder()
+  const directory = await temporaryDirectory()
   let run: string
   let data: string
   let model: Model
 
   beforeAll(async () => {
-    data = await writeText(folder)
-    run = await trainTiny(folder, { maxSteps: 2 })
+    data = await writeText(directory)
+    run = await trainTiny(directory, { maxSteps: 2 })
     model = await Model.load(run, { threads: 2 })
-    await writeFile(join(folder, 'kept.state'), model.createSession().state.toBuffer())
-    await trainTiny(folder, { from: run, out: join(folder, 'adapted'), loraRank: 2, maxSteps: 2 })
+    await writeFile(join(directory, 'kept.state'), model.createSession().state.toBuffer())
+    await trainTiny(directory, { from: run, out: join(directory, 'adapted'), loraRank: 2, maxSteps: 2 })
     // Names that come up by chance are files here.
-    process.chdir(folder)
+    process.chdir(directory)
   })
   afterAll(() => {
     model?.close()
@@ -62,7 +65,7 @@ describe(`random arguments (RWKV_SEED=${seed})`, async () => {
   it(
     'arguments of every kind work, or fail with an error that says why',
     async () => {
-      const trainer = await Trainer.create({ ...tiny, data, out: join(folder, 'trainer') })
+      const trainer = await Trainer.create({ ...tiny, data, out: join(directory, 'trainer') })
       const before = await model.createSession().eval([1, 2])
       try {
         await fc.assert(property(calls(trainer)), runs(600))
@@ -83,7 +86,7 @@ describe(`random arguments (RWKV_SEED=${seed})`, async () => {
     const state = () => session().state
     const short = { maxTokens: 3, temperature: 1, seed: 1 }
     const bench = { decode: 1, prompt: 1, sessions: 1, seconds: 0 }
-    const newRun = () => ({ ...tiny, data, out: join(folder, `run-${runsMade++}`) })
+    const newRun = () => ({ ...tiny, data, out: join(directory, `run-${runsMade++}`) })
     return [
       { on: () => Model, name: 'load', args: () => [run, { threads: 1 }], schema: schemas.loadOptions },
       { on: () => model, name: 'evaluate', args: () => [data, {}], schema: schemas.evaluateOptions },
@@ -100,26 +103,26 @@ describe(`random arguments (RWKV_SEED=${seed})`, async () => {
         schema: schemas.sessionOptions,
         isSync: true,
       },
-      { on: () => State, name: 'load', args: () => [model, join(folder, 'kept.state')] },
+      { on: () => State, name: 'load', args: () => [model, join(directory, 'kept.state')] },
       { on: state, name: 'equals', args: () => [state()], isSync: true },
       { on: () => Tokenizer, name: 'charactersOf', args: () => ['abc'], isSync: true },
       { on: () => model.tokenizer, name: 'encode', args: () => ['the'], isSync: true },
       { on: () => model.tokenizer, name: 'decode', args: () => [[1, 2]], isSync: true },
       { on: () => Tokenizer, name: 'load', args: () => [join(run, 'tokenizer.json')] },
-      { on: () => model.tokenizer, name: 'save', args: () => [join(folder, 'saved.json')] },
+      { on: () => model.tokenizer, name: 'save', args: () => [join(directory, 'saved.json')] },
       {
         on: () => ({ quantize }),
         name: 'quantize',
-        args: () => [run, join(folder, 'q.bin'), 'Q8_0', { threads: 1 }],
+        args: () => [run, join(directory, 'q.bin'), 'Q8_0', { threads: 1 }],
         schema: schemas.quantizeOptions,
       },
       {
         on: () => ({ merge }),
         name: 'merge',
-        args: () => [run, join(folder, 'adapted'), join(folder, 'm.bin'), {}],
+        args: () => [run, join(directory, 'adapted'), join(directory, 'm.bin'), {}],
         schema: schemas.mergeOptions,
       },
-      { on: () => ({ adapterInfo }), name: 'adapterInfo', args: () => [join(folder, 'adapted')] },
+      { on: () => ({ adapterInfo }), name: 'adapterInfo', args: () => [join(directory, 'adapted')] },
       { on: () => Trainer, name: 'create', args: () => [newRun()], schema: schemas.trainOptions },
       { on: () => Trainer, name: 'resume', args: () => [run, {}], schema: schemas.resumeOptions },
       { on: () => trainer, name: 'validate', args: () => [{}], schema: schemas.validateOptions },

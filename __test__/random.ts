@@ -2,7 +2,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { expect } from 'vitest'
 import { RwkvError } from '../src/index.js'
 
-// What tests with random programs share. RWKV_RUNS multiplies the number of runs, RWKV_SEED repeats those of a failure.
+// What tests with random programs share. RWKV_RUNS multiplies the number of runs, RWKV_SEED repeats those of
+// a failure.
 
 const times = Number(process.env.RWKV_RUNS ?? 1)
 

@@ -3,7 +3,7 @@ import { cp, mkdir, readFile, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { beforeAll, describe, expect, it } from 'vitest'
-import { temporaryFolder, text, trainTiny } from './tiny.js'
+import { temporaryDirectory, text, trainTiny } from './tiny.js'
 
 const root = join(import.meta.dirname, '..')
 const run = promisify(execFile)
@@ -30,20 +30,20 @@ function examples(source: string): string[] {
 }
 
 describe('every example', async () => {
-  const folder = await temporaryFolder()
+  const directory = await temporaryDirectory()
 
   beforeAll(async () => {
-    await mkdir(join(folder, 'node_modules'))
-    await symlink(root, join(folder, 'node_modules/rwkv'), 'junction')
+    await mkdir(join(directory, 'node_modules'))
+    await symlink(root, join(directory, 'node_modules/rwkv'), 'junction')
     // What they speak of: a book of everyday words, and a model of it.
     await writeFile(
-      join(folder, 'book.txt'),
+      join(directory, 'book.txt'),
       `It was a dark and stormy night. Call me Ishmael, Once upon.\n${text}`,
     )
-    const out = join(folder, 'runs/book')
-    await trainTiny(folder, { data: join(folder, 'book.txt'), out, maxSteps: 3 })
-    await cp(out, join(folder, 'runs/moby-dick'), { recursive: true })
-    await writeFile(join(folder, 'package.json'), '{ "type": "module" }')
+    const out = join(directory, 'runs/book')
+    await trainTiny(directory, { data: join(directory, 'book.txt'), out, maxSteps: 3 })
+    await cp(out, join(directory, 'runs/moby-dick'), { recursive: true })
+    await writeFile(join(directory, 'package.json'), '{ "type": "module" }')
   })
 
   const programs = await Promise.all(
@@ -58,7 +58,7 @@ describe('every example', async () => {
   })
 
   it('compiles and runs', async () => {
-    for (const { name, program } of programs) await writeFile(join(folder, `${name}.ts`), program)
+    for (const { name, program } of programs) await writeFile(join(directory, `${name}.ts`), program)
     const lib = ['--target', 'es2022', '--lib', 'es2023,esnext.disposable', '--types', 'node']
     const options = [
       '--strict',
@@ -73,10 +73,10 @@ describe('every example', async () => {
       ...options,
       ...programs.map(({ name }) => `${name}.ts`),
     ]
-    const { stdout } = await run(process.execPath, tsc, { cwd: folder }).catch(error => error)
+    const { stdout } = await run(process.execPath, tsc, { cwd: directory }).catch(error => error)
     expect(stdout).toBe('')
     for (const { name } of programs) {
-      const { stderr } = await run(process.execPath, [`${name}.js`], { cwd: folder }).catch(error => error)
+      const { stderr } = await run(process.execPath, [`${name}.js`], { cwd: directory }).catch(error => error)
       if (!name.startsWith('src-errors')) expect(stderr, name).toBe('')
     }
   })

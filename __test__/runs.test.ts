@@ -5,7 +5,7 @@ import { promisify } from 'node:util'
 import { beforeAll, describe, expect, it } from 'vitest'
 import { Model, Trainer, type TrainOptions } from '../src/index.js'
 import { main, objects, rwkv } from './cli.js'
-import { temporaryFolder, text, tiny, trainTiny, writeText } from './tiny.js'
+import { temporaryDirectory, text, tiny, trainTiny, writeText } from './tiny.js'
 
 const shape = ['--n-layer', 2, '--n-embd', 32, '--ctx-len', 32, '--batch-size', 4, '--threads', 1]
 /** Nearly every step multiplies the matrices by 1 − 25. */
@@ -29,18 +29,18 @@ function start(...args: (string | number)[]) {
 }
 
 describe('a run', async () => {
-  const folder = await temporaryFolder()
+  const directory = await temporaryDirectory()
   let data: string
 
   beforeAll(async () => {
-    data = await writeText(folder)
+    data = await writeText(directory)
   })
 
   const create = (name: string, options: Partial<TrainOptions> & { signal?: AbortSignal } = {}) =>
-    Trainer.create({ ...tiny, data, out: join(folder, name), ...options })
+    Trainer.create({ ...tiny, data, out: join(directory, name), ...options })
 
   it('is for one trainer at a time; a killed one is not in the way', async () => {
-    const out = join(folder, 'held')
+    const out = join(directory, 'held')
     const args = [
       '--data',
       data,
@@ -78,7 +78,7 @@ describe('a run', async () => {
   })
 
   it('goes on from the last sound checkpoint after it has diverged, and says which that is', async () => {
-    const out = join(folder, 'diverged')
+    const out = join(directory, 'diverged')
     const rates = ['--learning-rate', 0.3, '--weight-decay', 50, '--warmup-steps', 20, '--max-steps', 40]
     const args = ['--data', data, '--out', out, ...shape, ...rates, '--checkpoint-interval', 2]
     const { code, err } = await rwkv('train', ...args)
@@ -110,7 +110,7 @@ describe('a run', async () => {
   })
 
   it('that ends worse than guessing says so last, and leaves the better model', async () => {
-    const out = join(folder, 'unsound')
+    const out = join(directory, 'unsound')
     {
       // The first checkpoint is sound; the last step is some way into the divergence.
       await using trainer = await create('unsound', { ...absurd, checkpointInterval: 2 })
@@ -139,8 +139,8 @@ describe('a run', async () => {
   })
 
   it('ends whole, and can go on, when its files are deleted meanwhile', async () => {
-    const straight = await trainTiny(folder, { out: join(folder, 'straight') })
-    const out = join(folder, 'deleted')
+    const straight = await trainTiny(directory, { out: join(directory, 'straight') })
+    const out = join(directory, 'deleted')
     {
       await using trainer = await create('deleted')
       for await (const { step } of trainer) {
@@ -181,13 +181,13 @@ describe('a run', async () => {
 })
 
 describe.skipIf(process.platform === 'win32')('a text', async () => {
-  const folder = await temporaryFolder()
+  const directory = await temporaryDirectory()
 
-  it('may come through a pipe, and from no device, folder or endless wait', async () => {
-    const run = await trainTiny(folder, { maxSteps: 1 })
-    const pipe = join(folder, 'pipe')
+  it('may come through a pipe, and from no device, directory or endless wait', async () => {
+    const run = await trainTiny(directory, { maxSteps: 1 })
+    const pipe = join(directory, 'pipe')
     await promisify(execFile)('mkfifo', [pipe])
-    const out = join(folder, 'piped')
+    const out = join(directory, 'piped')
     const training = rwkv('train', '--data', pipe, '--out', out, ...shape, '--max-steps', 2, '--json')
     await writeFile(pipe, text)
     expect(objects((await training).out)[0]).toMatchObject({ trainTokens: Math.floor(text.length * 0.9) })
@@ -198,20 +198,20 @@ describe.skipIf(process.platform === 'win32')('a text', async () => {
         code: 2,
         err: expect.stringContaining(`--out is missing: ${pipe} is a pipe`),
       })
-    const stopped = start('train', '--data', pipe, '--out', join(folder, 'stopped'), ...shape)
+    const stopped = start('train', '--data', pipe, '--out', join(directory, 'stopped'), ...shape)
     await writeFile(pipe, text)
     await stopped.heard('step ')
     stopped.child.kill('SIGINT')
     await stopped.ended
-    await stopped.heard(`rwkv train --resume ${join(folder, 'stopped')} --data FILE\n`)
+    await stopped.heard(`rwkv train --resume ${join(directory, 'stopped')} --data FILE\n`)
 
     for (const [path, what] of [
       ['/dev/zero', 'a device'],
-      [folder, 'a folder'],
+      [directory, 'a directory'],
     ] as const) {
       for (const args of [
         ['eval', run],
-        ['train', '--out', join(folder, 'none')],
+        ['train', '--out', join(directory, 'none')],
       ]) {
         const { code, err } = await rwkv(...args, '--data', path)
         expect(code).toBe(1)
@@ -224,7 +224,7 @@ describe.skipIf(process.platform === 'win32')('a text', async () => {
     const reason = new Error('enough')
     setTimeout(() => controller.abort(reason), 100)
     const { signal } = controller
-    await expect(Trainer.create({ data: pipe, out: join(folder, 'none'), signal })).rejects.toBe(reason)
+    await expect(Trainer.create({ data: pipe, out: join(directory, 'none'), signal })).rejects.toBe(reason)
     const model = await Model.load(run)
     await expect(model.evaluate(pipe, { signal: AbortSignal.timeout(100) })).rejects.toMatchObject({
       name: 'TimeoutError',
@@ -232,6 +232,6 @@ describe.skipIf(process.platform === 'win32')('a text', async () => {
     const waiting = model.evaluate(pipe)
     setTimeout(() => model.close(), 100)
     await expect(waiting).rejects.toMatchObject({ code: 'CLOSED' })
-    expect(await readdir(folder)).not.toContain('none')
+    expect(await readdir(directory)).not.toContain('none')
   })
 })

@@ -1,14 +1,14 @@
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { Model, State } from '../src/index.js'
-import { collect, temporaryFolder, text, trainTiny } from './tiny.js'
+import { collect, temporaryDirectory, text, trainTiny } from './tiny.js'
 
 describe('Session', async () => {
-  const folder = await temporaryFolder()
+  const directory = await temporaryDirectory()
   let model: Model
 
   beforeAll(async () => {
-    model = await Model.load(await trainTiny(folder), { threads: 2 })
+    model = await Model.load(await trainTiny(directory), { threads: 2 })
   })
   afterAll(() => model?.close())
 
@@ -77,7 +77,7 @@ describe('Session', async () => {
       )
     }
     const stranger = await Model.load(
-      await trainTiny(folder, { out: join(folder, 'stranger'), seed: 2, maxSteps: 1 }),
+      await trainTiny(directory, { out: join(directory, 'stranger'), seed: 2, maxSteps: 1 }),
     )
     const foreign = expect.objectContaining({
       code: 'STATE',
@@ -172,12 +172,12 @@ describe('Session', async () => {
 })
 
 describe('closing', async () => {
-  const folder = await temporaryFolder()
+  const directory = await temporaryDirectory()
   const closed = { code: 'CLOSED', name: 'RwkvError' }
   let run: string
 
   beforeAll(async () => {
-    run = await trainTiny(folder, { maxSteps: 2 })
+    run = await trainTiny(directory, { maxSteps: 2 })
   })
 
   it('ends a model and its sessions; twice is allowed', async () => {
@@ -188,7 +188,7 @@ describe('closing', async () => {
     expect(() => model.createSession()).toThrow(expect.objectContaining(closed))
     await expect(session.prompt('the')).rejects.toMatchObject(closed)
     expect(() => session.state).toThrow(expect.objectContaining(closed))
-    await expect(model.evaluate(join(folder, 'text.txt'))).rejects.toMatchObject(closed)
+    await expect(model.evaluate(join(directory, 'text.txt'))).rejects.toMatchObject(closed)
     // What does not need the weights is still there.
     expect(model.tokenizer.decode(model.tokenizer.encode('the fox'))).toBe('the fox')
   })

@@ -4,14 +4,16 @@ import { join } from 'node:path'
 import { afterAll } from 'vitest'
 import { Trainer, type TrainOptions } from '../src/index.js'
 
-/** A folder of this test file's own, gone at its end. */
-export async function temporaryFolder(): Promise<string> {
-  const folder = await mkdtemp(join(tmpdir(), 'rwkv-test-'))
-  afterAll(() => rm(folder, { recursive: true, force: true }))
-  return folder
+/** A directory of this test file's own, gone at its end. */
+export async function temporaryDirectory(): Promise<string> {
+  const directory = await mkdtemp(join(tmpdir(), 'rwkv-test-'))
+  afterAll(() => rm(directory, { recursive: true, force: true }))
+  return directory
 }
 
-/** Some text with a pattern that a tiny model finds in a second: about 11,000 characters, 28 different ones. */
+/**
+ * Some text with a pattern that a tiny model finds in a second: about 11,000 characters, 28 different ones.
+ */
 export const text = Array.from({ length: 250 }, (_, i) => {
   const colour = ['red', 'green', 'blue', 'yellow'][(i * 7) % 4]
   return `the ${colour} fox jumps over the lazy dog\n`
@@ -28,17 +30,17 @@ export const tiny = {
   seed: 1,
 } as const
 
-/** Writes {@link text} into `folder`, and returns the file's path. */
-export async function writeText(folder: string): Promise<string> {
-  const data = join(folder, 'text.txt')
+/** Writes {@link text} into `directory`, and returns the file's path. */
+export async function writeText(directory: string): Promise<string> {
+  const data = join(directory, 'text.txt')
   await writeFile(data, text)
   return data
 }
 
-/** A whole run: the folder it wrote. */
-export async function trainTiny(folder: string, options: Partial<TrainOptions> = {}): Promise<string> {
-  const out = options.out ?? join(folder, 'run')
-  const trainer = await Trainer.create({ ...tiny, data: await writeText(folder), ...options, out })
+/** A whole run: the directory it wrote. */
+export async function trainTiny(directory: string, options: Partial<TrainOptions> = {}): Promise<string> {
+  const out = options.out ?? join(directory, 'run')
+  const trainer = await Trainer.create({ ...tiny, data: await writeText(directory), ...options, out })
   try {
     for await (const _ of trainer);
   } finally {

@@ -2,22 +2,22 @@ import { chmod, mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { beforeAll, describe, expect, it, vi } from 'vitest'
 import { Model, Trainer, type TrainOptions } from '../src/index.js'
-import { temporaryFolder, text, tiny, trainTiny, writeText } from './tiny.js'
+import { temporaryDirectory, text, tiny, trainTiny, writeText } from './tiny.js'
 
 describe('Trainer', async () => {
-  const folder = await temporaryFolder()
+  const directory = await temporaryDirectory()
   let data: string
 
   beforeAll(async () => {
-    data = await writeText(folder)
+    data = await writeText(directory)
   })
 
   const create = (name: string, options: Partial<TrainOptions> & { signal?: AbortSignal } = {}) =>
-    Trainer.create({ ...tiny, data, out: join(folder, name), ...options })
+    Trainer.create({ ...tiny, data, out: join(directory, name), ...options })
 
   it('goes on after a stop as if it had not stopped: the models are the same, byte for byte', async () => {
-    const straight = await trainTiny(folder, { out: join(folder, 'straight') })
-    const out = join(folder, 'paused')
+    const straight = await trainTiny(directory, { out: join(directory, 'straight') })
+    const out = join(directory, 'paused')
     {
       await using trainer = await create('paused')
       for await (const { step } of trainer) if (step === 25) break
@@ -46,15 +46,15 @@ describe('Trainer', async () => {
     expect(trainer.steps).toBe(5)
     // It is paused, not broken.
     await trainer.save()
-    expect(await readdir(join(folder, 'aborted'))).toContain('checkpoint-5')
+    expect(await readdir(join(directory, 'aborted'))).toContain('checkpoint-5')
     await expect(create('never', { signal: AbortSignal.abort() })).rejects.toMatchObject({
       name: 'AbortError',
     })
-    expect(await readdir(folder)).not.toContain('never')
+    expect(await readdir(directory)).not.toContain('never')
   })
 
   it('stops a validation', async () => {
-    const long = join(folder, 'long.txt')
+    const long = join(directory, 'long.txt')
     await writeFile(long, text.repeat(300))
     await using trainer = await create('validation', { data: long })
     const controller = new AbortController()
@@ -73,7 +73,7 @@ describe('Trainer', async () => {
     expect(await trainer.step()).toMatchObject({ step: 1 })
     expect(await trainer.step()).toMatchObject({ step: 2 })
     expect(trainer.isDone).toBe(true)
-    expect(await readdir(join(folder, 'steps'))).not.toContain('model.bin')
+    expect(await readdir(join(directory, 'steps'))).not.toContain('model.bin')
     await expect(trainer.step()).rejects.toMatchObject({ code: 'INVALID_OPTION' })
   })
 
@@ -81,7 +81,7 @@ describe('Trainer', async () => {
     const controller = new AbortController()
     await using trainer = await create('quick', { checkpointInterval: 1, signal: controller.signal })
     await trainer.step()
-    const report = () => readFile(join(folder, 'quick/report.html'), 'utf8')
+    const report = () => readFile(join(directory, 'quick/report.html'), 'utf8')
     await trainer.save()
     const withSample = (await report()).length
     const sample = vi.spyOn(trainer, 'sample')
@@ -91,7 +91,7 @@ describe('Trainer', async () => {
     expect(without).toBeLessThan(withSample)
 
     // Stopped while the sample of a save in the loop is written.
-    await writeFile(join(folder, 'quick/report.html'), '')
+    await writeFile(join(directory, 'quick/report.html'), '')
     sample.mockImplementation(async options => {
       controller.abort()
       options?.signal?.throwIfAborted()
@@ -102,7 +102,7 @@ describe('Trainer', async () => {
     })()
     await expect(loop).rejects.toMatchObject({ name: 'AbortError' })
     expect(trainer.steps).toBe(2)
-    expect(await readdir(join(folder, 'quick'))).toContain('checkpoint-2')
+    expect(await readdir(join(directory, 'quick'))).toContain('checkpoint-2')
     expect(await report()).toContain('<html')
   })
 
@@ -129,15 +129,15 @@ describe('Trainer', async () => {
   })
 
   it('learns bytes that are no text', async () => {
-    const bytes = join(folder, 'bytes.bin')
+    const bytes = join(directory, 'bytes.bin')
     await writeFile(
       bytes,
       Uint8Array.from({ length: 3000 }, (_, i) => (i * i) % 251),
     )
-    const out = await trainTiny(folder, {
+    const out = await trainTiny(directory, {
       data: bytes,
       tokenizer: 'byte',
-      out: join(folder, 'bytes'),
+      out: join(directory, 'bytes'),
       maxSteps: 3,
     })
     const model = await Model.load(out)
@@ -146,19 +146,19 @@ describe('Trainer', async () => {
     model.close()
   })
 
-  it('refuses a folder that holds a run, and a folder that holds none to go on with', async () => {
-    await trainTiny(folder, { out: join(folder, 'there'), maxSteps: 1 })
+  it('refuses a directory that holds a run, and a directory that holds none to go on with', async () => {
+    await trainTiny(directory, { out: join(directory, 'there'), maxSteps: 1 })
     await expect(create('there')).rejects.toMatchObject({
       code: 'RUN',
       message: expect.stringContaining('holds a run already; resume that'),
     })
-    await expect(Trainer.resume(folder)).rejects.toMatchObject({ code: 'RUN' })
-    await expect(Trainer.resume(join(folder, 'nowhere'))).rejects.toMatchObject({ code: 'RUN' })
+    await expect(Trainer.resume(directory)).rejects.toMatchObject({ code: 'RUN' })
+    await expect(Trainer.resume(join(directory, 'nowhere'))).rejects.toMatchObject({ code: 'RUN' })
   })
 
   it('refuses to go on with another text', async () => {
-    const out = await trainTiny(folder, { out: join(folder, 'text'), maxSteps: 1 })
-    const other = join(folder, 'other.txt')
+    const out = await trainTiny(directory, { out: join(directory, 'text'), maxSteps: 1 })
+    const other = join(directory, 'other.txt')
     await writeFile(other, text.replaceAll('fox', 'xof'))
     await expect(Trainer.resume(out, { data: other })).rejects.toMatchObject({ code: 'DATA' })
   })
@@ -202,7 +202,7 @@ describe('Trainer', async () => {
       const error = { code: 'INVALID_OPTION', message: expect.stringContaining(name) }
       await expect(create('nonsense', { [name]: value }), name).rejects.toMatchObject(error)
     }
-    expect(await readdir(folder)).not.toContain('nonsense')
+    expect(await readdir(directory)).not.toContain('nonsense')
   })
 
   it('says what is wrong with a text that cannot be learned, and writes nothing', async () => {
@@ -213,23 +213,23 @@ describe('Trainer', async () => {
       [Uint8Array.of(0x61, 0x62, 0xff, 0x63), 'INVALID_UTF8', 'byte 2'],
     ]
     for (const [content, code, says] of cases) {
-      const path = join(folder, 'bad.txt')
+      const path = join(directory, 'bad.txt')
       await writeFile(path, content)
       const message = expect.stringMatching(new RegExp(`bad\\.txt.*${says}`))
       await expect(create('bad', { data: path, ctxLen: 64 }), says).rejects.toMatchObject({ code, message })
     }
-    await expect(create('bad', { data: join(folder, 'none.txt') })).rejects.toMatchObject({ code: 'IO' })
-    expect(await readdir(folder)).not.toContain('bad')
+    await expect(create('bad', { data: join(directory, 'none.txt') })).rejects.toMatchObject({ code: 'IO' })
+    expect(await readdir(directory)).not.toContain('bad')
   })
 
-  it('says that the folder cannot be written', async () => {
-    const file = join(folder, 'file')
+  it('says that the directory cannot be written', async () => {
+    const file = join(directory, 'file')
     await writeFile(file, '')
     await expect(create('file/run')).rejects.toMatchObject({
       code: 'IO',
       message: expect.stringContaining(file),
     })
-    const locked = join(folder, 'locked')
+    const locked = join(directory, 'locked')
     await mkdir(locked)
     await chmod(locked, 0o500)
     // The superuser may write everywhere.

@@ -45,7 +45,8 @@ fn products(c: &mut Criterion) {
 fn gemm_forward(x: &[f32], w: &[f32], [t, k, n]: [usize; 3], y: &mut [f32]) {
     assert!(x.len() == t * k && w.len() == n * k && y.len() == t * n);
     let stride = usize::cast_signed;
-    // SAFETY: the strides describe the row-major matrices whose lengths were checked above; wᵀ by its swapped strides.
+    // SAFETY: the strides describe the row-major matrices whose lengths were checked above; wᵀ by its swapped
+    // strides.
     unsafe {
         gemm::gemm(
             t,

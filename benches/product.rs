@@ -1,7 +1,8 @@
-//! Inference's product in every format: one token (bound by memory) and a chunk of 64; and what memory gives beside it.
+//! Inference's product in every format: one token (bound by memory) and a chunk of 64; and what memory gives
+//! beside it.
 //!
-//! `cargo bench -p rwkv-benches --bench product`; throughput is printed in bytes of weights read a second for one token,
-//! in operations a second for 64.
+//! `cargo bench -p rwkv-benches --bench product`; throughput is printed in bytes of weights read a second for
+//! one token, in operations a second for 64.
 #![allow(missing_docs)] // of what criterion's macros make
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};

@@ -2,10 +2,10 @@
 //
 //   node benches/quality.mjs RUN [--data TEXT] [--rounds 3] [--seconds 1] [--threads 2]
 //
-// RUN is the folder of a training run whose model is FP32. The loss is that of the last tenth of the run's text, which it
-// validated with, in windows of its context: what `rwkv eval` gives for that part. Speeds are `bench`'s, in FP32's
-// turn, then FP16's and so on, round after round; the table has the medians of the rounds. Needs a build (`npm test` or
-// `npm run build`), and cargo.
+// RUN is the directory of a training run whose model is FP32. The loss is that of the last tenth of the run's
+// text, which it validated with, in windows of its context: what `rwkv eval` gives for that part. Speeds are
+// `bench`'s, in FP32's turn, then FP16's and so on, round after round; the table has the medians of the
+// rounds. Needs a build (`npm test` or `npm run build`), and cargo.
 
 import { execFileSync } from 'node:child_process'
 import { copyFileSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
@@ -33,7 +33,7 @@ if (!run) {
 const { options } = JSON.parse(readFileSync(join(run, 'config.json'), 'utf8'))
 const threads = values.threads === undefined ? undefined : Number(values.threads)
 
-const folder = mkdtempSync(join(tmpdir(), 'rwkv-quality-'))
+const directory = mkdtempSync(join(tmpdir(), 'rwkv-quality-'))
 try {
   const data = writeValidation()
   const formats = await writeFormats()
@@ -45,13 +45,13 @@ try {
   const speeds = await measureInTurn(formats)
   print(await withModel(formats[0].path, describe), formats, losses, speeds)
 } finally {
-  rmSync(folder, { recursive: true })
+  rmSync(directory, { recursive: true })
 }
 
 /** The part of the text that the run did not learn: what is behind the first ⌊0.9 n⌋ tokens. */
 function writeValidation() {
   const bytes = readFileSync(values.data ?? options.data)
-  const path = join(folder, 'validation.txt')
+  const path = join(directory, 'validation.txt')
   if (options.tokenizer === 'byte') {
     writeFileSync(path, bytes.subarray(learned(bytes.length)))
   } else {
@@ -65,10 +65,12 @@ function learned(tokens) {
   return Number((BigInt(tokens) * 9n) / 10n)
 }
 
-/** The model's files in all formats, each beside the tokenizer. The quantized ones are made of the FP32 one. */
+/**
+ * The model's files in all formats, each beside the tokenizer. The quantized ones are made of the FP32 one.
+ */
 async function writeFormats() {
-  copyFileSync(join(run, 'tokenizer.json'), join(folder, 'tokenizer.json'))
-  const path = name => join(folder, `${name}.bin`)
+  copyFileSync(join(run, 'tokenizer.json'), join(directory, 'tokenizer.json'))
+  const path = name => join(directory, `${name}.bin`)
   copyFileSync(join(run, 'model.bin'), path('FP32'))
   const example = ['run', '--quiet', '--release', '-p', 'rwkv', '--example', 'half_precision', '--']
   const root = resolve(fileURLToPath(new URL('..', import.meta.url)))

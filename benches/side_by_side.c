@@ -1,11 +1,11 @@
 /*
- * Times one library with the functions of rwkv.h on one model file, and prints what it found as one line of JSON.
- * side_by_side.mjs compiles this and runs it for two libraries in turn.
+ * Times one library with the functions of rwkv.h on one model file, and prints what it found as one line of
+ * JSON. side_by_side.mjs compiles this and runs it for two libraries in turn.
  *
  *     side_by_side LIBRARY MODEL THREADS DECODE PREFILL CHUNK LOGITS
  *
- * DECODE tokens are read one by one, PREFILL tokens in chunks of CHUNK; each is done again until half a second has passed.
- * The logits after the PREFILL tokens go to the file LOGITS.
+ * DECODE tokens are read one by one, PREFILL tokens in chunks of CHUNK; each is done again until half a
+ * second has passed. The logits after the PREFILL tokens go to the file LOGITS.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>

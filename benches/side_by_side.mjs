@@ -2,12 +2,12 @@
 //
 //   node benches/side_by_side.mjs LIB_A LIB_B MODEL [options]
 //
-// Each measurement is a process of its own: threads that one library leaves spinning must not disturb the other. A pair
-// is one measurement of each, and pairs begin with A and B in turn. Ratios say how many times faster A is than B, pair by
-// pair; what is printed is their median, the least and the greatest.
+// Each measurement is a process of its own: threads that one library leaves spinning must not disturb the
+// other. A pair is one measurement of each, and pairs begin with A and B in turn. Ratios say how many times
+// faster A is than B, pair by pair; what is printed is their median, the least and the greatest.
 //
-// Between the two, a third process only reads the weights of a token, again and again, with as many threads: decoding reads
-// them too, so this is the most that any library could do at that moment.
+// Between the two, a third process only reads the weights of a token, again and again, with as many threads:
+// decoding reads them too, so this is the most that any library could do at that moment.
 
 import { spawnSync } from 'node:child_process'
 import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, readSync, rmSync, statSync } from 'node:fs'
@@ -49,8 +49,8 @@ for (const chunk of ['chunk-a', 'chunk-b']) {
 }
 
 const { perToken, embedding } = weights()
-const folder = mkdtempSync(join(tmpdir(), 'side-by-side-'))
-process.on('exit', () => rmSync(folder, { recursive: true }))
+const directory = mkdtempSync(join(tmpdir(), 'side-by-side-'))
+process.on('exit', () => rmSync(directory, { recursive: true }))
 measureAll()
 
 function measureAll() {
@@ -86,11 +86,14 @@ function warm(path) {
 
 /** One run of one library. */
 function measure(worker, side, { library, chunk, env }) {
-  const args = [library, model, counts.threads, counts.decode, counts.prefill, chunk, join(folder, side)]
+  const args = [library, model, counts.threads, counts.decode, counts.prefill, chunk, join(directory, side)]
   return run(library, worker, args, env)
 }
 
-/** One run of the threads that only read what decoding has to read; `decode` is how many tokens a second that would be. */
+/**
+ * One run of the threads that only read what decoding has to read; `decode` is how many tokens a second that
+ * would be.
+ */
 function read(reader) {
   const args = [model, counts.threads, counts.decode, embedding.begin, embedding.end]
   const { bytesPerSecond } = run('reading the weights', reader, args)
@@ -164,9 +167,9 @@ function reportMemory({ bytesPerToken, mayBeCached, decode, gigabytesPerSecond, 
   }
 }
 
-/** A program in C of this folder, compiled. */
+/** A program in C of this directory, compiled. */
 function compile(name, flags) {
-  const program = join(folder, name.replace('.c', ''))
+  const program = join(directory, name.replace('.c', ''))
   const source = fileURLToPath(new URL(name, import.meta.url))
   const compiler = process.env.CC ?? 'cc'
   const args = ['-Wall', source, '-o', program, ...flags]
@@ -177,7 +180,7 @@ function compile(name, flags) {
 }
 
 function logits(side) {
-  const bytes = readFileSync(join(folder, side))
+  const bytes = readFileSync(join(directory, side))
   return new Float32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength))
 }
 

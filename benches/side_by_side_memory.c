@@ -1,13 +1,14 @@
 /*
- * Times threads that only read the weights of a model file, and prints what it found as one line of JSON: decoding a token
- * reads each of these bytes once, so no library can decode faster. side_by_side.mjs compiles this and runs it beside two
- * libraries.
+ * Times threads that only read the weights of a model file, and prints what it found as one line of JSON:
+ * decoding a token reads each of these bytes once, so no library can decode faster. side_by_side.mjs compiles
+ * this and runs it beside two libraries.
  *
  *     side_by_side_memory MODEL THREADS PASSES FROM TO
  *
- * What is read is the file without its bytes FROM to TO, the embedding, of which a token needs one row. It is loaded into
- * memory of huge pages (they read faster than the mapped file), and each thread goes through an equal stretch of it in order,
- * PASSES times, with all threads waiting for each other after each pass; that is done again until half a second has passed.
+ * What is read is the file without its bytes FROM to TO, the embedding, of which a token needs one row. It is
+ * loaded into memory of huge pages (they read faster than the mapped file), and each thread goes through an
+ * equal stretch of it in order, PASSES times, with all threads waiting for each other after each pass; that
+ * is done again until half a second has passed.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>

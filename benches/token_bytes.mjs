@@ -14,8 +14,8 @@ const FORMATS = {
 }
 
 /**
- * Every tensor once, but of the embedding one row: `perToken` bytes. `embedding` says where in the file the embedding's
- * data begins and ends.
+ * Every tensor once, but of the embedding one row: `perToken` bytes. `embedding` says where in the file the
+ * embedding's data begins and ends.
  *
  * Throws an Error if the file is not one of rwkv.cpp's, or ends within a tensor.
  */

@@ -2,7 +2,8 @@
 //
 //   node benches/train.mjs TEXT [--pairs 5] [--steps 200] [--threads 2] [--precision f32|bf16] [--compile]
 //
-// Both count the time of optimizer steps alone. Needs a build (`npm test` or `npm run build`), and a python3 with torch.
+// Both count the time of optimizer steps alone. Needs a build (`npm test` or `npm run build`), and a python3
+// with torch.
 
 import { execFileSync } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
@@ -35,13 +36,13 @@ function measure(command, args) {
 }
 
 function ours() {
-  const folder = mkdtempSync(join(tmpdir(), 'rwkv-bench-'))
+  const directory = mkdtempSync(join(tmpdir(), 'rwkv-bench-'))
   const precision = values.precision ? ['--precision', values.precision] : []
   const options = ['--max-steps', values.steps, '--threads', values.threads, '--eval-interval', '0', '--json', ...precision]
   try {
-    return measure(process.execPath, [join(here, '../dist/cli/main.js'), 'train', '--data', text, '--out', join(folder, 'run'), ...options])
+    return measure(process.execPath, [join(here, '../dist/cli/main.js'), 'train', '--data', text, '--out', join(directory, 'run'), ...options])
   } finally {
-    rmSync(folder, { recursive: true })
+    rmSync(directory, { recursive: true })
   }
 }
 

@@ -1,7 +1,8 @@
 // What `npm start` runs: learns Moby-Dick with the command line, and writes a page of its own.
 //
-// The book comes with a development dependency, so nothing is downloaded here. A second start goes on with the run of
-// the first if that was interrupted, and otherwise only writes; delete runs/moby-dick to learn anew.
+// The book comes with a development dependency, so nothing is downloaded here. A second start goes on with
+// the run of the first if that was interrupted, and otherwise only writes; delete runs/moby-dick to learn
+// anew.
 
 import { spawn } from 'node:child_process'
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs'

@@ -9,7 +9,8 @@ use std::path::Path;
 use rwkv::{Decoder, LoadOptions, Model, Sampler, SamplerOptions, Tokenizer};
 use rwkv_train::{TrainOptions, Trainer};
 
-/// Learns the text file `book`, leaves a run in the folder `out`, and writes 200 characters after `prompt`.
+/// Learns the text file `book`, leaves a run in the directory `out`, and writes 200 characters after
+/// `prompt`.
 pub(crate) fn learn_and_write(book: &Path, out: &Path, prompt: &str) -> rwkv_train::Result<String> {
     let options = TrainOptions { n_layer: 2, n_embd: 64, max_steps: 300, ..TrainOptions::new(book, out) };
     let mut trainer = Trainer::create(&options)?;

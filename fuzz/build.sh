@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds all fuzz targets as `cargo fuzz build` does, with the same flags and so with the same cache, but without
-# cargo-fuzz and with a stable compiler. Prints the folder of the programs.
+# Builds all fuzz targets as `cargo fuzz build` does, with the same flags and so with the same cache, but
+# without cargo-fuzz and with a stable compiler. Prints the directory of the programs.
 #
 #   fuzz/build.sh          quick programs, for fuzzing
 #   fuzz/build.sh short    quickly built ones
@@ -31,7 +31,8 @@ flags=(
 flags+=(-Cdebug-assertions)
 [ $profile = short ] || flags+=(-Ccodegen-units=1)
 
-# As cargo-fuzz writes them, with a space before the first: what was compiled with other flags is compiled again.
+# As cargo-fuzz writes them, with a space before the first: what was compiled with other flags is compiled
+# again.
 export RUSTFLAGS=" ${flags[*]}" RUSTC_BOOTSTRAP=1 ASAN_OPTIONS=detect_odr_violation=0
 cargo build --quiet --locked --profile $profile --target "$target" --bins >&2
 echo "${CARGO_TARGET_DIR:-$PWD/target}/$target/$profile"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the Rust tests with what comes nearest to Miri where that is not installed, or cannot go: vector instructions,
-# mapped files, system calls.
+# Runs the Rust tests with what comes nearest to Miri where that is not installed, or cannot go: vector
+# instructions, mapped files, system calls.
 #
 #   proofs/checked-tests.sh address    every test of kernels, inference and training under AddressSanitizer and the
 #                                      standard library's own checks of unsafe calls

@@ -2,9 +2,9 @@
 //
 //   node proofs/fuzz.mjs [--minutes 30] [--jobs 1] [--targets model_file,state]
 //
-// Inputs that crash a target, take more than 10 seconds or 2 GB are kept in fuzz/artifacts/<target>/, and the target goes
-// on; what was learned is kept in fuzz/corpus/<target>/. Half of the time on the fastest instructions, half on scalar ones.
-// Exits with 1 if there were findings.
+// Inputs that crash a target, take more than 10 seconds or 2 GB are kept in fuzz/artifacts/<target>/, and the
+// target goes on; what was learned is kept in fuzz/corpus/<target>/. Half of the time on the fastest
+// instructions, half on scalar ones. Exits with 1 if there were findings.
 
 import { spawn, spawnSync } from 'node:child_process'
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
@@ -58,9 +58,9 @@ async function work() {
 async function run(row, isa, most) {
   const { target } = row
   const [corpus, found] = [`fuzz/corpus/${target}`, `fuzz/artifacts/${target}`]
-  for (const folder of [corpus, found, '.cache']) mkdirSync(folder, { recursive: true })
+  for (const directory of [corpus, found, '.cache']) mkdirSync(directory, { recursive: true })
   const before = new Set(readdirSync(found))
-  const dictionary = ['tokenizer', 'run_folder'].includes(target) ? 'json' : 'model_file'
+  const dictionary = ['tokenizer', 'run_directory'].includes(target) ? 'json' : 'model_file'
   const child = spawn(
     `${programs}/${target}`,
     [

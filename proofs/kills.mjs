@@ -1,9 +1,11 @@
-// Kills `rwkv train` with SIGKILL a hundred times at random moments, goes on each time with --resume, and compares what is
-// there at the end with a run that nobody stopped: model.bin and the checkpoint's numbers byte by byte, the log line by line.
+// Kills `rwkv train` with SIGKILL a hundred times at random moments, goes on each time with --resume, and
+// compares what is there at the end with a run that nobody stopped: model.bin and the checkpoint's numbers
+// byte by byte, the log line by line.
 //
 //   node proofs/kills.mjs [--kills 100] [--seed 1] [--steps 120]
 //
-// A run that comes to its end before all kills were dealt is compared, and another is begun. Exits with 1 if any differs.
+// A run that comes to its end before all kills were dealt is compared, and another is begun. Exits with 1 if
+// any differs.
 
 import { spawn } from 'node:child_process'
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -22,13 +24,13 @@ const { values } = parseArgs({
 })
 const [kills, steps] = [Number(values.kills), Number(values.steps)]
 const cli = fileURLToPath(new URL('../dist/cli/main.js', import.meta.url))
-const folder = mkdtempSync(join(tmpdir(), 'rwkv-kills-'))
-const book = join(folder, 'book.txt')
+const directory = mkdtempSync(join(tmpdir(), 'rwkv-kills-'))
+const book = join(directory, 'book.txt')
 const random = numbers(Number(values.seed))
 
 writeFileSync(book, text())
 const begun = performance.now()
-const whole = join(folder, 'whole')
+const whole = join(directory, 'whole')
 await life(whole, undefined)
 console.log(
   `a run of ${steps} steps without a break took ${((performance.now() - begun) / 1000).toFixed(1)} s`,
@@ -38,7 +40,7 @@ const expected = result(whole)
 const count = { dealt: 0, lives: 0, runs: 0, early: 0, writing: 0 }
 let failed = false
 while (count.dealt < kills && !failed) {
-  const run = join(folder, `killed-${++count.runs}`)
+  const run = join(directory, `killed-${++count.runs}`)
   let finished = false
   while (!finished) {
     count.lives++
@@ -54,16 +56,16 @@ while (count.dealt < kills && !failed) {
 }
 console.log(
   `${count.dealt} kills in ${count.lives} lives of ${count.runs} runs: ${count.early} before there was a run, ` +
-    `${count.writing} left a file or folder that was being written`,
+    `${count.writing} left a file or directory that was being written`,
 )
-if (failed) console.log(`the runs differ; they are in ${folder}`)
-else rmSync(folder, { recursive: true })
+if (failed) console.log(`the runs differ; they are in ${directory}`)
+else rmSync(directory, { recursive: true })
 console.log(failed ? 'FAILED' : 'every run ended with the bytes of the one without a break')
 process.exit(failed ? 1 : 0)
 
 /**
- * Begins the run or goes on with it. With `random` it is killed: half of the time at a moment counted from the start of
- * the process, half from its first step. Returns whether the run came to its end before that.
+ * Begins the run or goes on with it. With `random` it is killed: half of the time at a moment counted from
+ * the start of the process, half from its first step. Returns whether the run came to its end before that.
  */
 async function life(run, random) {
   const args = existsSync(join(run, 'config.json'))

@@ -1,11 +1,13 @@
-// Shows that memory stays flat: 10,000 sessions of one model, 1,000 loads of a model, 200 worker threads that load one.
+// Shows that memory stays flat: 10,000 sessions of one model, 1,000 loads of a model, 200 worker threads that
+// load one.
 //
 //   node proofs/memory.mjs [sessions loads workers]
 //
-// Each runs in a process of its own. The process's resident memory is read after a warm-up (a tenth of the work), and at
-// each quarter of the rest. Half of the sessions, models and workers are closed or end by themselves, the other half is
-// left to garbage collection or terminated. Exits with 1 if memory grew by more than the bound that is printed; a state,
-// a model or a worker's library that were kept each time would exceed it many times over.
+// Each runs in a process of its own. The process's resident memory is read after a warm-up (a tenth of the
+// work), and at each quarter of the rest. Half of the sessions, models and workers are closed or end by
+// themselves, the other half is left to garbage collection or terminated. Exits with 1 if memory grew by more
+// than the bound that is printed; a state, a model or a worker's library that were kept each time would
+// exceed it many times over.
 
 import { spawnSync } from 'node:child_process'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
@@ -50,16 +52,16 @@ function start() {
 
 async function measure(kind) {
   const { times, bound, run } = kinds[kind]
-  const folder = mkdtempSync(join(tmpdir(), 'rwkv-memory-'))
+  const directory = mkdtempSync(join(tmpdir(), 'rwkv-memory-'))
   const { Trainer, quantize } = await import('../dist/index.js')
-  const data = join(folder, 'book.txt')
+  const data = join(directory, 'book.txt')
   writeFileSync(data, 'the whale and the ship under a storm of the sea. '.repeat(40))
   const shape = { nLayer: 4, nEmbd: 128, ctxLen: 16, batchSize: 2, maxSteps: 1, threads: 1 }
-  const trainer = await Trainer.create({ data, out: join(folder, 'run'), ...shape })
+  const trainer = await Trainer.create({ data, out: join(directory, 'run'), ...shape })
   for await (const _ of trainer);
   await trainer[Symbol.asyncDispose]()
-  const small = join(folder, 'small.bin')
-  await quantize(join(folder, 'run'), small, 'Q8_0')
+  const small = join(directory, 'small.bin')
+  await quantize(join(directory, 'run'), small, 'Q8_0')
 
   const measured = []
   const mark = async () => {
@@ -72,13 +74,13 @@ async function measure(kind) {
   }
   const begun = performance.now()
   const warmUp = times / 10
-  await run(warmUp, [join(folder, 'run'), small])
+  await run(warmUp, [join(directory, 'run'), small])
   await mark()
   for (let quarter = 0; quarter < 4; quarter++) {
-    await run((times - warmUp) / 4, [join(folder, 'run'), small])
+    await run((times - warmUp) / 4, [join(directory, 'run'), small])
     await mark()
   }
-  rmSync(folder, { recursive: true })
+  rmSync(directory, { recursive: true })
   const growth = Math.max(...measured) - measured[0]
   const seconds = ((performance.now() - begun) / 1000).toFixed(0)
   const mb = bytes => (bytes / MB).toFixed(1)

@@ -1,7 +1,7 @@
 // Brings a checkout to the point where it can run: node_modules, the native binding, the JavaScript.
 //
-// `npm start`, `npm test` and `npm run check` call it first, so a fresh clone needs no other step. It imports nothing
-// that an install would bring, and each part of it does little when there is nothing to do.
+// `npm start`, `npm test` and `npm run check` call it first, so a fresh clone needs no other step. It imports
+// nothing that an install would bring, and each part of it does little when there is nothing to do.
 
 import { spawnSync } from 'node:child_process'
 import { mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'

@@ -22,10 +22,10 @@ export interface Controls {
 /**
  * Runs native work that an `AbortSignal` can stop.
  *
- * The signal raises a flag that the work looks at between two pieces of itself. If it stopped for that, the promise
- * rejects with the signal's reason, as `fetch` does; a work that had finished by then still counts as done. A callback
- * that throws stops the work too, and the promise rejects with what it threw. Work that is done waits for the callback's
- * promises, until the signal is aborted or what it worked with is closed.
+ * The signal raises a flag that the work looks at between two pieces of itself. If it stopped for that, the
+ * promise rejects with the signal's reason, as `fetch` does; a work that had finished by then still counts as
+ * done. A callback that throws stops the work too, and the promise rejects with what it threw. Work that is
+ * done waits for the callback's promises, until the signal is aborted or what it worked with is closed.
  */
 export async function cancellable<T>(controls: Controls, work: (cancel: Cancel) => Promise<T>): Promise<T> {
   const { signal, onProgress, closing } = controls
@@ -68,7 +68,10 @@ async function orAborted(
   for (const signal of signals) signal?.removeEventListener('abort', stop)
 }
 
-/** Tells a callback how far work is. If the callback fails, at once or in a promise that it returns, the work is stopped. */
+/**
+ * Tells a callback how far work is. If the callback fails, at once or in a promise that it returns, the work
+ * is stopped.
+ */
 class Reports {
   readonly #callback: (progress: Progress) => unknown
   readonly #cancel: Cancel
@@ -101,8 +104,8 @@ class Reports {
   }
 
   /**
-   * Reports the end, once the callback is done with the earlier report, and throws if any of the reports failed. It waits for
-   * the callback until one of the signals is aborted.
+   * Reports the end, once the callback is done with the earlier report, and throws if any of the reports
+   * failed. It waits for the callback until one of the signals is aborted.
    */
   async finish(...signals: (AbortSignal | undefined)[]): Promise<void> {
     await orAborted(this.#earlier, signals)

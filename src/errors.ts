@@ -1,8 +1,10 @@
 /** What an {@link RwkvError} can be about. Codes are stable across releases; messages are for people. */
 export type ErrorCode =
-  /** The operating system refused: a file, a folder, a full disk. */
+  /** The operating system refused: a file, a directory, a full disk. */
   | 'IO'
-  /** A model file is damaged, incomplete or not a model file; the message has file, tensor and byte offset. */
+  /**
+   * A model file is damaged, incomplete or not a model file; the message has file, tensor and byte offset.
+   */
   | 'MODEL_FILE'
   /** The file is sound but holds something that this version cannot run. */
   | 'UNSUPPORTED'
@@ -26,7 +28,7 @@ export type ErrorCode =
   | 'INVALID_UTF8'
   /** Data that cannot be trained on or evaluated, such as a text shorter than the context. */
   | 'DATA'
-  /** A training run's folder or checkpoint that cannot be used. */
+  /** A training run's directory or checkpoint that cannot be used. */
   | 'RUN'
   /** The loss became infinite or not a number. */
   | 'DIVERGED'
@@ -75,8 +77,8 @@ export function isAborted(error: unknown): boolean {
 /**
  * The native side's errors are plain objects with a code: here they become ours. Others pass.
  *
- * Arguments are checked before they get there, so that a value which napi itself refuses, with a code in mixed case, is
- * a fault of ours.
+ * Arguments are checked before they get there, so that a value which napi itself refuses, with a code in
+ * mixed case, is a fault of ours.
  */
 export function toRwkvError(error: unknown): unknown {
   const code = codeOf(error)

@@ -1,10 +1,11 @@
 /**
  * Train RWKV language models and run them, on the CPU of one machine.
  *
- * {@link Trainer} learns a text and writes a run's folder; {@link Model} loads it; a {@link Session} reads and writes one
- * text; a {@link State} is what the model remembers of it. {@link quantize} makes a model smaller, and
- * {@link merge} adds a LoRA adapter to one. Everything that takes long returns a promise or can be looped
- * over with `for await`, runs on other threads and obeys an `AbortSignal`. What goes wrong is an {@link RwkvError}.
+ * {@link Trainer} learns a text and writes a run's directory; {@link Model} loads it; a {@link Session} reads
+ * and writes one text; a {@link State} is the model's memory of that text. {@link quantize} makes a model
+ * smaller, and {@link merge} adds a LoRA adapter to one. Everything that takes long returns a promise or can
+ * be looped over with `for await`, runs on other threads and obeys an `AbortSignal`. What goes wrong is an
+ * {@link RwkvError}.
  *
  * @packageDocumentation
  */

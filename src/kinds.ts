@@ -43,11 +43,12 @@ export function argument<T>(name: string, kind: Kind<T>, value: unknown): T {
 }
 
 /**
- * Passes the options of a call, each of its kind, in a new object; those that are left out or undefined are absent.
+ * Passes the options of a call, each of its kind, in a new object; those that are left out or undefined are
+ * absent.
  *
  * @param call What is called, for messages: `Model.load()`.
- * @throws {RwkvError} `INVALID_OPTION` for a value that is no object of options, an option that `schema` does not know,
- *   and one that is missing or of another kind; the message starts with the option's name.
+ * @throws {RwkvError} `INVALID_OPTION` for a value that is no object of options, an option that `schema` does
+ *   not know, and one that is missing or of another kind; the message starts with the option's name.
  */
 export function options<T>(call: string, schema: Schema<T>, given: unknown): T {
   const values: unknown = given === undefined ? {} : given
@@ -121,7 +122,9 @@ export const positive = kind<number>('a whole number from 1 to 2^53 − 1', valu
 export const boolean = kind<boolean>('true or false', value => typeof value === 'boolean')
 export const number = kind<number>('a finite number', Number.isFinite)
 export const text = kind<string>('a string', value => typeof value === 'string')
-/** The path of a file or a folder. An empty one would mean the current folder, which nobody has named. */
+/**
+ * The path of a file or a directory. An empty one would mean the current directory, which nobody has named.
+ */
 export const path = kind<string>('a path', value => typeof value === 'string' && value !== '')
 // biome-ignore lint/suspicious/noExplicitAny: what it takes is for the interface of the options to say
 export const callback = kind<(...args: any[]) => void>('a function', value => typeof value === 'function')
@@ -197,7 +200,8 @@ function isCount(value: unknown, least: number): boolean {
 /**
  * Tokens as they cross the border. A `Uint32Array` of any numbers would make 1.5 a 1 and −1 a huge one.
  *
- * @throws {RwkvError} `TOKEN_OUT_OF_RANGE` for what can be no model's token; `INVALID_OPTION` for what is no array.
+ * @throws {RwkvError} `TOKEN_OUT_OF_RANGE` for what can be no model's token; `INVALID_OPTION` for what is no
+ *   array.
  */
 export function toTokens(tokens: ArrayLike<number>): Uint32Array {
   argument('tokens', numbers, tokens)

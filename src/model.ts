@@ -20,7 +20,8 @@ import { Tokenizer } from './tokenizer.js'
 import { tunedRun } from './tuned.js'
 
 /**
- * A model that is ready to run. It holds no text: that is what its sessions do, any number of them side by side.
+ * A model that is ready to run. It holds no text: that is what its sessions do, any number of them side by
+ * side.
  *
  * @example
  * ```ts
@@ -78,19 +79,19 @@ export class Model implements Disposable, AsyncDisposable {
   /**
    * Loads a model.
    *
-   * FP32 and FP16 weights are mapped and not read: they come from the disk when they are first used, and programs that load
-   * the same file share them. Quantized weights are repacked for the instruction set. Models that one program loads from
-   * one file share its weights either way.
+   * FP32 and FP16 weights are mapped and not read: they come from the disk when they are first used, and
+   * programs that load the same file share them. Quantized weights are repacked for the instruction set.
+   * Models that one program loads from one file share its weights either way.
    *
-   * The file may be replaced by renaming another over it, or removed, but not written to: then every later call throws
-   * `FILE_CHANGED`.
+   * The file may be replaced by renaming another over it, or removed, but not written to: then every later
+   * call throws `FILE_CHANGED`.
    *
    * With `lora`, the model's matrices are those of the file with the adapter added: the weights stay as they
    * are, shared with models of the same file that have another adapter or none. States of the one are not
    * states of the other.
    *
-   * @param path A training run's folder, or a `.bin` file of rwkv.cpp's format. A `tokenizer.json` beside the file is
-   *   the model's tokenizer; without one, a model of 256 tokens reads and writes bytes.
+   * @param path A training run's directory, or a `.bin` file of rwkv.cpp's format. A `tokenizer.json` beside
+   *   the file is the model's tokenizer; without one, a model of 256 tokens reads and writes bytes.
    * @throws {RwkvError} `IO`, `MODEL_FILE`, `UNSUPPORTED`, `TOKENIZER`, `INVALID_OPTION` or `ISA`; `ADAPTER`
    *   for an adapter that is damaged or was trained on another model; `FILE_CHANGED` if the file is written
    *   to meanwhile. A run that trained an adapter or a state has no model of its own: `ADAPTER` and `STATE`
@@ -167,12 +168,14 @@ export class Model implements Disposable, AsyncDisposable {
   }
 
   /**
-   * How fast the model runs: decoding, a prompt, several sessions together, and how much of the memory's speed that uses.
+   * How fast the model runs: decoding, a prompt, several sessions together, and how much of the memory's
+   * speed that uses.
    *
-   * They are measured in turn, round after round, so that what else the machine does meets all of them alike. It takes all
-   * the model's threads.
+   * They are measured in turn, round after round, so that what else the machine does meets all of them alike.
+   * It takes all the model's threads.
    *
-   * @throws {RwkvError} `INVALID_OPTION` or `CLOSED`; `FILE_CHANGED`, `MODEL_FILE` and `NOT_FINITE` as {@link Session.eval}.
+   * @throws {RwkvError} `INVALID_OPTION` or `CLOSED`; `FILE_CHANGED`, `MODEL_FILE` and `NOT_FINITE` as {@link
+   *   Session.eval}.
    */
   async bench(options: BenchOptions = {}): Promise<Bench> {
     const { signal, onProgress, ...what } = check('bench()', benchOptions, options)
@@ -182,8 +185,8 @@ export class Model implements Disposable, AsyncDisposable {
   }
 
   /**
-   * Ends the use of the model and its sessions: later calls throw `CLOSED`, work under way stops soon and rejects with
-   * it, and the memory is freed after that. Closing twice is allowed.
+   * Ends the use of the model and its sessions: later calls throw `CLOSED`, work under way stops soon and
+   * rejects with it, and the memory is freed after that. Closing twice is allowed.
    */
   close(): void {
     this.#isClosed = true
@@ -218,8 +221,8 @@ async function findTokenizer(path: string, nVocab: number): Promise<Tokenizer | 
   const found = await stat(path).catch((error: Error) => {
     throw new RwkvError('IO', `cannot read ${path}: ${error.message}`, { cause: error })
   })
-  const folder = found.isDirectory() ? path : dirname(path)
-  const file = join(folder, 'tokenizer.json')
+  const directory = found.isDirectory() ? path : dirname(path)
+  const file = join(directory, 'tokenizer.json')
   const isThere = await stat(file).then(
     () => true,
     () => false,

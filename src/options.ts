@@ -14,7 +14,10 @@ type Off =
   | 'loraAlpha'
   | 'loraTargets'
 
-/** The options of a run, defaults included; only those that are off unless they are asked for may have no value. */
+/**
+ * The options of a run, defaults included; only those that are off unless they are asked for may have no
+ * value.
+ */
 export type TrainOptionsInForce = Readonly<Required<Omit<TrainOptions, Off>> & Pick<TrainOptions, Off>>
 
 /** Options of {@link Model.load}. */
@@ -104,9 +107,10 @@ export interface AdapterInfo {
 /**
  * How far something is, in units of its own.
  *
- * An `onProgress` that throws, or returns a promise that rejects, stops the work: the call rejects with that error. If it
- * returns a promise, it is not called again before that is settled, and the call waits for it: until its signal is aborted
- * or what is at work is closed, if the work itself is done by then. Its result counts all the same.
+ * An `onProgress` that throws, or returns a promise that rejects, stops the work: the call rejects with that
+ * error. If it returns a promise, it is not called again before that is settled, and the call waits for it:
+ * until its signal is aborted or what is at work is closed, if the work itself is done by then. Its result
+ * counts all the same.
  */
 export interface Progress {
   readonly done: number
@@ -115,11 +119,17 @@ export interface Progress {
 
 /** How the next token is chosen. */
 export interface SamplingOptions {
-  /** Sharpens (below 1) or flattens (above 1) the distribution; 0 always takes the likeliest token. Default: 1. */
+  /**
+   * Sharpens (below 1) or flattens (above 1) the distribution; 0 always takes the likeliest token. Default:
+   * 1.
+   */
   temperature?: number
   /** Only the likeliest `topK` tokens are candidates. Default: all. */
   topK?: number
-  /** Only the likeliest tokens that together have this much probability are candidates. Default: 1, which is all. */
+  /**
+   * Only the likeliest tokens that together have this much probability are candidates. Default: 1, which is
+   * all.
+   */
   topP?: number
   /** Start of the random numbers: the same seed writes the same text. Default: a different one each time. */
   seed?: number
@@ -177,8 +187,8 @@ export interface ValidateOptions {
 /** Options of {@link Model.evaluate}. */
 export interface EvaluateOptions {
   /**
-   * Cuts the text into windows of so many tokens, each from an empty state, as training does: what does not fill a
-   * window is left out. Default: the text is read in one go, each token predicted from all before it.
+   * Cuts the text into windows of so many tokens, each from an empty state, as training does: what does not
+   * fill a window is left out. Default: the text is read in one go, each token predicted from all before it.
    */
   ctxLen?: number
   /** The state that the text, or each window of it, starts from. Default: the empty state. */
@@ -203,7 +213,10 @@ export interface TextLoss {
 
 /** Options of {@link Model.bench}. */
 export interface BenchOptions {
-  /** Tokens that a stretch of decoding reads, one after another; each session of a batch reads as many. Default: 16. */
+  /**
+   * Tokens that a stretch of decoding reads, one after another; each session of a batch reads as many.
+   * Default: 16.
+   */
   decode?: number
   /** Tokens of the prompt. Default: 256. */
   prompt?: number
@@ -221,7 +234,9 @@ export interface BenchOptions {
 export interface Bench {
   /** Rounds that were measured. */
   readonly rounds: number
-  /** Seconds that the first token took: if it was the model's first, its weights came into memory meanwhile. */
+  /**
+   * Seconds that the first token took: if it was the model's first, its weights came into memory meanwhile.
+   */
   readonly firstTokenSeconds: number
   /** Tokens a second of one session, one token at a time. */
   readonly decodeTokensPerSecond: number
@@ -231,15 +246,17 @@ export interface Bench {
   readonly batchTokensPerSecond: number
   /** That over what one session does. */
   readonly batchGain: number
-  /** Bytes of weights that decoding a token reads: all vectors, a row of the embedding, every other matrix. */
+  /**
+   * Bytes of weights that decoding a token reads: all vectors, a row of the embedding, every other matrix.
+   */
   readonly bytesPerToken: number
   /** Bytes of weights a second that decoding reads. */
   readonly readBandwidth: number
   /** Bytes a second that the same threads read from memory when they do nothing else. */
   readonly availableReadBandwidth: number
   /**
-   * The former over the latter, by rounds: near 1 if decoding waits for memory alone, above 1 if weights stay in the
-   * caches.
+   * The former over the latter, by rounds: near 1 if decoding waits for memory alone, above 1 if weights stay
+   * in the caches.
    */
   readonly readBandwidthShare: number
 }

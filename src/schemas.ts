@@ -31,8 +31,8 @@ import type {
 import { stateKind } from './state.js'
 import { trainOptionTable } from './train-options.js'
 
-// Which options each call takes and what they can be. What they mean is said in options.ts, and which values make sense
-// is asked in Rust.
+// Which options each call takes and what they can be. What they mean is said in options.ts, and which values
+// make sense is asked in Rust.
 
 const described: readonly [name: string, Described][] = Object.entries(trainOptionTable)
 const signalled = { signal }

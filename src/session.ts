@@ -10,13 +10,16 @@ import { generateOptions, promptOptions } from './schemas.js'
 import { State, stateKind } from './state.js'
 import { StopText } from './stop.js'
 
-/** Tokens that one trip to the native side may write; how many it does write depends on how long they take. */
+/**
+ * Tokens that one trip to the native side may write; how many it does write depends on how long they take.
+ */
 const MAX_PIECE = 64
 
 /**
- * One text: what was read and written so far, of which the model remembers a {@link State}.
+ * One text: the tokens read and written so far. Its {@link State} is the model's memory of them.
  *
- * It does one thing at a time, and answers a second call meanwhile with `BUSY`; sessions of one model run side by side.
+ * It does one thing at a time, and answers a second call meanwhile with `BUSY`; sessions of one model run
+ * side by side.
  *
  * @example
  * ```ts
@@ -51,9 +54,9 @@ export class Session implements Disposable {
    *
    * If it fails or is stopped, the session is as it was before.
    *
-   * @throws {RwkvError} `TOKEN_OUT_OF_RANGE`; `INVALID_OPTION` if there are no tokens; `FILE_CHANGED` if the model's file was
-   *   written to; `MODEL_FILE` if a weight is infinite or not a number, and `NOT_FINITE` if a result is; `BUSY` or
-   *   `CLOSED`. The signal's reason, once it is aborted.
+   * @throws {RwkvError} `TOKEN_OUT_OF_RANGE`; `INVALID_OPTION` if there are no tokens; `FILE_CHANGED` if the
+   *   model's file was written to; `MODEL_FILE` if a weight is infinite or not a number, and `NOT_FINITE` if
+   *   a result is; `BUSY` or `CLOSED`. The signal's reason, once it is aborted.
    */
   async eval(tokens: ArrayLike<number>, options: PromptOptions = {}): Promise<Float32Array> {
     const ids = toTokens(tokens)
@@ -77,10 +80,11 @@ export class Session implements Disposable {
   /**
    * Reads `prompt` and writes on, in pieces of whole characters.
    *
-   * The prompt may be empty if the session has read something before. What was written is part of the session's text:
-   * a second call goes on from there.
+   * The prompt may be empty if the session has read something before. What was written is part of the
+   * session's text: a second call goes on from there.
    *
-   * @throws {RwkvError} From the loop, what {@link prompt} throws; `INVALID_OPTION` also for options that make no sense.
+   * @throws {RwkvError} From the loop, what {@link prompt} throws; `INVALID_OPTION` also for options that
+   *   make no sense.
    * @example
    * ```ts
    * import { Model } from 'rwkv'
@@ -119,10 +123,11 @@ export class Session implements Disposable {
   }
 
   /**
-   * What the model remembers of the text so far. Setting it goes on from there; the next prompt must not be empty.
+   * The model's memory of the text so far. Setting it continues from that point; the next prompt must not be
+   * empty.
    *
-   * @throws {RwkvError} `BUSY` or `CLOSED`; to set it also `STATE` for a state of another model, and `INVALID_OPTION` for what
-   *   is no state.
+   * @throws {RwkvError} `BUSY` or `CLOSED`; to set it also `STATE` for a state of another model, and
+   *   `INVALID_OPTION` for what is no state.
    */
   get state(): State {
     this.#turn.check()

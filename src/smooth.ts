@@ -4,7 +4,8 @@ const DECAY = 0.98
 /**
  * A running mean that forgets: over some fifty values in the long run, over fewer at the start.
  *
- * Losses fall fast at first, where a mean over fifty would lag behind them; so its reach grows with what it has seen.
+ * Losses fall fast at first, where a mean over fifty would lag behind them; so its reach grows with what it
+ * has seen.
  */
 export class Smooth {
   #mean = 0

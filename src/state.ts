@@ -7,9 +7,11 @@ import { argument, bytes, instance, path as pathKind } from './kinds.js'
 import type { Model } from './model.js'
 
 /**
- * All that a model remembers of a text, at one point of it. It never changes: a session takes it up and goes on.
+ * A model's memory of a text, at one point of it: the recurrent state. It is immutable: a session starts from
+ * a copy.
  *
- * It is a few KB for a small model and a few MB for a large one, and no more after a million tokens than after one.
+ * It is a few KB for a small model and a few MB for a large one, and no more after a million tokens than
+ * after one.
  *
  * @example
  * ```ts
@@ -36,8 +38,8 @@ export class State {
   /**
    * Reads what {@link toBuffer} wrote.
    *
-   * @throws {RwkvError} `STATE` if the bytes are damaged, were made by another model, or hold what is infinite or not a
-   *   number; `CLOSED`; `INVALID_OPTION` for what is no model or no bytes.
+   * @throws {RwkvError} `STATE` if the bytes are damaged, were made by another model, or hold what is
+   *   infinite or not a number; `CLOSED`; `INVALID_OPTION` for what is no model or no bytes.
    */
   static from(model: Model, buffer: Uint8Array): State {
     argument('model', modelKind, model)

@@ -21,7 +21,10 @@ export interface Step {
   readonly step: number
   /** Mean loss of the batch before the step, in nats a token. */
   readonly loss: number
-  /** Mean loss over the whole validation split after the step; only where the options ask for one, and after the last. */
+  /**
+   * Mean loss over the whole validation split after the step; only where the options ask for one, and after
+   * the last.
+   */
   readonly valLoss?: number
   /** The learning rate of the step. */
   readonly learningRate: number
@@ -38,13 +41,13 @@ export interface Step {
 /** What {@link Trainer.save} found and wrote. */
 export interface Saved {
   /**
-   * Mean loss on validation text, in nats a token: over the whole split if that was validated after this step, else over a
-   * part of it.
+   * Mean loss on validation text, in nats a token: over the whole split if that was validated after this
+   * step, else over a part of it.
    */
   readonly valLoss: number
   /**
-   * Whether the model is one to go on from: its loss on validation text, or else on training text, is at most one nat
-   * above that of guessing. {@link Trainer.resume} passes over checkpoints that are not.
+   * Whether the model is one to go on from: its loss on validation text, or else on training text, is at most
+   * one nat above that of guessing. {@link Trainer.resume} passes over checkpoints that are not.
    */
   readonly isSound: boolean
   /** Whether {@link Trainer.result} is of this step: a model that is not sound does not replace another. */
@@ -94,7 +97,9 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
   readonly trainTokens: number
   /** Tokens that validate: the last tenth. */
   readonly valTokens: number
-  /** The step of the newest checkpoint there was, if the run went on from before it, because it was not sound. */
+  /**
+   * The step of the newest checkpoint there was, if the run went on from before it, because it was not sound.
+   */
   readonly wentBackFrom: number | undefined
   /** The instruction set that it runs on: `scalar`, `avx2`, `avxvnni`, `avx512` or `amx`. */
   readonly isa: string
@@ -120,12 +125,12 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
   }
 
   /**
-   * Begins a run in a new folder. Nothing is written before the options and the text are known to be good.
+   * Begins a run in a new directory. Nothing is written before the options and the text are known to be good.
    *
-   * @param options Besides the options of the run, a signal: it stops the loop over the trainer by throwing its reason. A
-   *   step under way is then given up, as if it had not begun.
-   * @throws {RwkvError} `INVALID_OPTION`, `IO`, `INVALID_UTF8`, `DATA`, or `RUN` if the folder holds a run already or
-   *   another trainer is at work in it.
+   * @param options Besides the options of the run, a signal: it stops the loop over the trainer by throwing
+   *   its reason. A step under way is then given up, as if it had not begun.
+   * @throws {RwkvError} `INVALID_OPTION`, `IO`, `INVALID_UTF8`, `DATA`, or `RUN` if the directory holds a run
+   *   already or another trainer is at work in it.
    */
   static async create(options: TrainOptions & { signal?: AbortSignal }): Promise<Trainer> {
     const { signal, ...settings } = check('Trainer.create()', trainOptions, options)
@@ -136,12 +141,14 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
   }
 
   /**
-   * Goes on with the run in the folder `out` from its newest checkpoint, bit for bit as if it had never stopped.
+   * Goes on with the run in the directory `out` from its newest checkpoint, bit for bit as if it had never
+   * stopped.
    *
-   * Checkpoints that are not sound (see {@link Saved}) do not count: they are removed, and {@link wentBackFrom} says so.
+   * Checkpoints that are not sound (see {@link Saved}) do not count: they are removed, and {@link
+   * wentBackFrom} says so.
    *
-   * @throws {RwkvError} `RUN` if there is no run or it is damaged, or if another trainer is at work on it; `DATA` if the
-   *   text is another one; otherwise as {@link create}.
+   * @throws {RwkvError} `RUN` if there is no run or it is damaged, or if another trainer is at work on it;
+   *   `DATA` if the text is another one; otherwise as {@link create}.
    */
   static async resume(out: string, changes: ResumeOptions & { signal?: AbortSignal } = {}): Promise<Trainer> {
     argument('out', pathKind, out)
@@ -175,7 +182,8 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
   /**
    * Learns from one batch, and does nothing else: no validation, no saving.
    *
-   * @throws {RwkvError} `DIVERGED` if the loss is not finite: the parameters stay as they were; `IO`, `BUSY` or `CLOSED`.
+   * @throws {RwkvError} `DIVERGED` if the loss is not finite: the parameters stay as they were; `IO`, `BUSY`
+   *   or `CLOSED`.
    */
   async step(): Promise<Step> {
     return (await this.#step(undefined)).report
@@ -190,7 +198,8 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
   /**
    * What the model writes by now.
    *
-   * @throws {RwkvError} `UNKNOWN_CHARACTER`, `INVALID_OPTION`, `BUSY` or `CLOSED`; the signal's reason, once it is aborted.
+   * @throws {RwkvError} `UNKNOWN_CHARACTER`, `INVALID_OPTION`, `BUSY` or `CLOSED`; the signal's reason, once
+   *   it is aborted.
    */
   async sample(options: SampleOptions = {}): Promise<string> {
     const { prompt = '', maxTokens = 200, signal, ...given } = check('sample()', sampleOptions, options)
@@ -202,10 +211,11 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
    * Writes a checkpoint to resume from, what is trained as it is by now to {@link result}, and `report.html`;
    * {@link saved} says how good the model is. Files of the run that are missing by now are written again.
    *
-   * The checkpoint and the model come first; what the report shows of the model's writing takes a while longer.
+   * The checkpoint and the model come first; what the report shows of the model's writing takes a while
+   * longer.
    *
-   * @throws {RwkvError} `DIVERGED` if the loss is not finite; `IO`; `RUN` if the folder was removed and another trainer is
-   *   at work in a new one.
+   * @throws {RwkvError} `DIVERGED` if the loss is not finite; `IO`; `RUN` if the directory was removed and
+   *   another trainer is at work in a new one.
    */
   async save(options: SaveOptions = {}): Promise<void> {
     const { sample = true } = check('save()', saveOptions, options)
@@ -240,7 +250,8 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
   }
 
   /**
-   * The rest of the run: a step, and a validation and a checkpoint where they are due, until all steps are done.
+   * The rest of the run: a step, and a validation and a checkpoint where they are due, until all steps are
+   * done.
    *
    * @throws The signal's reason, once it is aborted; what {@link step} throws.
    */
@@ -255,8 +266,8 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
   }
 
   /**
-   * Frees the memory and the threads; a call under way stops soon, later ones throw `CLOSED`. Nothing is saved: that is
-   * for {@link save}.
+   * Frees the memory and the threads; a call under way stops soon, later ones throw `CLOSED`. Nothing is
+   * saved: that is for {@link save}.
    */
   close(): void {
     this.#isClosed = true

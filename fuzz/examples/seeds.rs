@@ -1,4 +1,5 @@
-//! Writes the seeds of all targets, `fuzz/seeds/<target>/`, anew: `cargo run --example seeds` in this folder.
+//! Writes the seeds of all targets, `fuzz/seeds/<target>/`, anew: `cargo run --example seeds` in this
+//! directory.
 
 use std::fs;
 use std::path::Path;
@@ -6,13 +7,13 @@ use std::path::Path;
 use rwkv::lora::{adapt, write_lora};
 use rwkv::params::Initial;
 use rwkv::{DataType, Model};
-use rwkv_fuzz::{cpu, folder, model_files, runs};
+use rwkv_fuzz::{cpu, directory, model_files, runs};
 use rwkv_train::TokenizerKind;
 
 fn write(target: &str, name: &str, bytes: &[u8]) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds").join(target);
-    fs::create_dir_all(&folder).expect("a folder of seeds");
-    fs::write(folder.join(name), bytes).expect("a seed");
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds").join(target);
+    fs::create_dir_all(&directory).expect("a directory of seeds");
+    fs::write(directory.join(name), bytes).expect("a seed");
 }
 
 fn main() {
@@ -48,7 +49,7 @@ fn main() {
 
     for (flags, data_type) in [(0, DataType::F32), (8, DataType::Q5_1)] {
         let path =
-            folder::write("seed.bin", &model_files::sound(&model_files::config(5, 32, 2, 32), data_type));
+            directory::write("seed.bin", &model_files::sound(&model_files::config(5, 32, 2, 32), data_type));
         let model = Model::load_on(path, cpu()).expect("a sound model");
         let mut state = model.new_state();
         model.eval(&[1, 2, 3], &mut state).expect("an evaluation");
@@ -59,7 +60,7 @@ fn main() {
         let index = params.layout().find("blocks.0.att.key.weight").expect("a matrix");
         let matrix = params.matrix_at(index).expect("a matrix");
         adapt(&mut params, matrix, 1, 2.0, [vec![0.25; 32], vec![-0.5; 32]], [Initial::ZEROS; 2]);
-        let path = folder::path("seed.safetensors");
+        let path = directory::path("seed.safetensors");
         write_lora(&path, *model.config(), &params, 2.0).expect("an adapter");
         let adapter = fs::read(path).expect("the adapter");
         write("lora", &format!("sound-{data_type}"), &[&[flags], &adapter[..]].concat());
@@ -71,9 +72,9 @@ fn main() {
         );
     }
 
-    write("run_folder", "characters", &runs::sound(TokenizerKind::Character, true));
-    write("run_folder", "bytes", &runs::sound(TokenizerKind::Byte, true));
-    write("run_folder", "new", &runs::sound(TokenizerKind::Character, false));
+    write("run_directory", "characters", &runs::sound(TokenizerKind::Character, true));
+    write("run_directory", "bytes", &runs::sound(TokenizerKind::Byte, true));
+    write("run_directory", "new", &runs::sound(TokenizerKind::Character, false));
 
     // Calls in the form that `arbitrary` reads: four bytes choose one of 13.
     let call = |index: u32, rest: &[u8]| [&(u32::MAX / 13 * index + 1000).to_le_bytes()[..], rest].concat();

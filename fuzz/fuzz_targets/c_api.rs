@@ -1,5 +1,5 @@
-//! Calls of librwkv, one after the other, with pointers as the header allows them. Arrays are no longer than they have
-//! to be, so that AddressSanitizer sees a step beyond.
+//! Calls of librwkv, one after the other, with pointers as the header allows them. Arrays are no longer than
+//! they have to be, so that AddressSanitizer sees a step beyond.
 
 #![no_main]
 
@@ -19,7 +19,7 @@ use rwkv_capi::{
     rwkv_get_state_len, rwkv_get_system_info_string, rwkv_init_from_file, rwkv_init_state,
     rwkv_quantize_model_file, rwkv_set_print_errors,
 };
-use rwkv_fuzz::{exercise::bits, folder, model_files};
+use rwkv_fuzz::{directory, exercise::bits, model_files};
 
 /// Flags that say "a fault of this library": a panic that was caught at the border.
 const FAULT: u32 = 5 << 8;
@@ -105,9 +105,9 @@ static FILES: LazyLock<Vec<CString>> = LazyLock::new(|| {
     ];
     let path = |(name, bytes): (&str, Option<Vec<u8>>)| {
         if let Some(bytes) = bytes {
-            folder::write(name, &bytes);
+            directory::write(name, &bytes);
         }
-        CString::new(folder::path(name).as_os_str().as_bytes()).expect("a path without zero bytes")
+        CString::new(directory::path(name).as_os_str().as_bytes()).expect("a path without zero bytes")
     };
     files.into_iter().map(path).chain([CString::default(), c"\xff\xfe".to_owned()]).collect()
 });
@@ -115,8 +115,8 @@ static FILES: LazyLock<Vec<CString>> = LazyLock::new(|| {
 fuzz_target!(init: { LazyLock::force(&FILES); }, |data: &[u8]| {
     // SAFETY: NULL is a context that is meant.
     unsafe { rwkv_set_print_errors(ptr::null_mut(), false) };
-    folder::write("damaged.bin", &HALF);
-    let _ = fs::remove_file(folder::path("quantized.bin"));
+    directory::write("damaged.bin", &HALF);
+    let _ = fs::remove_file(directory::path("quantized.bin"));
     let mut unstructured = Unstructured::new(data);
     let mut slots = Vec::new();
     for _ in 0..24 {
@@ -251,13 +251,13 @@ fn make(call: &Call, slots: &mut Vec<Slot>) {
         }
         Call::Quantize { input, output, format } => quantize(*input, *output, format),
         Call::Damage { at, to } => {
-            let path = folder::path("damaged.bin");
+            let path = directory::path("damaged.bin");
             let mut bytes = fs::read(&path).expect("the damaged file");
             let at = *at as usize % bytes.len();
             bytes[at] = *to;
             // A new file in its place: contexts may have this one.
             fs::remove_file(&path).expect("the damaged file");
-            folder::write("damaged.bin", &bytes);
+            directory::write("damaged.bin", &bytes);
         }
         Call::Info => assert!(!rwkv_get_system_info_string().is_null()),
     }
@@ -364,9 +364,9 @@ fn quantize(input: u8, output: u8, format: &Text) {
     let done = unsafe { rwkv_quantize_model_file(file(input), output, format) };
     let flags = no_fault(ptr::null_mut());
     assert_eq!(done, flags == 0, "{flags:#x}");
-    if folder::path("quantized.bin").exists() {
-        folder::age(&folder::path("quantized.bin"));
+    if directory::path("quantized.bin").exists() {
+        directory::age(&directory::path("quantized.bin"));
     }
     // Where "missing.bin" was made, it is missing again.
-    let _ = fs::remove_file(folder::path("missing.bin"));
+    let _ = fs::remove_file(directory::path("missing.bin"));
 }

@@ -1,7 +1,7 @@
 //! Any bytes as an adapter, and what the model that takes one computes with it.
 //!
-//! The first byte says how the others are used: 1 as the values of a sound adapter, else as the file itself; 4 with the
-//! model's own base in place of the hexadecimal digits that are there; 8 for a quantized model.
+//! The first byte says how the others are used: 1 as the values of a sound adapter, else as the file itself;
+//! 4 with the model's own base in place of the hexadecimal digits that are there; 8 for a quantized model.
 
 #![no_main]
 
@@ -11,11 +11,11 @@ use libfuzzer_sys::fuzz_target;
 use rwkv::lora::{Lora, adapt, write_lora};
 use rwkv::params::Initial;
 use rwkv::{DataType, Model};
-use rwkv_fuzz::{check_error, cpu, exercise, folder, model_files};
+use rwkv_fuzz::{check_error, cpu, directory, exercise, model_files};
 
 static MODELS: LazyLock<[Model; 2]> = LazyLock::new(|| {
     [(DataType::F32, "f32.bin"), (DataType::Q5_1, "q5_1.bin")].map(|(data_type, name)| {
-        let path = folder::write(name, &model_files::sound(&model_files::config(5, 32, 2, 32), data_type));
+        let path = directory::write(name, &model_files::sound(&model_files::config(5, 32, 2, 32), data_type));
         Model::load_on(path, cpu()).expect("a sound model")
     })
 });
@@ -25,7 +25,7 @@ const BASE: &[u8] = b"\\\"base\\\":\\\"";
 fuzz_target!(init: check_a_sound_one(), |data: &[u8]| {
     let Some((&flags, bytes)) = data.split_first() else { return };
     let model = &MODELS[usize::from(flags >> 3 & 1)];
-    let path = folder::path("lora.safetensors");
+    let path = directory::path("lora.safetensors");
     if flags & 1 == 1 {
         write_values(model, bytes);
     } else {
@@ -35,7 +35,7 @@ fuzz_target!(init: check_a_sound_one(), |data: &[u8]| {
         if let (4, Some(digits)) = (flags & 4, at.and_then(|at| bytes.get_mut(at..at + base.len()))) {
             digits.copy_from_slice(base.as_bytes());
         }
-        folder::write("lora.safetensors", &bytes);
+        directory::write("lora.safetensors", &bytes);
     }
     let lora = match Lora::read(&path, model.fingerprint(), model.store().layout()) {
         Ok(lora) => lora,
@@ -66,13 +66,13 @@ fn write_values(model: &Model, bytes: &[u8]) {
             [spec.cols, spec.rows].map(|len| (0..len * rank).map(|_| words.next().unwrap_or(0.5)).collect());
         adapt(&mut params, matrix, rank, 1.0, factors, [Initial::ZEROS; 2]);
     }
-    write_lora(folder::path("lora.safetensors"), *model.config(), &params, rank as f32).expect("a file");
+    write_lora(directory::path("lora.safetensors"), *model.config(), &params, rank as f32).expect("a file");
 }
 
 /// What is made of a seed is an adapter: else nothing here would be looked at behind the first checks.
 fn check_a_sound_one() {
     for model in &*MODELS {
         write_values(model, &[]);
-        model.with_lora(folder::path("lora.safetensors")).expect("a sound adapter");
+        model.with_lora(directory::path("lora.safetensors")).expect("a sound adapter");
     }
 }

@@ -7,15 +7,15 @@ use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
 use rwkv::{Model, ModelFile};
-use rwkv_fuzz::{check_error, cpu, exercise, folder, model_files};
+use rwkv_fuzz::{check_error, cpu, directory, exercise, model_files};
 
 fuzz_target!(|data: &[u8]| {
     let bytes = model_files::bytes(data);
-    let path = folder::write("model.bin", &bytes);
+    let path = directory::write("model.bin", &bytes);
     let opened = ModelFile::open(&path);
     match &opened {
         Ok(file) => {
-            let copy = folder::path("copy.bin");
+            let copy = directory::path("copy.bin");
             file.write_to(&copy).expect("a copy of a sound file");
             assert_eq!(fs::read(copy).expect("the copy"), bytes, "the copy differs");
             for (index, spec) in file.layout().specs().iter().enumerate() {
@@ -34,7 +34,8 @@ fuzz_target!(|data: &[u8]| {
     }
 });
 
-/// Cuts the file of a model that is in use short, or writes something else to it: an error, or what was there before.
+/// Cuts the file of a model that is in use short, or writes something else to it: an error, or what was there
+/// before.
 fn change(path: &Path, bytes: &[u8], model: &Model) {
     let expected = model.eval(&[0, 1], &mut model.new_state());
     let seed = crc32fast::hash(bytes) as usize;

@@ -1,4 +1,5 @@
-//! Any bytes as a model file to be quantized, to each format. The first byte chooses the format, and whether to stop.
+//! Any bytes as a model file to be quantized, to each format. The first byte chooses the format, and whether
+//! to stop.
 
 #![no_main]
 
@@ -7,7 +8,7 @@ use std::ops::ControlFlow;
 
 use libfuzzer_sys::fuzz_target;
 use rwkv::{DataType, LoadOptions, Model, ModelFile, quantize};
-use rwkv_fuzz::{check_error, cpu, exercise, folder, model_files};
+use rwkv_fuzz::{check_error, cpu, directory, exercise, model_files};
 
 const BEFORE: &[u8] = b"what was there before";
 
@@ -20,8 +21,8 @@ fuzz_target!(|data: &[u8]| {
     let options = LoadOptions { threads: Some(1), isa: Some(cpu().isa()) };
 
     let bytes = model_files::bytes(data);
-    let input = folder::write("input.bin", &bytes);
-    let output = folder::write("output.bin", BEFORE);
+    let input = directory::write("input.bin", &bytes);
+    let output = directory::write("output.bin", BEFORE);
     let mut calls = 0;
     let made = quantize(&input, &output, format, &options, |done, total| {
         assert!(done <= total && total == bytes.len() as u64);
@@ -36,7 +37,7 @@ fuzz_target!(|data: &[u8]| {
             return;
         }
     };
-    folder::age(&output);
+    directory::age(&output);
     let written = fs::read(&output).expect("the output");
     assert_eq!((made.bytes_in, made.bytes_out), (bytes.len() as u64, written.len() as u64));
     assert_eq!((made.to, &written[20..24]), (format, &format.code().to_le_bytes()[..]));
@@ -51,7 +52,7 @@ fuzz_target!(|data: &[u8]| {
             Err(error) => check_error(&error),
         }
     }
-    let again = folder::path("again.bin");
+    let again = directory::path("again.bin");
     let twice = quantize(&output, &again, format, &options, |_, _| ControlFlow::Continue(()));
     assert!(twice.is_err() && !again.exists(), "a quantized file was quantized again");
 });

@@ -1,6 +1,7 @@
 //! Any bytes as a state, and what models make of those that they take.
 //!
-//! The first byte says what is put right: 1 the checksum, 2 the beginning (up to the number of floats), 4 that number.
+//! The first byte says what is put right: 1 the checksum, 2 the beginning (up to the number of floats), 4
+//! that number.
 
 #![no_main]
 
@@ -8,14 +9,14 @@ use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 use rwkv::{DataType, Model, State};
-use rwkv_fuzz::{check_error, cpu, exercise, folder, model_files};
+use rwkv_fuzz::{check_error, cpu, directory, exercise, model_files};
 
 /// Bytes before the number of floats, and with it.
 const HEAD: usize = 8 + 4 + 24;
 
 static MODELS: LazyLock<[Model; 2]> = LazyLock::new(|| {
     [(DataType::F32, "f32.bin"), (DataType::Q5_1, "q5_1.bin")].map(|(data_type, name)| {
-        let path = folder::write(name, &model_files::sound(&model_files::config(5, 32, 2, 32), data_type));
+        let path = directory::write(name, &model_files::sound(&model_files::config(5, 32, 2, 32), data_type));
         Model::load_on(path, cpu()).expect("a sound model")
     })
 });

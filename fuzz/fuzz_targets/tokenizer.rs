@@ -1,18 +1,19 @@
-//! Any bytes as a `tokenizer.json`, and a text to be encoded with it: the two are parted by the first zero byte.
+//! Any bytes as a `tokenizer.json`, and a text to be encoded with it: the two are parted by the first zero
+//! byte.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use rwkv::{Decoder, Tokenizer};
-use rwkv_fuzz::{check_error, folder};
+use rwkv_fuzz::{check_error, directory};
 
 fuzz_target!(|data: &[u8]| {
     let at = data.iter().position(|&byte| byte == 0);
     let (json, text) = at.map_or((data, &[][..]), |at| (&data[..at], &data[at + 1..]));
-    let path = folder::write("tokenizer.json", json);
+    let path = directory::write("tokenizer.json", json);
     match Tokenizer::load(&path) {
         Ok(tokenizer) => {
-            let copy = folder::path("copy.json");
+            let copy = directory::path("copy.json");
             tokenizer.save(&copy).expect("a copy");
             assert_eq!(Tokenizer::load(&copy).expect("the copy"), tokenizer);
             use_it(&tokenizer, text);

@@ -4,8 +4,8 @@ use rwkv::{Error, Model, Outputs, Sampler, SamplerOptions, Segment, State};
 
 use crate::check_error;
 
-/// Evaluates a few tokens from `state` on, in all the ways there are, which must agree; samples from the logits; takes
-/// the state through its byte form. An error is an answer too, but then every way gives one.
+/// Evaluates a few tokens from `state` on, in all the ways there are, which must agree; samples from the
+/// logits; takes the state through its byte form. An error is an answer too, but then every way gives one.
 pub fn evaluate(model: &Model, state: &State) {
     let last = model.config().n_vocab as u32 - 1;
     let tokens = [0, last, last / 2, 0, last];

@@ -1,8 +1,8 @@
-//! What the fuzz targets share: a folder for their files, model files that are nearly sound, and what every loaded
-//! model is put through.
+//! What the fuzz targets share: a directory for their files, model files that are nearly sound, and what
+//! every loaded model is put through.
 
+pub mod directory;
 pub mod exercise;
-pub mod folder;
 pub mod model_files;
 pub mod runs;
 

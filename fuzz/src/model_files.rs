@@ -11,8 +11,8 @@ const MAGIC: &[u8; 4] = b"fmgg";
 /// No file is made longer than this.
 const MOST: usize = 1 << 18;
 
-/// The bytes of a model file: `data` itself if it begins like one, else what `data` says in terms of a sound file and
-/// edits to it.
+/// The bytes of a model file: `data` itself if it begins like one, else what `data` says in terms of a sound
+/// file and edits to it.
 pub fn bytes(data: &[u8]) -> Vec<u8> {
     if data.starts_with(MAGIC) {
         return data.to_owned();

@@ -1,4 +1,4 @@
-//! Folders of training runs that are sound but for what a fuzzer's bytes change.
+//! Directories of training runs that are sound but for what a fuzzer's bytes change.
 //!
 //! The bytes are five parts, each ended by a zero byte: `config.json`, `tokenizer.json`, `checkpoint.json`,
 //! `log.jsonl`, and what else is done. In the last, all zeros mean that checksums and sizes are put right.
@@ -13,7 +13,7 @@ use rwkv_train::{ResumeOptions, TokenizerKind, TrainOptions, TrainPrecision, Tra
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 
-use crate::folder;
+use crate::directory;
 
 /// The text of every run.
 pub const TEXT: &str = "abcabdabeabcaadbeabcabdabeabcaadbecabba";
@@ -29,8 +29,8 @@ const MOST: f64 = 1e8;
 pub struct Changes {
     /// Bits: leave the text's checksum, the floats' checksums, the manifest's checksum as they are.
     leave: u8,
-    /// Which checkpoint folders there are, and whether the run's folder has other things in it.
-    folders: u8,
+    /// Which checkpoint directories there are, and whether the run's directory has other things in it.
+    directories: u8,
     floats: Vec<Float>,
     len: Option<(u8, i8)>,
     resume: Resume,
@@ -77,7 +77,7 @@ impl Resume {
     }
 }
 
-/// Makes the folder that `data` describes; none if the run could be sound and too large for this.
+/// Makes the directory that `data` describes; none if the run could be sound and too large for this.
 pub fn make(run: &Path, text: &Path, data: &[u8]) -> Option<ResumeOptions> {
     let mut parts = data.splitn(5, |&byte| byte == 0);
     let [config, tokenizer, manifest, log, rest] = std::array::from_fn(|_| parts.next().unwrap_or_default());
@@ -87,7 +87,7 @@ pub fn make(run: &Path, text: &Path, data: &[u8]) -> Option<ResumeOptions> {
         return None;
     }
     let _ = fs::remove_dir_all(run);
-    fs::create_dir_all(run).expect("the run's folder");
+    fs::create_dir_all(run).expect("the run's directory");
     if changes.leave & 1 == 0 {
         let crc32 = json!(crc32fast::hash(TEXT.as_bytes()));
         set(&mut config, "dataCrc32", crc32.clone());
@@ -100,17 +100,17 @@ pub fn make(run: &Path, text: &Path, data: &[u8]) -> Option<ResumeOptions> {
         write("log.jsonl", log);
     }
     if !manifest.is_empty() {
-        let name = checkpoint_name(changes.folders);
-        fs::create_dir_all(run.join(name)).expect("the checkpoint's folder");
+        let name = checkpoint_name(changes.directories);
+        fs::create_dir_all(run.join(name)).expect("the checkpoint's directory");
         checkpoint(&run.join(name), &changes, manifest);
     }
-    match changes.folders >> 3 {
-        1 => fs::create_dir_all(run.join("checkpoint-0")).expect("a folder"),
+    match changes.directories >> 3 {
+        1 => fs::create_dir_all(run.join("checkpoint-0")).expect("a directory"),
         2 => write("checkpoint-9", b"a file"),
         3 => write(".model.bin.tmp", b"left over"),
-        4 => fs::create_dir_all(run.join(".checkpoint-5.tmp/deeper")).expect("a folder"),
-        5 => fs::create_dir_all(run.join("model.bin")).expect("a folder"),
-        6 => fs::create_dir_all(run.join("log.jsonl.tmp")).expect("a folder"),
+        4 => fs::create_dir_all(run.join(".checkpoint-5.tmp/deeper")).expect("a directory"),
+        5 => fs::create_dir_all(run.join("model.bin")).expect("a directory"),
+        6 => fs::create_dir_all(run.join("log.jsonl.tmp")).expect("a directory"),
         _ => {}
     }
     match changes.missing {
@@ -132,8 +132,9 @@ fn checkpoint_name(choice: u8) -> &'static str {
     }
 }
 
-/// Writes a checkpoint with as many floats as its own manifest asks for, and the checksums that belong to them.
-fn checkpoint(folder: &Path, changes: &Changes, mut manifest: Vec<u8>) {
+/// Writes a checkpoint with as many floats as its own manifest asks for, and the checksums that belong to
+/// them.
+fn checkpoint(directory: &Path, changes: &Changes, mut manifest: Vec<u8>) {
     let value: Option<Value> = serde_json::from_slice(&manifest).ok();
     let model =
         value.and_then(|value| serde_json::from_value::<ModelConfig>(value.get("model")?.clone()).ok());
@@ -161,15 +162,15 @@ fn checkpoint(folder: &Path, changes: &Changes, mut manifest: Vec<u8>) {
         if changes.leave & 2 == 0 {
             set_checksum(&mut manifest, index, crc32fast::hash(&bytes));
         }
-        fs::write(folder.join(name), bytes).expect("a file of the checkpoint");
+        fs::write(directory.join(name), bytes).expect("a file of the checkpoint");
     }
     if changes.leave & 4 == 0 {
         seal(&mut manifest);
     }
-    fs::write(folder.join("checkpoint.json"), manifest).expect("the manifest");
+    fs::write(directory.join("checkpoint.json"), manifest).expect("the manifest");
     if changes.missing >= 4 {
         let name = FLOATS.get(usize::from(changes.missing) - 4).unwrap_or(&"none");
-        let _ = fs::remove_file(folder.join(name));
+        let _ = fs::remove_file(directory.join(name));
     }
 }
 
@@ -226,7 +227,7 @@ fn memory(model: &ModelConfig, rows: f64) -> f64 {
 
 /// The files of a small sound run, for a seed: as many parts as [`make`] takes.
 pub fn sound(tokenizer: TokenizerKind, with_checkpoint: bool) -> Vec<u8> {
-    let (run, text) = (folder::path("sound"), folder::write("book.txt", TEXT.as_bytes()));
+    let (run, text) = (directory::path("sound"), directory::write("book.txt", TEXT.as_bytes()));
     let _ = fs::remove_dir_all(&run);
     let options = TrainOptions {
         tokenizer,
@@ -254,7 +255,7 @@ pub fn sound(tokenizer: TokenizerKind, with_checkpoint: bool) -> Vec<u8> {
     }
     // The path of the text is this machine's.
     let mut bytes = parts.join(&0);
-    let (path, end) = (folder::path("book.txt"), b"book.txt");
+    let (path, end) = (directory::path("book.txt"), b"book.txt");
     let path = path.to_str().expect("a path in UTF-8").as_bytes();
     while let Some(at) = bytes.windows(path.len()).position(|part| part == path) {
         bytes.splice(at..at + path.len(), *end);

@@ -36,8 +36,8 @@ interface ValueOfKind {
 /**
  * Adds a verb to the program, with its help.
  *
- * @param run Does the verb's job. It is given the words that are no options, as many as the verb has, and the values of
- *   those options that were given.
+ * @param run Does the verb's job. It is given the words that are no options, as many as the verb has, and the
+ *   values of those options that were given.
  */
 export function addVerb(
   program: Command,

@@ -17,7 +17,7 @@ export const bench = verb({
     ...common,
   },
   details: `
-MODEL is a training run's folder or a .bin file. Each round measures decoding, the sessions together, the prompt, and how
+MODEL is a training run's directory or a .bin file. Each round measures decoding, the sessions together, the prompt, and how
 fast this machine's memory can be read by as many threads, before and after decoding. What is printed are the medians of the
 rounds, of the ratios too. Weights that stay in the caches are read faster than memory.
 

@@ -35,7 +35,8 @@ export function lossChart(
     (_, i) => first.step + ((last.step - first.step) * i) / (columns - 1),
   )
   const train = steps.map(step => interpolate(training, step))
-  // Before the first validation there is nothing to show: that part runs under the training line, which is drawn over it.
+  // Before the first validation there is nothing to show: that part runs under the training line, which is
+  // drawn over it.
   const begin = validation[0]?.step ?? Number.POSITIVE_INFINITY
   const valid = steps.map((step, i) => (step < begin ? (train[i] ?? 0) : interpolate(validation, step)))
   const plot = asciichart.plot([valid, train], {
@@ -49,7 +50,10 @@ export function lossChart(
   return `${plot}\n${' '.repeat(MARGIN)}${axis}\n${' '.repeat(MARGIN)}${legend(options.colour)}`
 }
 
-/** A long run's first fiftieth falls so far that the rest would look flat beside it: the chart begins after it. */
+/**
+ * A long run's first fiftieth falls so far that the rest would look flat beside it: the chart begins after
+ * it.
+ */
 function firstShown(points: number): number {
   return points >= 100 ? Math.floor(points / 50) : 0
 }
@@ -60,7 +64,9 @@ function legend(colour: boolean): string {
   return `${mark('training (smoothed)', asciichart.cyan)}  ${mark('validation', asciichart.yellow)}`
 }
 
-/** The loss at `step` on the line through `points`, which are in order of their steps; flat beyond its ends. */
+/**
+ * The loss at `step` on the line through `points`, which are in order of their steps; flat beyond its ends.
+ */
 function interpolate(points: readonly Point[], step: number): number {
   const after = points.findIndex(point => point.step >= step)
   const b = points[after] ?? points.at(-1)

@@ -22,7 +22,7 @@ export const evaluate = verb({
     ...common,
   },
   details: `
-MODEL is a training run's folder or a .bin file. With --json: {"tokens","loss","perplexity","bitsPerByte"}, the loss in
+MODEL is a training run's directory or a .bin file. With --json: {"tokens","loss","perplexity","bitsPerByte"}, the loss in
 nats a token.`,
   async run([path = ''], { data, ctxLen, threads, lora, state }, output, signal) {
     if (data === undefined) throw new UsageError('--data is missing', 'rwkv eval MODEL --data FILE')

@@ -17,7 +17,7 @@ export const generate = verb({
     ...common,
   },
   details: `
-MODEL is a training run's folder or a .bin file. With --json: {"prompt","text","tokens","seconds","tokensPerSecond"}.`,
+MODEL is a training run's directory or a .bin file. With --json: {"prompt","text","tokens","seconds","tokensPerSecond"}.`,
   async run([path = ''], values, output, signal) {
     const { json: _, prompt = '\n', threads, lora, state, ...options } = values
     await using model = await Model.load(path, { lora, threads, signal })

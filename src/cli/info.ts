@@ -14,7 +14,7 @@ export const info = verb({
   positionals: ['MODEL'],
   options: common,
   details: `
-MODEL is a training run's folder or a .bin file. It can also be a LoRA adapter: a .safetensors file, or the directory of
+MODEL is a training run's directory or a .bin file. It can also be a LoRA adapter: a .safetensors file, or the directory of
 the run that trained it.`,
   async run([path = ''], { threads }, output, signal) {
     if (await isAdapter(path)) return adapter(path, output)

@@ -18,8 +18,9 @@ const signals: readonly NodeJS.Signals[] =
   process.platform === 'win32' ? ['SIGINT', 'SIGBREAK', 'SIGHUP'] : ['SIGINT', 'SIGTERM', 'SIGHUP']
 
 /**
- * The first signal aborts `controller` with an {@link Interrupt}, so that a verb can end well; one more ends the process at
- * once. Only signals count: Ctrl-C in `rwkv train | tee` also closes the pipe, and may do so first.
+ * The first signal aborts `controller` with an {@link Interrupt}, so that a verb can end well; one more ends
+ * the process at once. Only signals count: Ctrl-C in `rwkv train | tee` also closes the pipe, and may do so
+ * first.
  *
  * A SIGHUP never counts as the one more: of a terminal that was closed, both the shell and the kernel tell.
  */
@@ -38,8 +39,8 @@ export function heedSignals(controller: AbortController): void {
 /**
  * Lets the process end with an exit code when nothing is left to do.
  *
- * What SIGHUP has stopped ends by SIGHUP, which shells report as the same code: Node 20 and 22 abort in an ordinary exit whose
- * terminal is gone, because they cannot reset it (nodejs/node#58200).
+ * What SIGHUP has stopped ends by SIGHUP, which shells report as the same code: Node 20 and 22 abort in an
+ * ordinary exit whose terminal is gone, because they cannot reset it (nodejs/node#58200).
  */
 export function leave(code: number): void {
   process.exitCode = code

@@ -25,8 +25,8 @@ Examples:
   rwkv generate runs/book --prompt "Once upon" --max-tokens 200 --temperature 0.8`
 
 /**
- * Exit codes: 0 done, 1 failed, 2 asked in a way that makes no sense; and 130 stopped with Ctrl-C, 143 with SIGTERM, 129
- * with SIGHUP.
+ * Exit codes: 0 done, 1 failed, 2 asked in a way that makes no sense; and 130 stopped with Ctrl-C, 143 with
+ * SIGTERM, 129 with SIGHUP.
  */
 async function main(args: readonly string[]): Promise<number> {
   let code = 0

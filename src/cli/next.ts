@@ -8,7 +8,7 @@ export async function nextCommands(input: string, output: string): Promise<strin
   const beside = join(dirname(output), 'tokenizer.json')
   if (await isThere(beside)) return [generate]
   // A model's tokenizer is the one beside it.
-  const tokenizer = join((await isFolder(input)) ? input : dirname(input), 'tokenizer.json')
+  const tokenizer = join((await isDirectory(input)) ? input : dirname(input), 'tokenizer.json')
   if (await isThere(tokenizer)) return [`cp ${quote(tokenizer)} ${quote(beside)}`, generate]
   return [`rwkv info ${quote(output)}`]
 }
@@ -20,6 +20,6 @@ function isThere(path: string): Promise<boolean> {
   )
 }
 
-async function isFolder(path: string): Promise<boolean> {
+async function isDirectory(path: string): Promise<boolean> {
   return (await stat(path)).isDirectory()
 }

@@ -15,7 +15,7 @@ export const quantize = verb({
   positionals: ['IN', 'OUT', 'FORMAT'],
   options: common,
   details: `
-IN is a training run's folder or a .bin file of FP32 or FP16 weights, of any version of RWKV. OUT is the file to write.
+IN is a training run's directory or a .bin file of FP32 or FP16 weights, of any version of RWKV. OUT is the file to write.
 FORMAT is one of
 
   Q8_0  8.5 bits a weight, the most exact

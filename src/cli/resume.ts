@@ -2,13 +2,18 @@ import { statSync } from 'node:fs'
 import type { Trainer } from '../trainer.js'
 import { quote } from './format.js'
 
-/** What to type to go on with a run. A text that came through a pipe is gone by then, and has to be named again. */
+/**
+ * What to type to go on with a run. A text that came through a pipe is gone by then, and has to be named
+ * again.
+ */
 export function resumeCommand({ out, data }: { readonly out: string; readonly data: string }): string {
   const isFile = statSync(data, { throwIfNoEntry: false })?.isFile() ?? false
   return `rwkv train --resume ${quote(out)}${isFile ? '' : ' --data FILE'}`
 }
 
-/** What to type to go on at half the learning rate, after a run has diverged or become worse than guessing. */
+/**
+ * What to type to go on at half the learning rate, after a run has diverged or become worse than guessing.
+ */
 export function lowerRate(options: Trainer['options']): string {
   return `${resumeCommand(options)} --learning-rate ${Number((options.learningRate / 2).toPrecision(2))}`
 }

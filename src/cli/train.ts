@@ -24,7 +24,7 @@ const options = {
   out: { ...out, auto: 'runs/<name of the text>' },
   resume: {
     kind: 'path',
-    value: 'DIRECTORY',
+    value: 'DIR',
     optional: true,
     help: 'go on with a run from its last checkpoint',
     auto: 'that of --out',
@@ -44,7 +44,7 @@ export const train = verb({
   positionals: [],
   options,
   details: `
-Writes a folder: model.bin, tokenizer.json, config.json, checkpoints, log.jsonl and report.html (open it in a browser).
+Writes a directory: model.bin, tokenizer.json, config.json, checkpoints, log.jsonl and report.html (open it in a browser).
 With --from a run fine-tunes a model that is there. With --lora-rank as well it writes lora.safetensors instead of
 model.bin, for rwkv generate MODEL --lora; with --tune state it writes tuned.state, for rwkv generate MODEL --state.
 Ctrl-C saves a checkpoint of the last whole step; the same command with --resume goes on from it. SIGTERM, SIGHUP (a closed
@@ -97,30 +97,30 @@ function begin(values: Values<typeof options>, signal: AbortSignal): Promise<Tra
   const { data } = settings
   // --resume alone goes on with the run that the same command would begin.
   const named = resume === true ? undefined : resume
-  const folder = out ?? (named !== undefined || data === undefined ? undefined : folderOf(data))
-  if (resume !== undefined) return goOn(named ?? folder, out, settings)
-  if (data === undefined || folder === undefined)
+  const directory = out ?? (named !== undefined || data === undefined ? undefined : directoryOf(data))
+  if (resume !== undefined) return goOn(named ?? directory, out, settings)
+  if (data === undefined || directory === undefined)
     throw new UsageError('--data is missing', 'rwkv train --data FILE')
-  return Trainer.create({ ...settings, data, out: folder }).catch(error => {
+  return Trainer.create({ ...settings, data, out: directory }).catch(error => {
     const isThere = isCode(error, 'RUN') && error.message.includes('holds a run already')
-    throw isThere ? new Hinted(error, `${resumeCommand({ out: folder, data })} goes on with it`) : error
+    throw isThere ? new Hinted(error, `${resumeCommand({ out: directory, data })} goes on with it`) : error
   })
 }
 
-/** The run in `folder`; what was said besides may repeat what it began with, but not change it. */
+/** The run in `directory`; what was said besides may repeat what it began with, but not change it. */
 async function goOn(
-  folder: string | undefined,
+  directory: string | undefined,
   out: string | undefined,
   settings: ResumeOptions & Partial<TrainOptions> & { signal: AbortSignal },
 ): Promise<Trainer> {
-  if (folder === undefined)
-    throw new UsageError('--resume needs the folder of a run', 'rwkv train --resume FOLDER')
-  if (out !== undefined && resolve(out) !== resolve(folder))
-    throw new UsageError('--out and --resume name different folders', '--resume alone is enough')
+  if (directory === undefined)
+    throw new UsageError('--resume needs the directory of a run', 'rwkv train --resume DIR')
+  if (out !== undefined && resolve(out) !== resolve(directory))
+    throw new UsageError('--out and --resume name different directories', '--resume alone is enough')
   const changes = Object.fromEntries(Object.entries(settings).filter(([name]) => !isFixed(name)))
   // Before the run is touched: to go on with it removes what comes after its last sound checkpoint.
-  const kept = await keptOptions(folder)
-  if (!kept) return Trainer.resume(folder, changes)
+  const kept = await keptOptions(directory)
+  if (!kept) return Trainer.resume(directory, changes)
   for (const [name, value] of Object.entries(settings)) {
     if (!isFixed(name)) continue
     const before = kept[name] ?? described[name]?.default
@@ -130,7 +130,7 @@ async function goOn(
       'begin a new run for it',
     )
   }
-  return Trainer.resume(folder, changes)
+  return Trainer.resume(directory, changes)
 }
 
 /** Whether an option is one that a run keeps from its beginning to its end. */
@@ -145,19 +145,22 @@ function isSame(name: string, before: unknown, value: unknown): boolean {
   return isDeepStrictEqual(before, value)
 }
 
-/** The options in a run's config.json; undefined if it cannot be read, of which {@link Trainer.resume} says why. */
-async function keptOptions(folder: string): Promise<Record<string, unknown> | undefined> {
+/**
+ * The options in a run's config.json; undefined if it cannot be read, of which {@link Trainer.resume} says
+ * why.
+ */
+async function keptOptions(directory: string): Promise<Record<string, unknown> | undefined> {
   try {
-    const { options } = JSON.parse(await readFile(join(folder, 'config.json'), 'utf8'))
+    const { options } = JSON.parse(await readFile(join(directory, 'config.json'), 'utf8'))
     return typeof options === 'object' && options !== null ? options : undefined
   } catch {
     return undefined
   }
 }
 
-/** The folder of a run that is to learn `data`, if none was named. */
-function folderOf(data: string): string {
+/** The directory of a run that is to learn `data`, if none was named. */
+function directoryOf(data: string): string {
   if (statSync(data, { throwIfNoEntry: false })?.isFIFO())
-    throw new UsageError(`--out is missing: ${data} is a pipe, whose name is none for a run`, '--out FOLDER')
+    throw new UsageError(`--out is missing: ${data} is a pipe, whose name is none for a run`, '--out DIR')
   return join('runs', basename(data, extname(data)))
 }

@@ -14,8 +14,8 @@ export interface Verb<O extends Options = Options> {
   /**
    * Does the job, and returns the exit code.
    *
-   * @param signal Aborted when the process is told to end, with an `Interrupt`, and when what is written does not arrive,
-   *   with an `OutputError`.
+   * @param signal Aborted when the process is told to end, with an `Interrupt`, and when what is written does
+   *   not arrive, with an `OutputError`.
    * @throws The signal's reason, if there is nothing of its own to say about it.
    */
   run(words: readonly string[], values: Values<O>, output: Output, signal: AbortSignal): Promise<number>

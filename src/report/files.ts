@@ -4,7 +4,8 @@ import { basename, dirname, join } from 'node:path'
 import { RwkvError } from '../errors.js'
 
 /**
- * Writes a file whole or not at all: beside its name first, then renamed, so that a crash leaves the last good one.
+ * Writes a file whole or not at all: beside its name first, then renamed, so that a crash leaves the last
+ * good one.
  *
  * @throws {RwkvError} `IO`, naming the file.
  */

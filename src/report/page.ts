@@ -5,7 +5,7 @@ import { style } from './style.js'
 
 /** What a report shows of a training run. */
 export interface Report {
-  /** The run's name: its folder's. */
+  /** The run's name: its directory's. */
   readonly title: string
   /** The loss of each step, in order. */
   readonly training: readonly { readonly step: number; readonly loss: number }[]

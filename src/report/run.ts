@@ -21,7 +21,7 @@ interface LogLine {
   readonly seconds: number
 }
 
-/** Writes `report.html` into a run's folder, from the `config.json` and the `log.jsonl` in it. */
+/** Writes `report.html` into a run's directory, from the `config.json` and the `log.jsonl` in it. */
 export async function writeReport(out: string, extras: Extras): Promise<void> {
   const options = await readOptions(join(out, 'config.json'))
   const log = await readLog(join(out, 'log.jsonl'))

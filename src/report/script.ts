@@ -3,7 +3,8 @@ export const script = `
 const data = JSON.parse(document.getElementById('data').textContent)
 const place = document.getElementById('chart')
 const scheme = matchMedia('(prefers-color-scheme: dark)')
-// The first fiftieth of a run falls so far that the rest would look flat beside it: it is cut off unless zoomed in to.
+// The first fiftieth of a run falls so far that the rest would look flat beside it: it is cut off unless
+// zoomed in to.
 const ceiling = data[0].length < 100 ? Infinity : data[2][Math.floor(data[0].length / 50)] ?? Infinity
 const lowest = Math.min(...data.slice(1).flat().filter(loss => loss !== null))
 let chart

@@ -1,11 +1,12 @@
 /*
  * librwkv: RWKV language models on CPUs, for C and C++.
  *
- * Names, types and values are those of rwkv.cpp's rwkv.h. A program that was compiled for rwkv.cpp runs with this library
- * unchanged, and one written against either header compiles against the other.
+ * Names, types and values are those of rwkv.cpp's rwkv.h. A program that was compiled for rwkv.cpp runs with
+ * this library unchanged, and one written against either header compiles against the other.
  *
- * A context holds a model, threads to run it on and its own last error. It holds no text: what the model remembers of a
- * text is a state, an array of floats that belongs to you. Copy it, save it, go on from it as often as you like.
+ * A context holds a model, threads to run it on and its own last error. It holds no text: what the model
+ * remembers of a text is a state, an array of floats that belongs to you. Copy it, save it, go on from it as
+ * often as you like.
  *
  *     struct rwkv_context * ctx = rwkv_init_from_file("model.bin", 4, 0);
  *     float * state = malloc(rwkv_get_state_len(ctx) * sizeof(float));
@@ -17,9 +18,9 @@
  *
  * Link with -lrwkv. examples/generate.c is a whole program.
  *
- * No function aborts or throws. What may go wrong is answered with NULL or false, with flags to ask for, and with a line
- * on stderr unless that is switched off. Results do not depend on the number of threads, and to the last bit not on how a
- * text is cut into calls.
+ * No function aborts or throws. What may go wrong is answered with NULL or false, with flags to ask for, and
+ * with a line on stderr unless that is switched off. Results do not depend on the number of threads, and to
+ * the last bit not on how a text is cut into calls.
  */
 #ifndef RWKV_H
 #define RWKV_H
@@ -102,21 +103,23 @@ RWKV_API bool rwkv_get_print_errors(const struct rwkv_context * ctx);
 
 /*
  * The flags of the last error, which are then forgotten.
- * - ctx: the context whose error is meant. NULL means this thread's calls without a context, and those that return one.
+ * - ctx: the context whose error is meant. NULL means this thread's calls without a context, and those that
+ *   return one.
  */
 RWKV_API enum rwkv_error_flags rwkv_get_last_error(struct rwkv_context * ctx);
 
 /*
  * Loads a model; NULL if that fails, and rwkv_get_last_error(NULL) says why.
  * - model_file_path: a model file in any of the seven formats; on Windows in UTF-8.
- * - n_threads: number of threads, the caller's included; 0 means as many as the process may use, 1024 is the most.
+ * - n_threads: number of threads, the caller's included; 0 means as many as the process may use, 1024 is the
+ *   most.
  * - n_gpu_layers: not looked at. This library computes on CPUs, like an rwkv.cpp that was built for them.
  */
 RWKV_API struct rwkv_context * rwkv_init_from_file(const char * model_file_path, const uint32_t n_threads, const uint32_t n_gpu_layers);
 
 /*
- * Another context of the same model, with threads of its own, that is freed by itself; NULL if that fails, and
- * rwkv_get_last_error(NULL) says why. It prints errors if ctx does.
+ * Another context of the same model, with threads of its own, that is freed by itself; NULL if that fails,
+ * and rwkv_get_last_error(NULL) says why. It prints errors if ctx does.
  * - n_threads: as above.
  */
 RWKV_API struct rwkv_context * rwkv_clone_context(struct rwkv_context * ctx, const uint32_t n_threads);
@@ -126,8 +129,8 @@ RWKV_API struct rwkv_context * rwkv_clone_context(struct rwkv_context * ctx, con
  * - token: below rwkv_get_n_vocab(ctx).
  * - state_in: the state (rwkv_get_state_len(ctx) floats) to go on from; NULL for the beginning of a text.
  * - state_out: where the state after the token goes, or NULL. May be the array of state_in.
- * - logits_out: where the logits (rwkv_get_logits_len(ctx) floats) of the next token go, or NULL: then they are not
- *   computed, which saves the largest of all matrix products.
+ * - logits_out: where the logits (rwkv_get_logits_len(ctx) floats) of the next token go, or NULL: then they
+ *   are not computed, which saves the largest of all matrix products.
  */
 RWKV_API bool rwkv_eval(
     struct rwkv_context * ctx,
@@ -138,11 +141,12 @@ RWKV_API bool rwkv_eval(
 );
 
 /*
- * Reads tokens one after the other: as many calls of rwkv_eval, to the last bit, in much less time. The state and
- * the logits are those after the last.
- * - tokens: an array of tokens, or NULL. With NULL nothing is read or written and the answer is true: rwkv.cpp then prepares
- *   for sequences of this length, and there is nothing to prepare here.
- * - sequence_len: number of tokens, at least 1. There is no upper limit: long sequences are read piece by piece.
+ * Reads tokens one after the other: as many calls of rwkv_eval, to the last bit, in much less time. The state
+ * and the logits are those after the last.
+ * - tokens: an array of tokens, or NULL. With NULL nothing is read or written and the answer is true:
+ *   rwkv.cpp then prepares for sequences of this length, and there is nothing to prepare here.
+ * - sequence_len: number of tokens, at least 1. There is no upper limit: long sequences are read piece by
+ *   piece.
  */
 RWKV_API bool rwkv_eval_sequence(
     struct rwkv_context * ctx,
@@ -177,8 +181,8 @@ RWKV_API size_t rwkv_get_n_embed(const struct rwkv_context * ctx);
 RWKV_API size_t rwkv_get_n_layer(const struct rwkv_context * ctx);
 
 /*
- * Number of floats in a state. For RWKV-4: for each block the last input of the channel mix, the last input of the time
- * mix, numerator, denominator and their common exponent, n_embed floats each.
+ * Number of floats in a state. For RWKV-4: for each block the last input of the channel mix, the last input
+ * of the time mix, numerator, denominator and their common exponent, n_embed floats each.
  */
 RWKV_API size_t rwkv_get_state_len(const struct rwkv_context * ctx);
 
@@ -195,8 +199,9 @@ RWKV_API void rwkv_init_state(const struct rwkv_context * ctx, float * state);
 RWKV_API void rwkv_free(struct rwkv_context * ctx);
 
 /*
- * Makes a model file of a quantized format: the bytes that rwkv.cpp makes. If it returns false, rwkv_get_last_error(NULL) says
- * why, and what was at the output's path before is as it was. It prints errors, but no progress.
+ * Makes a model file of a quantized format: the bytes that rwkv.cpp makes. If it returns false,
+ * rwkv_get_last_error(NULL) says why, and what was at the output's path before is as it was. It prints
+ * errors, but no progress.
  * - model_file_path_in: an FP32 or FP16 file of any version of RWKV.
  * - model_file_path_out: where the result goes; not the input itself.
  * - format_name: "Q4_0", "Q4_1", "Q5_0", "Q5_1" or "Q8_0".
@@ -204,8 +209,9 @@ RWKV_API void rwkv_free(struct rwkv_context * ctx);
 RWKV_API bool rwkv_quantize_model_file(const char * model_file_path_in, const char * model_file_path_out, const char * format_name);
 
 /*
- * What this library is and how it runs here, such as "RWKV=0.1.0 ISA=avx512 THREADS=8": its version, the instruction set
- * in use and the threads that the process may use. The string stays as it is and is never freed.
+ * What this library is and how it runs here, such as "RWKV=0.1.0 ISA=avx512 THREADS=8": its version, the
+ * instruction set in use and the threads that the process may use. The string stays as it is and is never
+ * freed.
  */
 RWKV_API const char * rwkv_get_system_info_string(void);
 

@@ -16,7 +16,8 @@ pub struct Context {
     pub(crate) model: Model,
     /// The state before the first token.
     pub(crate) empty: State,
-    /// The state under way. It is copied in and out: a caller's buffers may overlap, and may hold nothing yet.
+    /// The state under way. It is copied in and out: a caller's buffers may overlap, and may hold nothing
+    /// yet.
     state: Mutex<State>,
     last_error: AtomicU32,
     print_errors: AtomicBool,
@@ -51,12 +52,13 @@ impl Context {
         self.empty.as_slice().len()
     }
 
-    /// Reads `tokens` from the state at `state_in` on, or from the beginning if that is null, and writes the state and
-    /// the logits after the last one to where `state_out` and `logits_out` point, if anywhere.
+    /// Reads `tokens` from the state at `state_in` on, or from the beginning if that is null, and writes the
+    /// state and the logits after the last one to where `state_out` and `logits_out` point, if anywhere.
     ///
     /// # Safety
-    /// `state_in` is null or points to `state_len` floats that may be read, `state_out` and `logits_out` are null or point
-    /// to as many floats as they need that may be written, and no other thread touches those meanwhile.
+    /// `state_in` is null or points to `state_len` floats that may be read, `state_out` and `logits_out` are
+    /// null or point to as many floats as they need that may be written, and no other thread touches those
+    /// meanwhile.
     pub(crate) unsafe fn eval(
         &self,
         tokens: &[u32],
@@ -69,15 +71,16 @@ impl Context {
             state.as_mut_slice().copy_from_slice(self.empty.as_slice());
         } else {
             let own = state.as_mut_slice();
-            // SAFETY: the caller promises `state_len` floats, which is the length of `own`; nobody else has a pointer to
-            // `own`, so the two do not overlap.
+            // SAFETY: the caller promises `state_len` floats, which is the length of `own`; nobody else has a
+            // pointer to `own`, so the two do not overlap.
             unsafe { own.as_mut_ptr().copy_from_nonoverlapping(state_in, own.len()) };
         }
         let outputs = if logits_out.is_null() { Outputs::None } else { Outputs::Last };
         let mut segments = [Segment { tokens, state: &mut state }];
         self.model.eval_each(&mut segments, outputs, |_, _, logits| {
-            // SAFETY: `logits` is one row of n_vocab floats, because only the last was asked for, and it is only shown if
-            // `logits_out` is not null; then the caller promises that many floats. They are not the model's own.
+            // SAFETY: `logits` is one row of n_vocab floats, because only the last was asked for, and it is
+            // only shown if `logits_out` is not null; then the caller promises that many floats. They are not
+            // the model's own.
             unsafe { logits_out.copy_from_nonoverlapping(logits.as_ptr(), logits.len()) };
         })?;
         if !state_out.is_null() {
@@ -88,8 +91,8 @@ impl Context {
         Ok(())
     }
 
-    /// The same for the `len` tokens at `tokens`, which may be null: then there is nothing to do, because nothing needs
-    /// preparing.
+    /// The same for the `len` tokens at `tokens`, which may be null: then there is nothing to do, because
+    /// nothing needs preparing.
     ///
     /// # Safety
     /// As [`eval`](Self::eval), and `tokens` is null or points to `len` numbers.

@@ -105,7 +105,8 @@ fn detail(fault: Fault) -> u32 {
 }
 
 thread_local! {
-    /// What calls without a context left, for `rwkv_get_last_error(NULL)`. Each thread has its own, as in rwkv.cpp.
+    /// What calls without a context left, for `rwkv_get_last_error(NULL)`. Each thread has its own, as in
+    /// rwkv.cpp.
     static LAST_ERROR: Cell<u32> = const { Cell::new(0) };
     static PRINT_ERRORS: Cell<bool> = const { Cell::new(true) };
 }
@@ -133,8 +134,8 @@ pub(crate) trait Record {
 
     /// What `body` returns. An error or a panic is recorded instead, and the answer is `otherwise`.
     fn guard<T>(&self, otherwise: T, body: impl FnOnce() -> Result<T>) -> T {
-        // Nothing that a panic may have left half done is looked at again: a state is written before it is read, and
-        // the locks of memory that passes share ignore poison.
+        // Nothing that a panic may have left half done is looked at again: a state is written before it is
+        // read, and the locks of memory that passes share ignore poison.
         match catch_unwind(AssertUnwindSafe(body)) {
             Ok(Ok(value)) => value,
             Ok(Err(failure)) => {

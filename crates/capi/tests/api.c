@@ -1,7 +1,8 @@
 /*
- * Uses librwkv as a C program does, and checks each promise of rwkv.h. Run by api.rs, in a folder with what it made there:
- * model.bin, what Rust quantizes it to (Q4_0.bin and so on), the damaged files of `damages` below, and what Rust says of
- * `tokens.bin`: `state.bin` and `logits.bin`. With the argument "brief" it does the same on fewer threads, for a machine that is simulated.
+ * Uses librwkv as a C program does, and checks each promise of rwkv.h. Run by api.rs, in a directory with
+ * what it made there: model.bin, what Rust quantizes it to (Q4_0.bin and so on), the damaged files of
+ * `damages` below, and what Rust says of `tokens.bin`: `state.bin` and `logits.bin`. With the argument
+ * "brief" it does the same on fewer threads, for a machine that is simulated.
  */
 #define _POSIX_C_SOURCE 200809L /* setenv */
 
@@ -473,8 +474,8 @@ static void test_quantize(void) {
     check_error(NULL, RWKV_ERROR_MODEL_PARAMS | RWKV_ERROR_FILE_READ, "cut");
     CHECK(!rwkv_quantize_model_file("odd-rows.bin", "never.bin", "Q4_0"), "rows of 24");
     check_error(NULL, RWKV_ERROR_FILE | RWKV_ERROR_SHAPE, "rows of 24");
-    CHECK(!rwkv_quantize_model_file("model.bin", "no-such-folder/never.bin", "Q4_0"), "no folder");
-    check_error(NULL, RWKV_ERROR_FILE | RWKV_ERROR_FILE_WRITE, "no folder");
+    CHECK(!rwkv_quantize_model_file("model.bin", "no-such-directory/never.bin", "Q4_0"), "no directory");
+    check_error(NULL, RWKV_ERROR_FILE | RWKV_ERROR_FILE_WRITE, "no directory");
     CHECK(!exists("never.bin"), "something was written");
 }
 

@@ -18,22 +18,22 @@ use rwkv::{DataType, LoadOptions, Model, ModelConfig, write_model};
 /// The shape that `api.c` expects.
 const CONFIG: ModelConfig = ModelConfig::v4(61, 32, 3);
 
-/// The folder of `librwkv`, built in the profile that this test was. Cargo does not do it by itself: a test in Rust
-/// cannot link to a C library.
+/// The directory of `librwkv`, built in the profile that this test was. Cargo does not do it by itself: a
+/// test in Rust cannot link to a C library.
 fn library() -> &'static Path {
-    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    FOLDER.get_or_init(|| {
+    static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
+    DIRECTORY.get_or_init(|| {
         // <profile>/deps/api-<hash>
-        let folder = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().to_owned();
+        let directory = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().to_owned();
         let mut cargo = Command::new(env!("CARGO"));
         cargo.args(["build", "--quiet", "--package", "rwkv-capi", "--lib"]);
         if !cfg!(debug_assertions) {
             cargo.arg("--release");
         }
         succeed(cargo.current_dir(env!("CARGO_MANIFEST_DIR")));
-        let library = folder.join(format!("{DLL_PREFIX}rwkv{DLL_SUFFIX}"));
+        let library = directory.join(format!("{DLL_PREFIX}rwkv{DLL_SUFFIX}"));
         assert!(library.exists(), "cargo has not made {}", library.display());
-        folder
+        directory
     })
 }
 
@@ -46,8 +46,8 @@ fn succeed(command: &mut Command) -> Output {
     output
 }
 
-/// Compiles `source`, a path in this package, into `folder`.
-fn compile(source: &str, folder: &Path) -> PathBuf {
+/// Compiles `source`, a path in this package, into `directory`.
+fn compile(source: &str, directory: &Path) -> PathBuf {
     let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
     assert!(
         Command::new(&compiler).arg("--version").output().is_ok(),
@@ -55,7 +55,7 @@ fn compile(source: &str, folder: &Path) -> PathBuf {
          install one (Debian, Ubuntu: apt-get install gcc libc6-dev; macOS: xcode-select --install) or set CC",
         compiler.display()
     );
-    let program = folder.join(Path::new(source).file_stem().unwrap());
+    let program = directory.join(Path::new(source).file_stem().unwrap());
     let mut command = Command::new(compiler);
     command
         .args(["-std=c11", "-g", "-O1", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-pthread"])
@@ -70,9 +70,9 @@ fn compile(source: &str, folder: &Path) -> PathBuf {
 }
 
 /// `program`, so that it finds the library.
-fn run(program: impl AsRef<OsStr>, folder: &Path) -> Command {
+fn run(program: impl AsRef<OsStr>, directory: &Path) -> Command {
     let mut command = Command::new(program);
-    command.current_dir(folder).env("LD_LIBRARY_PATH", library()).env("DYLD_LIBRARY_PATH", library());
+    command.current_dir(directory).env("LD_LIBRARY_PATH", library()).env("DYLD_LIBRARY_PATH", library());
     command
 }
 
@@ -100,21 +100,22 @@ fn bytes(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
-/// Fills `folder` with all that `api.c` reads; the expected values are those of the Rust interface on `isa`.
-fn prepare(folder: &Path, isa: Option<&str>) {
-    let model = folder.join("model.bin");
+/// Fills `directory` with all that `api.c` reads; the expected values are those of the Rust interface on
+/// `isa`.
+fn prepare(directory: &Path, isa: Option<&str>) {
+    let model = directory.join("model.bin");
     write_example(&model, &CONFIG);
-    damage(folder, &fs::read(&model).unwrap());
-    write_example(&folder.join("odd-rows.bin"), &ModelConfig::v4(61, 24, 1));
+    damage(directory, &fs::read(&model).unwrap());
+    write_example(&directory.join("odd-rows.bin"), &ModelConfig::v4(61, 24, 1));
     for format in DataType::QUANTIZED {
-        let output = folder.join(format!("{format}.bin"));
+        let output = directory.join(format!("{format}.bin"));
         rwkv::quantize(&model, output, format, &LoadOptions::default(), |_, _| ControlFlow::Continue(()))
             .unwrap();
     }
     #[cfg(target_os = "linux")]
     {
         use std::os::unix::ffi::OsStrExt as _;
-        fs::copy(&model, folder.join(OsStr::from_bytes(b"mod\xe8le.bin"))).unwrap();
+        fs::copy(&model, directory.join(OsStr::from_bytes(b"mod\xe8le.bin"))).unwrap();
     }
 
     let tokens: Vec<u32> = (0..150).map(|i| i * i * 7 % 61).collect();
@@ -124,13 +125,13 @@ fn prepare(folder: &Path, isa: Option<&str>) {
     let logits = model.eval(&tokens, &mut state).unwrap();
     assert!(logits.iter().all(|logit| logit.is_finite()) && logits.iter().any(|&logit| logit > logits[0]));
     let token_bytes: Vec<u8> = tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
-    fs::write(folder.join("tokens.bin"), token_bytes).unwrap();
-    fs::write(folder.join("logits.bin"), bytes(&logits)).unwrap();
-    fs::write(folder.join("state.bin"), bytes(state.as_slice())).unwrap();
+    fs::write(directory.join("tokens.bin"), token_bytes).unwrap();
+    fs::write(directory.join("logits.bin"), bytes(&logits)).unwrap();
+    fs::write(directory.join("state.bin"), bytes(state.as_slice())).unwrap();
 }
 
 /// The damaged files: `sound` with some bytes changed.
-fn damage(folder: &Path, sound: &[u8]) {
+fn damage(directory: &Path, sound: &[u8]) {
     let with = |at: usize, byte: u8| {
         let mut bytes = sound.to_vec();
         bytes[at] = byte;
@@ -161,7 +162,7 @@ fn damage(folder: &Path, sound: &[u8]) {
         ("trailing.bin", [sound, &[0]].concat()),
     ];
     for (name, bytes) in files {
-        fs::write(folder.join(name), bytes).unwrap();
+        fs::write(directory.join(name), bytes).unwrap();
     }
 }
 
@@ -176,10 +177,10 @@ fn check(output: &Output) {
 
 #[test]
 fn every_promise_of_the_header() {
-    let folder = tempfile::tempdir().unwrap();
-    prepare(folder.path(), None);
-    let program = compile("tests/api.c", folder.path());
-    check(&succeed(&mut run(program, folder.path())));
+    let directory = tempfile::tempdir().unwrap();
+    prepare(directory.path(), None);
+    let program = compile("tests/api.c", directory.path());
+    check(&succeed(&mut run(program, directory.path())));
 }
 
 /// Needs valgrind. Where there is none the test passes and says so, unless `RWKV_VALGRIND` is "required".
@@ -194,10 +195,10 @@ fn no_byte_is_misused_and_none_is_lost() {
     }
     // Valgrind knows no AVX-512.
     let isa = if cfg!(target_arch = "x86_64") { Some("avx2") } else { None };
-    let folder = tempfile::tempdir().unwrap();
-    prepare(folder.path(), isa);
-    let program = compile("tests/api.c", folder.path());
-    let mut valgrind = run("valgrind", folder.path());
+    let directory = tempfile::tempdir().unwrap();
+    prepare(directory.path(), isa);
+    let program = compile("tests/api.c", directory.path());
+    let mut valgrind = run("valgrind", directory.path());
     valgrind
         // One thread runs at a time; fairly, or those that spin hold up the one they wait for.
         .args(["--quiet", "--error-exitcode=1", "--leak-check=full", "--fair-sched=try"])
@@ -210,10 +211,10 @@ fn no_byte_is_misused_and_none_is_lost() {
 
 #[test]
 fn the_example_goes_on_with_a_text() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("bytes.bin");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("bytes.bin");
     write_example(&path, &ModelConfig::v4(256, 32, 2));
-    let program = compile("examples/generate.c", folder.path());
+    let program = compile("examples/generate.c", directory.path());
 
     let model = Model::load(&path, &LoadOptions::default()).unwrap();
     let (mut state, mut expected) = (model.new_state(), b"Call me".to_vec());
@@ -227,10 +228,10 @@ fn the_example_goes_on_with_a_text() {
     }
     expected.push(b'\n');
 
-    let output = succeed(run(&program, folder.path()).args(["bytes.bin", "Call me", "20", "0"]));
+    let output = succeed(run(&program, directory.path()).args(["bytes.bin", "Call me", "20", "0"]));
     assert_eq!(output.stdout, expected);
     // With a temperature, as many bytes, but others.
-    let warm = succeed(run(&program, folder.path()).args(["bytes.bin", "Call me", "20", "2.5"])).stdout;
+    let warm = succeed(run(&program, directory.path()).args(["bytes.bin", "Call me", "20", "2.5"])).stdout;
     assert_eq!(warm.len(), expected.len());
     assert!(warm.starts_with(b"Call me") && warm != expected);
 }

@@ -1,7 +1,7 @@
 //! Token shift: each row gets the one before it.
 //!
-//! `y_t = x_{t−1}` within a segment. A segment's first row gets the vector that its state holds, zeros at the start of
-//! a text, and its last row is left there: so a text goes on across chunks. (Peng et al.,
+//! `y_t = x_{t−1}` within a segment. A segment's first row gets the vector that its state holds, zeros at the
+//! start of a text, and its last row is left there: so a text goes on across chunks. (Peng et al.,
 //! <https://arxiv.org/abs/2305.13048>, section 3.1.1.)
 
 use std::ops::Range;
@@ -12,8 +12,9 @@ use crate::{Cpu, Parts, Store};
 
 /// `y (rows, width) = x` one row later, within each of the `segments` (ranges of rows).
 ///
-/// `states[i][at..at + width]` is what the first row of segment `i` gets, and where its last row of `x` is left. With
-/// no states at all, every segment starts from zeros and nothing is left. Rows in no segment are unspecified.
+/// `states[i][at..at + width]` is what the first row of segment `i` gets, and where its last row of `x` is
+/// left. With no states at all, every segment starts from zeros and nothing is left. Rows in no segment are
+/// unspecified.
 ///
 /// # Panics
 /// If the lengths disagree, or the segments are not in ascending order.
@@ -30,7 +31,8 @@ pub fn shift(
     assert_eq!(y.len(), x.len());
     assert!(states.is_empty() || states.len() == segments.len(), "a state for each segment, or none");
 
-    // All rows but the first come from the row before, whatever the segments: one copy. The borders are put right below.
+    // All rows but the first come from the row before, whatever the segments: one copy. The borders are put
+    // right below.
     if let Some(later) = y.get_mut(width..) {
         let later = Parts::new(later);
         cpu.run_blocks(x.len().saturating_sub(width), BLOCK, |range| {
@@ -56,8 +58,8 @@ pub fn shift(
 /// The gradient of [`shift`]: `dx_t = dy_{t+1}` (set or added) within each segment, 0 for its last row.
 ///
 /// The gradient of the vector that a segment's first row got, that row's `dy`, is added to
-/// `dstates[i][at..at + width]`; with no `dstates` at all, gradients end at the segment's start. What the forward left in the
-/// states is taken to be used by nothing else. Rows in no segment are left alone.
+/// `dstates[i][at..at + width]`; with no `dstates` at all, gradients end at the segment's start. What the
+/// forward left in the states is taken to be used by nothing else. Rows in no segment are left alone.
 ///
 /// # Panics
 /// If the lengths disagree, or the segments are not in ascending order.
@@ -85,7 +87,8 @@ pub fn shift_backward(
     let dx = Parts::new(dx);
     cpu.run_blocks(rows, rows_per_block(width), |block| {
         for segment in segments.iter().filter(|segment| !segment.is_empty()) {
-            // The block's rows that have a successor in the segment, and the segment's last row if it is here.
+            // The block's rows that have a successor in the segment, and the segment's last row if it is
+            // here.
             let start = segment.start.max(block.start);
             let end = (segment.end - 1).min(block.end);
             if start < end {

@@ -8,14 +8,15 @@
 //!         Σ_{s<t} exp((t−1−s)·w + k_s)     + exp(u + k_t)
 //! ```
 //!
-//! (Peng et al., <https://arxiv.org/abs/2305.13048>, equation 16; the stable form is that of its appendix D.) Numerator
-//! and denominator are carried as `aa·exp(pp)` and `bb·exp(pp)` with `pp` their largest exponent, so that every
-//! exponential is of a number ≤ 0 and nothing overflows whatever the keys. Of the two exponentials that bring two
-//! terms to their larger exponent, one is always 1: one `exp(−|difference|)` and a selection give both.
+//! (Peng et al., <https://arxiv.org/abs/2305.13048>, equation 16; the stable form is that of its appendix D.)
+//! Numerator and denominator are carried as `aa·exp(pp)` and `bb·exp(pp)` with `pp` their largest exponent,
+//! so that every exponential is of a number ≤ 0 and nothing overflows whatever the keys. Of the two
+//! exponentials that bring two terms to their larger exponent, one is always 1: one `exp(−|difference|)` and
+//! a selection give both.
 //!
-//! Time runs inside, a vector of channels at a time: the recurrence itself, a maximum and two multiply-adds, is
-//! short, and the processor overlaps the exponentials of neighbouring steps. Threads share segments and tiles of
-//! channels.
+//! Time runs inside, a vector of channels at a time: the recurrence itself, a maximum and two multiply-adds,
+//! is short, and the processor overlaps the exponentials of neighbouring steps. Threads share segments and
+//! tiles of channels.
 
 mod backward;
 
@@ -220,7 +221,8 @@ mod tests {
     use crate::Isa;
     use crate::testing::{assert_close, every_tier, f64s, values};
 
-    /// The sums at the head of this file as they stand, in f64: an independent O(T²). One segment from nothing.
+    /// The sums at the head of this file as they stand, in f64: an independent O(T²). One segment from
+    /// nothing.
     pub(super) fn exact(w: &[f64], u: &[f64], k: &[f64], v: &[f64]) -> Vec<f64> {
         let nothing = [vec![0.0; 2 * w.len()], vec![-1e30; w.len()]].concat();
         exact_from(&nothing, w, u, k, v)

@@ -7,7 +7,8 @@ use napi_derive::napi;
 
 use crate::failure::Result;
 
-/// What an `AbortSignal` raises and work looks at between two pieces of itself, and what work says of its progress.
+/// What an `AbortSignal` raises and work looks at between two pieces of itself, and what work says of its
+/// progress.
 #[napi]
 #[derive(Default)]
 pub struct Cancel(Flag);

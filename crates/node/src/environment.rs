@@ -1,7 +1,8 @@
 //! The end of a JavaScript environment: Node's own, or a worker thread's.
 //!
-//! Node unloads an addon when the last environment that uses it ends. By then no thread may run its code, so what is
-//! still open is closed: models, sessions and trainers own teams of threads that are joined when they are freed.
+//! Node unloads an addon when the last environment that uses it ends. By then no thread may run its code, so
+//! what is still open is closed: models, sessions and trainers own teams of threads that are joined when they
+//! are freed.
 
 use std::cell::{Cell, RefCell};
 use std::sync::{Arc, Weak};

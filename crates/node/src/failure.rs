@@ -4,7 +4,8 @@ use std::any::Any;
 
 use napi::{Env, JsError, Unknown};
 
-/// What goes wrong in this crate or below it: a stable code and a message, which become an `Error` with a `code`.
+/// What goes wrong in this crate or below it: a stable code and a message, which become an `Error` with a
+/// `code`.
 #[derive(Debug)]
 pub struct Failure {
     code: &'static str,

@@ -1,7 +1,7 @@
 //! The napi-rs binding of `rwkv`: types across the border, work on libuv's threads, error codes. No numerics.
 //!
-//! JavaScript pulls: each exported asynchronous function does one piece of work (a prompt, some tokens, an optimizer
-//! step) as one `Job`, and the TypeScript above it loops. Nothing here calls back into JavaScript.
+//! JavaScript pulls: each exported asynchronous function does one piece of work (a prompt, some tokens, an
+//! optimizer step) as one `Job`, and the TypeScript above it loops. Nothing here calls back into JavaScript.
 
 // Exported functions take values as JavaScript hands them over.
 #![allow(clippy::needless_pass_by_value)]

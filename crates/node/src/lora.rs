@@ -29,7 +29,8 @@ pub(crate) struct MergeResult {
     pub tensors: u32,
 }
 
-/// Writes the model file or folder `base`, with the adapter at `adapter` added to its matrices, to `output`.
+/// Writes the model file or directory `base`, with the adapter at `adapter` added to its matrices, to
+/// `output`.
 #[napi(ts_return_type = "Promise<MergeResult>")]
 pub(crate) fn merge(
     base: String,

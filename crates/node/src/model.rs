@@ -102,7 +102,7 @@ pub struct NativeModel {
 
 #[napi]
 impl NativeModel {
-    /// Loads a `.bin` file, or the `model.bin` of a training run's folder; with the adapter at `lora`, if
+    /// Loads a `.bin` file, or the `model.bin` of a training run's directory; with the adapter at `lora`, if
     /// there is one.
     #[napi(ts_return_type = "Promise<NativeModel>")]
     pub fn load(

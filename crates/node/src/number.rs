@@ -1,5 +1,5 @@
-//! Numbers from JavaScript made into counts. All of them cross the border as floats and are checked here: a parameter of
-//! type `u32` would take 2³² + 1 for 1 without a word.
+//! Numbers from JavaScript made into counts. All of them cross the border as floats and are checked here: a
+//! parameter of type `u32` would take 2³² + 1 for 1 without a word.
 
 use rwkv::Error;
 
@@ -11,7 +11,8 @@ const MAX_SAFE: f64 = 9_007_199_254_740_991.0;
 /// A whole number; none stays none.
 ///
 /// # Errors
-/// `INVALID_OPTION` with the option's name if it is negative, fractional, not a number or too large to be exact.
+/// `INVALID_OPTION` with the option's name if it is negative, fractional, not a number or too large to be
+/// exact.
 pub(crate) fn whole(name: &'static str, value: Option<f64>) -> Result<Option<u64>> {
     match value {
         Some(value) if !(0.0..=MAX_SAFE).contains(&value) || value.fract() != 0.0 => {

@@ -31,7 +31,7 @@ pub(crate) struct QuantizeResult {
     pub quantized: u32,
 }
 
-/// Quantizes the model file or folder `input` to the file `output`.
+/// Quantizes the model file or directory `input` to the file `output`.
 #[napi(ts_return_type = "Promise<QuantizeResult>")]
 pub(crate) fn quantize(
     input: String,

@@ -20,8 +20,8 @@ use crate::tokenizer::NativeTokenizer;
 /// Tokens between two looks at the cancel flag.
 const STRETCH: usize = 512;
 
-/// A small model writes a token in less time than it takes to come here from JavaScript: pieces are as long as a
-/// reader's eye does not notice.
+/// A small model writes a token in less time than it takes to come here from JavaScript: pieces are as long
+/// as a reader's eye does not notice.
 const PIECE: Duration = Duration::from_millis(8);
 
 /// A text so far.
@@ -75,7 +75,7 @@ impl NativeSession {
         }))
     }
 
-    /// What is remembered of the text so far.
+    /// The state after the text so far.
     #[napi(getter)]
     pub fn state(&self) -> std::result::Result<NativeState, Thrown> {
         self.model.get()?;

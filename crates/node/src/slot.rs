@@ -32,10 +32,11 @@ impl<T: Send + 'static> Slot<T> {
         slot
     }
 
-    /// Takes the value for the length of one call, whose `cancel` flag is raised if the slot is closed meanwhile.
+    /// Takes the value for the length of one call, whose `cancel` flag is raised if the slot is closed
+    /// meanwhile.
     ///
-    /// To be done when the call is made, not when its work begins: calls are then refused in the order in which they
-    /// were made.
+    /// To be done when the call is made, not when its work begins: calls are then refused in the order in
+    /// which they were made.
     pub(crate) fn claim(self: &Arc<Self>, cancel: &Flag) -> Result<Claim<T>> {
         let mut content = self.lock();
         match std::mem::replace(&mut *content, Content::Busy(cancel.clone())) {
@@ -61,7 +62,8 @@ impl<T: Send + 'static> Slot<T> {
     }
 
     fn lock(&self) -> MutexGuard<'_, Content<T>> {
-        // Nothing that can panic runs under the lock but `look`, and that only reads or replaces whole values.
+        // Nothing that can panic runs under the lock but `look`, and that only reads or replaces whole
+        // values.
         self.content.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -38,7 +38,8 @@ pub struct RunInfo {
     pub step: f64,
     /// Time spent in those steps.
     pub seconds: f64,
-    /// The step of the newest checkpoint there was, if the run goes on from before it, because it was not sound.
+    /// The step of the newest checkpoint there was, if the run goes on from before it, because it was not
+    /// sound.
     pub went_back_from: Option<f64>,
     /// The instruction set in use.
     pub isa: String,
@@ -92,7 +93,8 @@ pub struct StepInfo {
 /// What was saved.
 #[napi(object)]
 pub struct SaveInfo {
-    /// Mean loss on validation text: of the whole split if it was validated after this step, else of a part of it.
+    /// Mean loss on validation text: of the whole split if it was validated after this step, else of a part
+    /// of it.
     pub val_loss: f64,
     /// Whether that, or the loss on training text, is at most one nat above that of guessing.
     pub is_sound: bool,
@@ -110,7 +112,7 @@ pub struct NativeTrainer {
 
 #[napi]
 impl NativeTrainer {
-    /// Begins a run in a new folder. The options are a JSON object.
+    /// Begins a run in a new directory. The options are a JSON object.
     #[napi(ts_return_type = "Promise<NativeTrainer>")]
     #[allow(clippy::needless_pass_by_value)] // napi hands over strings
     pub fn create(

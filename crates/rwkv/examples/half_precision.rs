@@ -1,6 +1,7 @@
 //! Writes a model again in half precision: `cargo run --release -p rwkv --example half_precision IN OUT`.
 //!
-//! IN is a model file or a run's folder. Matrices become FP16, vectors stay FP32, as in the files of rwkv.cpp's converter.
+//! IN is a model file or a run's directory. Matrices become FP16, vectors stay FP32, as in the files of
+//! rwkv.cpp's converter.
 
 use std::path::Path;
 

@@ -6,15 +6,17 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// Writes `path` through `body` so that a crash, a full disk or an error at any point leaves the old file, or none.
+/// Writes `path` through `body` so that a crash, a full disk or an error at any point leaves the old file, or
+/// none.
 ///
-/// The bytes go to a new file in the same folder, which is flushed to the disk and then renamed over `path`; if that is a
-/// link to a file, over that file. On an error the new file is removed, and [`Error::Io`] names `path`. What is there and
-/// is no file, such as `/dev/null` or a pipe, is refused.
+/// The bytes go to a new file in the same directory, which is flushed to the disk and then renamed over
+/// `path`; if that is a link to a file, over that file. On an error the new file is removed, and
+/// [`Error::Io`] names `path`. What is there and is no file, such as `/dev/null` or a pipe, is refused.
 ///
-/// On Linux the new file has no name until it is whole, so that a killed process leaves no half of one behind. (If `path` is
-/// there already, it is called `.<name>.<random>.tmp` for the moment before it is renamed.) Elsewhere, and on file systems
-/// that know no such files, it has that name all the time, and keeps it if the process is killed.
+/// On Linux the new file has no name until it is whole, so that a killed process leaves no half of one
+/// behind. (If `path` is there already, it is called `.<name>.<random>.tmp` for the moment before it is
+/// renamed.) Elsewhere, and on file systems that know no such files, it has that name all the time, and keeps
+/// it if the process is killed.
 pub fn write_atomically(path: &Path, body: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
     replace(path, body).map_err(Error::io("write", path))
 }
@@ -23,8 +25,8 @@ fn replace(path: &Path, body: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> 
     let path = &*target(path)?;
     let name =
         path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not a file name"))?;
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
+    let directory = match path.parent() {
+        Some(directory) if !directory.as_os_str().is_empty() => directory,
         _ => Path::new("."),
     };
     let mut prefix = std::ffi::OsString::from(".");
@@ -38,25 +40,26 @@ fn replace(path: &Path, body: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> 
         use std::os::unix::fs::PermissionsExt;
         builder.permissions(std::fs::Permissions::from_mode(0o666));
     }
-    if let Some(file) = unnamed::create(folder) {
+    if let Some(file) = unnamed::create(directory) {
         let file = fill(file, body)?;
         file.sync_all()?;
         match unnamed::link(&file, path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                let named = builder.make_in(folder, |name| unnamed::link(&file, name))?;
+                let named = builder.make_in(directory, |name| unnamed::link(&file, name))?;
                 named.persist(path).map_err(|error| error.error)?;
             }
             linked => linked?,
         }
     } else {
-        let file = builder.tempfile_in(folder).map_err(|error| cannot_create(folder, error))?;
+        let file = builder.tempfile_in(directory).map_err(|error| cannot_create(directory, error))?;
         let file = fill(file, body)?;
         file.as_file().sync_all()?;
         file.persist(path).map_err(|error| error.error)?;
     }
-    // The rename itself reaches the disk with the folder. Not every system can open one; the file is whole regardless.
-    if let Ok(folder) = File::open(folder) {
-        let _ = folder.sync_all();
+    // The rename itself reaches the disk with the directory. Not every system can open one; the file is whole
+    // regardless.
+    if let Ok(directory) = File::open(directory) {
+        let _ = directory.sync_all();
     }
     Ok(())
 }
@@ -77,12 +80,12 @@ mod unnamed {
 
     use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, open};
 
-    /// A new file on the file system of `folder`. None if that has no such files, or if they could not be named later; what
-    /// else may be wrong with the folder is found out when a file with a name is tried.
-    pub(super) fn create(folder: &Path) -> Option<File> {
+    /// A new file on the file system of `directory`. None if that has no such files, or if they could not be
+    /// named later; what else may be wrong with the directory is found out when a file with a name is tried.
+    pub(super) fn create(directory: &Path) -> Option<File> {
         let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
         // As for any new file: what the umask leaves of this.
-        let file = File::from(open(folder, flags, Mode::from_raw_mode(0o666)).ok()?);
+        let file = File::from(open(directory, flags, Mode::from_raw_mode(0o666)).ok()?);
         path_of(&file).exists().then_some(file)
     }
 
@@ -91,7 +94,8 @@ mod unnamed {
         linkat(CWD, path_of(file), CWD, name, AtFlags::SYMLINK_FOLLOW).map_err(io::Error::from)
     }
 
-    /// Where the system shows an open file. Linking an open file itself takes a privilege; linking this does not.
+    /// Where the system shows an open file. Linking an open file itself takes a privilege; linking this does
+    /// not.
     fn path_of(file: &File) -> PathBuf {
         format!("/proc/self/fd/{}", file.as_raw_fd()).into()
     }
@@ -116,7 +120,7 @@ mod unnamed {
 fn target(path: &Path) -> io::Result<PathBuf> {
     let Ok(there) = std::fs::metadata(path) else { return Ok(path.to_owned()) };
     if there.is_dir() {
-        return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a folder; name a file in it"));
+        return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a directory; name a file in it"));
     }
     if !there.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
@@ -127,12 +131,15 @@ fn target(path: &Path) -> io::Result<PathBuf> {
     Ok(path.to_owned())
 }
 
-/// Why there can be no new file in `folder`, without its own name, which means nothing to anyone.
-fn cannot_create(folder: &Path, error: io::Error) -> io::Error {
+/// Why there can be no new file in `directory`, without its own name, which means nothing to anyone.
+fn cannot_create(directory: &Path, error: io::Error) -> io::Error {
     let kind = error.kind();
     let problem = match kind {
-        _ if !folder.is_dir() => format!("there is no folder {}; make it first", folder.display()),
-        io::ErrorKind::PermissionDenied => format!("no permission to make a file in {}", folder.display()),
+        _ if directory.is_file() => format!("{} is a file, not a directory", directory.display()),
+        _ if !directory.is_dir() => {
+            format!("directory {} does not exist; create it first", directory.display())
+        }
+        io::ErrorKind::PermissionDenied => format!("no permission to make a file in {}", directory.display()),
         _ => return error,
     };
     io::Error::new(kind, problem)
@@ -142,8 +149,8 @@ fn cannot_create(folder: &Path, error: io::Error) -> io::Error {
 mod tests {
     use super::*;
 
-    fn names(folder: &Path) -> Vec<String> {
-        let mut names: Vec<_> = std::fs::read_dir(folder)
+    fn names(directory: &Path) -> Vec<String> {
+        let mut names: Vec<_> = std::fs::read_dir(directory)
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
@@ -153,30 +160,30 @@ mod tests {
 
     #[test]
     fn a_file_is_replaced_as_a_whole() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.bin");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.bin");
         for text in ["first", "second, and longer"] {
             write_atomically(&path, |w| w.write_all(text.as_bytes())).unwrap();
             assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
-            assert_eq!(names(folder.path()), ["a.bin"]);
+            assert_eq!(names(directory.path()), ["a.bin"]);
         }
     }
 
     #[test]
     fn an_error_half_way_leaves_the_old_file_and_nothing_else() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.bin");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.bin");
         write_atomically(&path, |w| w.write_all(b"old")).unwrap();
         let full = |w: &mut dyn Write| {
             w.write_all(&vec![7; 1 << 20])?;
             Err(io::Error::from(io::ErrorKind::StorageFull))
         };
-        for path in [&path, &folder.path().join("b.bin")] {
+        for path in [&path, &directory.path().join("b.bin")] {
             let error = write_atomically(path, full).unwrap_err();
             assert_eq!(error.code(), "IO");
             assert!(error.to_string().contains(&path.display().to_string()), "{error}");
         }
-        assert_eq!(names(folder.path()), ["a.bin"]);
+        assert_eq!(names(directory.path()), ["a.bin"]);
         assert_eq!(std::fs::read(&path).unwrap(), b"old");
     }
 
@@ -184,37 +191,37 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn a_file_that_is_being_written_has_no_name() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.bin");
-        assert!(unnamed::create(folder.path()).is_some(), "this file system has no files without a name");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.bin");
+        assert!(unnamed::create(directory.path()).is_some(), "this file system has no files without a name");
         write_atomically(&path, |w| {
             w.write_all(&vec![7; 1 << 20])?;
             w.flush()?;
-            assert_eq!(names(folder.path()), Vec::<String>::new());
+            assert_eq!(names(directory.path()), Vec::<String>::new());
             Ok(())
         })
         .unwrap();
-        assert_eq!(names(folder.path()), ["a.bin"]);
+        assert_eq!(names(directory.path()), ["a.bin"]);
     }
 
     #[test]
-    fn a_folder_that_cannot_take_the_file_is_named() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("file");
+    fn a_directory_that_cannot_take_the_file_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
         std::fs::write(&file, "x").unwrap();
         for (path, says) in [
-            (folder.path().join("missing/a.bin"), "missing; make it first"),
-            (file.join("a.bin"), "there is no folder"),
-            (folder.path().to_owned(), "it is a folder"),
+            (directory.path().join("missing/a.bin"), "missing does not exist; create it first"),
+            (file.join("a.bin"), "file is a file, not a directory"),
+            (directory.path().to_owned(), "it is a directory"),
         ] {
             let error = write_atomically(&path, |w| w.write_all(b"x")).unwrap_err();
             assert!(matches!(&error, Error::Io { path: named, .. } if *named == path), "{error}");
             assert!(error.to_string().contains(says) && !error.to_string().contains("at path"), "{error}");
         }
-        assert_eq!(names(folder.path()), ["file"]);
-        let denied = cannot_create(folder.path(), io::ErrorKind::PermissionDenied.into());
+        assert_eq!(names(directory.path()), ["file"]);
+        let denied = cannot_create(directory.path(), io::ErrorKind::PermissionDenied.into());
         assert_eq!(denied.kind(), io::ErrorKind::PermissionDenied);
-        assert!(denied.to_string().contains(&folder.path().display().to_string()), "{denied}");
+        assert!(denied.to_string().contains(&directory.path().display().to_string()), "{denied}");
     }
 
     #[cfg(unix)]
@@ -222,9 +229,9 @@ mod tests {
     fn a_file_is_replaced_through_a_link_and_nothing_else_by_a_file() {
         use std::os::unix::fs::{FileTypeExt, symlink};
         use std::os::unix::net::UnixListener;
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let elsewhere = tempfile::tempdir().unwrap();
-        let (link, file) = (folder.path().join("link"), elsewhere.path().join("file"));
+        let (link, file) = (directory.path().join("link"), elsewhere.path().join("file"));
         std::fs::write(&file, "old").unwrap();
         symlink(&file, &link).unwrap();
         write_atomically(&link, |w| w.write_all(b"new")).unwrap();
@@ -232,20 +239,20 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "new");
         assert_eq!(names(elsewhere.path()), ["file"]);
 
-        let socket = folder.path().join("socket");
+        let socket = directory.path().join("socket");
         let _listener = UnixListener::bind(&socket).unwrap();
         let error = write_atomically(&socket, |w| w.write_all(b"x")).unwrap_err();
         assert!(error.to_string().contains("it is not a regular file"), "{error}");
         assert!(std::fs::symlink_metadata(&socket).unwrap().file_type().is_socket());
-        assert_eq!(names(folder.path()), ["link", "socket"]);
+        assert_eq!(names(directory.path()), ["link", "socket"]);
     }
 
     #[cfg(unix)]
     #[test]
     fn others_may_read_the_file_as_far_as_the_umask_lets_them() {
         use std::os::unix::fs::PermissionsExt;
-        let folder = tempfile::tempdir().unwrap();
-        let (ours, plain) = (folder.path().join("ours"), folder.path().join("plain"));
+        let directory = tempfile::tempdir().unwrap();
+        let (ours, plain) = (directory.path().join("ours"), directory.path().join("plain"));
         write_atomically(&ours, |w| w.write_all(b"x")).unwrap();
         std::fs::write(&plain, "x").unwrap();
         let mode = |path| std::fs::metadata(path).unwrap().permissions().mode();

@@ -24,8 +24,8 @@ pub struct ModelConfig {
     pub sizes: Sizes,
 }
 
-/// Shape numbers that only some versions have, such as the size of a head or the rank of a low-rank product: in the
-/// order of [`Version::size_names`], and 0 beyond. RWKV-4 has none.
+/// Shape numbers that only some versions have, such as the size of a head or the rank of a low-rank product:
+/// in the order of [`Version::size_names`], and 0 beyond. RWKV-4 has none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Sizes([u32; Sizes::MOST]);
 

@@ -18,7 +18,7 @@ pub enum Error {
     Io {
         /// What was attempted, such as "open" or "write".
         action: &'static str,
-        /// The file or folder.
+        /// The file or directory.
         path: PathBuf,
         /// The system's own reason.
         source: std::io::Error,

@@ -4,12 +4,12 @@ use crate::config::{ModelConfig, Sizes, Version};
 
 /// A model's shape and a checksum over a sample of its weights.
 ///
-/// A state is meaningful only to the weights that made it, so it carries their fingerprint and is refused by a model
-/// with another one. A checksum over all weights of a large file would cost a read of the whole file at load, just
-/// what mapping avoids. So the sample is up to three stretches of 4 KiB of every tensor (beginning, middle, end; all of
-/// a small tensor), as stored: less than 10 MB of the largest model. Training moves every weight at every step, and
-/// conversion to another format changes every byte, so two models agree in the sample only if they are the same, or
-/// were made by editing a few weights by hand.
+/// A state is meaningful only to the weights that made it, so it carries their fingerprint and is refused by
+/// a model with another one. A checksum over all weights of a large file would cost a read of the whole file
+/// at load, just what mapping avoids. So the sample is up to three stretches of 4 KiB of every tensor
+/// (beginning, middle, end; all of a small tensor), as stored: less than 10 MB of the largest model. Training
+/// moves every weight at every step, and conversion to another format changes every byte, so two models agree
+/// in the sample only if they are the same, or were made by editing a few weights by hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Fingerprint {
     /// The model's shape.
@@ -63,8 +63,8 @@ impl Fingerprint {
         rest.is_empty().then_some(fingerprint)
     }
 
-    /// The byte form, as little-endian u32: version, n_vocab, n_embd, n_layer, n_ffn, the version's own sizes, CRC-32 of
-    /// the weights.
+    /// The byte form, as little-endian u32: version, n_vocab, n_embd, n_layer, n_ffn, the version's own
+    /// sizes, CRC-32 of the weights.
     pub(crate) fn to_bytes(self) -> Vec<u8> {
         let ModelConfig { version, n_vocab, n_embd, n_layer, n_ffn, sizes } = self.config;
         // Shapes come from, or go to, files that count in 32 bits.

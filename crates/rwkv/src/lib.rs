@@ -61,8 +61,8 @@
 //! let (_, layout, _) = Network::new(&config);
 //! let weight = |i| -((i * 37 % 101) as f32) / 101.0;
 //! let weights: Vec<Vec<_>> = layout.specs().iter().map(|spec| (0..spec.len()).map(weight).collect()).collect();
-//! let folder = tempfile::tempdir()?;
-//! let path = folder.path().join("model.bin");
+//! let directory = tempfile::tempdir()?;
+//! let path = directory.path().join("model.bin");
 //! write_model(&path, &config, &layout, &weights, DataType::F16)?;
 //!
 //! let model = Model::load(&path, &LoadOptions { threads: Some(2), ..Default::default() })?;

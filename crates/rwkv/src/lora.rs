@@ -1,11 +1,12 @@
 //! Low-rank adapters as files: a small `.safetensors` beside the model that they change.
 //!
-//! For each matrix W (rows, cols) that is adapted the file has `<name>.lora_a` (rank, cols) and `<name>.lora_b` (rows, rank),
-//! FP32, and the product is `x Wᵀ + α/rank · (x Aᵀ) Bᵀ` (LoRA: Hu et al., <https://arxiv.org/abs/2106.09685>). The metadata
-//! holds one entry, `rwkv_lora`: a JSON object with `version` (1), `rank`, `alpha`, `base`, the [`Fingerprint`] of the
-//! model that the adapter was trained on, in hexadecimal, and `crc32`, the CRC-32 of that object as compact JSON with
-//! `crc32` 0, followed by all bytes after the file's header. An adapter means nothing on another base, and is refused there.
-//! (One entry, because the order of several in a file would differ from one writing to the next.)
+//! For each matrix W (rows, cols) that is adapted the file has `<name>.lora_a` (rank, cols) and
+//! `<name>.lora_b` (rows, rank), FP32, and the product is `x Wᵀ + α/rank · (x Aᵀ) Bᵀ` (LoRA: Hu et al.,
+//! <https://arxiv.org/abs/2106.09685>). The metadata holds one entry, `rwkv_lora`: a JSON object with
+//! `version` (1), `rank`, `alpha`, `base`, the [`Fingerprint`] of the model that the adapter was trained on,
+//! in hexadecimal, and `crc32`, the CRC-32 of that object as compact JSON with `crc32` 0, followed by all
+//! bytes after the file's header. An adapter means nothing on another base, and is refused there. (One entry,
+//! because the order of several in a file would differ from one writing to the next.)
 
 mod info;
 mod merge;
@@ -84,8 +85,8 @@ struct Factors {
 }
 
 impl Lora {
-    /// Reads an adapter, or the `lora.safetensors` of a training run's directory, for the model that `base` describes and
-    /// whose parameters `layout` declares.
+    /// Reads an adapter, or the `lora.safetensors` of a training run's directory, for the model that `base`
+    /// describes and whose parameters `layout` declares.
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::Adapter`] if the file is damaged or of another model.
@@ -161,7 +162,8 @@ impl Lora {
     }
 }
 
-/// Adds the factors [(rank, cols), (rows, rank)] to `params`, trained, and makes them the adapter of `matrix`.
+/// Adds the factors [(rank, cols), (rows, rank)] to `params`, trained, and makes them the adapter of
+/// `matrix`.
 pub fn adapt(
     params: &mut Parameters,
     matrix: Matrix,
@@ -177,7 +179,8 @@ pub fn adapt(
     params.adapt(matrix, Adapter { down, up, scale });
 }
 
-/// Writes the adapters of `params`, whole or not at all, for the model of shape `config` that the other parameters are.
+/// Writes the adapters of `params`, whole or not at all, for the model of shape `config` that the other
+/// parameters are.
 ///
 /// # Errors
 /// [`Error::Io`].

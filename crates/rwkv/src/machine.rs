@@ -2,13 +2,14 @@
 
 use std::fmt;
 
-/// Bytes of memory that this process may use: the machine's, or its container's if that is less; 64 GiB where the
-/// system tells neither.
+/// Bytes of memory that this process may use: the machine's, or its container's if that is less; 64 GiB where
+/// the system tells neither.
 pub fn memory() -> f64 {
     const GIB: f64 = 1024.0 * 1024.0 * 1024.0;
     let read = |path| std::fs::read_to_string(path).ok();
     let machine = read("/proc/meminfo").as_deref().and_then(of_meminfo);
-    // Version 2 of control groups, then version 1. A file says "max", or a number beyond any machine, for no limit.
+    // Version 2 of control groups, then version 1. A file says "max", or a number beyond any machine, for no
+    // limit.
     let group = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
         .into_iter()
         .find_map(read);

@@ -1,10 +1,11 @@
 //! Files of FP32 or FP16 weights, made into files of quantized ones.
 //!
 //! What becomes of each tensor is rwkv.cpp's rule, and so are the bytes: the result is the file that
-//! `rwkv_quantize_model_file` writes. A tensor of two dimensions is a matrix and is quantized; what has one or three is not,
-//! nor are the embedding and the head, which are a small part of a large model and cost the most accuracy, nor the narrow
-//! matrices of RWKV-7's low-rank mixes and its `att.r_k`. These are copied as they are. So nothing here knows a version of
-//! RWKV or the shape of a model, and files of all versions can be quantized.
+//! `rwkv_quantize_model_file` writes. A tensor of two dimensions is a matrix and is quantized; what has one
+//! or three is not, nor are the embedding and the head, which are a small part of a large model and cost the
+//! most accuracy, nor the narrow matrices of RWKV-7's low-rank mixes and its `att.r_k`. These are copied as
+//! they are. So nothing here knows a version of RWKV or the shape of a model, and files of all versions can
+//! be quantized.
 
 use std::io::{self, Write};
 use std::ops::ControlFlow;
@@ -70,12 +71,13 @@ fn targets() -> String {
     format!("{} or {last}", names.join(", "))
 }
 
-/// Quantizes the model file `input`, or the `model.bin` of that folder, to `format`, and writes it to `output`.
+/// Quantizes the model file `input`, or the `model.bin` of that directory, to `format`, and writes it to
+/// `output`.
 ///
-/// The input holds FP32 or FP16 weights of any version of RWKV. It is read, and the output written, some MB at a time,
-/// and the output is renamed into place when it is whole: on an error, or when `progress` says
-/// [`Break`](ControlFlow::Break), there is none, and what was there before is as it was. `progress(done, total)` is told
-/// bytes of the input, before the first and after every few MB.
+/// The input holds FP32 or FP16 weights of any version of RWKV. It is read, and the output written, some MB
+/// at a time, and the output is renamed into place when it is whole: on an error, or when `progress` says
+/// [`Break`](ControlFlow::Break), there is none, and what was there before is as it was.
+/// `progress(done, total)` is told bytes of the input, before the first and after every few MB.
 ///
 /// ```no_run
 /// use std::ops::ControlFlow;
@@ -94,10 +96,10 @@ fn targets() -> String {
 /// # Errors
 /// - [`Error::InvalidOption`] if `format` is not quantized, or `output` is the input: quantization cannot be
 ///   undone.
-/// - [`Error::Unsupported`] if the input is quantized already, or has a matrix whose rows are no whole number of blocks
-///   of 32 weights.
-/// - [`Error::ModelFile`] if the input is damaged, or a weight is infinite, no number, or so large that its block's scale
-///   is beyond half precision.
+/// - [`Error::Unsupported`] if the input is quantized already, or has a matrix whose rows are no whole number
+///   of blocks of 32 weights.
+/// - [`Error::ModelFile`] if the input is damaged, or a weight is infinite, no number, or so large that its
+///   block's scale is beyond half precision.
 /// - [`Error::FileChanged`] if the input is written to meanwhile.
 /// - [`Error::Aborted`] if `progress` says so.
 /// - [`Error::Io`], and those of [`LoadOptions::start_cpu`].
@@ -248,7 +250,8 @@ impl<P: FnMut(u64, u64) -> ControlFlow<()>> Work<'_, P> {
         Ok(())
     }
 
-    /// Refuses a chunk, to be copied, that holds a number no model can use. The same is asked of what is quantized.
+    /// Refuses a chunk, to be copied, that holds a number no model can use. The same is asked of what is
+    /// quantized.
     fn check_copied(&self, tensor: &TensorInfo, at: usize) -> Result<()> {
         let bytes = &self.weights;
         let (first, size) = match tensor.data_type {
@@ -269,8 +272,8 @@ impl<P: FnMut(u64, u64) -> ControlFlow<()>> Work<'_, P> {
         }
     }
 
-    /// Makes blocks of the chunk that begins `at` bytes into `tensor`. A chunk is whole blocks: its size is a multiple
-    /// of theirs.
+    /// Makes blocks of the chunk that begins `at` bytes into `tensor`. A chunk is whole blocks: its size is a
+    /// multiple of theirs.
     fn quantize(&mut self, tensor: &TensorInfo, at: usize) -> Result<()> {
         let (from, to) = (tensor.data_type, self.format);
         let weight = from.block().1;

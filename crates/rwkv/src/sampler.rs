@@ -46,9 +46,10 @@ impl SamplerOptions {
 
 /// Chooses tokens by chance, from a stream of random numbers (ChaCha8) that is the same on every machine.
 ///
-/// The order is that of RWKV's own sampling, for which its published settings are meant: the softmax of the logits is
-/// cut to the likeliest `top_k`, then to `top_p` of the whole, and only then is the temperature applied
-/// (p^(1/temperature)) to what is left. A high temperature thus never lets in a token that the cut keeps out.
+/// The order is that of RWKV's own sampling, for which its published settings are meant: the softmax of the
+/// logits is cut to the likeliest `top_k`, then to `top_p` of the whole, and only then is the temperature
+/// applied (p^(1/temperature)) to what is left. A high temperature thus never lets in a token that the cut
+/// keeps out.
 #[derive(Clone, Debug)]
 pub struct Sampler {
     options: SamplerOptions,
@@ -126,8 +127,8 @@ impl Sampler {
 
     fn cut_to_probability(&mut self, top_p: f64) {
         let total: f64 = self.candidates.iter().map(|candidate| candidate.weight).sum();
-        // Those below (1 − top_p) / n together have less than 1 − top_p, so none of them is needed: most of a large
-        // vocabulary is left unsorted.
+        // Those below (1 − top_p) / n together have less than 1 − top_p, so none of them is needed: most of a
+        // large vocabulary is left unsorted.
         let least = total * (1.0 - top_p) / self.candidates.len() as f64;
         self.candidates.retain(|candidate| candidate.weight >= least);
         self.candidates.sort_unstable_by(likelier);

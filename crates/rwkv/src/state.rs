@@ -42,7 +42,8 @@ struct Part {
 }
 
 impl StateLayout {
-    /// `pp`, the running maximum of v4's exponents, before the first token; rwkv.cpp's value for "minus infinity".
+    /// `pp`, the running maximum of v4's exponents, before the first token; rwkv.cpp's value for "minus
+    /// infinity".
     const EMPTY: f32 = -1e30;
 
     /// A slot of `len` floats that starts as zeros.
@@ -52,8 +53,8 @@ impl StateLayout {
 
     /// v4's (aa, bb, pp) of `n_embd` floats each, in one slot: sums of nothing, and their exponent.
     ///
-    /// A state that is trained starts from sums of nothing too, but relative to the exponent 0, from which they can grow;
-    /// bb is a sum of weights and stays positive.
+    /// A state that is trained starts from sums of nothing too, but relative to the exponent 0, from which
+    /// they can grow; bb is a sum of weights and stays positive.
     pub fn wkv4(&mut self, n_embd: usize) -> Slot {
         let Slot { at, .. } = self.zeros(n_embd);
         self.add(Part { len: n_embd, initial: 0.0, tuned: 0.0, least: 0.0 });
@@ -105,14 +106,14 @@ impl StateLayout {
     }
 }
 
-/// All that a model remembers of one text: a few KB for a small model, a few MB for a large one, and no more after a
-/// million tokens than after one.
+/// A model's memory of one text, the recurrent state: a few KB for a small model, a few MB for a large one,
+/// and no more after a million tokens than after one.
 ///
 /// Cloning a state forks the text; comparing two compares what they hold, float by float.
 ///
-/// The byte form, all little-endian: `rwkvstat`, u32 1 (its version), the model's [`Fingerprint`] (u32 version, n_vocab,
-/// n_embd, n_layer, n_ffn, what other sizes the version has, CRC-32 of its weights), u32 number of floats, the floats,
-/// u32 CRC-32 of everything before.
+/// The byte form, all little-endian: `rwkvstat`, u32 1 (its version), the model's [`Fingerprint`] (u32
+/// version, n_vocab, n_embd, n_layer, n_ffn, what other sizes the version has, CRC-32 of its weights), u32
+/// number of floats, the floats, u32 CRC-32 of everything before.
 #[derive(Clone, Debug, PartialEq)]
 pub struct State {
     model: Fingerprint,
@@ -163,8 +164,9 @@ impl State {
 
     /// Reads the byte form.
     ///
-    /// This checks that the bytes are those that were written; whether they are from the right model is checked where
-    /// the state is used ([`Model::state_from_bytes`](crate::Model::state_from_bytes) does both).
+    /// This checks that the bytes are those that were written; whether they are from the right model is
+    /// checked where the state is used ([`Model::state_from_bytes`](crate::Model::state_from_bytes) does
+    /// both).
     ///
     /// # Errors
     /// [`Error::State`] that says what is wrong.

@@ -7,8 +7,8 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::machine::{self, Bytes};
 
-/// A text may take one part in so many of the machine's memory: as tokens it takes four times as much again, and
-/// there is a model beside it.
+/// A text may take one part in so many of the machine's memory: as tokens it takes four times as much again,
+/// and there is a model beside it.
 const PART: f64 = 8.0;
 
 /// Bytes between two looks at `stop`.
@@ -19,9 +19,9 @@ const CHUNK: usize = 1 << 20;
 /// `stop` is asked now and then, also while a pipe has no writer yet.
 ///
 /// # Errors
-/// [`Error::Io`] if it cannot be read; [`Error::Data`] if it is a folder, a device or a socket, or larger than an eighth
-/// of the machine's memory: a file is then not read at all, and a pipe no further than that; [`Error::Aborted`] once
-/// `stop` answers true.
+/// [`Error::Io`] if it cannot be read; [`Error::Data`] if it is a directory, a device or a socket, or larger
+/// than an eighth of the machine's memory: a file is then not read at all, and a pipe no further than that;
+/// [`Error::Aborted`] once `stop` answers true.
 pub fn read_text(path: &Path, stop: impl Fn() -> bool) -> Result<Vec<u8>> {
     read_within(path, (machine::memory() / PART) as usize, stop)
 }
@@ -92,7 +92,7 @@ fn wrong(kind: FileType) -> Option<&'static str> {
     use std::os::unix::fs::FileTypeExt;
     match kind {
         _ if kind.is_file() || kind.is_fifo() => None,
-        _ if kind.is_dir() => Some("a folder"),
+        _ if kind.is_dir() => Some("a directory"),
         _ if kind.is_socket() => Some("a socket"),
         _ => Some("a device"),
     }
@@ -100,7 +100,7 @@ fn wrong(kind: FileType) -> Option<&'static str> {
 
 #[cfg(not(unix))]
 fn wrong(kind: FileType) -> Option<&'static str> {
-    if kind.is_dir() { Some("a folder") } else { None }
+    if kind.is_dir() { Some("a directory") } else { None }
 }
 
 /// Opens for reading. A pipe without a writer does not keep us waiting here: [`is_ready`] does that.
@@ -141,8 +141,8 @@ mod tests {
 
     #[test]
     fn a_file_within_the_limit_is_read_and_a_larger_one_is_not_even_begun() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("text");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("text");
         let text: Vec<u8> = (0..CHUNK + 77).map(|i| (i % 251) as u8).collect();
         std::fs::write(&path, &text).unwrap();
         assert!(read_text(&path, NEVER).unwrap() == text);
@@ -154,19 +154,19 @@ mod tests {
 
     #[test]
     fn a_file_of_more_than_an_eighth_of_the_memory_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("sparse");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("sparse");
         File::create(&path).unwrap().set_len((machine::memory() / PART) as u64 + 1).unwrap();
         let error = read_text(&path, || panic!("reading has begun")).unwrap_err();
         assert!(error.to_string().contains("an eighth of the machine's memory"), "{error}");
     }
 
     #[test]
-    fn folders_are_refused_and_missing_files_are_the_systems_matter() {
-        let folder = tempfile::tempdir().unwrap();
-        let error = read_text(folder.path(), NEVER).unwrap_err();
-        assert!(error.code() == "DATA" && error.to_string().contains("it is a folder"), "{error}");
-        assert_eq!(read_text(&folder.path().join("none"), NEVER).unwrap_err().code(), "IO");
+    fn directories_are_refused_and_missing_files_are_the_systems_matter() {
+        let directory = tempfile::tempdir().unwrap();
+        let error = read_text(directory.path(), NEVER).unwrap_err();
+        assert!(error.code() == "DATA" && error.to_string().contains("it is a directory"), "{error}");
+        assert_eq!(read_text(&directory.path().join("none"), NEVER).unwrap_err().code(), "IO");
     }
 
     #[cfg(unix)]
@@ -179,8 +179,8 @@ mod tests {
 
         #[test]
         fn devices_and_sockets_are_refused() {
-            let folder = tempfile::tempdir().unwrap();
-            let socket = folder.path().join("socket");
+            let directory = tempfile::tempdir().unwrap();
+            let socket = directory.path().join("socket");
             let _listener = UnixListener::bind(&socket).unwrap();
             for (path, what) in [(Path::new("/dev/zero"), "a device"), (&socket, "a socket")] {
                 let error = read_text(path, NEVER).unwrap_err();
@@ -191,8 +191,8 @@ mod tests {
 
         #[test]
         fn a_pipe_is_read_to_its_end_or_to_the_limit_and_waiting_for_it_can_be_stopped() {
-            let folder = tempfile::tempdir().unwrap();
-            let pipe = folder.path().join("pipe");
+            let directory = tempfile::tempdir().unwrap();
+            let pipe = directory.path().join("pipe");
             assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
 
             // No writer: three looks at `stop`, then the end.

@@ -16,8 +16,8 @@ const CONFIG: ModelConfig = ModelConfig { n_ffn: 40, ..ModelConfig::v4(11, 16, 2
 const SHORT: BenchOptions =
     BenchOptions { decode: 2, prompt: 150, sessions: 3, seconds: 0.0, buffer: 1 << 16 };
 
-/// Weights of [`CONFIG`] that a token meets in matrices: a row of the embedding, the head, and in each of two blocks five
-/// matrices of 16 × 16 and two of 40 × 16.
+/// Weights of [`CONFIG`] that a token meets in matrices: a row of the embedding, the head, and in each of two
+/// blocks five matrices of 16 × 16 and two of 40 × 16.
 const IN_MATRICES: usize = 16 + 11 * 16 + 2 * (5 * 16 * 16 + 2 * 40 * 16);
 
 /// And in vectors: ln0 and ln_out, and in each block two norms and seven more.
@@ -25,9 +25,9 @@ const IN_VECTORS: usize = 16 * (2 + 2 + 2 * (2 * 2 + 7));
 
 #[test]
 fn a_token_reads_every_matrix_once_and_one_row_of_the_embedding() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     for (data_type, bytes) in [(DataType::F32, 4), (DataType::F16, 2)] {
-        let path = folder.path().join("model.bin");
+        let path = directory.path().join("model.bin");
         write(&path, &CONFIG, &values(&CONFIG, 1), data_type);
         let model = Model::load_on(&path, cpu(Isa::detect(), 1)).unwrap();
         // Vectors stay f32.
@@ -38,14 +38,15 @@ fn a_token_reads_every_matrix_once_and_one_row_of_the_embedding() {
 
 #[test]
 fn a_token_reads_a_quantized_matrix_as_it_is_stored() {
-    let folder = tempfile::tempdir().unwrap();
-    let [whole, quantized] = ["whole.bin", "quantized.bin"].map(|name| folder.path().join(name));
+    let directory = tempfile::tempdir().unwrap();
+    let [whole, quantized] = ["whole.bin", "quantized.bin"].map(|name| directory.path().join(name));
     let config = ModelConfig::v4(11, 32, 1);
     write(&whole, &config, &values(&config, 1), DataType::F32);
     let options = LoadOptions { threads: Some(1), ..LoadOptions::default() };
     quantize(&whole, &quantized, DataType::Q5_1, &options, |_, _| ControlFlow::Continue(())).unwrap();
     let model = Model::load(&quantized, &options).unwrap();
-    // 24 bytes for 32 weights of five matrices of 32 × 32 and two of 32 × 128; the embedding's row and the head are copied.
+    // 24 bytes for 32 weights of five matrices of 32 × 32 and two of 32 × 128; the embedding's row and the
+    // head are copied.
     let blocks = 24 * (5 * 32 + 2 * 128);
     let copied = 4 * (32 + 11 * 32);
     let vectors = 4 * 32 * (2 + 2 + 2 * 2 + 7);

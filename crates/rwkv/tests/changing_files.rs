@@ -1,4 +1,5 @@
-//! Model files that change while they are in use: an error that says so, and never a signal, a panic or other logits.
+//! Model files that change while they are in use: an error that says so, and never a signal, a panic or other
+//! logits.
 
 #![allow(clippy::unwrap_used)]
 
@@ -18,7 +19,7 @@ use tempfile::TempDir;
 /// Some pages of each matrix.
 const CONFIG: ModelConfig = ModelConfig { n_vocab: 300, ..ModelConfig::v4(300, 64, 2) };
 
-/// A folder with `model.bin`.
+/// A directory with `model.bin`.
 struct Place(TempDir);
 
 impl Place {

@@ -16,8 +16,8 @@ fn tensors(file: &ModelFile) -> Vec<(&str, DataType, &[usize], &[u8])> {
 
 #[test]
 fn half_precision_is_that_of_the_converter() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let made = folder.path().join("model.bin");
+    let directory = tempfile::tempdir().expect("a directory");
+    let made = directory.path().join("model.bin");
     let published = ["FP32", "FP16"].map(|name| shared(&format!("models/tiny-rwkv-4v0-660K-{name}.bin")));
     let ours = ["FP32", "FP16"].map(|name| Some(fixture(&format!("tiny-v4-{name}.bin"))));
     for pair in [ours, published] {

@@ -34,8 +34,8 @@ fn logits_after_every_token_and_the_last_state() {
                 model.cpu().isa(),
                 model.cpu().threads()
             );
-            // An activation that f32 and f64 put on different sides of a tie becomes another half, 2⁻¹⁰ of itself away;
-            // activations are below 8 here and weights below 1, and few ties are that close.
+            // An activation that f32 and f64 put on different sides of a tie becomes another half, 2⁻¹⁰ of
+            // itself away; activations are below 8 here and weights below 1, and few ties are that close.
             let tolerance = if data_type == DataType::F16 { 8.0 / 1024.0 } else { 2e-5 };
             assert!(logits < tolerance && state < tolerance);
         }
@@ -51,8 +51,8 @@ fn the_hidden_width_comes_from_the_file() {
 
 #[test]
 fn files_are_written_again_byte_for_byte() {
-    let folder = tempfile::tempdir().unwrap();
-    let again = folder.path().join("again.bin");
+    let directory = tempfile::tempdir().unwrap();
+    let again = directory.path().join("again.bin");
     for data_type in [DataType::F32, DataType::F16] {
         let path = fixture(&format!("tiny-v4-{data_type}.bin"));
         // The order of this file's tensors is not that of our layout.

@@ -22,7 +22,7 @@ type Tensors = Vec<(String, Dtype, Vec<usize>, Vec<u8>)>;
 
 /// A directory with a small adapter of rank 1.
 struct Place {
-    folder: TempDir,
+    directory: TempDir,
     params: Parameters,
     base: Fingerprint,
     bytes: Vec<u8>,
@@ -50,20 +50,20 @@ fn adapted(rank: usize) -> Parameters {
 
 impl Place {
     fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a directory");
+        let directory = tempfile::tempdir().expect("a directory");
         let params = adapted(1);
-        let path = folder.path().join("lora.safetensors");
+        let path = directory.path().join("lora.safetensors");
         write_lora(&path, CONFIG, &params, ALPHA).expect("an adapter");
         let bytes = fs::read(path).expect("the adapter");
-        Self { base: params.base_fingerprint(CONFIG), folder, params, bytes }
+        Self { base: params.base_fingerprint(CONFIG), directory, params, bytes }
     }
 
     fn path(&self) -> PathBuf {
-        self.folder.path().join("lora.safetensors")
+        self.directory.path().join("lora.safetensors")
     }
 
     fn read(&self) -> Result<Lora, Error> {
-        Lora::read(self.folder.path(), &self.base, self.params.layout())
+        Lora::read(self.directory.path(), &self.base, self.params.layout())
     }
 
     fn read_bytes(&self, bytes: &[u8]) -> Result<Lora, Error> {
@@ -98,8 +98,8 @@ impl Place {
 #[test]
 fn what_is_written_is_read_and_written_again_to_the_same_bytes() {
     for rank in [1, 3] {
-        let folder = tempfile::tempdir().expect("a directory");
-        let (params, path) = (adapted(rank), folder.path().join("lora.safetensors"));
+        let directory = tempfile::tempdir().expect("a directory");
+        let (params, path) = (adapted(rank), directory.path().join("lora.safetensors"));
         let base = params.base_fingerprint(CONFIG);
         write_lora(&path, CONFIG, &params, ALPHA).expect("an adapter");
         let bytes = fs::read(&path).expect("the adapter");
@@ -206,11 +206,11 @@ fn an_adapter_of_another_base_is_refused() {
 #[test]
 fn an_adapter_is_written_whole_or_not_at_all() {
     let place = Place::new();
-    let missing = place.folder.path().join("missing/lora.safetensors");
+    let missing = place.directory.path().join("missing/lora.safetensors");
     let error = write_lora(&missing, CONFIG, &place.params, ALPHA).expect_err("no directory");
     assert!(matches!(&error, Error::Io { path, .. } if *path == missing), "{error}");
-    let names = |folder: &Path| fs::read_dir(folder).expect("a directory").count();
-    assert_eq!(names(place.folder.path()), 1);
+    let names = |directory: &Path| fs::read_dir(directory).expect("a directory").count();
+    assert_eq!(names(place.directory.path()), 1);
     write_lora(place.path(), CONFIG, &adapted(2), ALPHA).expect("an adapter");
-    assert_eq!((place.read().expect("the new one").rank, names(place.folder.path())), (2, 1));
+    assert_eq!((place.read().expect("the new one").rank, names(place.directory.path())), (2, 1));
 }

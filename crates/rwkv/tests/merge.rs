@@ -29,15 +29,15 @@ fn load(path: &Path) -> Model {
 
 /// A directory with a model in a format, and an adapter of it for all matrices of the second block.
 struct Place {
-    folder: TempDir,
+    directory: TempDir,
     base: PathBuf,
     adapter: PathBuf,
 }
 
 impl Place {
     fn new(format: DataType) -> Self {
-        let folder = tempfile::tempdir().expect("a directory");
-        let (base, adapter) = (folder.path().join("base.bin"), folder.path().join("a.safetensors"));
+        let directory = tempfile::tempdir().expect("a directory");
+        let (base, adapter) = (directory.path().join("base.bin"), directory.path().join("a.safetensors"));
         let config = ModelConfig::v4(20, 32, 2);
         let (_, layout, _) = Network::new(&config);
         let specs = layout.specs().iter().enumerate();
@@ -56,11 +56,11 @@ impl Place {
         let plain = if format == DataType::F16 { DataType::F16 } else { DataType::F32 };
         write_model(&base, &config, &layout, &values, plain).expect("a model file");
         if format.is_quantized() {
-            let small = folder.path().join("small.bin");
+            let small = directory.path().join("small.bin");
             quantize(&base, &small, format, &LoadOptions::default(), go_on).expect("a smaller file");
             fs::rename(small, &base).expect("the base");
         }
-        let place = Self { folder, base, adapter };
+        let place = Self { directory, base, adapter };
         place.write_adapter(1.0);
         place
     }
@@ -82,7 +82,7 @@ impl Place {
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.directory.path().join(name)
     }
 }
 

@@ -19,12 +19,12 @@ fn example() -> Model {
 
 #[test]
 fn parameters_in_memory_and_their_file_are_the_same_model() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let (_, layout, _) = Network::new(&CONFIG);
     let in_memory = example();
-    write(folder.path().join("model.bin"), &CONFIG, &values(&CONFIG, 1), DataType::F32);
-    // A run's folder stands for its model.
-    let loaded = Model::load_on(folder.path(), cpu(Isa::detect(), 2)).unwrap();
+    write(directory.path().join("model.bin"), &CONFIG, &values(&CONFIG, 1), DataType::F32);
+    // A run's directory stands for its model.
+    let loaded = Model::load_on(directory.path(), cpu(Isa::detect(), 2)).unwrap();
     assert_eq!((loaded.config(), loaded.n_params()), (&CONFIG, layout.n_params()));
     assert_eq!(loaded.fingerprint(), in_memory.fingerprint());
 
@@ -41,8 +41,8 @@ fn parameters_in_memory_and_their_file_are_the_same_model() {
 
 #[test]
 fn half_precision_weights_compute_as_their_values_in_single_precision_but_for_rounded_activations() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("half.bin");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("half.bin");
     let (_, layout, _) = Network::new(&CONFIG);
     write(&path, &CONFIG, &values(&CONFIG, 1), DataType::F16);
     let half = Model::load_on(&path, cpu(Isa::detect(), 1)).unwrap();
@@ -51,7 +51,8 @@ fn half_precision_weights_compute_as_their_values_in_single_precision_but_for_ro
     let widened = Model::from_parameters(CONFIG, widened, cpu(Isa::detect(), 1));
     let text = tokens(11, 20);
     let logits = |model: &Model| model.eval_all(&text, &mut model.new_state()).unwrap();
-    // Rounding to eleven bits moves an activation by 2⁻¹¹ of itself at most; they are below 8 here, weights below 1.
+    // Rounding to eleven bits moves an activation by 2⁻¹¹ of itself at most; they are below 8 here, weights
+    // below 1.
     assert!(common::largest_difference(&logits(&half), &logits(&widened)) < 8.0 / 1024.0);
     assert_eq!(half.data_type(), DataType::F16);
     // Not the same file: a state of one is not taken for one of the other.

@@ -1,4 +1,5 @@
-//! Weights that are infinite or no numbers, and weights too large: an error that names the tensor, never silent nonsense.
+//! Weights that are infinite or no numbers, and weights too large: an error that names the tensor, never
+//! silent nonsense.
 
 #![allow(clippy::unwrap_used)]
 
@@ -42,8 +43,8 @@ fn names(error: &Error, tensor: &str) {
 
 #[test]
 fn a_bad_weight_anywhere_is_named_at_load_or_at_the_first_pass() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("model.bin");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("model.bin");
     for (index, spec) in specs().iter().enumerate() {
         for bad in BAD {
             let values = with(index, spec.len() * 2 / 3, bad);
@@ -70,8 +71,8 @@ fn a_bad_weight_anywhere_is_named_at_load_or_at_the_first_pass() {
 /// An infinite receptance would be a gate of exactly 1: finite, and wrong.
 #[test]
 fn no_state_is_moved_by_a_bad_weight_and_none_is_needed_to_find_it() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("model.bin");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("model.bin");
     let (_, layout, _) = Network::new(&CONFIG);
     let index = layout.find("blocks.1.ffn.receptance.weight").unwrap();
     write(&path, &CONFIG, &with(index, 0, f32::INFINITY), DataType::F16);
@@ -89,8 +90,8 @@ fn no_state_is_moved_by_a_bad_weight_and_none_is_needed_to_find_it() {
 /// In a quantized file a bad number can only be a scale, or stand in what is not quantized.
 #[test]
 fn a_bad_scale_is_named_in_every_quantized_format() {
-    let folder = tempfile::tempdir().unwrap();
-    let (path, small) = (folder.path().join("model.bin"), folder.path().join("small.bin"));
+    let directory = tempfile::tempdir().unwrap();
+    let (path, small) = (directory.path().join("model.bin"), directory.path().join("small.bin"));
     write(&path, &CONFIG, &values(&CONFIG, 1), DataType::F32);
     for data_type in DataType::QUANTIZED {
         let go_on = |_, _| ControlFlow::Continue(());
@@ -108,7 +109,7 @@ fn a_bad_scale_is_named_in_every_quantized_format() {
                     let block = at + data.len() / tensor.data_type.block().1 / 2 * tensor.data_type.block().1;
                     bytes[block..block + 2].copy_from_slice(&f16::from_f32(bad).to_le_bytes());
                 }
-                let damaged = folder.path().join("damaged.bin");
+                let damaged = directory.path().join("damaged.bin");
                 std::fs::write(&damaged, bytes).unwrap();
                 for cpu in every_cpu() {
                     let error = Model::load_on(&damaged, cpu).and_then(|model| read(&model)).unwrap_err();
@@ -121,8 +122,8 @@ fn a_bad_scale_is_named_in_every_quantized_format() {
 
 #[test]
 fn quantizing_refuses_a_bad_weight_wherever_it_stands() {
-    let folder = tempfile::tempdir().unwrap();
-    let (path, small) = (folder.path().join("model.bin"), folder.path().join("small.bin"));
+    let directory = tempfile::tempdir().unwrap();
+    let (path, small) = (directory.path().join("model.bin"), directory.path().join("small.bin"));
     for (index, spec) in specs().iter().enumerate() {
         for data_type in [DataType::F32, DataType::F16] {
             write(&path, &CONFIG, &with(index, spec.len() - 1, f32::NAN), data_type);

@@ -1,4 +1,5 @@
-//! Models that several threads load, run and drop at the same time. `.ci/tsan.sh` runs these under ThreadSanitizer.
+//! Models that several threads load, run and drop at the same time. `.ci/tsan.sh` runs these under
+//! ThreadSanitizer.
 
 #![allow(clippy::unwrap_used)]
 
@@ -20,8 +21,8 @@ fn isa() -> Isa {
     Isa::from_env().unwrap()
 }
 
-fn write(folder: &Path, seed: u32) -> PathBuf {
-    let path = folder.join("model.bin");
+fn write(directory: &Path, seed: u32) -> PathBuf {
+    let path = directory.join("model.bin");
     common::write(&path, &CONFIG, &values(&CONFIG, seed), DataType::F32);
     path
 }
@@ -36,8 +37,8 @@ fn read(model: &Model, thread: usize) -> (Vec<f32>, State) {
 
 #[test]
 fn threads_run_one_model_on_one_team_and_on_teams_of_their_own() {
-    let folder = tempfile::tempdir().unwrap();
-    let model = Model::load_on(write(folder.path(), 1), cpu(isa(), 2)).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let model = Model::load_on(write(directory.path(), 1), cpu(isa(), 2)).unwrap();
     let expected: Vec<_> = (0..THREADS).map(|thread| read(&model, thread)).collect();
     let start = Barrier::new(THREADS);
     std::thread::scope(|scope| {
@@ -56,9 +57,9 @@ fn threads_run_one_model_on_one_team_and_on_teams_of_their_own() {
 
 #[test]
 fn threads_load_one_file_at_once_and_drop_it_while_others_run() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = write(folder.path(), 2);
-    let small = folder.path().join("small.bin");
+    let directory = tempfile::tempdir().unwrap();
+    let path = write(directory.path(), 2);
+    let small = directory.path().join("small.bin");
     let options = LoadOptions { threads: Some(1), isa: Some(isa()) };
     quantize(&path, &small, DataType::Q5_1, &options, |_, _| ControlFlow::Continue(())).unwrap();
     let shared = cpu(isa(), 2);
@@ -86,12 +87,12 @@ fn threads_load_one_file_at_once_and_drop_it_while_others_run() {
 
 #[test]
 fn a_file_is_replaced_while_threads_load_it() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = write(folder.path(), 3);
+    let directory = tempfile::tempdir().unwrap();
+    let path = write(directory.path(), 3);
     let shared = cpu(isa(), 2);
     let expected: Vec<_> = [3, 4]
         .map(|seed| {
-            write(folder.path(), seed);
+            write(directory.path(), seed);
             read(&Model::load_on(&path, Arc::clone(&shared)).unwrap(), 0).0
         })
         .into();
@@ -105,7 +106,7 @@ fn a_file_is_replaced_while_threads_load_it() {
             });
         }
         for seed in [3, 4].into_iter().cycle().take(10) {
-            write(folder.path(), seed);
+            write(directory.path(), seed);
         }
     });
 }

@@ -1,4 +1,5 @@
-//! Quantized files are rwkv.cpp's, byte for byte; what cannot be quantized is refused and leaves nothing behind.
+//! Quantized files are rwkv.cpp's, byte for byte; what cannot be quantized is refused and leaves nothing
+//! behind.
 
 #![allow(clippy::unwrap_used)]
 
@@ -58,7 +59,8 @@ impl Synthetic {
     }
 }
 
-/// Blocks of every size of weight, among them zeros, ties of the largest, halves of a step, and such as have no scale.
+/// Blocks of every size of weight, among them zeros, ties of the largest, halves of a step, and such as have
+/// no scale.
 fn weights(count: u32, seed: u32) -> Vec<f32> {
     let mut state = seed;
     let mut next = || {
@@ -94,8 +96,8 @@ fn go_on(_: u64, _: u64) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
 
-fn names(folder: &Path) -> Vec<String> {
-    let mut names: Vec<_> = fs::read_dir(folder)
+fn names(directory: &Path) -> Vec<String> {
+    let mut names: Vec<_> = fs::read_dir(directory)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
@@ -103,9 +105,9 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// What rwkv.cpp's `rwkv_quantize_model_file` (at 4358e70, built with `-march=native` for a CPU with FMA, called
-/// through Python's ctypes) made of the files above, in each format of [`DataType::QUANTIZED`]. It writes version 101
-/// whichever it reads.
+/// What rwkv.cpp's `rwkv_quantize_model_file` (at 4358e70, built with `-march=native` for a CPU with FMA,
+/// called through Python's ctypes) made of the files above, in each format of [`DataType::QUANTIZED`]. It
+/// writes version 101 whichever it reads.
 const SYNTHETIC: [(DataType, [&str; 5]); 2] = [
     (
         DataType::F32,
@@ -129,7 +131,8 @@ const SYNTHETIC: [(DataType, [&str; 5]); 2] = [
     ),
 ];
 
-/// The same of the half-precision models in ../shared/models. For single precision ../shared/vectors has the hashes.
+/// The same of the half-precision models in ../shared/models. For single precision ../shared/vectors has the
+/// hashes.
 const HALF_PRECISION: [(&str, [&str; 5]); 3] = [
     (
         "4v0-660K",
@@ -165,8 +168,8 @@ const HALF_PRECISION: [(&str, [&str; 5]); 3] = [
 
 #[test]
 fn a_synthetic_file_of_either_type_and_version() {
-    let folder = tempfile::tempdir().unwrap();
-    let (input, output) = (folder.path().join("in.bin"), folder.path().join("out.bin"));
+    let directory = tempfile::tempdir().unwrap();
+    let (input, output) = (directory.path().join("in.bin"), directory.path().join("out.bin"));
     for (version, (data_type, hashes)) in [100, 101].into_iter().flat_map(|v| SYNTHETIC.map(|case| (v, case)))
     {
         let file = Synthetic { version, data_type };
@@ -201,8 +204,8 @@ fn a_synthetic_file_of_either_type_and_version() {
 fn the_tiny_models_of_three_versions() {
     let Some(recorded) = shared("vectors/quantized-sha256.txt") else { return };
     let recorded = fs::read_to_string(recorded).unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let output = folder.path().join("out.bin");
+    let directory = tempfile::tempdir().unwrap();
+    let output = directory.path().join("out.bin");
     for (model, half_precision) in HALF_PRECISION {
         for (format, of_half) in DataType::QUANTIZED.into_iter().zip(half_precision) {
             let line = recorded.lines().find(|line| line.ends_with(&format!(": {model}-{format}.bin")));
@@ -220,8 +223,8 @@ fn the_tiny_models_of_three_versions() {
 
 #[test]
 fn progress_reaches_the_end_and_can_stop_the_work() {
-    let folder = tempfile::tempdir().unwrap();
-    let (input, output) = (folder.path().join("in.bin"), folder.path().join("out.bin"));
+    let directory = tempfile::tempdir().unwrap();
+    let (input, output) = (directory.path().join("in.bin"), directory.path().join("out.bin"));
     let bytes = Synthetic { version: 101, data_type: DataType::F32 }.bytes();
     fs::write(&input, &bytes).unwrap();
     let run = |stop_at: u64, seen: &mut Vec<u64>| {
@@ -238,7 +241,7 @@ fn progress_reaches_the_end_and_can_stop_the_work() {
             }
             let error = run(stop_at, &mut Vec::new()).unwrap_err();
             assert!(matches!(error, Error::Aborted), "{error}");
-            assert_eq!(names(folder.path()).len(), if old.is_some() { 2 } else { 1 });
+            assert_eq!(names(directory.path()).len(), if old.is_some() { 2 } else { 1 });
             assert_eq!(fs::read_to_string(&output).ok().as_deref(), old);
         }
         fs::remove_file(&output).unwrap();
@@ -248,7 +251,7 @@ fn progress_reaches_the_end_and_can_stop_the_work() {
     assert!(seen.is_sorted(), "{seen:?}");
     assert_eq!((seen[0], seen[seen.len() - 1]), (0, bytes.len() as u64));
     assert_eq!(seen.len(), 11, "before the first of ten small tensors and after each");
-    assert_eq!(names(folder.path()), ["in.bin", "out.bin"]);
+    assert_eq!(names(directory.path()), ["in.bin", "out.bin"]);
 }
 
 /// A file of one tensor, `blocks.0.att.key.weight`.
@@ -326,8 +329,8 @@ fn what_cannot_be_quantized_is_refused_and_nothing_is_written() {
         },
         Case { file: Vec::new(), format: DataType::Q4_1, code: "MODEL_FILE", says: "empty" },
     ];
-    let folder = tempfile::tempdir().unwrap();
-    let (input, output) = (folder.path().join("in.bin"), folder.path().join("out.bin"));
+    let directory = tempfile::tempdir().unwrap();
+    let (input, output) = (directory.path().join("in.bin"), directory.path().join("out.bin"));
     let convert = |file: &[u8], format| -> Result<Quantized> {
         fs::write(&input, file).unwrap();
         quantize(&input, &output, format, &LoadOptions::default(), go_on)
@@ -335,7 +338,7 @@ fn what_cannot_be_quantized_is_refused_and_nothing_is_written() {
     for Case { file, format, code, says } in cases {
         let error = convert(&file, format).unwrap_err();
         assert!(error.code() == code && error.to_string().contains(says), "{error}");
-        assert_eq!(names(folder.path()), ["in.bin"]);
+        assert_eq!(names(directory.path()), ["in.bin"]);
     }
     // The largest half is no trouble for any scale, and 48 columns none for a tensor that stays as it is.
     convert(&one_tensor(&[32, 2], DataType::F16, &large), DataType::Q4_1).unwrap();
@@ -345,27 +348,33 @@ fn what_cannot_be_quantized_is_refused_and_nothing_is_written() {
 
 #[test]
 fn the_input_is_not_overwritten_whatever_it_is_called() {
-    let folder = tempfile::tempdir().unwrap();
-    let input = folder.path().join("model.bin");
+    let directory = tempfile::tempdir().unwrap();
+    let input = directory.path().join("model.bin");
     let bytes = Synthetic { version: 101, data_type: DataType::F16 }.bytes();
     fs::write(&input, &bytes).unwrap();
     let run = |from: &Path, to: &Path| {
         quantize(from, to, DataType::Q4_0, &LoadOptions::default(), go_on).unwrap_err()
     };
-    let again = folder.path().join(".").join("model.bin");
-    for error in [run(&input, &input), run(&input, &again), run(folder.path(), &input)] {
+    let again = directory.path().join(".").join("model.bin");
+    for error in [run(&input, &input), run(&input, &again), run(directory.path(), &input)] {
         assert!(matches!(error, Error::InvalidOption { name: "output", .. }), "{error}");
     }
-    let error = run(&input, &folder.path().join("missing").join("out.bin"));
+    let error = run(&input, &directory.path().join("missing").join("out.bin"));
     assert!(error.code() == "IO" && error.to_string().contains("out.bin"), "{error}");
-    let error = run(&folder.path().join("missing.bin"), &folder.path().join("out.bin"));
+    let error = run(&directory.path().join("missing.bin"), &directory.path().join("out.bin"));
     assert!(error.code() == "IO" && error.to_string().contains("missing.bin"), "{error}");
     assert_eq!(fs::read(&input).unwrap(), bytes);
-    assert_eq!(names(folder.path()), ["model.bin"]);
-    // A folder stands for its model.bin.
-    quantize(folder.path(), folder.path().join("out.bin"), DataType::Q4_0, &LoadOptions::default(), go_on)
-        .unwrap();
-    assert_eq!(names(folder.path()), ["model.bin", "out.bin"]);
+    assert_eq!(names(directory.path()), ["model.bin"]);
+    // A directory stands for its model.bin.
+    quantize(
+        directory.path(),
+        directory.path().join("out.bin"),
+        DataType::Q4_0,
+        &LoadOptions::default(),
+        go_on,
+    )
+    .unwrap();
+    assert_eq!(names(directory.path()), ["model.bin", "out.bin"]);
 }
 
 #[test]

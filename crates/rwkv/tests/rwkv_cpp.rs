@@ -54,17 +54,17 @@ fn base64(text: &str) -> Vec<u8> {
 
 struct Case {
     data_type: DataType,
-    /// As rwkv.cpp we round activations to half precision for FP16 weights and to 8 bits for quantized ones; but it
-    /// rounds the scales of the latter to half precision, and we do not.
+    /// As rwkv.cpp we round activations to half precision for FP16 weights and to 8 bits for quantized ones;
+    /// but it rounds the scales of the latter to half precision, and we do not.
     tolerance: f32,
 }
 
 /// rwkv.cpp's tiny model in a format: its own file, or what is quantized from its FP32 one.
-fn tiny(data_type: DataType, folder: &Path) -> Option<PathBuf> {
+fn tiny(data_type: DataType, directory: &Path) -> Option<PathBuf> {
     if !data_type.is_quantized() {
         return shared(&format!("models/tiny-rwkv-4v0-660K-{data_type}.bin"));
     }
-    let path = folder.join(format!("{data_type}.bin"));
+    let path = directory.join(format!("{data_type}.bin"));
     let from = shared("models/tiny-rwkv-4v0-660K-FP32.bin")?;
     rwkv::quantize(from, &path, data_type, &LoadOptions::default(), |_, _| ControlFlow::Continue(()))
         .unwrap();
@@ -83,11 +83,11 @@ const CASES: [Case; 7] = [
 
 #[test]
 fn logits_and_state_after_a_long_prompt() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     for Case { data_type, tolerance } in CASES {
         let prefix = if data_type.is_quantized() { "q" } else { "tiny-rwkv" };
         let name = format!("{prefix}-4v0-660K-{data_type}.bin");
-        let (Some(path), Some(expected)) = (tiny(data_type, folder.path()), recorded(&name)) else {
+        let (Some(path), Some(expected)) = (tiny(data_type, directory.path()), recorded(&name)) else {
             return;
         };
         for cpu in every_cpu() {
@@ -128,8 +128,8 @@ fn logits_that_rwkv_cpp_ships_for_its_own_test() {
 
 #[test]
 fn its_files_are_written_again_byte_for_byte() {
-    let folder = tempfile::tempdir().unwrap();
-    let again = folder.path().join("again.bin");
+    let directory = tempfile::tempdir().unwrap();
+    let again = directory.path().join("again.bin");
     for data_type in [DataType::F32, DataType::F16] {
         let Some(path) = shared(&format!("models/tiny-rwkv-4v0-660K-{data_type}.bin")) else { return };
         let file = ModelFile::open(&path).unwrap();

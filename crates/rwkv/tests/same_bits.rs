@@ -23,7 +23,8 @@ fn in_chunks(model: &Model, text: &[u32], chunk: usize) -> Reading {
     Reading { logits: logits.collect(), state }
 }
 
-/// Texts of different lengths in rounds: in each, every text that is left goes on by a different number of tokens.
+/// Texts of different lengths in rounds: in each, every text that is left goes on by a different number of
+/// tokens.
 fn in_ragged_batches(model: &Model, texts: &[&[u32]]) -> Vec<Reading> {
     let mut readings: Vec<_> =
         texts.iter().map(|_| Reading { logits: Vec::new(), state: model.new_state() }).collect();
@@ -101,10 +102,10 @@ fn for_a_model_of_usual_widths() {
 
 #[test]
 fn for_every_format() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let config = ModelConfig { n_ffn: 96, ..ModelConfig::v4(41, 64, 1) };
     let values = common::values(&config, 4);
-    let path = |data_type| folder.path().join(format!("{data_type}.bin"));
+    let path = |data_type| directory.path().join(format!("{data_type}.bin"));
     for data_type in DataType::ALL {
         if data_type.is_quantized() {
             let go_on = |_, _| ControlFlow::Continue(());

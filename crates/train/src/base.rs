@@ -19,7 +19,8 @@ use crate::options::{TrainOptions, Tune};
 /// The name of the parameter that is the initial state, in runs that tune it.
 const STATE: &str = "initial_state";
 
-/// How much faster than parameters an initial state learns: its gradient is a sum over no more than the sequences' starts.
+/// How much faster than parameters an initial state learns: its gradient is a sum over no more than the
+/// sequences' starts.
 const STATE_RATE: f64 = 10.0;
 
 /// The file of a model to start from.
@@ -51,12 +52,12 @@ pub(crate) struct Start {
 }
 
 impl Start {
-    /// Takes the parameters from `base`, the file that the options name, or makes new ones. If the run is not new, those
-    /// that are trained are to be [`set`](Self::set), and what they are until then means nothing.
+    /// Takes the parameters from `base`, the file that the options name, or makes new ones. If the run is not
+    /// new, those that are trained are to be [`set`](Self::set), and what they are until then means nothing.
     ///
     /// # Errors
-    /// [`Error::InvalidOption`] for options that do not go together, or patterns that match nothing or everything; those of
-    /// reading a model.
+    /// [`Error::InvalidOption`] for options that do not go together, or patterns that match nothing or
+    /// everything; those of reading a model.
     pub(crate) fn new(
         options: &TrainOptions,
         model: &ModelConfig,
@@ -96,7 +97,8 @@ impl Start {
             for index in chosen(options, &params)? {
                 params.train(index)?;
             }
-            // What was read is checked once more, and what is left of the file is no longer needed if nothing is frozen.
+            // What was read is checked once more, and what is left of the file is no longer needed if nothing
+            // is frozen.
             params.check_file()?;
             params.close_file();
         }
@@ -105,7 +107,8 @@ impl Start {
 }
 
 impl Start {
-    /// Takes the trained parameters from a checkpoint: those of [`Parameters::trained`], and perhaps more after them.
+    /// Takes the trained parameters from a checkpoint: those of [`Parameters::trained`], and perhaps more
+    /// after them.
     pub(crate) fn set(&mut self, values: &[Vec<f32>]) {
         for (index, values) in self.params.trained().zip(values) {
             self.params.raw_mut(index).copy_from_slice(values);

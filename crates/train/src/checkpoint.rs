@@ -1,10 +1,9 @@
 //! A training run at one step, on disk: parameters, moments, and where it stands.
 //!
 //! A directory of three files of little-endian f32, of the trained parameters in the layout's order, and
-//! `checkpoint.json`, which names the step, holds
-//! every file's CRC-32, and says whether the model was sound: see [`Soundness`]. The order of the windows follows from seed
-//! and step, so there is no other random state to keep. The folder is written under another name and renamed when it is
-//! whole.
+//! `checkpoint.json`, which names the step, holds every file's CRC-32, and says whether the model was sound:
+//! see [`Soundness`]. The order of the windows follows from seed and step, so there is no other random state
+//! to keep. The directory is written under another name and renamed when it is whole.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};
@@ -76,7 +75,8 @@ impl Manifest {
         }
     }
 
-    /// Whether a run can go on from it. One of format 1 does not say; it is measured when a run is resumed from it.
+    /// Whether a run can go on from it. One of format 1 does not say; it is measured when a run is resumed
+    /// from it.
     pub(crate) fn is_sound(&self) -> bool {
         self.soundness.is_none_or(|soundness| soundness.is_sound)
     }
@@ -94,8 +94,9 @@ impl Manifest {
 
 /// Writes `run/checkpoint-<step>`: there afterwards whole, or not at all.
 ///
-/// If it is there already with the same numbers, as when a run is stopped at a step that it had just saved, at most
-/// its `checkpoint.json` is written, so that a process killed meanwhile leaves a whole one in any case.
+/// If it is there already with the same numbers, as when a run is stopped at a step that it had just saved,
+/// at most its `checkpoint.json` is written, so that a process killed meanwhile leaves a whole one in any
+/// case.
 ///
 /// `tensors` are the parameters, the means and the squares.
 pub(crate) fn write(run: &Path, mut manifest: Manifest, tensors: [&[impl AsRef<[f32]>]; 3]) -> Result<()> {
@@ -182,7 +183,8 @@ pub(crate) fn read_manifest(path: &Path) -> Result<Manifest> {
     Ok(manifest)
 }
 
-/// Reads the checkpoint that `manifest` was read from; `lengths` are those of the parameters, and of either moments.
+/// Reads the checkpoint that `manifest` was read from; `lengths` are those of the parameters, and of either
+/// moments.
 ///
 /// # Errors
 /// [`Error::Run`] if anything is missing or damaged.
@@ -227,13 +229,13 @@ fn read_floats(path: &Path, crc32: u32, lengths: &[usize]) -> Result<Vec<Vec<f32
 
 /// Says what is wrong with a file of a checkpoint, and how to go on without it.
 fn damaged(path: &Path, problem: &str) -> Error {
-    let advice = "this checkpoint is damaged; remove its folder to go on from the one before";
+    let advice = "this checkpoint is damaged; remove its directory to go on from the one before";
     fault(path, format!("{problem}; {advice}"))
 }
 
-fn remove(folder: &Path) -> Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", folder)(error)),
+fn remove(directory: &Path) -> Result<()> {
+    match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", directory)(error)),
         _ => Ok(()),
     }
 }
@@ -264,7 +266,7 @@ mod tests {
 
     #[test]
     fn what_is_read_is_what_was_written() {
-        let run = tempfile::tempdir().expect("a folder");
+        let run = tempfile::tempdir().expect("a directory");
         // Twice: the second replaces the first.
         write_one(run.path(), 12);
         write_one(run.path(), 12);
@@ -279,18 +281,18 @@ mod tests {
     #[test]
     fn one_that_is_there_whole_is_not_written_again() {
         use std::os::unix::fs::MetadataExt;
-        let run = tempfile::tempdir().expect("a folder");
+        let run = tempfile::tempdir().expect("a directory");
         let path = run.path().join("checkpoint-12");
         write_one(run.path(), 12);
         let file = |name: &str| fs::metadata(path.join(name)).expect("a file").ino();
-        let folder = file(".");
+        let directory = file(".");
         let before = FILES.map(file);
         // The options may have changed since.
         let mut other = manifest(12);
         other.options.max_steps += 1;
         write(run.path(), other.clone(), [1.0, 2.0, 3.0].map(tensors).each_ref().map(Vec::as_slice))
             .expect("a checkpoint");
-        assert_eq!((file("."), FILES.map(file)), (folder, before));
+        assert_eq!((file("."), FILES.map(file)), (directory, before));
         assert_eq!(read_all(&path).expect("a checkpoint").manifest.options, other.options);
         let json = file("checkpoint.json");
         write(run.path(), other, [1.0, 2.0, 3.0].map(tensors).each_ref().map(Vec::as_slice))
@@ -308,7 +310,7 @@ mod tests {
 
     #[test]
     fn any_damage_is_noticed_and_says_where() {
-        let run = tempfile::tempdir().expect("a folder");
+        let run = tempfile::tempdir().expect("a directory");
         for name in FILES.iter().chain(&["checkpoint.json"]) {
             for damage in [
                 |bytes: &mut Vec<u8>| bytes.truncate(bytes.len() - 1),
@@ -330,7 +332,7 @@ mod tests {
                 fs::write(path.join(name), bytes).expect("a damaged file");
                 let error = read_all(&path).err().expect(name);
                 assert!(error.code() == "RUN" && error.to_string().contains(name), "{error}");
-                assert!(error.to_string().contains("remove its folder"), "{error}");
+                assert!(error.to_string().contains("remove its directory"), "{error}");
                 fs::remove_file(path.join(name)).expect("a missing file");
                 assert_eq!(read_all(&path).err().expect(name).code(), "RUN");
             }
@@ -339,11 +341,11 @@ mod tests {
 
     #[test]
     fn a_checkpoint_that_cannot_be_written_leaves_the_last_one() {
-        let run = tempfile::tempdir().expect("a folder");
+        let run = tempfile::tempdir().expect("a directory");
         write_one(run.path(), 1);
         let missing = run.path().join("missing");
         let error =
-            write(&missing, manifest(2), [&tensors(1.0); 3].map(Vec::as_slice)).expect_err("no folder");
+            write(&missing, manifest(2), [&tensors(1.0); 3].map(Vec::as_slice)).expect_err("no directory");
         assert!(error.code() == "IO" && error.to_string().contains("missing"), "{error}");
         read_all(&run.path().join("checkpoint-1")).expect("the last good one");
     }
@@ -353,7 +355,7 @@ mod tests {
 
     #[test]
     fn a_checkpoint_of_format_1_is_read_and_taken_to_be_sound() {
-        let run = tempfile::tempdir().expect("a folder");
+        let run = tempfile::tempdir().expect("a directory");
         let path = run.path().join("checkpoint.json");
         fs::write(&path, FORMAT_1).expect("a checkpoint");
         let manifest = read_manifest(run.path()).expect("a checkpoint");

@@ -23,8 +23,9 @@ impl Dataset {
     /// Reads a text and makes its tokenizer.
     ///
     /// # Errors
-    /// As [`read_text`], with [`Error::Aborted`] soon after `stop` is set; [`Error::InvalidUtf8`]; [`Error::Data`] if
-    /// there is nothing to learn, or less than a training text of `ctx_len` tokens and what follows its last one.
+    /// As [`read_text`], with [`Error::Aborted`] soon after `stop` is set; [`Error::InvalidUtf8`];
+    /// [`Error::Data`] if there is nothing to learn, or less than a training text of `ctx_len` tokens and
+    /// what follows its last one.
     pub fn read(
         path: &Path,
         kind: TokenizerKind,
@@ -142,13 +143,14 @@ fn fault(path: &Path, problem: String) -> Error {
 
 /// The order in which texts of `ctx_len` tokens are learned.
 ///
-/// Each epoch lays a grid of adjoining windows over the tokens, at an offset of its own, and goes through them in an order
-/// of its own. So within an epoch every token is learned once, where windows at random offsets (as nanoGPT's) leave
-/// out a third of the tokens; and from epoch to epoch a token stands at another place of its window. Which windows
-/// make up step s follows from (seed, s) alone: a resumed run needs no other memory of its past.
+/// Each epoch lays a grid of adjoining windows over the tokens, at an offset of its own, and goes through
+/// them in an order of its own. So within an epoch every token is learned once, where windows at random
+/// offsets (as nanoGPT's) leave out a third of the tokens; and from epoch to epoch a token stands at another
+/// place of its window. Which windows make up step s follows from (seed, s) alone: a resumed run needs no
+/// other memory of its past.
 ///
-/// Measured on Tiny Shakespeare with default options and seeds 1 and 2: validation losses of 1.535 and 1.534, with
-/// random offsets 1.555 and 1.544.
+/// Measured on Tiny Shakespeare with default options and seeds 1 and 2: validation losses of 1.535 and 1.534,
+/// with random offsets 1.555 and 1.544.
 #[derive(Clone, Debug)]
 pub struct Windows {
     seed: u64,
@@ -175,7 +177,8 @@ impl Windows {
         (fit - 1).max(1)
     }
 
-    /// The tokens of the `index`-th window since the beginning of the run; the token after it is the last target.
+    /// The tokens of the `index`-th window since the beginning of the run; the token after it is the last
+    /// target.
     pub fn get(&mut self, index: u64) -> Range<usize> {
         let per_epoch = self.per_epoch() as u64;
         let epoch = index / per_epoch;
@@ -212,8 +215,8 @@ mod tests {
     use super::*;
 
     fn dataset(text: &[u8], kind: TokenizerKind, ctx_len: usize) -> Result<(Dataset, Tokenizer)> {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("book.txt");
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("book.txt");
         std::fs::write(&path, text).expect("a file");
         Dataset::read(&path, kind, ctx_len, &AtomicBool::new(false))
     }

@@ -5,8 +5,8 @@ use rand_chacha::ChaCha8Rng;
 use rwkv::params::{Channel, Initial, Layout, ParamSpec};
 use rwkv_kernels::Cpu;
 
-/// Raw parameters of a new model, in the order of `layout`: the same for the same seed, whatever the machine's
-/// number of threads.
+/// Raw parameters of a new model, in the order of `layout`: the same for the same seed, whatever the
+/// machine's number of threads.
 pub fn initialize(cpu: &Cpu, layout: &Layout, seed: u64) -> Vec<Vec<f32>> {
     let specs = layout.specs();
     // Each parameter draws from a stream of its own, so that they can be made side by side.
@@ -31,7 +31,8 @@ fn initial(spec: &ParamSpec, rng: &mut ChaCha8Rng) -> Vec<f32> {
 }
 
 /// A `(rows, cols)` matrix whose columns (or rows, if those are fewer) are orthogonal and of length
-/// `gain · max(1, √(rows/cols))`: a uniformly random one, from the QR decomposition of a Gaussian matrix (Saxe et al.,
+/// `gain · max(1, √(rows/cols))`: a uniformly random one, from the QR decomposition of a Gaussian matrix
+/// (Saxe et al.,
 /// <https://arxiv.org/abs/1312.6120>).
 fn orthogonal(rows: usize, cols: usize, gain: f64, rng: &mut ChaCha8Rng) -> Vec<f32> {
     let (len, count) = (rows.max(cols), rows.min(cols));
@@ -44,8 +45,9 @@ fn orthogonal(rows: usize, cols: usize, gain: f64, rng: &mut ChaCha8Rng) -> Vec<
     (0..rows * cols).map(|i| (at(i / cols, i % cols) * scale) as f32).collect()
 }
 
-/// Makes the rows of `vectors` (count, len) orthonormal, in f64 by the Gram–Schmidt process. Each vector is projected twice,
-/// which makes it orthogonal to the last bits ("twice is enough": Giraud, Langou, Rozložník 2005).
+/// Makes the rows of `vectors` (count, len) orthonormal, in f64 by the Gram–Schmidt process. Each vector is
+/// projected twice, which makes it orthogonal to the last bits ("twice is enough": Giraud, Langou, Rozložník
+/// 2005).
 fn orthonormalize(vectors: &mut [f64], len: usize) {
     for index in 0..vectors.len() / len {
         let (before, rest) = vectors.split_at_mut(index * len);

@@ -7,8 +7,8 @@
 //! use rwkv_train::{TrainOptions, Trainer};
 //!
 //! # fn main() -> rwkv_train::Result<()> {
-//! # let folder = tempfile::tempdir().expect("a directory");
-//! # let (book, out) = (folder.path().join("book.txt"), folder.path().join("run"));
+//! # let directory = tempfile::tempdir().expect("a directory");
+//! # let (book, out) = (directory.path().join("book.txt"), directory.path().join("run"));
 //! std::fs::write(&book, "tick tock ".repeat(60)).expect("a text");
 //! let options = TrainOptions { n_layer: 2, n_embd: 32, ctx_len: 16, max_steps: 60, ..TrainOptions::new(&book, &out) };
 //!

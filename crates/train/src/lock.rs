@@ -1,8 +1,8 @@
-//! One trainer at a time in a run's folder.
+//! One trainer at a time in a run's directory.
 //!
-//! The operating system's lock on the file `.lock` decides: it ends with the process that holds it, however that ends.
-//! Who holds it stands in `.lock.json`: on Windows nobody else may read a file that is locked. Both are removed when the
-//! lock is given back, but on Windows `.lock` stays.
+//! The operating system's lock on the file `.lock` decides: it ends with the process that holds it, however
+//! that ends. Who holds it stands in `.lock.json`: on Windows nobody else may read a file that is locked.
+//! Both are removed when the lock is given back, but on Windows `.lock` stays.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -21,7 +21,7 @@ use crate::run::{fault, write_json};
 const MOMENT: Duration = Duration::from_millis(5);
 const MOMENTS: u32 = 10;
 
-/// A run's folder, held for this trainer until this is dropped.
+/// A run's directory, held for this trainer until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Lock {
     run: PathBuf,
@@ -43,10 +43,11 @@ struct Holder {
 }
 
 impl Lock {
-    /// Locks the folder `run`, which is there.
+    /// Locks the directory `run`, which is there.
     ///
     /// # Errors
-    /// [`Error::Run`] if another trainer has it, of this process or another, or if the file system has no locks.
+    /// [`Error::Run`] if another trainer has it, of this process or another, or if the file system has no
+    /// locks.
     pub(crate) fn take(run: &Path) -> Result<Self> {
         static TRAINERS: AtomicU64 = AtomicU64::new(0);
         let holder = Holder {
@@ -60,7 +61,7 @@ impl Lock {
         Ok(lock)
     }
 
-    /// Refuses a folder that a trainer has locked, and changes nothing.
+    /// Refuses a directory that a trainer has locked, and changes nothing.
     pub(crate) fn check(run: &Path) -> Result<()> {
         let path = run.join(".lock");
         match OpenOptions::new().read(true).write(true).open(&path) {
@@ -73,8 +74,8 @@ impl Lock {
         }
     }
 
-    /// Locks the folder again if it is another one now, deleted and made anew, or if its `.lock` was deleted; writes
-    /// `.lock.json` again if only that is not ours.
+    /// Locks the directory again if it is another one now, deleted and made anew, or if its `.lock` was
+    /// deleted; writes `.lock.json` again if only that is not ours.
     ///
     /// # Errors
     /// As [`take`](Self::take), if another trainer has begun there meanwhile.
@@ -95,7 +96,8 @@ impl Lock {
             let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
             let file = file.map_err(Error::io("open", &path))?;
             try_lock(&self.run, &file)?;
-            // Whoever had it may have removed it since we opened it, and another trainer may have locked a new one.
+            // Whoever had it may have removed it since we opened it, and another trainer may have locked a
+            // new one.
             if is_at(&file, &path) {
                 self.file = Some(file);
                 return write_json(&Holder::path(&self.run), &self.holder);
@@ -173,12 +175,12 @@ fn locked(run: &Path, result: std::result::Result<(), TryLockError>) -> Result<(
         Err(TryLockError::WouldBlock) => {
             let who = Holder::read(run).map(|holder| holder.describe());
             let who = who.unwrap_or_else(|| "another process is training here".to_owned());
-            Err(fault(run, format!("{who}; wait for it, stop it, or train in another folder")))
+            Err(fault(run, format!("{who}; wait for it, stop it, or train in another directory")))
         }
         Err(TryLockError::Error(error)) => Err(fault(
             run,
             format!(
-                "this folder cannot be locked against other trainers ({error}); train in one whose file system \
+                "this directory cannot be locked against other trainers ({error}); train in one whose file system \
                  has locks"
             ),
         )),
@@ -196,11 +198,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_second_one_is_told_who_holds_the_folder_until_the_first_is_gone() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let run = folder.path();
+    fn a_second_one_is_told_who_holds_the_directory_until_the_first_is_gone() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let run = directory.path();
         Lock::check(run).expect("nobody was ever here");
-        assert_eq!(fs::read_dir(run).expect("the folder").count(), 0);
+        assert_eq!(fs::read_dir(run).expect("the directory").count(), 0);
         let first = Lock::take(run).expect("the lock");
         for error in [Lock::take(run).expect_err("held"), Lock::check(run).expect_err("held")] {
             let says = format!("process {} (this one)", std::process::id());
@@ -217,43 +219,43 @@ mod tests {
     #[cfg(unix)]
     #[test]
     fn a_file_that_was_removed_after_it_was_opened_is_no_lock() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let first = Lock::take(folder.path()).expect("the lock");
-        let path = folder.path().join(".lock");
+        let directory = tempfile::tempdir().expect("a directory");
+        let first = Lock::take(directory.path()).expect("the lock");
+        let path = directory.path().join(".lock");
         let opened = File::open(&path).expect("the first one's");
         assert!(is_at(&opened, &path));
         drop(first);
         assert!(!path.exists() && !is_at(&opened, &path));
-        let _second = Lock::take(folder.path()).expect("the lock");
-        try_lock(folder.path(), &opened).expect("the file of old can be locked too");
+        let _second = Lock::take(directory.path()).expect("the lock");
+        try_lock(directory.path(), &opened).expect("the file of old can be locked too");
         assert!(!is_at(&opened, &path));
     }
 
     #[test]
     fn what_a_crash_leaves_locks_nobody_out() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let mut lock = Lock::take(folder.path()).expect("the lock");
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut lock = Lock::take(directory.path()).expect("the lock");
         // As a killed process: the lock ends with its file, and the description stays.
         lock.file = None;
         drop(lock);
-        assert!(Holder::path(folder.path()).exists());
-        Lock::check(folder.path()).expect("free");
-        Lock::take(folder.path()).expect("the lock");
+        assert!(Holder::path(directory.path()).exists());
+        Lock::check(directory.path()).expect("free");
+        Lock::take(directory.path()).expect("the lock");
     }
 
     #[test]
-    fn a_folder_made_anew_is_locked_anew_unless_another_trainer_has_it() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let run = folder.path().join("run");
+    fn a_directory_made_anew_is_locked_anew_unless_another_trainer_has_it() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let run = directory.path().join("run");
         let make = || {
             let _ = fs::remove_dir_all(&run);
-            fs::create_dir(&run).expect("a folder");
+            fs::create_dir(&run).expect("a directory");
         };
         make();
         let mut lock = Lock::take(&run).expect("the lock");
         lock.renew().expect("still held");
         make();
-        lock.renew().expect("the new folder");
+        lock.renew().expect("the new directory");
         Lock::check(&run).expect_err("held");
         make();
         let other = Lock::take(&run).expect("another trainer's");
@@ -265,8 +267,8 @@ mod tests {
 
     #[test]
     fn a_description_that_was_deleted_is_written_again_and_the_lock_never_given_up() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let run = folder.path();
+        let directory = tempfile::tempdir().expect("a directory");
+        let run = directory.path();
         let mut lock = Lock::take(run).expect("the lock");
         // A lock given up and taken again would be another handle, at its file's beginning.
         let at = |lock: &Lock| lock.file.as_ref().expect("held").stream_position().expect("a place");
@@ -284,25 +286,25 @@ mod tests {
     #[cfg(unix)]
     #[test]
     fn a_lock_whose_file_was_deleted_is_taken_anew() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let mut lock = Lock::take(folder.path()).expect("the lock");
-        fs::remove_file(folder.path().join(".lock")).expect("the lock's file");
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut lock = Lock::take(directory.path()).expect("the lock");
+        fs::remove_file(directory.path().join(".lock")).expect("the lock's file");
         lock.renew().expect("nobody else has it");
-        Lock::check(folder.path()).expect_err("held");
+        Lock::check(directory.path()).expect_err("held");
     }
 
     #[test]
     fn those_who_look_do_not_take_each_other_for_trainers() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join(".lock");
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join(".lock");
         fs::write(&path, "").expect("the lock's file");
         let looking = OpenOptions::new().read(true).write(true).open(&path).expect("the lock's file");
         looking.try_lock_shared().expect("a look");
-        Lock::check(folder.path()).expect("nobody trains here");
+        Lock::check(directory.path()).expect("nobody trains here");
         // One who takes it waits for those who look, but not for long.
-        assert_eq!(Lock::take(folder.path()).expect_err("looked at all the time").code(), "RUN");
+        assert_eq!(Lock::take(directory.path()).expect_err("looked at all the time").code(), "RUN");
         drop(looking);
-        Lock::take(folder.path()).expect("free");
+        Lock::take(directory.path()).expect("free");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! AdamW, and clipping by the global norm.
 //!
-//! Each parameter's declaration says at which multiple of the learning rate it learns, and whether it decays. The
-//! arithmetic of one element stands in `rwkv_kernels::adamw`.
+//! Each parameter's declaration says at which multiple of the learning rate it learns, and whether it decays.
+//! The arithmetic of one element stands in `rwkv_kernels::adamw`.
 
 use rwkv::params::ParamSpec;
 use rwkv::store::Parameters;
@@ -75,7 +75,8 @@ impl AdamW {
         self
     }
 
-    /// The first and the second moments, in the order of the layout; empty for parameters that are not trained.
+    /// The first and the second moments, in the order of the layout; empty for parameters that are not
+    /// trained.
     pub fn moments(&self) -> (&[Vec<f32>], &[Vec<f32>]) {
         (&self.means, &self.squares)
     }
@@ -114,7 +115,8 @@ impl AdamW {
     }
 }
 
-/// The length of the gradients of all trained parameters taken as one vector; not finite if any of them is not.
+/// The length of the gradients of all trained parameters taken as one vector; not finite if any of them is
+/// not.
 pub fn global_norm(cpu: &Cpu, params: &Parameters, gradients: &[Vec<f32>]) -> f64 {
     let trained = gradients.iter().enumerate().filter(|&(index, _)| params.is_trained(index));
     trained.map(|(_, gradient)| sum_of_squares(cpu, gradient)).sum::<f64>().sqrt()

@@ -1,4 +1,4 @@
-//! The folder of a training run.
+//! The directory of a training run.
 //!
 //! | file | content |
 //! |---|---|
@@ -9,9 +9,9 @@
 //! | `log.jsonl` | one object a line: a step, or a validation |
 //! | `.lock`, `.lock.json` | while a trainer is at work here: what it has locked, and who it is |
 //!
-//! Every file is written under another name and renamed, so that a crash leaves the last good one; only the log is
-//! appended to. One trainer works in a folder at a time; anyone may read. At each save whatever is missing by then is
-//! written again.
+//! Every file is written under another name and renamed, so that a crash leaves the last good one; only the
+//! log is appended to. One trainer works in a directory at a time; anyone may read. At each save whatever is
+//! missing by then is written again.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -72,9 +72,9 @@ pub struct LogLine {
     pub seconds: f64,
 }
 
-/// A run's folder, held by this trainer: what has to be in it, and the log under way.
+/// A run's directory, held by this trainer: what has to be in it, and the log under way.
 #[derive(Debug)]
-pub(crate) struct RunFolder {
+pub(crate) struct RunDirectory {
     path: PathBuf,
     config: RunConfig,
     tokenizer: Tokenizer,
@@ -85,7 +85,7 @@ pub(crate) struct RunFolder {
     lock: Lock,
 }
 
-/// A run's folder, held, as it was found.
+/// A run's directory, held, as it was found.
 #[derive(Debug)]
 pub(crate) struct Found {
     path: PathBuf,
@@ -94,14 +94,14 @@ pub(crate) struct Found {
     lock: Lock,
 }
 
-impl RunFolder {
-    /// Refuses a folder that holds a run or is held by a trainer. Changes nothing.
+impl RunDirectory {
+    /// Refuses a directory that holds a run or is held by a trainer. Changes nothing.
     pub(crate) fn check_free(path: &Path) -> Result<()> {
         Lock::check(path)?;
         check_empty(path)
     }
 
-    /// Makes the folder of a new run.
+    /// Makes the directory of a new run.
     pub(crate) fn create(path: &Path, config: RunConfig, tokenizer: Tokenizer) -> Result<Self> {
         fs::create_dir_all(path).map_err(Error::io("create", path))?;
         let lock = Lock::take(path)?;
@@ -109,11 +109,11 @@ impl RunFolder {
         Self::write(Found { path: path.to_owned(), config, tokenizer, lock }, 0)
     }
 
-    /// Takes a run's folder: its configuration and tokenizer.
+    /// Takes a run's directory: its configuration and tokenizer.
     pub(crate) fn take(path: &Path) -> Result<Found> {
         let file = path.join("config.json");
         if !file.exists() {
-            return Err(fault(path, "there is no run to go on with: the folder has no config.json"));
+            return Err(fault(path, "there is no run to go on with: the directory has no config.json"));
         }
         let lock = Lock::take(path)?;
         let bytes = fs::read(&file).map_err(Error::io("read", &file))?;
@@ -125,7 +125,8 @@ impl RunFolder {
             return Err(fault(&file, problem));
         }
         let tokenizer = Tokenizer::load(path.join("tokenizer.json"))?;
-        // Before anything takes memory by these numbers. The folder is not among them: it is where it was found.
+        // Before anything takes memory by these numbers. The directory is not among them: it is where it was
+        // found.
         let options = TrainOptions { out: path.to_owned(), ..config.options.clone() };
         options.validate().map_err(|error| fault(&file, error.to_string()))?;
         if !config.options.fits(&config.model) || config.model.n_vocab != tokenizer.n_vocab() {
@@ -138,8 +139,8 @@ impl RunFolder {
         Ok(Found { path: path.to_owned(), config, tokenizer, lock })
     }
 
-    /// Goes on with a run from `step`: what the log says of later steps is dropped, later checkpoints are removed (none of
-    /// them is sound), and so is what a killed process left half written.
+    /// Goes on with a run from `step`: what the log says of later steps is dropped, later checkpoints are
+    /// removed (none of them is sound), and so is what a killed process left half written.
     pub(crate) fn resume(found: Found, step: u64) -> Result<Self> {
         sweep(&found.path)?;
         for (_, later) in checkpoints(&found.path)?.into_iter().filter(|&(at, _)| at > step) {
@@ -148,7 +149,8 @@ impl RunFolder {
         Self::write(found, step)
     }
 
-    /// Writes all but checkpoints and models; `config.json` last, because a folder that has one is a whole run.
+    /// Writes all but checkpoints and models; `config.json` last, because a directory that has one is a whole
+    /// run.
     fn write(found: Found, step: u64) -> Result<Self> {
         let Found { path, config, tokenizer, lock } = found;
         // Not written, so not there when it is read again.
@@ -166,12 +168,12 @@ impl RunFolder {
         Ok(Self { path, config, tokenizer, log, lines, lock })
     }
 
-    /// Writes again what is no longer there, or no longer what this trainer wrote: a run that goes on must end as one that
-    /// can be resumed and sampled.
+    /// Writes again what is no longer there, or no longer what this trainer wrote: a run that goes on must
+    /// end as one that can be resumed and sampled.
     ///
     /// # Errors
-    /// [`rwkv::Error::Io`]; [`Error::Run`] if the folder was removed and another trainer has begun in a new
-    /// one.
+    /// [`rwkv::Error::Io`]; [`Error::Run`] if the directory was removed and another trainer has begun in a
+    /// new one.
     pub(crate) fn mend(&mut self) -> Result<()> {
         let Self { path, config, tokenizer, log, lines, lock } = self;
         fs::create_dir_all(&*path).map_err(Error::io("create", &*path))?;
@@ -192,7 +194,7 @@ impl RunFolder {
         Ok(())
     }
 
-    /// The folder.
+    /// The directory.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -226,8 +228,8 @@ impl RunFolder {
 }
 
 impl Found {
-    /// The checkpoint to go on from: the newest before the step `before` that is sound or does not say. None if there is
-    /// none.
+    /// The checkpoint to go on from: the newest before the step `before` that is sound or does not say. None
+    /// if there is none.
     ///
     /// # Errors
     /// [`Error::Run`] if a newer one is damaged.
@@ -247,7 +249,8 @@ impl Found {
     }
 }
 
-/// Refuses a folder that holds a run, or what is left of one: its checkpoints would be taken for the new run's.
+/// Refuses a directory that holds a run, or what is left of one: its checkpoints would be taken for the new
+/// run's.
 fn check_empty(path: &Path) -> Result<()> {
     if path.join("config.json").exists() {
         let problem = "this directory holds a run already; resume that, or train in another directory";
@@ -287,7 +290,7 @@ pub fn read_log(run: &Path) -> Result<Vec<LogLine>> {
     }
 }
 
-/// The checkpoints of a run, oldest first: steps and folders.
+/// The checkpoints of a run, oldest first: steps and directories.
 fn checkpoints(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(run).map_err(Error::io("read", run))? {
@@ -299,7 +302,8 @@ fn checkpoints(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
     Ok(found)
 }
 
-/// Removes files and folders that were being written when a process was killed: all are called `.<name>….tmp`.
+/// Removes files and directories that were being written when a process was killed: all are called
+/// `.<name>….tmp`.
 fn sweep(run: &Path) -> Result<()> {
     for entry in fs::read_dir(run).map_err(Error::io("read", run))? {
         let entry = entry.map_err(Error::io("read", run))?;
@@ -339,27 +343,27 @@ mod tests {
         RunConfig { format: RunConfig::FORMAT, model: options.model(256), options, data_crc32: 7, base: None }
     }
 
-    fn create(path: &Path) -> RunFolder {
-        RunFolder::create(path, config(), Tokenizer::Byte).expect("a new run")
+    fn create(path: &Path) -> RunDirectory {
+        RunDirectory::create(path, config(), Tokenizer::Byte).expect("a new run")
     }
 
-    fn resume(path: &Path, step: u64) -> RunFolder {
-        RunFolder::resume(RunFolder::take(path).expect("a run"), step).expect("the run")
+    fn resume(path: &Path, step: u64) -> RunDirectory {
+        RunDirectory::resume(RunDirectory::take(path).expect("a run"), step).expect("the run")
     }
 
     #[test]
     fn a_run_is_read_as_it_was_written_and_not_overwritten() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("a/b");
-        assert!(RunFolder::take(&path).expect_err("no run").to_string().contains("no run to go on with"));
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("a/b");
+        assert!(RunDirectory::take(&path).expect_err("no run").to_string().contains("no run to go on with"));
         drop(create(&path));
-        let found = RunFolder::take(&path).expect("a run");
+        let found = RunDirectory::take(&path).expect("a run");
         assert_eq!((&found.config, &found.tokenizer), (&config(), &Tokenizer::Byte));
         drop(found);
         for file in ["config.json", "checkpoint-3"] {
-            let error = RunFolder::check_free(&path).expect_err("a run is there");
+            let error = RunDirectory::check_free(&path).expect_err("a run is there");
             assert!(error.to_string().contains("another directory"), "{error}");
-            let error = RunFolder::create(&path, config(), Tokenizer::Byte).expect_err("a run is there");
+            let error = RunDirectory::create(&path, config(), Tokenizer::Byte).expect_err("a run is there");
             assert!(error.to_string().contains("another directory"), "{error}");
             // What is left of a run is none to begin in.
             fs::create_dir_all(path.join("checkpoint-3")).expect("a checkpoint");
@@ -369,9 +373,9 @@ mod tests {
 
     #[test]
     fn a_damaged_configuration_is_refused() {
-        let folder = tempfile::tempdir().expect("a folder");
-        drop(create(folder.path()));
-        let file = folder.path().join("config.json");
+        let directory = tempfile::tempdir().expect("a directory");
+        drop(create(directory.path()));
+        let file = directory.path().join("config.json");
         let good = fs::read_to_string(&file).expect("config.json");
         for (from, to) in [
             ("{", "["),
@@ -381,26 +385,26 @@ mod tests {
             ("\"beta1\": 0.9", "\"beta1\": 9.0"),
         ] {
             fs::write(&file, good.replacen(from, to, 1)).expect("a damaged file");
-            let error = RunFolder::take(folder.path()).expect_err(to);
+            let error = RunDirectory::take(directory.path()).expect_err(to);
             assert!(error.code() == "RUN" && error.to_string().contains("config.json"), "{error}");
         }
     }
 
     #[test]
     fn what_a_killed_process_left_is_removed() {
-        let folder = tempfile::tempdir().expect("a folder");
-        drop(create(folder.path()));
+        let directory = tempfile::tempdir().expect("a directory");
+        drop(create(directory.path()));
         let names = || {
             let mut names: Vec<_> =
-                fs::read_dir(folder.path()).expect("the run").flatten().map(|e| e.file_name()).collect();
+                fs::read_dir(directory.path()).expect("the run").flatten().map(|e| e.file_name()).collect();
             names.sort();
             names
         };
         let before = names();
-        fs::create_dir(folder.path().join(".checkpoint-5.tmp")).expect("a folder");
-        fs::write(folder.path().join(".checkpoint-5.tmp/means.f32"), "x").expect("a file");
-        fs::write(folder.path().join(".model.bin.x7Yz.tmp"), "x").expect("a file");
-        drop(resume(folder.path(), 0));
+        fs::create_dir(directory.path().join(".checkpoint-5.tmp")).expect("a directory");
+        fs::write(directory.path().join(".checkpoint-5.tmp/means.f32"), "x").expect("a file");
+        fs::write(directory.path().join(".model.bin.x7Yz.tmp"), "x").expect("a file");
+        drop(resume(directory.path(), 0));
         assert_eq!(names(), before);
     }
 
@@ -410,23 +414,23 @@ mod tests {
 
     #[test]
     fn the_log_forgets_what_comes_after_the_checkpoint_and_lines_cut_off() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let mut run = create(folder.path());
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut run = create(directory.path());
         for step in 1..=5 {
             run.log(&line(step)).expect("a line");
         }
         run.log.write_all(b"{\"step\": 6, \"lo").expect("a line cut off");
         drop(run);
-        let mut run = resume(folder.path(), 3);
+        let mut run = resume(directory.path(), 3);
         run.log(&line(4)).expect("a line");
-        assert_eq!(read_log(folder.path()).expect("a log"), (1..=4).map(line).collect::<Vec<_>>());
+        assert_eq!(read_log(directory.path()).expect("a log"), (1..=4).map(line).collect::<Vec<_>>());
     }
 
-    /// Deleted, emptied or replaced: each file alone, and the folder as a whole.
+    /// Deleted, emptied or replaced: each file alone, and the directory as a whole.
     #[test]
     fn what_is_missing_is_written_again_with_every_line_of_the_log() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("run");
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("run");
         let mut run = create(&path);
         let mut step = 0;
         let removals: [&dyn Fn(); 7] = [
@@ -440,7 +444,7 @@ mod tests {
                 fs::remove_file(path.join("log.jsonl")).expect("log.jsonl");
                 fs::write(path.join("log.jsonl"), "another").expect("another file");
             },
-            &|| fs::remove_dir_all(&path).expect("the folder"),
+            &|| fs::remove_dir_all(&path).expect("the directory"),
         ];
         for remove in removals {
             remove();
@@ -450,9 +454,9 @@ mod tests {
             step += 1;
             run.log(&line(step)).expect("a line");
             assert_eq!(read_log(&path).expect("a log"), (1..=step).map(line).collect::<Vec<_>>());
-            assert!(RunFolder::take(&path).expect_err("held").to_string().contains("training here"));
+            assert!(RunDirectory::take(&path).expect_err("held").to_string().contains("training here"));
         }
         drop(run);
-        assert_eq!(RunFolder::take(&path).expect("the run").config, config());
+        assert_eq!(RunDirectory::take(&path).expect("the run").config, config());
     }
 }

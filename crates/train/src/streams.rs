@@ -1,13 +1,15 @@
-//! The order of sequences when states are carried from one to the next: truncated back-propagation through time.
+//! The order of sequences when states are carried from one to the next: truncated back-propagation through
+//! time.
 
 use std::ops::Range;
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// A text cut into as many streams as a step has sequences. Each step takes the next window of each stream, so that the
-/// state that the i-th sequence of a step leaves is where the i-th of the next one starts. An epoch ends when the streams
-/// do; the next one lays its windows at another offset, and starts from empty states.
+/// A text cut into as many streams as a step has sequences. Each step takes the next window of each stream,
+/// so that the state that the i-th sequence of a step leaves is where the i-th of the next one starts. An
+/// epoch ends when the streams do; the next one lays its windows at another offset, and starts from empty
+/// states.
 ///
 /// Which windows a step has follows from (seed, step) alone.
 #[derive(Clone, Copy, Debug)]
@@ -20,7 +22,8 @@ pub(crate) struct Streams {
 }
 
 impl Streams {
-    /// `count` streams over `n_tokens` tokens; none if they are too short for a window each and a token after it.
+    /// `count` streams over `n_tokens` tokens; none if they are too short for a window each and a token after
+    /// it.
     pub(crate) fn new(seed: u64, n_tokens: usize, ctx_len: usize, count: usize) -> Option<Self> {
         let len = (n_tokens - 1) / count;
         (len >= ctx_len).then_some(Self { seed, ctx_len, len, count })

@@ -6,8 +6,8 @@ mod example;
 
 #[test]
 fn the_example_learns_a_text_and_writes_on() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let (book, out) = (folder.path().join("book.txt"), folder.path().join("run"));
+    let directory = tempfile::tempdir().expect("a directory");
+    let (book, out) = (directory.path().join("book.txt"), directory.path().join("run"));
     std::fs::write(&book, "the quick brown fox jumps over the lazy dog\n".repeat(100)).expect("a text");
     let text = example::learn_and_write(&book, &out, "the quick").expect("a text");
     assert_eq!(text.chars().count(), "the quick".len() + 200);

@@ -1,4 +1,5 @@
-//! Runs that start from a model that is there already: trained whole or in part, with adapters, or with a state.
+//! Runs that start from a model that is there already: trained whole or in part, with adapters, or with a
+//! state.
 
 use std::fs;
 use std::path::{Path, PathBuf};

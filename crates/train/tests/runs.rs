@@ -1,65 +1,17 @@
 //! Whole training runs: learning, stopping, going on, saving.
 
+mod common;
+
 use std::fs;
-use std::ops::ControlFlow;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use common::{Place, bits, checkpoints, prose, run_steps, validate};
 use rwkv::infer::LoadOptions;
 use rwkv::{Model, ModelFile, SamplerOptions, Tokenizer};
 use rwkv_train::run::read_log;
 use rwkv_train::tape::Tape;
-use rwkv_train::{Error, ResumeOptions, StepReport, TokenizerKind, TrainOptions, Trainer};
-use tempfile::TempDir;
-
-/// A folder with a text in it.
-struct Place(TempDir);
-
-impl Place {
-    fn new(text: &str) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        fs::write(folder.path().join("book.txt"), text).expect("a text");
-        Self(folder)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    /// A model small enough for a test of debug code.
-    fn options(&self, out: &str) -> TrainOptions {
-        TrainOptions {
-            n_layer: 2,
-            n_embd: 16,
-            ctx_len: 12,
-            batch_size: 3,
-            max_steps: 20,
-            threads: Some(1),
-            ..TrainOptions::new(self.path("book.txt"), self.path(out))
-        }
-    }
-}
-
-/// Some sentences, none like the other.
-fn prose() -> String {
-    let line = |i: usize| format!("Line {i}: {} whales and {} ships.", i * i % 97, i * 7 % 13);
-    (0..120).map(line).collect::<Vec<_>>().join("\n")
-}
-
-fn run_steps(trainer: &mut Trainer, steps: usize) -> Vec<StepReport> {
-    (0..steps).map(|_| trainer.step().expect("a step")).collect()
-}
-
-fn bits(trainer: &Trainer) -> Vec<u32> {
-    let params = trainer.params();
-    let indices = 0..params.layout().specs().len();
-    indices.flat_map(|index| params.raw(index)).map(|value| value.to_bits()).collect()
-}
-
-fn validate(trainer: &mut Trainer) -> f32 {
-    trainer.validate(&AtomicBool::new(false), |_| ()).expect("a validation")
-}
+use rwkv_train::{Error, ResumeOptions, TokenizerKind, TrainOptions, Trainer};
 
 #[test]
 fn a_periodic_text_is_learned_by_heart() {
@@ -82,7 +34,7 @@ fn a_periodic_text_is_learned_by_heart() {
 
 #[test]
 fn a_run_that_stops_and_goes_on_is_the_same_to_the_last_bit() {
-    let place = Place::new(&prose());
+    let place = Place::new(&prose(120));
     let mut whole = Trainer::create(&place.options("whole")).expect("a run");
     let expected = run_steps(&mut whole, 20);
 
@@ -110,7 +62,7 @@ fn a_run_that_stops_and_goes_on_is_the_same_to_the_last_bit() {
 
 #[test]
 fn the_number_of_threads_changes_no_bit() {
-    let place = Place::new(&prose());
+    let place = Place::new(&prose(120));
     let train = |threads| {
         let options = TrainOptions {
             threads: Some(threads),
@@ -130,7 +82,7 @@ fn the_number_of_threads_changes_no_bit() {
 
 #[test]
 fn a_run_can_be_made_longer_and_needs_its_own_text() {
-    let place = Place::new(&prose());
+    let place = Place::new(&prose(120));
     let mut trainer = Trainer::create(&TrainOptions { max_steps: 3, ..place.options("run") }).expect("a run");
     run_steps(&mut trainer, 3);
     trainer.save_checkpoint().expect("a checkpoint");
@@ -145,17 +97,17 @@ fn a_run_can_be_made_longer_and_needs_its_own_text() {
     assert!(trainer.done());
     drop(trainer);
 
-    fs::write(place.path("book.txt"), prose().replacen("whales", "wheals", 1)).expect("another text");
+    fs::write(place.path("book.txt"), prose(120).replacen("whales", "wheals", 1)).expect("another text");
     let error = Trainer::resume(place.path("run"), &ResumeOptions::default()).expect_err("another text");
     assert!(error.code() == "DATA" && error.to_string().contains("not the text"), "{error}");
-    fs::write(place.path("moved.txt"), prose()).expect("the text");
+    fs::write(place.path("moved.txt"), prose(120)).expect("the text");
     let moved = ResumeOptions { data: Some(place.path("moved.txt")), ..ResumeOptions::default() };
     assert_eq!(Trainer::resume(place.path("run"), &moved).expect("the text, moved").steps(), 3);
 }
 
 #[test]
 fn the_saved_model_has_the_trainers_logits_and_rewrites_to_the_same_bytes() {
-    let place = Place::new(&prose());
+    let place = Place::new(&prose(120));
     let mut trainer = Trainer::create(&place.options("run")).expect("a run");
     run_steps(&mut trainer, 20);
     trainer.save_model().expect("a model");
@@ -182,7 +134,7 @@ fn the_saved_model_has_the_trainers_logits_and_rewrites_to_the_same_bytes() {
 /// By another way than the trainer's: inference, one window after the other, each from a new state.
 #[test]
 fn the_validation_loss_is_the_mean_over_all_whole_windows() {
-    let place = Place::new(&prose());
+    let place = Place::new(&prose(120));
     let options = place.options("run");
     let mut trainer = Trainer::create(&options).expect("a run");
     run_steps(&mut trainer, 20);
@@ -212,7 +164,7 @@ fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
 
 #[test]
 fn only_the_newest_two_checkpoints_are_kept_and_a_damaged_one_is_refused() {
-    let place = Place::new(&prose());
+    let place = Place::new(&prose(120));
     let mut trainer = Trainer::create(&place.options("run")).expect("a run");
     for _ in 0..3 {
         run_steps(&mut trainer, 1);
@@ -236,8 +188,8 @@ fn only_the_newest_two_checkpoints_are_kept_and_a_damaged_one_is_refused() {
 }
 
 #[test]
-fn a_folder_with_a_run_is_not_trained_over() {
-    let place = Place::new(&prose());
+fn a_directory_with_a_run_is_not_trained_over() {
+    let place = Place::new(&prose(120));
     drop(Trainer::create(&place.options("run")).expect("a run"));
     let config = fs::read(place.path("run/config.json")).expect("config.json");
     let error =
@@ -251,10 +203,10 @@ fn a_folder_with_a_run_is_not_trained_over() {
 
 #[test]
 fn a_place_that_cannot_be_written_is_named_and_stays_empty() {
-    let place = Place::new(&prose());
+    let place = Place::new(&prose(120));
     fs::write(place.path("file"), "x").expect("a file");
     for out in ["file", "file/run"] {
-        let error = Trainer::create(&place.options(out)).expect_err("not a folder");
+        let error = Trainer::create(&place.options(out)).expect_err("not a directory");
         assert!(
             matches!(&error, Error::Rwkv(rwkv::Error::Io { path, .. }) if path.starts_with(place.path("file"))),
             "{error}"
@@ -267,149 +219,9 @@ fn a_place_that_cannot_be_written_is_named_and_stays_empty() {
     assert!(!place.path("run").exists());
 }
 
-/// Nearly every step multiplies the matrices by 1 − 25.
-fn absurd(options: TrainOptions) -> TrainOptions {
-    TrainOptions {
-        learning_rate: Some(0.3),
-        weight_decay: 50.0,
-        warmup_steps: Some(20),
-        max_steps: 40,
-        ..options
-    }
-}
-
-/// Saves after every other step, until the run diverges.
-fn run_until_it_diverges(trainer: &mut Trainer) -> Error {
-    loop {
-        if trainer.steps().is_multiple_of(2)
-            && let Err(error) = trainer.save_checkpoint().and_then(|_| trainer.save_model())
-        {
-            return error;
-        }
-        if let Err(error) = trainer.step() {
-            return error;
-        }
-    }
-}
-
-fn checkpoints(place: &Place) -> Vec<u64> {
-    let names = fs::read_dir(place.path("run")).expect("the run").flatten().map(|entry| entry.file_name());
-    let steps = names.filter_map(|name| name.to_str()?.strip_prefix("checkpoint-")?.parse().ok());
-    let mut steps: Vec<_> = steps.collect();
-    steps.sort_unstable();
-    steps
-}
-
-#[test]
-fn a_run_that_diverges_keeps_its_newest_sound_checkpoint_and_goes_on_from_it() {
-    let place = Place::new(&prose());
-    let mut trainer = Trainer::create(&absurd(place.options("run"))).expect("a run");
-    let error = run_until_it_diverges(&mut trainer);
-    let Error::Diverged { step, checkpoint: Some(ref sound), ref run, .. } = error else { panic!("{error}") };
-    // A step found it, or the loss on validation text of what was to be saved.
-    assert!([0, 1].contains(&(step - trainer.steps())) && *run == place.path("run"), "{error}");
-    let most = (trainer.config().n_vocab as f32).ln() + 1.0;
-    assert!(sound.val_loss.is_some_and(|loss| loss < most), "{sound:?}");
-    assert_eq!(sound.path, place.path(&format!("run/checkpoint-{}", sound.step)));
-    let error = trainer.step().expect_err("it has diverged");
-    for says in [&format!("goes on from checkpoint-{}, whose", sound.step), "learning rate lower than 0.3:"] {
-        assert!(error.to_string().contains(says), "{error}");
-    }
-    // The two newest ones are ruins.
-    let kept = checkpoints(&place);
-    assert!(kept.len() == 3 && kept[0] == sound.step && kept[1] > sound.step + 2, "{kept:?}, {sound:?}");
-    for error in
-        [trainer.save_checkpoint().expect_err("diverged"), trainer.save_model().expect_err("diverged")]
-    {
-        assert_eq!(error.code(), "DIVERGED");
-    }
-    // model.bin is of the last sound checkpoint too.
-    let tokens = trainer.data().validation()[..100].to_vec();
-    drop(trainer);
-    let model = Model::load(place.path("run"), &LoadOptions::default()).expect("the model");
-    let loss = model.evaluate(&tokens, Some(12), |_, _| ControlFlow::Continue(())).expect("a loss").loss;
-    assert!(loss < f64::from(most), "{loss}");
-
-    let milder = ResumeOptions { learning_rate: Some(1e-3), weight_decay: Some(0.1), ..Default::default() };
-    let mut trainer = Trainer::resume(place.path("run"), &milder).expect("the last sound checkpoint");
-    assert_eq!((trainer.steps(), trainer.went_back_from()), (sound.step, kept.last().copied()));
-    assert_eq!(checkpoints(&place), [sound.step]);
-    assert!(run_steps(&mut trainer, 4).last().expect("a step").loss < most + 1.0);
-    assert!(trainer.save_checkpoint().expect("a checkpoint").is_sound);
-}
-
-#[test]
-fn a_run_without_a_sound_checkpoint_begins_again() {
-    let place = Place::new(&prose());
-    // Every step multiplies the matrices by 1 - 100.
-    let options = TrainOptions {
-        learning_rate: Some(1.0),
-        weight_decay: 100.0,
-        warmup_steps: Some(0),
-        ..place.options("run")
-    };
-    let mut trainer = Trainer::create(&options).expect("a run");
-    run_steps(&mut trainer, 2);
-    let found = trainer.save_checkpoint().expect("a checkpoint");
-    assert!(!found.is_sound && found.val_loss > 10.0, "{found:?}");
-    // There is none that it would replace.
-    assert!(trainer.save_model().expect("a model"));
-    run_steps(&mut trainer, 1);
-    assert!(!trainer.save_model().expect("the one before"));
-    let error = (0..100).find_map(|_| trainer.step().err()).expect("an overflow");
-    assert!(error.to_string().contains("no checkpoint is sound, so it begins again"), "{error}");
-    drop(trainer);
-    let milder = ResumeOptions { learning_rate: Some(1e-3), weight_decay: Some(0.1), ..Default::default() };
-    let mut trainer = Trainer::resume(place.path("run"), &milder).expect("the run");
-    assert_eq!((trainer.steps(), trainer.went_back_from()), (0, Some(2)));
-    assert!(run_steps(&mut trainer, 1)[0].loss < 5.0);
-}
-
-#[test]
-fn a_model_whose_loss_is_not_finite_is_never_saved() {
-    let place = Place::new(&prose());
-    let mut first = Trainer::create(&absurd(place.options("first"))).expect("a run");
-    while first.step().is_ok() {}
-    let sample = first.sample("", 3, SamplerOptions::default(), &AtomicBool::new(false));
-    assert_eq!(sample.expect_err("no numbers").code(), "DIVERGED");
-    // Its last step left parameters that the next one's loss was not finite with.
-    let mut trainer = Trainer::create(&absurd(place.options("run"))).expect("a run");
-    run_steps(&mut trainer, first.steps() as usize);
-    let error = trainer.save_checkpoint().expect_err("a loss that is not finite");
-    assert!(
-        matches!(error, Error::Diverged { step, loss, .. } if step == trainer.steps() && !loss.is_finite())
-    );
-    assert_eq!(trainer.save_model().expect_err("it has diverged").code(), "DIVERGED");
-    assert_eq!(trainer.step().expect_err("it has diverged").code(), "DIVERGED");
-    assert!(checkpoints(&place).is_empty() && !place.path("run/model.bin").exists());
-}
-
-/// Learned by heart and surprised by another text: far above chance there, and no ruin.
-#[test]
-fn a_model_that_has_overfitted_is_sound() {
-    let place = Place::new(&("ab".repeat(450) + &"cd".repeat(50)));
-    let options = TrainOptions { max_steps: 150, learning_rate: Some(1e-2), ..place.options("run") };
-    let mut trainer = Trainer::create(&options).expect("a run");
-    run_steps(&mut trainer, 150);
-    let found = trainer.save_checkpoint().expect("a checkpoint");
-    assert!(found.is_sound && found.val_loss > 4_f32.ln() + 1.0, "{found:?}");
-}
-
-#[test]
-fn a_part_of_the_validation_text_tells_what_the_whole_does() {
-    let place = Place::new(&prose());
-    let mut trainer = Trainer::create(&place.options("run")).expect("a run");
-    let part = trainer.soundness().expect("a loss");
-    run_steps(&mut trainer, 1);
-    let whole = validate(&mut trainer);
-    let found = trainer.soundness().expect("a loss");
-    assert_eq!(found.val_loss.to_bits(), whole.to_bits());
-    assert!(part.is_sound && found.is_sound && (part.val_loss - whole).abs() < 0.5, "{part:?}, {found:?}");
-}
-
 #[test]
 fn what_takes_long_ends_when_its_flag_is_set() {
-    let place = Place::new(&prose());
+    let place = Place::new(&prose(120));
     let mut trainer = Trainer::create(&place.options("run")).expect("a run");
     let set = AtomicBool::new(true);
     let sampling = SamplerOptions::default();
@@ -447,8 +259,8 @@ fn what_takes_long_ends_when_its_flag_is_set() {
 }
 
 #[test]
-fn two_trainers_cannot_work_in_one_folder() {
-    let place = Place::new(&prose());
+fn two_trainers_cannot_work_in_one_directory() {
+    let place = Place::new(&prose(120));
     let mut first = Trainer::create(&place.options("run")).expect("a run");
     run_steps(&mut first, 1);
     first.save_checkpoint().expect("a checkpoint");
@@ -456,7 +268,7 @@ fn two_trainers_cannot_work_in_one_folder() {
     // What a trainer is writing just now; a second one would sweep it away.
     fs::write(place.path("run/.model.bin.x7Yz.tmp"), "x").expect("a file");
     let log = fs::read(place.path("run/log.jsonl")).expect("a log");
-    // A text that is not there: the folder is looked at first.
+    // A text that is not there: the directory is looked at first.
     let missing = TrainOptions { data: place.path("none.txt"), ..place.options("run") };
     for error in [
         Trainer::create(&missing).expect_err("held"),
@@ -475,12 +287,12 @@ fn two_trainers_cannot_work_in_one_folder() {
 }
 
 #[test]
-fn a_run_whose_folder_is_deleted_ends_as_a_whole_one() {
-    let place = Place::new(&prose());
+fn a_run_whose_directory_is_deleted_ends_as_a_whole_one() {
+    let place = Place::new(&prose(120));
     let mut trainer = Trainer::create(&place.options("run")).expect("a run");
     run_steps(&mut trainer, 10);
     trainer.save_checkpoint().expect("a checkpoint");
-    fs::remove_dir_all(place.path("run")).expect("the folder");
+    fs::remove_dir_all(place.path("run")).expect("the directory");
     run_steps(&mut trainer, 10);
     trainer.save_checkpoint().expect("a checkpoint");
     trainer.save_model().expect("a model");

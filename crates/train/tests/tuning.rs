@@ -1,5 +1,5 @@
-//! Adapters, an initial state and carried states through the whole model: against PyTorch's autograd on a recorded model,
-//! and against differences of the loss.
+//! Adapters, an initial state and carried states through the whole model: against PyTorch's autograd on a
+//! recorded model, and against differences of the loss.
 
 use std::sync::Arc;
 
@@ -57,7 +57,8 @@ impl Recorded {
         (network, raw, Parameters::of_values(layout, stored))
     }
 
-    /// A frozen model with trained adapters of some matrices, and the trained state that sequences start from.
+    /// A frozen model with trained adapters of some matrices, and the trained state that sequences start
+    /// from.
     fn tuned(&self) -> (Network, Parameters, Vector) {
         let (network, _, mut params) = self.raw();
         for index in 0..params.n_model() {

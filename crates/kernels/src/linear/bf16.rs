@@ -1,8 +1,9 @@
-//! The register tile for bf16 products with AVX-512's `vdpbf16ps`: 14 × 32, two terms of the shared index at a time.
+//! The register tile for bf16 products with AVX-512's `vdpbf16ps`: 14 × 32, two terms of the shared index at
+//! a time.
 //!
-//! bf16 is the upper half of an f32: its range, and eight bits of precision. Activations, weights and gradients are
-//! rounded to it (to nearest, ties to even; denormals become zero) while they are packed; products are exact in f32 and
-//! summed in f32. Twice the multiply-adds of f32 come out of the same units.
+//! bf16 is the upper half of an f32: its range, and eight bits of precision. Activations, weights and
+//! gradients are rounded to it (to nearest, ties to even; denormals become zero) while they are packed;
+//! products are exact in f32 and summed in f32. Twice the multiply-adds of f32 come out of the same units.
 
 use std::arch::x86_64::{
     __m256bh, __m512, __m512bh, __m512i, _mm512_cvtne2ps_pbh, _mm512_cvtneps_pbh, _mm512_dpbf16_ps,
@@ -74,8 +75,8 @@ fn pack_along(data: &[f32], out: &mut [Pair]) {
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 fn pack_across(first: &[f32], second: &[f32], out: &mut [Pair]) {
     assert!(first.len() == out.len() && (second.len() == out.len() || second.is_empty()));
-    // Rounding two vectors puts the second's sixteen numbers above the first's: word 2j of the pairs is word j, word
-    // 2j + 1 is word 16 + j.
+    // Rounding two vectors puts the second's sixteen numbers above the first's: word 2j of the pairs is word
+    // j, word 2j + 1 is word 16 + j.
     let interleave: [u16; 32] = std::array::from_fn(|word| (word / 2 + word % 2 * 16) as u16);
     // SAFETY: both are 32 words of two bytes.
     let interleave = unsafe { transmute::<[u16; 32], __m512i>(interleave) };

@@ -11,9 +11,10 @@
 //!                 rank-1 updates in registers, then one store
 //! ```
 //!
-//! Packing is where f32 becomes whatever the tile multiplies. It also brings together what is used together: rows a
-//! power of two apart would evict each other from the cache. A is read one broadcast element at a time, so its rows can
-//! stay rows; only where the index runs across them do they become panels, as high as a tile.
+//! Packing is where f32 becomes whatever the tile multiplies. It also brings together what is used together:
+//! rows a power of two apart would evict each other from the cache. A is read one broadcast element at a
+//! time, so its rows can stay rows; only where the index runs across them do they become panels, as high as a
+//! tile.
 
 use std::cell::RefCell;
 use std::thread::LocalKey;
@@ -22,8 +23,8 @@ use super::pack::{Element, Panels};
 use super::{View, ViewMut};
 use crate::{Cpu, Parts, Store};
 
-/// Elements of a block of the shared index: a panel of it (DEPTH × WIDTH elements) fits the L2 cache with room, and
-/// HEIGHT rows of A of that length the L1 cache.
+/// Elements of a block of the shared index: a panel of it (DEPTH × WIDTH elements) fits the L2 cache with
+/// room, and HEIGHT rows of A of that length the L1 cache.
 const DEPTH: usize = 384;
 
 /// Multiply-adds that make a task worth handing out: some 20 µs in f32, at the 100 GFLOP/s a core that
@@ -45,11 +46,13 @@ pub(super) trait Tile {
     /// What a tile multiplies.
     type Element: Element;
 
-    /// `C[i, j] (+)= Σ_p A[i, p] · panel[p, j]` for `i < rows ≤ HEIGHT`, `j < cols ≤ WIDTH` and `p < steps` elements.
+    /// `C[i, j] (+)= Σ_p A[i, p] · panel[p, j]` for `i < rows ≤ HEIGHT`, `j < cols ≤ WIDTH` and `p < steps`
+    /// elements.
     ///
     /// # Safety
-    /// The CPU has the tier's instructions. `a` can be read at `i * a.row + p * a.col` for those i and p; `panel` has
-    /// `steps` rows of `WIDTH` elements; `c` can be written at `i * c.row + j` (and read, if `store` adds).
+    /// The CPU has the tier's instructions. `a` can be read at `i * a.row + p * a.col` for those i and p;
+    /// `panel` has `steps` rows of `WIDTH` elements; `c` can be written at `i * c.row + j` (and read, if
+    /// `store` adds).
     unsafe fn tile(
         steps: usize,
         a: Strided<Self::Element>,
@@ -59,8 +62,8 @@ pub(super) trait Tile {
     );
 }
 
-/// Calls `$f::<ROWS>` with the constant that equals the number of rows: the sums stay in registers only if their number
-/// is known when the code is compiled.
+/// Calls `$f::<ROWS>` with the constant that equals the number of rows: the sums stay in registers only if
+/// their number is known when the code is compiled.
 macro_rules! with_rows {
     ($rows:expr, [$($n:literal)*], $f:ident $args:tt) => {
         match $rows {
@@ -135,7 +138,8 @@ struct Sizes {
 
 impl Sizes {
     fn new<T: Tile>([m, n, depth]: [usize; 3]) -> Self {
-        // Tiles of equal height waste less than full ones and a rest: 128 rows are ten tiles of 13, not nine of 14 and 2.
+        // Tiles of equal height waste less than full ones and a rest: 128 rows are ten tiles of 13, not nine
+        // of 14 and 2.
         let height = m.div_ceil(m.div_ceil(T::HEIGHT));
         Self { m, n, depth, steps: depth.div_ceil(T::Element::TERMS), height }
     }
@@ -227,7 +231,8 @@ fn multiply<T: Tile>(
     });
 }
 
-/// Memory that a thread keeps between products, because pages fresh from the system cost more than the packing.
+/// Memory that a thread keeps between products, because pages fresh from the system cost more than the
+/// packing.
 pub(super) type ThreadBuffer = LocalKey<RefCell<Vec<Line>>>;
 
 /// Elements on a cache line of their own; zeros are a valid element of any kind.
@@ -253,8 +258,8 @@ pub(super) fn with_scratch<E: Element>(
         if lines.len() * LINE < len {
             lines.resize(len.div_ceil(LINE), Line([0; LINE]));
         }
-        // SAFETY: a `Line` is LINE words of four bytes without padding, lines are contiguous, there are at least `len`
-        // words of them, and `Element` promises to be four bytes for which any bits are valid.
+        // SAFETY: a `Line` is LINE words of four bytes without padding, lines are contiguous, there are at
+        // least `len` words of them, and `Element` promises to be four bytes for which any bits are valid.
         body(unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), len) });
     });
 }

@@ -8,17 +8,17 @@
 //!           dw (N, K)  += dyᵀ (N, T) · x  (T, K)
 //! ```
 //!
-//! These three are nearly all the arithmetic of training: 2·T·K·N operations each. All are one product `C (+)= A·B`
-//! with different strides, computed in the way of BLIS (Van Zee and van de Geijn, "BLIS: A framework for rapidly
-//! instantiating BLAS functionality", ACM TOMS 2015), see [`blocked`].
+//! These three are nearly all the arithmetic of training: 2·T·K·N operations each. All are one product
+//! `C (+)= A·B` with different strides, computed in the way of BLIS (Van Zee and van de Geijn, "BLIS: A
+//! framework for rapidly instantiating BLAS functionality", ACM TOMS 2015), see [`blocked`].
 //!
 //! `linear_frozen` and `linear_frozen_dx` are the first two with weights that stay in the format of their
 //! file: see [`frozen`].
 //!
 //! With [`Precision::Bf16`] the operands are rounded to bf16 on their way into the product; sums stay f32.
 //!
-//! An element of C is summed in the order of the shared index by one thread, so results do not depend on the number of
-//! threads, nor on the number of rows.
+//! An element of C is summed in the order of the shared index by one thread, so results do not depend on the
+//! number of threads, nor on the number of rows.
 
 #[cfg(target_arch = "x86_64")]
 mod bf16;
@@ -147,7 +147,8 @@ mod tests {
         n: usize,
     }
 
-    /// Every edge of a tile: one less, equal, one more; nothing; a single element; several blocks of the shared index.
+    /// Every edge of a tile: one less, equal, one more; nothing; a single element; several blocks of the
+    /// shared index.
     const CASES: &[Case] = &[
         Case { t: 0, k: 3, n: 5 },
         Case { t: 1, k: 1, n: 1 },
@@ -221,7 +222,8 @@ mod tests {
         }
     }
 
-    /// To bf16 and back, to nearest, ties to even; the specification of what `Precision::Bf16` does to an operand.
+    /// To bf16 and back, to nearest, ties to even; the specification of what `Precision::Bf16` does to an
+    /// operand.
     fn rounded(values: &[f32]) -> Vec<f32> {
         values.iter().map(|&value| half::bf16::from_f32(value).to_f32()).collect()
     }

@@ -1,7 +1,8 @@
 //! The register tile for NEON: 6 × 16.
 //!
-//! 24 sums, four vectors of the panel's row and one broadcast element are 29 of the 32 registers. Every step of the
-//! shared index is four loads, six broadcasts and 24 fused multiply-adds, so the multiply-add units are what limits it.
+//! 24 sums, four vectors of the panel's row and one broadcast element are 29 of the 32 registers. Every step
+//! of the shared index is four loads, six broadcasts and 24 fused multiply-adds, so the multiply-add units
+//! are what limits it.
 
 use std::arch::aarch64::{float32x4_t, vdupq_n_f32, vfmaq_f32, vld1q_dup_f32, vld1q_f32, vst1q_f32};
 

@@ -17,7 +17,8 @@ pub(super) unsafe trait Element: Copy + Send + Sync {
     /// `out[p]` holds `data[p·TERMS..]`: as many elements as that takes, zeros beyond the end of `data`.
     fn pack_along(data: &[f32], out: &mut [Self]);
 
-    /// `out[j]` holds `row(0)[j]`, …, `row(TERMS − 1)[j]`; zeros for a row that is `None`, which is never the first.
+    /// `out[j]` holds `row(0)[j]`, …, `row(TERMS − 1)[j]`; zeros for a row that is `None`, which is never the
+    /// first.
     fn pack_across<'a>(row: impl Fn(usize) -> Option<&'a [f32]>, out: &mut [Self]);
 }
 
@@ -43,8 +44,8 @@ unsafe impl Element for f32 {
 
 /// Columns of a matrix, packed: `[panel][step][column]`, `width` columns to a panel.
 ///
-/// Element (step, column) holds terms `step·TERMS..` of the shared index; what is beyond the last term or the last
-/// column is zero.
+/// Element (step, column) holds terms `step·TERMS..` of the shared index; what is beyond the last term or the
+/// last column is zero.
 #[derive(Clone, Copy)]
 pub(super) struct Panels {
     pub(super) cols: usize,
@@ -74,8 +75,8 @@ impl Panels {
         panel * self.width..self.cols.min((panel + 1) * self.width)
     }
 
-    /// Packs some steps of all panels of a matrix across whose rows the shared index runs: term t of column j is
-    /// `data[t * row + j]`.
+    /// Packs some steps of all panels of a matrix across whose rows the shared index runs: term t of column j
+    /// is `data[t * row + j]`.
     ///
     /// # Safety
     /// No one else takes these steps of `out`.
@@ -102,7 +103,8 @@ impl Panels {
         }
     }
 
-    /// Packs one panel of a matrix along whose rows the shared index runs: term t of column j is `data[j * row + t]`.
+    /// Packs one panel of a matrix along whose rows the shared index runs: term t of column j is
+    /// `data[j * row + t]`.
     ///
     /// # Safety
     /// No one else takes this panel of `out`.

@@ -1,11 +1,11 @@
 //! Register tiles for AVX2 (6 × 16) and AVX-512 (14 × 32).
 //!
-//! A tile holds HEIGHT × 2 sums in registers, which leaves two for a row of the panel and one for the broadcast
-//! element: 15 of AVX2's 16 registers, 31 of AVX-512's 32. Every step of the shared index is two loads, HEIGHT
-//! broadcasts and 2·HEIGHT fused multiply-adds, so the multiply-add units are what limits it.
+//! A tile holds HEIGHT × 2 sums in registers, which leaves two for a row of the panel and one for the
+//! broadcast element: 15 of AVX2's 16 registers, 31 of AVX-512's 32. Every step of the shared index is two
+//! loads, HEIGHT broadcasts and 2·HEIGHT fused multiply-adds, so the multiply-add units are what limits it.
 //!
-//! A tile that adds starts from what C holds, so that C's element is one sum in the order of the shared index however
-//! many blocks that is cut into.
+//! A tile that adds starts from what C holds, so that C's element is one sum in the order of the shared index
+//! however many blocks that is cut into.
 
 use std::arch::x86_64::{
     __m256, __m256i, __m512, __mmask16, _mm256_cmpgt_epi32, _mm256_fmadd_ps, _mm256_loadu_ps,
@@ -62,8 +62,8 @@ macro_rules! tile {
             let mut sums: [[$vector; 2]; ROWS] = [[$zero(); 2]; ROWS];
             if store == Store::Add {
                 for i in 0..ROWS {
-                    // SAFETY: by the caller, C has `cols` elements in each of its rows; the masks pick those. A pointer
-                    // past them is made but not used.
+                    // SAFETY: by the caller, C has `cols` elements in each of its rows; the masks pick those.
+                    // A pointer past them is made but not used.
                     sums[i] = unsafe {
                         let row = c.data.wrapping_add(i * c.row);
                         let next = row.wrapping_add($lanes);

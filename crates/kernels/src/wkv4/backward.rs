@@ -153,8 +153,8 @@ impl Operation for Backward<'_> {
                 let (k, v, y) = (k[i], v[i], self.y[i]);
                 let Some(step) = steps.pop() else { break };
                 let now = step.q * step.e2;
-                // exp(k + p) ≤ 1: every later step's exponent is at least what k has decayed to, so k + p ≤ 0 but for
-                // rounding.
+                // exp(k + p) ≤ 1: every later step's exponent is at least what k has decayed to, so k + p ≤ 0
+                // but for rounding.
                 let later = (k + p).min(0.0).exp();
                 // SAFETY: this channel of this segment is ours alone.
                 let (dk, dv) = unsafe { (self.dk.item(i), self.dv.item(i)) };

@@ -58,9 +58,9 @@ impl<'a> Directory<'a> {
 
     /// The shape, once it is certain that the file has all that it implies.
     ///
-    /// Layouts and states are allocated by the shape, and a few bytes of a header must not ask for gigabytes of those. So
-    /// each number is first compared with tensors that are there: the widths with two matrices, and then the number of
-    /// layers by looking for what a second layer would have in every further one.
+    /// Layouts and states are allocated by the shape, and a few bytes of a header must not ask for gigabytes
+    /// of those. So each number is first compared with tensors that are there: the widths with two matrices,
+    /// and then the number of layers by looking for what a second layer would have in every further one.
     fn config(&self, header: &Header) -> Result<ModelConfig> {
         let Header { n_vocab, n_embd, n_layer, .. } = *header;
         let (n_vocab, n_embd, n_layer) = (n_vocab as usize, n_embd as usize, n_layer as usize);

@@ -1,12 +1,12 @@
 //! What happens when a mapped page of a file can no longer be read.
 //!
-//! A page beyond the end of a file that became shorter, or one that the disk cannot give, is answered by the system with
-//! SIGBUS, and that ends the process. Here it does not: a handler puts zeros in place of the pages, so that the
-//! instruction under way goes on, and notes that the map lost its content. Whoever read it looks at that note before
-//! anything is made of what was read, and answers with an error.
+//! A page beyond the end of a file that became shorter, or one that the disk cannot give, is answered by the
+//! system with SIGBUS, and that ends the process. Here it does not: a handler puts zeros in place of the
+//! pages, so that the instruction under way goes on, and notes that the map lost its content. Whoever read it
+//! looks at that note before anything is made of what was read, and answers with an error.
 //!
-//! The handler acts on maps that are registered here, and on nothing else: a SIGBUS at any other address goes to the
-//! handler that was there before, or ends the process as it always would.
+//! The handler acts on maps that are registered here, and on nothing else: a SIGBUS at any other address goes
+//! to the handler that was there before, or ends the process as it always would.
 //!
 //! Windows does not let a mapped file be shortened, so there is nothing to guard there.
 
@@ -53,8 +53,8 @@ mod imp {
     /// A range of addresses, in a list that a signal handler reads: entries are never freed, only used again.
     #[derive(Debug)]
     struct Entry {
-        /// Odd while the range changes. Only ranges of maps that nobody reads change, so a handler that meets an odd or a
-        /// changed number has met the range of another map than the one it was called for.
+        /// Odd while the range changes. Only ranges of maps that nobody reads change, so a handler that meets
+        /// an odd or a changed number has met the range of another map than the one it was called for.
         version: AtomicUsize,
         start: AtomicUsize,
         /// The first byte after the last page; `start` if the entry is free.
@@ -123,8 +123,8 @@ mod imp {
         }
         page_size();
         stay_loaded();
-        // SAFETY: all fields of a sigaction may be zero; both calls get pointers to one that lives long enough, and the
-        // handler does nothing but what a handler may.
+        // SAFETY: all fields of a sigaction may be zero; both calls get pointers to one that lives long
+        // enough, and the handler does nothing but what a handler may.
         unsafe {
             let mut before: libc::sigaction = std::mem::zeroed();
             if libc::sigaction(libc::SIGBUS, std::ptr::null(), &raw mut before) != 0 {
@@ -143,13 +143,13 @@ mod imp {
         Ok(())
     }
 
-    /// Keeps the library that this code is in, such as Node's addon, from being unloaded: the system would call a handler
-    /// that is not there any more.
+    /// Keeps the library that this code is in, such as Node's addon, from being unloaded: the system would
+    /// call a handler that is not there any more.
     fn stay_loaded() {
         let mut library: std::mem::MaybeUninit<libc::Dl_info> = std::mem::MaybeUninit::zeroed();
-        // SAFETY: `library` is written before it is read, if dladdr says so by a number other than 0; the name in it stays
-        // valid while the library is loaded. Opening a library that is open already runs no code of it. Where that fails,
-        // this code is part of the program itself, which stays.
+        // SAFETY: `library` is written before it is read, if dladdr says so by a number other than 0; the
+        // name in it stays valid while the library is loaded. Opening a library that is open already runs no
+        // code of it. Where that fails, this code is part of the program itself, which stays.
         unsafe {
             if libc::dladdr(on_sigbus as *const libc::c_void, library.as_mut_ptr()) != 0 {
                 let name = library.assume_init().dli_fname;
@@ -180,8 +180,8 @@ mod imp {
         match before.sa_sigaction {
             libc::SIG_IGN if code <= 0 => {}
             libc::SIG_DFL | libc::SIG_IGN => {
-                // A fault happens again as soon as this returns, and then ends the process; a sent signal is sent again.
-                // SAFETY: `before` came from sigaction itself.
+                // A fault happens again as soon as this returns, and then ends the process; a sent signal is
+                // sent again. SAFETY: `before` came from sigaction itself.
                 unsafe {
                     libc::sigaction(libc::SIGBUS, before, std::ptr::null_mut());
                     if code <= 0 {
@@ -190,7 +190,8 @@ mod imp {
                 }
             }
             handler if before.sa_flags & libc::SA_SIGINFO != 0 => {
-                // SAFETY: with SA_SIGINFO this is a function of these three arguments, and they are the system's own.
+                // SAFETY: with SA_SIGINFO this is a function of these three arguments, and they are the
+                // system's own.
                 unsafe {
                     let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) =
                         std::mem::transmute(handler);
@@ -207,16 +208,17 @@ mod imp {
         }
     }
 
-    /// Puts zeros from the page of `address` to the end of its map, if that is one of ours. To the end, because a file
-    /// that became shorter lost all the rest, and a signal for each page of a large file would take seconds.
+    /// Puts zeros from the page of `address` to the end of its map, if that is one of ours. To the end,
+    /// because a file that became shorter lost all the rest, and a signal for each page of a large file would
+    /// take seconds.
     fn replace(address: usize) -> bool {
         let Some((entry, end)) = entries().find_map(|entry| Some((entry, entry.end_of(address)?))) else {
             return false;
         };
         entry.lost.store(true, SeqCst);
         let page = address - address % page_size();
-        // SAFETY: from `page` to `end` is a part of a read-only map of ours. It is in use, for it has just been read, and
-        // stays a readable map of the same length.
+        // SAFETY: from `page` to `end` is a part of a read-only map of ours. It is in use, for it has just
+        // been read, and stays a readable map of the same length.
         let mapped = unsafe {
             libc::mmap(
                 std::ptr::with_exposed_provenance_mut(page),

@@ -12,8 +12,8 @@ use crate::error::{Error, Result};
 
 /// A read-only map of a file that other programs may change meanwhile.
 ///
-/// What is read from it is to be believed only if [`check`](Self::check) finds the file unchanged *afterwards*: until then
-/// it may be another file's bytes, or zeros where the file has become shorter.
+/// What is read from it is to be believed only if [`check`](Self::check) finds the file unchanged
+/// *afterwards*: until then it may be another file's bytes, or zeros where the file has become shorter.
 #[derive(Debug)]
 pub(crate) struct Mapped {
     // Dropped in this order: the guard before the memory that it looks after.
@@ -26,10 +26,10 @@ impl Mapped {
     /// Maps the regular file at `path`.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let stamp = Stamp::open(path)?;
-        // SAFETY: the map is read-only. Nothing in this process writes to a model file in place. Another program may, and
-        // then the bytes change under a shared reference: they are plain numbers, of which no value is invalid, every
-        // length and index was computed from a copy, and results are given out only after `check`. Pages that are
-        // gone are replaced by `guard`.
+        // SAFETY: the map is read-only. Nothing in this process writes to a model file in place. Another
+        // program may, and then the bytes change under a shared reference: they are plain numbers, of which
+        // no value is invalid, every length and index was computed from a copy, and results are given out
+        // only after `check`. Pages that are gone are replaced by `guard`.
         let map = unsafe { Mmap::map(&stamp.file) }.map_err(Error::io("open", path))?;
         let guard = Guarded::new(&map).map_err(Error::io("open", path))?;
         Ok(Self { guard, map, stamp })
@@ -78,7 +78,8 @@ impl Mapped {
 
 /// An open file, and its size and time of writing as they were then.
 ///
-/// Replacing the file under its name, or removing it, leaves the open one as it is; writing to it changes its size or time.
+/// Replacing the file under its name, or removing it, leaves the open one as it is; writing to it changes its
+/// size or time.
 #[derive(Debug)]
 pub(crate) struct Stamp {
     path: PathBuf,
@@ -110,8 +111,8 @@ impl Stamp {
             modified: None,
         };
         stamp.take().map_err(Error::io("open", path))?;
-        // A file that was written in this tick of the clock could be written again within it, unseen: so it is looked at
-        // again when the tick is over. A time in the future is as good as none.
+        // A file that was written in this tick of the clock could be written again within it, unseen: so it
+        // is looked at again when the tick is over. A time in the future is as good as none.
         let is_old = |modified: SystemTime| modified.elapsed().is_ok_and(|age| age > TICK);
         for _ in 0..PATIENCE {
             if stamp.modified.is_none_or(is_old) {

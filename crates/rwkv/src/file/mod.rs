@@ -10,10 +10,10 @@
 //! ```
 //!
 //! # Trust
-//! None. Everything that a header says is checked against the file's length and against the model's [`Layout`] before
-//! anything of that size is allocated or read; what is wrong is an [`Error::ModelFile`] that
-//! names the file, the tensor, the byte and what was expected. And a file may change while it is in use: that is an
-//! [`Error::FileChanged`], never a signal and never another model's numbers.
+//! None. Everything that a header says is checked against the file's length and against the model's
+//! [`Layout`] before anything of that size is allocated or read; what is wrong is an [`Error::ModelFile`]
+//! that names the file, the tensor, the byte and what was expected. And a file may change while it is in use:
+//! that is an [`Error::FileChanged`], never a signal and never another model's numbers.
 
 mod check;
 mod guard;
@@ -72,8 +72,9 @@ pub struct TensorInfo {
 
 /// A model file, mapped into memory and found sound.
 ///
-/// Programs that replace files by renaming, as this crate does, leave a map intact, and so does removing the file. What is
-/// written into the file itself shows in the map: [`check`](Self::check) says whether that happened.
+/// Programs that replace files by renaming, as this crate does, leave a map intact, and so does removing the
+/// file. What is written into the file itself shows in the map: [`check`](Self::check) says whether that
+/// happened.
 #[derive(Debug)]
 pub struct ModelFile {
     map: Mapped,
@@ -91,7 +92,8 @@ impl ModelFile {
     ///
     /// # Errors
     /// [`Error::Io`] if there is no such file or it cannot be read; [`Error::ModelFile`] if it is damaged;
-    /// [`Error::Unsupported`] if it holds another version of RWKV; [`Error::FileChanged`] if it is being written to.
+    /// [`Error::Unsupported`] if it holds another version of RWKV; [`Error::FileChanged`] if it is being
+    /// written to.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let map = Mapped::open(path)?;
@@ -108,7 +110,8 @@ impl ModelFile {
     /// Whether what was read from the file so far can be believed: to be asked after reading, not before.
     ///
     /// # Errors
-    /// [`Error::FileChanged`] if the file was written to since it was opened, or a part of it could not be read.
+    /// [`Error::FileChanged`] if the file was written to since it was opened, or a part of it could not be
+    /// read.
     pub fn check(&self) -> Result<()> {
         self.map.check()
     }
@@ -166,8 +169,8 @@ impl ModelFile {
         self.map.bytes().len() as u64
     }
 
-    /// Fills `into` with what begins `at` bytes into the data of the parameter at `index`: read, not mapped, so that it takes
-    /// no memory besides.
+    /// Fills `into` with what begins `at` bytes into the data of the parameter at `index`: read, not mapped,
+    /// so that it takes no memory besides.
     pub(crate) fn read_at(&self, index: usize, at: usize, into: &mut [u8]) -> Result<()> {
         self.map.read_at(self.tensors[self.positions[index]].data.start + at, into)
     }

@@ -1,4 +1,5 @@
-//! From bytes to a directory of tensors: each number is checked against the file's length before it is believed.
+//! From bytes to a directory of tensors: each number is checked against the file's length before it is
+//! believed.
 
 use std::path::Path;
 

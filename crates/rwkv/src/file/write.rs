@@ -15,12 +15,12 @@ use crate::params::{Layout, ParamSpec};
 /// Writes a model file of version 101, whole or not at all.
 ///
 /// `values` has one slice for each parameter of `layout`, in its order, as stored (see
-/// [`Stored`](crate::params::Stored)). Matrices take `data_type`; vectors stay FP32, as rwkv.cpp's converter leaves
-/// them.
+/// [`Stored`](crate::params::Stored)). Matrices take `data_type`; vectors stay FP32, as rwkv.cpp's converter
+/// leaves them.
 ///
 /// # Errors
-/// [`Error::InvalidOption`] if `data_type` is quantized or cannot hold a weight; [`Error::Io`] if the file cannot be
-/// written.
+/// [`Error::InvalidOption`] if `data_type` is quantized or cannot hold a weight; [`Error::Io`] if the file
+/// cannot be written.
 ///
 /// # Panics
 /// If `values` does not have the shapes of `layout`.
@@ -136,8 +136,8 @@ mod tests {
 
     #[test]
     fn what_was_written_is_read_and_written_again_byte_for_byte() {
-        let folder = tempfile::tempdir().unwrap();
-        let (path, again) = (folder.path().join("a.bin"), folder.path().join("b.bin"));
+        let directory = tempfile::tempdir().unwrap();
+        let (path, again) = (directory.path().join("a.bin"), directory.path().join("b.bin"));
         let (config, layout, values) = example();
         for data_type in [DataType::F32, DataType::F16] {
             write_model(&path, &config, &layout, &values, data_type).unwrap();
@@ -161,8 +161,8 @@ mod tests {
 
     #[test]
     fn weights_beyond_half_precision_and_quantized_formats_are_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.bin");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.bin");
         let (config, layout, mut values) = example();
         let key = layout.find("blocks.1.att.key.weight").unwrap();
         values[key][3] = -65_520.0;

@@ -30,8 +30,8 @@ impl Tensor {
 
 /// A stack of tensors. It grows to what the largest pass needs and is then never allocated again.
 ///
-/// A tensor is made after those that it is computed from, so it lies behind them: cutting the array in front of it gives
-/// the inputs to read and the output to write, with no copy and nothing unsafe.
+/// A tensor is made after those that it is computed from, so it lies behind them: cutting the array in front
+/// of it gives the inputs to read and the output to write, with no copy and nothing unsafe.
 #[derive(Debug, Default)]
 pub(super) struct Arena {
     /// From `first` on; what lies before that fills the cache line that memory happened to begin in.
@@ -40,8 +40,8 @@ pub(super) struct Arena {
     used: usize,
 }
 
-/// Tensors begin at multiples of a cache line's sixteen floats, on a cache line: a vector as long as one then lies within
-/// one, and products need no more than one load for it.
+/// Tensors begin at multiples of a cache line's sixteen floats, on a cache line: a vector as long as one then
+/// lies within one, and products need no more than one load for it.
 const ALIGN: usize = 16;
 
 impl Arena {
@@ -50,8 +50,8 @@ impl Arena {
         self.used = 0;
     }
 
-    /// `N` new tensors, all that was there before them to read, and their own values (left over from earlier tensors)
-    /// to write.
+    /// `N` new tensors, all that was there before them to read, and their own values (left over from earlier
+    /// tensors) to write.
     pub(super) fn push<const N: usize>(
         &mut self,
         rows: usize,
@@ -110,7 +110,8 @@ impl Arena {
                 moved[i] = moved[twin];
                 continue;
             }
-            // In order of place, every tensor moves towards the front and none over one that is still to move.
+            // In order of place, every tensor moves towards the front and none over one that is still to
+            // move.
             self.memory[self.first..].copy_within(live[i].at..live[i].end(), self.used);
             moved[i].at = self.used;
             self.used = moved[i].end().next_multiple_of(ALIGN);

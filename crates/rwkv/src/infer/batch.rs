@@ -5,9 +5,9 @@ use std::ops::Range;
 use super::arena::Arena;
 use crate::state::State;
 
-/// Tokens of one pass at most. Enough to use each weight often while it is near, few enough that the activations of a
-/// pass stay in some MB and a long prompt needs no more memory than a short one. Twice as many gain nothing, half as many
-/// cost 4 % where weights are FP32.
+/// Tokens of one pass at most. Enough to use each weight often while it is near, few enough that the
+/// activations of a pass stay in some MB and a long prompt needs no more memory than a short one. Twice as
+/// many gain nothing, half as many cost 4 % where weights are FP32.
 pub(super) const PASS: usize = 256;
 
 /// Consecutive tokens of one text, and the state that they are read from and leave.

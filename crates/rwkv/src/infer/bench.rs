@@ -20,7 +20,8 @@ pub struct BenchOptions {
     pub prompt: usize,
     /// Sessions that are decoded together.
     pub sessions: usize,
-    /// How long to go on, in seconds. There are [`ROUNDS`](Self::ROUNDS) rounds at least, however long they take.
+    /// How long to go on, in seconds. There are [`ROUNDS`](Self::ROUNDS) rounds at least, however long they
+    /// take.
     pub seconds: f64,
     /// Bytes of the buffer that the read bandwidth is measured on: several times what the caches hold.
     pub buffer: usize,
@@ -59,7 +60,8 @@ impl Default for BenchOptions {
 pub struct Bench {
     /// Rounds that the medians are of.
     pub rounds: usize,
-    /// Seconds that the first token took. If it was the model's first, weights were brought into memory meanwhile.
+    /// Seconds that the first token took. If it was the model's first, weights were brought into memory
+    /// meanwhile.
     pub first_token: f64,
     /// Tokens a second of one session, one token at a time; the median of the rounds.
     pub decode: f64,
@@ -71,11 +73,12 @@ pub struct Bench {
     pub batch_gain: f64,
     /// Bytes of weights that decoding one token reads: [`Model::bytes_per_token`].
     pub bytes_per_token: usize,
-    /// Bytes a second that the same threads read from memory when they do nothing else; the median of the rounds.
+    /// Bytes a second that the same threads read from memory when they do nothing else; the median of the
+    /// rounds.
     pub available_bandwidth: f64,
-    /// The part of the available bandwidth that decoding uses, each round's by what was available in that round; the
-    /// median of the rounds. Near 1 if decoding waits for nothing but memory, and more than that if weights stay in the
-    /// caches.
+    /// The part of the available bandwidth that decoding uses, each round's by what was available in that
+    /// round; the median of the rounds. Near 1 if decoding waits for nothing but memory, and more than that
+    /// if weights stay in the caches.
     pub bandwidth_share: f64,
 }
 
@@ -87,8 +90,8 @@ impl Bench {
 }
 
 impl Model {
-    /// Bytes of weights that decoding one token reads: all vectors, one row of the embedding, and every other matrix, the
-    /// head included, once.
+    /// Bytes of weights that decoding one token reads: all vectors, one row of the embedding, and every other
+    /// matrix, the head included, once.
     pub fn bytes_per_token(&self) -> usize {
         let parameters = &self.shared.parameters;
         let specs = parameters.layout().specs().iter().enumerate();
@@ -102,15 +105,16 @@ impl Model {
 
     /// Measures decoding, a prompt, a batch, and the memory below them.
     ///
-    /// They are measured in turn, round after round, so that what else the machine does meanwhile meets all of them
-    /// alike, and memory is read right before and right after decoding: on a machine that others use too it is now twice
-    /// as fast as then.
+    /// They are measured in turn, round after round, so that what else the machine does meanwhile meets all
+    /// of them alike, and memory is read right before and right after decoding: on a machine that others use
+    /// too it is now twice as fast as then.
     ///
-    /// `progress(done, total)` is called after every pass; its unit is a millisecond or so. If it breaks, the measuring ends
-    /// with [`Error::Aborted`].
+    /// `progress(done, total)` is called after every pass; its unit is a millisecond or so. If it breaks, the
+    /// measuring ends with [`Error::Aborted`].
     ///
     /// # Errors
-    /// [`Error::InvalidOption`] for counts or seconds that make no sense, and for a buffer that memory cannot hold.
+    /// [`Error::InvalidOption`] for counts or seconds that make no sense, and for a buffer that memory cannot
+    /// hold.
     pub fn bench(
         &self,
         options: &BenchOptions,
@@ -120,7 +124,8 @@ impl Model {
         let (memory, range) = read_buffer(options.buffer)?;
         let buffer: &[f32] = bytemuck::cast_slice(memory.get(range));
         let mut clock = Clock { start: Instant::now(), seconds: options.seconds, pieces: 0, progress };
-        // Brings the weights into memory and makes room for the largest pass: what every later round finds done.
+        // Brings the weights into memory and makes room for the largest pass: what every later round finds
+        // done.
         let first_token = self.decode(1, 1, &mut clock)?.as_secs_f64();
         self.prefill(options.prompt.min(PASS), &mut clock)?;
 
@@ -216,7 +221,8 @@ impl<P: Progress> Clock<P> {
     /// Measurements there are at least: two to warm up, and in each round decoding, a batch and a prompt.
     const PIECES: usize = 2 + 3 * BenchOptions::ROUNDS;
 
-    /// Says how far it is: as far as the time is gone, but no further than the measurements that there must be.
+    /// Says how far it is: as far as the time is gone, but no further than the measurements that there must
+    /// be.
     fn tick(&mut self) -> Result<()> {
         let pieces = self.pieces as f64 / Self::PIECES as f64;
         let time = self.start.elapsed().as_secs_f64() / self.seconds.max(1e-3);
@@ -238,8 +244,8 @@ impl<P: Progress> Clock<P> {
     }
 }
 
-/// About `bytes` of memory like that of the panels, in large pages where the system has them. It is written, because pages
-/// that never were would all be one page of zeros.
+/// About `bytes` of memory like that of the panels, in large pages where the system has them. It is written,
+/// because pages that never were would all be one page of zeros.
 fn read_buffer(bytes: usize) -> Result<(Memory, Range<usize>)> {
     let len = (bytes / size_of::<f32>()).max(1) * size_of::<f32>();
     let memory = Memory::for_lengths(std::iter::once(len));

@@ -22,8 +22,8 @@ impl LoadOptions {
     /// Starts the threads. Models and a trainer may share one `Cpu`; their loops then take turns.
     ///
     /// # Errors
-    /// [`Error::InvalidOption`] for a nonsensical number of threads, [`Error::Isa`] for instructions that this CPU does
-    /// not have.
+    /// [`Error::InvalidOption`] for a nonsensical number of threads, [`Error::Isa`] for instructions that
+    /// this CPU does not have.
     pub fn start_cpu(&self) -> Result<Arc<Cpu>> {
         let threads = match self.threads {
             None => std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS),

@@ -24,8 +24,8 @@ impl Evaluation {
         self.loss.exp()
     }
 
-    /// The loss in bits for each of the `n_bytes` bytes that the predicted tokens stand for: comparable between
-    /// tokenizers.
+    /// The loss in bits for each of the `n_bytes` bytes that the predicted tokens stand for: comparable
+    /// between tokenizers.
     pub fn bits_per_byte(&self, n_bytes: usize) -> f64 {
         self.loss * self.n_tokens as f64 / (n_bytes as f64 * std::f64::consts::LN_2)
     }
@@ -34,12 +34,12 @@ impl Evaluation {
 impl Model {
     /// The mean loss over `tokens`, each predicted from those before it.
     ///
-    /// With a `ctx_len` T the text is cut as in training: windows of T inputs `tokens[i·T..(i+1)·T]`, each from an empty
-    /// state, with the targets one further; what does not fill a window is left out (a text shorter than one window is
-    /// one short window). Without, the text is read in one go.
+    /// With a `ctx_len` T the text is cut as in training: windows of T inputs `tokens[i·T..(i+1)·T]`, each
+    /// from an empty state, with the targets one further; what does not fill a window is left out (a text
+    /// shorter than one window is one short window). Without, the text is read in one go.
     ///
-    /// `progress(done, total)` is called with the numbers of tokens now and then; if it breaks, the evaluation ends
-    /// with [`Error::Aborted`].
+    /// `progress(done, total)` is called with the numbers of tokens now and then; if it breaks, the
+    /// evaluation ends with [`Error::Aborted`].
     ///
     /// # Errors
     /// [`Error::InvalidOption`] for fewer than two tokens or a `ctx_len` of 0; [`Error::TokenOutOfRange`].
@@ -52,8 +52,8 @@ impl Model {
         self.evaluate_from(&self.new_state(), tokens, ctx_len, progress)
     }
 
-    /// As [`evaluate`](Self::evaluate), with `initial` in place of the empty state: one that was trained, or that has read
-    /// something before.
+    /// As [`evaluate`](Self::evaluate), with `initial` in place of the empty state: one that was trained, or
+    /// that has read something before.
     ///
     /// # Errors
     /// As [`evaluate`](Self::evaluate); [`Error::State`] for a state of another model.

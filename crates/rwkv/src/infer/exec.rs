@@ -10,12 +10,13 @@ use crate::params::{Matrix, Vector};
 use crate::state::Slot;
 use crate::store::{Adapter, NotFinite, Parameters};
 
-/// One pass of a model over some tokens: computes each operator when it is called, and moves the states forward.
+/// One pass of a model over some tokens: computes each operator when it is called, and moves the states
+/// forward.
 ///
-/// Weights are used where they are, mapped and in their own format. Activations live in an arena that passes share;
-/// each block frees what it no longer needs, so memory is that of one block, not of the model. Nothing here depends
-/// on how tokens are cut into passes or segments, and the kernels compute each row alike wherever it stands: so serial,
-/// chunked and batched evaluation give the same bits.
+/// Weights are used where they are, mapped and in their own format. Activations live in an arena that passes
+/// share; each block frees what it no longer needs, so memory is that of one block, not of the model. Nothing
+/// here depends on how tokens are cut into passes or segments, and the kernels compute each row alike
+/// wherever it stands: so serial, chunked and batched evaluation give the same bits.
 pub struct Infer<'a, 's> {
     pub(super) parameters: &'a Parameters,
     pub(super) cpu: &'a Cpu,
@@ -32,7 +33,8 @@ pub struct Infer<'a, 's> {
     pub(super) outputs: &'a [usize],
     /// What is left of the rows after [`needed`](Exec::needed).
     pub(super) needed: Needed<'a>,
-    /// The first thing that was infinite or not a number. Operators go on regardless: what they compute is thrown away.
+    /// The first thing that was infinite or not a number. Operators go on regardless: what they compute is
+    /// thrown away.
     pub(super) not_finite: Option<NotFinite>,
 }
 

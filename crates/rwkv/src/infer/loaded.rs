@@ -42,7 +42,7 @@ pub(super) fn find(identity: &Identity) -> Option<Arc<Shared>> {
     loaded.iter().find(|(of, _)| of == identity).and_then(|(_, shared)| shared.upgrade())
 }
 
-/// Remembers `shared` for as long as someone uses it.
+/// Registers `shared` for as long as someone uses it.
 pub(super) fn remember(identity: Identity, shared: &Arc<Shared>) {
     let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
     loaded.retain(|(_, shared)| shared.strong_count() > 0);

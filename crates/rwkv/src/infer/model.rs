@@ -23,7 +23,8 @@ use crate::store::Parameters;
 
 /// A model that is ready to run. Clones share it; threads may use it at the same time.
 ///
-/// It holds no text: what has been read so far is a [`State`], and every state of one model may go its own way.
+/// It holds no text: what has been read so far is a [`State`], and every state of one model may go its own
+/// way.
 #[derive(Clone)]
 pub struct Model {
     pub(super) shared: Arc<Shared>,
@@ -31,18 +32,20 @@ pub struct Model {
 }
 
 impl Model {
-    /// Loads a `.bin` file, or the `model.bin` of a training run's folder.
+    /// Loads a `.bin` file, or the `model.bin` of a training run's directory.
     ///
-    /// FP32 and FP16 weights are mapped and not read: they come from the disk when they are first used, and processes that
-    /// load the same file share them. Quantized weights are repacked into memory of their own. Models that one process loads
-    /// from one file share its weights either way.
+    /// FP32 and FP16 weights are mapped and not read: they come from the disk when they are first used, and
+    /// processes that load the same file share them. Quantized weights are repacked into memory of their own.
+    /// Models that one process loads from one file share its weights either way.
     ///
     /// The file should not be written to while the model is in use; if it is, every later call answers with
-    /// [`Error::FileChanged`](crate::Error::FileChanged). Renaming another file over it, or removing it, is no harm.
+    /// [`Error::FileChanged`](crate::Error::FileChanged). Renaming another file over it, or removing it, is
+    /// no harm.
     ///
     /// # Errors
-    /// As [`ModelFile::open`] and [`LoadOptions::start_cpu`]; [`Error::ModelFile`](crate::Error::ModelFile) also for a
-    /// vector with a value that is infinite or no number; [`Error::Io`](crate::Error::Io) if there is not enough memory.
+    /// As [`ModelFile::open`] and [`LoadOptions::start_cpu`]; [`Error::ModelFile`](crate::Error::ModelFile)
+    /// also for a vector with a value that is infinite or no number; [`Error::Io`](crate::Error::Io) if there
+    /// is not enough memory.
     pub fn load(path: impl AsRef<Path>, options: &LoadOptions) -> Result<Self> {
         Self::load_on(path, options.start_cpu()?)
     }
@@ -63,7 +66,8 @@ impl Model {
     ) -> Result<Self> {
         let path = path.as_ref();
         let path = if path.is_dir() { &path.join("model.bin") } else { path };
-        // Looked at before the file is opened: if it is replaced in between, it will not be taken for the new one.
+        // Looked at before the file is opened: if it is replaced in between, it will not be taken for the new
+        // one.
         let identity = Identity::of(path)?;
         if let Some(shared) = loaded::find(&identity)
             && shared.parameters.check_file().is_ok()
@@ -78,8 +82,8 @@ impl Model {
         Ok(Self { shared, cpu })
     }
 
-    /// A model of these values, one vector for each parameter of the model's [`Layout`](crate::params::Layout), as files
-    /// store them (see [`Stored`](crate::params::Stored)).
+    /// A model of these values, one vector for each parameter of the model's
+    /// [`Layout`](crate::params::Layout), as files store them (see [`Stored`](crate::params::Stored)).
     ///
     /// It gives the logits, and accepts the states, that the FP32 file with the same values does.
     ///
@@ -105,18 +109,19 @@ impl Model {
 
     /// The same model, weights and all, on threads of its own.
     ///
-    /// Models that share a [`Cpu`] take turns; those with a `Cpu` each run side by side. States go from one to the other.
+    /// Models that share a [`Cpu`] take turns; those with a `Cpu` each run side by side. States go from one
+    /// to the other.
     #[must_use]
     pub fn with_cpu(&self, cpu: Arc<Cpu>) -> Self {
         Self { shared: Arc::clone(&self.shared), cpu }
     }
 
-    /// This model with the adapter at `path`: a `.safetensors` file, or the directory of a training run that has one. The
-    /// weights are shared; states of the one are not states of the other.
+    /// This model with the adapter at `path`: a `.safetensors` file, or the directory of a training run that
+    /// has one. The weights are shared; states of the one are not states of the other.
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io); [`Error::Adapter`](crate::Error::Adapter) if the adapter is damaged or was trained
-    /// on another model, or if this model has an adapter already.
+    /// [`Error::Io`](crate::Error::Io); [`Error::Adapter`](crate::Error::Adapter) if the adapter is damaged
+    /// or was trained on another model, or if this model has an adapter already.
     pub fn with_lora(&self, path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let store = &self.shared.parameters;
@@ -173,12 +178,13 @@ impl Model {
     /// Reads `tokens` from `state` on: the logits (n_vocab) of what comes after the last one.
     ///
     /// # Errors
-    /// [`Error::TokenOutOfRange`](crate::Error::TokenOutOfRange), [`Error::State`](crate::Error::State) for a state of
-    /// another model or one that is not finite, [`Error::InvalidOption`](crate::Error::InvalidOption) for no tokens at all;
+    /// [`Error::TokenOutOfRange`](crate::Error::TokenOutOfRange), [`Error::State`](crate::Error::State) for a
+    /// state of another model or one that is not finite,
+    /// [`Error::InvalidOption`](crate::Error::InvalidOption) for no tokens at all;
     /// [`Error::FileChanged`](crate::Error::FileChanged) if the model's file was written to;
-    /// [`Error::ModelFile`](crate::Error::ModelFile) the first time that a weight takes part which is infinite or not a
-    /// number; [`Error::NotFinite`](crate::Error::NotFinite) if a result is. The state is then as it was. The same holds
-    /// for the methods below.
+    /// [`Error::ModelFile`](crate::Error::ModelFile) the first time that a weight takes part which is
+    /// infinite or not a number; [`Error::NotFinite`](crate::Error::NotFinite) if a result is. The state is
+    /// then as it was. The same holds for the methods below.
     pub fn eval(&self, tokens: &[u32], state: &mut State) -> Result<Vec<f32>> {
         let mut logits = self.eval_batch(&mut [Segment { tokens, state }], Outputs::Last)?;
         Ok(logits.swap_remove(0))
@@ -192,8 +198,8 @@ impl Model {
 
     /// Reads several texts at once, each from its own state on; weights are read once for all of them.
     ///
-    /// Returns for each segment the logits asked for: none, (n_vocab) or (tokens, n_vocab). They are, to the last bit,
-    /// those of evaluating each segment alone.
+    /// Returns for each segment the logits asked for: none, (n_vocab) or (tokens, n_vocab). They are, to the
+    /// last bit, those of evaluating each segment alone.
     pub fn eval_batch(&self, segments: &mut [Segment<'_>], outputs: Outputs) -> Result<Vec<Vec<f32>>> {
         let n_vocab = self.shared.config.n_vocab;
         let mut logits: Vec<_> = segments
@@ -206,8 +212,8 @@ impl Model {
 
     /// As [`eval_batch`](Self::eval_batch), but shows the logits where they were computed, with no copy.
     ///
-    /// Calls `sink(segment, tokens, logits)` with the logits (tokens, n_vocab) after those tokens of the segment, in
-    /// order within a segment.
+    /// Calls `sink(segment, tokens, logits)` with the logits (tokens, n_vocab) after those tokens of the
+    /// segment, in order within a segment.
     pub fn eval_each(
         &self,
         segments: &mut [Segment<'_>],
@@ -259,12 +265,12 @@ mod tests {
 
     #[test]
     fn models_of_one_file_share_its_weights_until_the_file_is_another() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("model.bin");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("model.bin");
         write(&path, 1);
-        let (first, again, of_the_folder) = (load(&path), load(&path), load(folder.path()));
+        let (first, again, of_the_directory) = (load(&path), load(&path), load(directory.path()));
         assert!(Arc::ptr_eq(&first.shared, &again.shared));
-        assert!(Arc::ptr_eq(&first.shared, &of_the_folder.shared));
+        assert!(Arc::ptr_eq(&first.shared, &of_the_directory.shared));
         write(&path, 2);
         let other = load(&path);
         assert!(!Arc::ptr_eq(&first.shared, &other.shared));
@@ -275,8 +281,8 @@ mod tests {
 
     #[test]
     fn loading_says_how_far_it_is_and_can_be_stopped() {
-        let folder = tempfile::tempdir().unwrap();
-        let (path, small) = (folder.path().join("model.bin"), folder.path().join("small.bin"));
+        let directory = tempfile::tempdir().unwrap();
+        let (path, small) = (directory.path().join("model.bin"), directory.path().join("small.bin"));
         write(&path, 1);
         let go_on = |_, _| ControlFlow::Continue(());
         quantize(&path, &small, DataType::Q5_0, &LoadOptions::default(), go_on).unwrap();

@@ -53,7 +53,8 @@ impl Shared {
         let pool = || self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
         let mut scratch = pool().pop().unwrap_or_default();
         scratch.states.clear();
-        // A slice at a time: float by float this took 2 % of a token's time, at 1.5 billion parameters in Q4_0.
+        // A slice at a time: float by float this took 2 % of a token's time, at 1.5 billion parameters in
+        // Q4_0.
         for segment in segments.iter() {
             scratch.states.extend_from_slice(segment.state.as_slice());
         }

@@ -19,8 +19,8 @@ pub enum Initial {
         /// The largest magnitude.
         bound: f32,
     },
-    /// A matrix whose columns (or rows, if those are fewer) are orthogonal, of length `gain · max(1, √(rows/cols))`
-    /// (Saxe et al., <https://arxiv.org/abs/1312.6120>).
+    /// A matrix whose columns (or rows, if those are fewer) are orthogonal, of length
+    /// `gain · max(1, √(rows/cols))` (Saxe et al., <https://arxiv.org/abs/1312.6120>).
     Orthogonal {
         /// Factor of the length.
         gain: f64,

@@ -2,8 +2,8 @@
 
 /// Puts bytes together to text and gives out whole characters only.
 ///
-/// What all calls return, put together, is [`String::from_utf8_lossy`] of all bytes: what can no longer become a
-/// character turns into U+FFFD at once, what still can is held back until the next call.
+/// What all calls return, put together, is [`String::from_utf8_lossy`] of all bytes: what can no longer
+/// become a character turns into U+FFFD at once, what still can is held back until the next call.
 ///
 /// ```
 /// let mut decoder = rwkv::Decoder::default();

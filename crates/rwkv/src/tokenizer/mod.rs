@@ -41,7 +41,8 @@ enum Json {
 }
 
 impl Tokenizer {
-    /// A tokenizer of the distinct characters of `text`, in the order of their code points, as nanoGPT numbers them.
+    /// A tokenizer of the distinct characters of `text`, in the order of their code points, as nanoGPT
+    /// numbers them.
     ///
     /// # Errors
     /// [`Error::InvalidOption`] if the text is empty.
@@ -71,7 +72,8 @@ impl Tokenizer {
     /// The tokens of bytes read from the file `source`.
     ///
     /// # Errors
-    /// [`Error::InvalidUtf8`] if a character tokenizer is given something else, and as [`encode`](Self::encode).
+    /// [`Error::InvalidUtf8`] if a character tokenizer is given something else, and as
+    /// [`encode`](Self::encode).
     pub fn encode_bytes(&self, bytes: &[u8], source: &Path) -> Result<Vec<u32>> {
         match self {
             Self::Character(characters) => {
@@ -85,7 +87,8 @@ impl Tokenizer {
         }
     }
 
-    /// The bytes that `tokens` stand for. They need not be whole characters: [`Decoder`] makes text of a stream of them.
+    /// The bytes that `tokens` stand for. They need not be whole characters: [`Decoder`] makes text of a
+    /// stream of them.
     ///
     /// # Errors
     /// [`Error::TokenOutOfRange`].
@@ -110,7 +113,7 @@ impl Tokenizer {
         })
     }
 
-    /// Reads a `tokenizer.json`, or that of a training run's folder.
+    /// Reads a `tokenizer.json`, or that of a training run's directory.
     ///
     /// # Errors
     /// [`Error::Io`] if it cannot be read, [`Error::Tokenizer`] if it is damaged or of an unknown kind.
@@ -141,13 +144,13 @@ mod tests {
 
     #[test]
     fn text_survives_every_tokenizer_and_its_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("tokenizer.json");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tokenizer.json");
         for tokenizer in [Tokenizer::characters_of(TEXT).unwrap(), Tokenizer::Byte] {
             tokenizer.save(&path).unwrap();
             let loaded = Tokenizer::load(&path).unwrap();
             assert_eq!(loaded, tokenizer);
-            assert_eq!(Tokenizer::load(folder.path()).unwrap(), tokenizer);
+            assert_eq!(Tokenizer::load(directory.path()).unwrap(), tokenizer);
             let tokens = loaded.encode(TEXT).unwrap();
             assert_eq!(tokens, tokenizer.encode_bytes(TEXT.as_bytes(), &path).unwrap());
             assert!(tokens.iter().all(|&token| (token as usize) < loaded.n_vocab()));
@@ -173,8 +176,8 @@ mod tests {
 
     #[test]
     fn damaged_files_are_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("tokenizer.json");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tokenizer.json");
         let cases = [
             "",
             "{",
@@ -197,6 +200,6 @@ mod tests {
         }
         std::fs::write(&path, b"{\"type\": \"character\", \"characters\": \"a\xff\"}").unwrap();
         assert_eq!(Tokenizer::load(&path).unwrap_err().code(), "TOKENIZER");
-        assert_eq!(Tokenizer::load(folder.path().join("none.json")).unwrap_err().code(), "IO");
+        assert_eq!(Tokenizer::load(directory.path().join("none.json")).unwrap_err().code(), "IO");
     }
 }

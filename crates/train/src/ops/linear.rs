@@ -82,12 +82,12 @@ mod tests {
     }
 
     /// A small model's parameters, as they come from a file in `format`.
-    fn frozen(folder: &Path, format: DataType) -> Parameters {
+    fn frozen(directory: &Path, format: DataType) -> Parameters {
         let config = ModelConfig::v4(5, 32, 1);
         let (_, layout, _) = Network::new(&config);
         let values: Vec<_> =
             layout.specs().iter().zip(1..).map(|(spec, seed)| numbers(seed, spec.len())).collect();
-        let (plain, path) = (folder.join("plain.bin"), folder.join(format!("{format}.bin")));
+        let (plain, path) = (directory.join("plain.bin"), directory.join(format!("{format}.bin")));
         if format.is_quantized() {
             write_model(&plain, &config, &layout, &values, DataType::F32).expect("a file");
             let go_on = |_, _| ControlFlow::Continue(());
@@ -102,9 +102,9 @@ mod tests {
 
     #[test]
     fn gradient_through_a_frozen_matrix_of_every_format() {
-        let folder = tempfile::tempdir().expect("a directory");
+        let directory = tempfile::tempdir().expect("a directory");
         for format in DataType::ALL {
-            let params = frozen(folder.path(), format);
+            let params = frozen(directory.path(), format);
             let specs = params.layout().specs();
             // (128, 32), a block of weights a row, and (32, 128).
             for name in ["blocks.0.ffn.key.weight", "blocks.0.ffn.value.weight"] {

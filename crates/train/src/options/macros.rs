@@ -39,7 +39,8 @@ macro_rules! training_options {
         training_options! { @read [$($all)*] [$($resumable)*] [$($next)+]; $($rest)* }
     };
 
-    // The next row, by the kind of its default; the field of what can be left out without a value is an Option.
+    // The next row, by the kind of its default; the field of what can be left out without a value is an
+    // Option.
     (@read [$($all:tt)*] [$($resumable:tt)*] [$($saved:ident)+];
         $(#[doc = $doc:literal])+ $name:ident: $type:ty = required
         $(, $low:literal $above:tt x $below:tt $high:expr)?, $resume:ident; $($rest:tt)*

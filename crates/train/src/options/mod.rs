@@ -74,8 +74,8 @@ impl TrainOptions {
             ));
         }
         self.check_together()?;
-        // The smallest vocabulary there can be; the real one is checked when the text is known. The shape of a
-        // model that is there already is checked when it is read.
+        // The smallest vocabulary there can be; the real one is checked when the text is known. The shape of
+        // a model that is there already is checked when it is read.
         if self.from.is_some() { Ok(()) } else { self.check_memory(1) }
     }
 
@@ -169,7 +169,8 @@ impl TrainOptions {
         }
     }
 
-    /// Refuses a model whose training would not fit into memory: a new one, or one from a file of `file_len` bytes.
+    /// Refuses a model whose training would not fit into memory: a new one, or one from a file of `file_len`
+    /// bytes.
     ///
     /// # Errors
     /// As [`check_memory`](Self::check_memory).

@@ -156,9 +156,9 @@ training_options! {
     // default of such an option must stay.
     [saved unless default]
 
-    /// Model to fine-tune instead of training a new one: a .bin file or a run's directory. Its weights are FP32
-    /// or FP16; with `lora_rank`, or if `tune` is state, they can also be quantized. The new run takes over its
-    /// shape and its tokenizer.
+    /// Model to fine-tune instead of training a new one: a .bin file or a run's directory. Its weights are
+    /// FP32 or FP16; with `lora_rank`, or if `tune` is state, they can also be quantized. The new run takes
+    /// over its shape and its tokenizer.
     from: PathBuf = none, fixed;
 
     /// Parameters to freeze, by name; * stands for any characters, as in emb.* or *.att.*.

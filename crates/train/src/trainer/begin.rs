@@ -15,7 +15,7 @@ use crate::data::{Dataset, Windows};
 use crate::error::{Error, Result};
 use crate::optimizer::AdamW;
 use crate::options::{ResumeOptions, TokenizerKind, TrainOptions, Tune};
-use crate::run::{Found, RunConfig, RunFolder, fault};
+use crate::run::{Found, RunConfig, RunDirectory, fault};
 use crate::streams::Streams;
 use crate::tape::Tape;
 
@@ -48,7 +48,7 @@ impl Trainer {
     pub fn create_until(options: &TrainOptions, stop: &AtomicBool) -> Result<Self> {
         options.validate()?;
         let mut options = options.clone();
-        RunFolder::check_free(&options.out)?;
+        RunDirectory::check_free(&options.out)?;
         let file = options.from.as_deref().map(base::open).transpose()?;
         let (data, tokenizer) = match (&file, base_tokenizer(&options)?) {
             (Some(_), Some(tokenizer)) => {
@@ -81,15 +81,16 @@ impl Trainer {
             base: start.base.map(Fingerprint::to_hex),
         };
         check_streams(&options, &data)?;
-        let run = RunFolder::create(&options.out, config, tokenizer.clone())?;
+        let run = RunDirectory::create(&options.out, config, tokenizer.clone())?;
         Ok(Self::assemble(Parts { options, model, start, data, tokenizer, cpu }, run, None))
     }
 
-    /// Goes on with the run in `out` from its newest checkpoint, as if it had never stopped; from the beginning if it
-    /// has none.
+    /// Goes on with the run in `out` from its newest checkpoint, as if it had never stopped; from the
+    /// beginning if it has none.
     ///
-    /// Checkpoints that are not sound (see [`Soundness`](super::Soundness)) do not count: if the newest ones are not, the run
-    /// goes on from before them, they are removed, and [`went_back_from`](Self::went_back_from) says so.
+    /// Checkpoints that are not sound (see [`Soundness`](super::Soundness)) do not count: if the newest ones
+    /// are not, the run goes on from before them, they are removed, and
+    /// [`went_back_from`](Self::went_back_from) says so.
     ///
     /// # Errors
     /// [`Error::Run`] if there is no run, if another trainer is at work on it, if its checkpoint is damaged,
@@ -102,7 +103,7 @@ impl Trainer {
     /// As [`resume`](Self::resume), with a flag as that of [`create_until`](Self::create_until).
     pub fn resume_until(out: impl AsRef<Path>, changes: &ResumeOptions, stop: &AtomicBool) -> Result<Self> {
         let out = out.as_ref();
-        let mut found = RunFolder::take(out)?;
+        let mut found = RunDirectory::take(out)?;
         let newest = found.newest_step()?;
         let (mut before, mut text) = (u64::MAX, None);
         let (checkpoint, parts) = loop {
@@ -143,13 +144,13 @@ impl Trainer {
         };
         let step = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.manifest.step);
         found.config.options = TrainOptions { threads: None, ..parts.options.clone() };
-        let run = RunFolder::resume(found, step)?;
+        let run = RunDirectory::resume(found, step)?;
         let mut trainer = Self::assemble(parts, run, checkpoint);
         trainer.went_back_from = newest.filter(|&newest| newest > step);
         Ok(trainer)
     }
 
-    fn assemble(parts: Parts, run: RunFolder, checkpoint: Option<Checkpoint>) -> Self {
+    fn assemble(parts: Parts, run: RunDirectory, checkpoint: Option<Checkpoint>) -> Self {
         let Parts { options, model, start, data, tokenizer, cpu } = parts;
         let Start { params, state, .. } = start;
         let mut optimizer = AdamW::new(&params, settings(&options));
@@ -197,7 +198,8 @@ impl Trainer {
 }
 
 impl Parts {
-    /// What the run in a directory is made of; `text` is its data, if that was read before: it may come through a pipe.
+    /// What the run in a directory is made of; `text` is its data, if that was read before: it may come
+    /// through a pipe.
     fn of_run(
         found: &Found,
         mut options: TrainOptions,
@@ -228,7 +230,8 @@ impl Parts {
         Ok(Self { options, model, start, data, tokenizer, cpu })
     }
 
-    /// Lengths of what a checkpoint holds: parameters, with the states that are carried after them, and moments.
+    /// Lengths of what a checkpoint holds: parameters, with the states that are carried after them, and
+    /// moments.
     fn lengths(&self) -> [Vec<usize>; 2] {
         let params = &self.start.params;
         let moments: Vec<_> = params.trained().map(|index| params.raw(index).len()).collect();
@@ -239,11 +242,12 @@ impl Parts {
     }
 }
 
-/// The tokenizer of the run that the options start from; none if they start from a file that has none beside it.
+/// The tokenizer of the run that the options start from; none if they start from a file that has none beside
+/// it.
 fn base_tokenizer(options: &TrainOptions) -> Result<Option<Tokenizer>> {
     let Some(from) = &options.from else { return Ok(None) };
-    let folder = if from.is_dir() { Some(from.as_path()) } else { from.parent() };
-    match folder.map(|folder| folder.join("tokenizer.json")).filter(|file| file.exists()) {
+    let directory = if from.is_dir() { Some(from.as_path()) } else { from.parent() };
+    match directory.map(|directory| directory.join("tokenizer.json")).filter(|file| file.exists()) {
         None => Ok(None),
         Some(file) => Ok(Some(Tokenizer::load(file)?)),
     }

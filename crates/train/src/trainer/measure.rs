@@ -16,9 +16,10 @@ use crate::run::LogLine;
 const STRETCH: usize = 64;
 
 impl Trainer {
-    /// Mean loss over the whole validation split, in nats a token: in adjoining windows of `ctx_len` tokens, each from an
-    /// empty state or the one that is trained; or in one go, if the run carries states. It runs through the inference path,
-    /// with products in the precision of inference. `progress` gets the share that is done, from 0 to 1.
+    /// Mean loss over the whole validation split, in nats a token: in adjoining windows of `ctx_len` tokens,
+    /// each from an empty state or the one that is trained; or in one go, if the run carries states. It runs
+    /// through the inference path, with products in the precision of inference. `progress` gets the share
+    /// that is done, from 0 to 1.
     ///
     /// # Errors
     /// [`rwkv::Error::Aborted`] soon after `stop` is set. [`Error::Diverged`](crate::Error::Diverged) if the
@@ -52,8 +53,8 @@ impl Trainer {
         mean_loss(&model, &initial, part(&self.data), &self.options, most, stop, progress)
     }
 
-    /// What the model writes after `prompt`: `n_tokens` tokens. Without a prompt it goes on from a line break, or from
-    /// the first token if the text has none.
+    /// What the model writes after `prompt`: `n_tokens` tokens. Without a prompt it goes on from a line
+    /// break, or from the first token if the text has none.
     ///
     /// # Errors
     /// [`rwkv::Error::UnknownCharacter`] in the prompt; [`rwkv::Error::InvalidOption`] among the options;
@@ -95,8 +96,9 @@ impl Trainer {
     }
 }
 
-/// Mean loss of a model over the first `most` windows of `tokens`, in nats a token; not finite if what the model computes is
-/// not. Windows start from the state `initial` each, or go on from the one before if the options say so.
+/// Mean loss of a model over the first `most` windows of `tokens`, in nats a token; not finite if what the
+/// model computes is not. Windows start from the state `initial` each, or go on from the one before if the
+/// options say so.
 ///
 /// # Errors
 /// [`rwkv::Error::Aborted`] soon after `stop` is set.

@@ -20,20 +20,20 @@ use crate::data::{Dataset, Windows};
 use crate::error::{Error, Result, SoundCheckpoint};
 use crate::optimizer::{AdamW, AdamWSettings, global_norm};
 use crate::options::TrainOptions;
-use crate::run::{LogLine, RunFolder};
+use crate::run::{LogLine, RunDirectory};
 use crate::schedule::Schedule;
 use crate::streams::Streams;
 use crate::tape::{Tape, Until};
 
 pub use save::Soundness;
 
-/// A model in training, with its data, its optimizer and its folder.
+/// A model in training, with its data, its optimizer and its directory.
 ///
-/// The caller pulls: [`step`](Self::step) until [`done`](Self::done), and in between, when a report says it is due or
-/// whenever it likes, [`validate`](Self::validate) and [`save_checkpoint`](Self::save_checkpoint).
+/// The caller pulls: [`step`](Self::step) until [`done`](Self::done), and in between, when a report says it
+/// is due or whenever it likes, [`validate`](Self::validate) and [`save_checkpoint`](Self::save_checkpoint).
 ///
-/// What takes long takes a flag, which another thread or a signal's handler may set: the call then ends soon with
-/// [`rwkv::Error::Aborted`], and the trainer is as it was before the call.
+/// What takes long takes a flag, which another thread or a signal's handler may set: the call then ends soon
+/// with [`rwkv::Error::Aborted`], and the trainer is as it was before the call.
 #[derive(Debug)]
 pub struct Trainer {
     options: TrainOptions,
@@ -52,7 +52,7 @@ pub struct Trainer {
     tape: Tape,
     optimizer: AdamW,
     schedule: Schedule,
-    run: RunFolder,
+    run: RunDirectory,
     step: u64,
     seconds: f64,
     went_back_from: Option<u64>,
@@ -103,8 +103,8 @@ impl Trainer {
     /// Learns from one batch.
     ///
     /// # Errors
-    /// [`Error::Diverged`] if the loss or a gradient is not finite: the parameters stay as they were, and nothing more
-    /// is saved. [`rwkv::Error::Io`] if the log cannot be written.
+    /// [`Error::Diverged`] if the loss or a gradient is not finite: the parameters stay as they were, and
+    /// nothing more is saved. [`rwkv::Error::Io`] if the log cannot be written.
     pub fn step(&mut self) -> Result<StepReport> {
         self.learn(|| false)
     }
@@ -155,8 +155,8 @@ impl Trainer {
         })
     }
 
-    /// Forward and backward over all passes of the step after `self.step`: the tape holds the gradients of their mean.
-    /// Changes nothing that a step would leave.
+    /// Forward and backward over all passes of the step after `self.step`: the tape holds the gradients of
+    /// their mean. Changes nothing that a step would leave.
     fn gradients(&mut self, mut stop: impl FnMut() -> bool) -> Result<Gradients> {
         let passes = self.options.accumulate;
         let (mut sum, mut tokens, mut states) = (0.0, 0, Vec::new());
@@ -198,8 +198,8 @@ impl Trainer {
         }
     }
 
-    /// The model as it is now, ready to run on the trainer's threads. It shares its values with the trainer until a step
-    /// changes those.
+    /// The model as it is now, ready to run on the trainer's threads. It shares its values with the trainer
+    /// until a step changes those.
     pub fn model(&self) -> Model {
         Model::of_store(self.config, self.tape.params().clone(), Arc::clone(self.tape.cpu()))
     }
@@ -214,7 +214,8 @@ impl Trainer {
         self.step
     }
 
-    /// The step of the newest checkpoint there was, if the run was resumed from before it, because it was not sound.
+    /// The step of the newest checkpoint there was, if the run was resumed from before it, because it was not
+    /// sound.
     pub fn went_back_from(&self) -> Option<u64> {
         self.went_back_from
     }
@@ -263,7 +264,7 @@ impl Trainer {
         &self.data
     }
 
-    /// The folder of the run.
+    /// The directory of the run.
     pub fn out(&self) -> &Path {
         self.run.path()
     }
@@ -288,7 +289,8 @@ impl Trainer {
         self.tape.params()
     }
 
-    /// Gathers the sequences of one pass of the step after `self.step`, and what follows each of their tokens.
+    /// Gathers the sequences of one pass of the step after `self.step`, and what follows each of their
+    /// tokens.
     fn next_batch(&mut self, pass: usize) {
         let (tokens, batch_size) = (self.data.train(), self.options.batch_size);
         let a_step = (batch_size * self.options.accumulate) as u64;
@@ -306,7 +308,8 @@ impl Trainer {
 
     fn begin_pass(&mut self, pass: usize) {
         let &TrainOptions { ctx_len, batch_size, accumulate, seed, dropout, .. } = &self.options;
-        // A number of its own for each pass of a run; the tape makes seeds that have nothing in common of them.
+        // A number of its own for each pass of a run; the tape makes seeds that have nothing in common of
+        // them.
         let number = self.step * accumulate as u64 + pass as u64;
         self.tape.dropout(dropout as f32, seed.rotate_left(32) ^ number.wrapping_mul(0x2545_f491_4f6c_dd1d));
         match &self.streams {
@@ -333,7 +336,7 @@ impl Trainer {
     }
 
     fn divergence(&self, step: u64, loss: f32) -> Error {
-        // If the folder cannot be read, the divergence is still the greater news.
+        // If the directory cannot be read, the divergence is still the greater news.
         let checkpoint = self.run.newest_sound().ok().flatten().map(|(manifest, path)| SoundCheckpoint {
             path,
             step: manifest.step,
@@ -362,158 +365,4 @@ fn schedule(options: &TrainOptions) -> Schedule {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::checkpoint;
-    use crate::options::ResumeOptions;
-
-    fn raw(trainer: &Trainer) -> Vec<Vec<f32>> {
-        trainer.params().trained().map(|index| trainer.params().raw(index).to_vec()).collect()
-    }
-
-    #[test]
-    fn a_checkpoint_that_does_not_say_whether_it_is_sound_is_measured() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let (book, out) = (folder.path().join("book.txt"), folder.path().join("run"));
-        std::fs::write(&book, "tick tock ".repeat(60)).expect("a text");
-        let options = TrainOptions {
-            n_layer: 1,
-            n_embd: 16,
-            ctx_len: 12,
-            batch_size: 2,
-            threads: Some(1),
-            ..TrainOptions::new(&book, &out)
-        };
-        let trainer = Trainer::create(&options).expect("a run");
-        // The step of each, and what its parameters are multiplied by: sound, far above chance, no numbers.
-        for (step, factor) in [(3, 1.0), (4, 1e3), (5, f32::NAN)] {
-            let soundness = Soundness { val_loss: 1.0, is_sound: true };
-            let (crc32, model) = (trainer.data.crc32(), trainer.config);
-            let mut manifest =
-                checkpoint::Manifest::new(step, model, trainer.options.clone(), crc32, 0.0, soundness);
-            (manifest.format, manifest.soundness) = (1, None);
-            let params: Vec<Vec<f32>> =
-                raw(&trainer).iter().map(|values| values.iter().map(|x| x * factor).collect()).collect();
-            let (means, squares) = trainer.optimizer.moments();
-            checkpoint::write(&out, manifest, [&params, means, squares]).expect("a checkpoint");
-        }
-        drop(trainer);
-        let trainer = Trainer::resume(&out, &ResumeOptions::default()).expect("the run");
-        assert_eq!((trainer.steps(), trainer.went_back_from()), (3, Some(5)));
-        assert!(!out.join("checkpoint-4").exists());
-    }
-
-    /// A directory with a text, and options for small runs on it.
-    fn place() -> (tempfile::TempDir, TrainOptions) {
-        let folder = tempfile::tempdir().expect("a folder");
-        let lines: Vec<_> = (0..200).map(|i| format!("{} whales, {} ships", i * i % 97, i % 13)).collect();
-        let book = folder.path().join("book.txt");
-        std::fs::write(&book, lines.join("\n")).expect("a text");
-        let options = TrainOptions {
-            n_layer: 2,
-            n_embd: 8,
-            ctx_len: 8,
-            batch_size: 2,
-            threads: Some(1),
-            max_steps: 4,
-            ..TrainOptions::new(book, folder.path().join("run"))
-        };
-        (folder, options)
-    }
-
-    #[test]
-    fn a_step_can_be_stopped_at_every_look_and_leaves_no_trace() {
-        let (folder, plain) = place();
-        let everything =
-            TrainOptions { accumulate: 3, carry_state: true, dropout: 0.1, recompute: true, ..plain.clone() };
-        for (kind, options) in [("plain", plain), ("everything", everything)] {
-            let create = |out: &str| {
-                let out = folder.path().join(format!("{kind}-{out}"));
-                Trainer::create(&TrainOptions { out, ..options.clone() }).expect("a run")
-            };
-            check_every_stop(create("whole"), create("stopped"));
-        }
-    }
-
-    /// Begins each step of `stopped` as often as it can be stopped, and compares it with one that never was.
-    fn check_every_stop(mut whole: Trainer, mut stopped: Trainer) {
-        let trace = |trainer: &Trainer| {
-            let log = std::fs::read(trainer.out().join("log.jsonl")).expect("a log");
-            (raw(trainer), trainer.states.clone(), log)
-        };
-        for step in 1..=3 {
-            let mut looks = 0_u32;
-            let expected = whole.learn(|| {
-                looks += 1;
-                false
-            });
-            let expected = expected.expect("a step");
-            let before = trace(&stopped);
-            for at in 0..looks {
-                let mut left = at;
-                let error = stopped.learn(|| {
-                    left = left.wrapping_sub(1);
-                    left == u32::MAX
-                });
-                assert!(
-                    matches!(error, Err(Error::Rwkv(rwkv::Error::Aborted))),
-                    "step {step}, look {at} of {looks}: {error:?}"
-                );
-                assert_eq!(stopped.steps(), step - 1);
-                assert!(trace(&stopped) == before);
-            }
-            let found = stopped.step().expect("the same step");
-            assert_eq!((found.loss, found.grad_norm), (expected.loss, expected.grad_norm));
-            assert!(raw(&stopped) == raw(&whole) && stopped.optimizer.moments() == whole.optimizer.moments());
-            assert!(stopped.states == whole.states);
-        }
-    }
-
-    /// By inference, in one go: each stream is one text from its first window to its last.
-    #[test]
-    fn carried_states_make_one_text_of_the_windows_of_a_stream() {
-        let (_folder, plain) = place();
-        // Parameters stay as they are, up to 1e-30 a step.
-        let options = TrainOptions {
-            carry_state: true,
-            accumulate: 2,
-            learning_rate: Some(1e-30),
-            weight_decay: 0.0,
-            max_steps: 1000,
-            ..plain
-        };
-        let mut trainer = Trainer::create(&options).expect("a run");
-        for index in trainer.tape.params.trained() {
-            let values = trainer.tape.params.raw_mut(index).iter_mut();
-            values.zip(0..).for_each(|(value, i)| *value += 0.4 * (f64::from(i) * 0.7548 % 1.0 - 0.5) as f32);
-        }
-        trainer.tape.params.refresh();
-        let streams = trainer.streams.expect("streams");
-        for epoch in 0..2 {
-            let first = trainer.steps();
-            assert!(streams.starts_anew(first), "epoch {epoch}");
-            let mut losses = vec![f64::from(trainer.step().expect("a step").loss)];
-            while !streams.starts_anew(trainer.steps()) {
-                losses.push(f64::from(trainer.step().expect("a step").loss));
-            }
-            let n_steps = losses.len();
-            assert!(n_steps > 20);
-            let model = trainer.model();
-            let (mut sum, mut empty, mut count) = (0.0, 0.0, 0);
-            for stream in 0..streams.count() {
-                let range = streams.get(first, stream).start..streams.get(trainer.steps() - 1, stream).end;
-                let tokens = &trainer.data.train()[range.start..=range.end];
-                let loss = |len| {
-                    let evaluation = model.evaluate(tokens, len, |_, _| std::ops::ControlFlow::Continue(()));
-                    evaluation.expect("a loss").loss
-                };
-                sum += loss(Some(range.len()));
-                empty += loss(Some(options.ctx_len));
-                count += 1;
-            }
-            let (carried, mean) = (sum / f64::from(count), losses.iter().sum::<f64>() / n_steps as f64);
-            assert!((mean - carried).abs() < 1e-5, "{mean}, in one go {carried}");
-            assert!((mean - empty / f64::from(count)).abs() > 1e-3, "states change nothing");
-        }
-    }
-}
+mod tests;

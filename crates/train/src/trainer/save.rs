@@ -20,28 +20,28 @@ const TOKENS: usize = 2048;
 
 /// Whether a model is one to keep and to go on from.
 ///
-/// Guessing among n_vocab tokens costs ln n_vocab nats a token, which is where a new model begins. A model is *sound*
-/// if its loss is at most one nat more, on validation text or on training text: a model that has learned a small text by
-/// heart may be surprised by another, and is no ruin.
+/// Guessing among n_vocab tokens costs ln n_vocab nats a token, which is where a new model begins. A model is
+/// *sound* if its loss is at most one nat more, on validation text or on training text: a model that has
+/// learned a small text by heart may be surprised by another, and is no ruin.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Soundness {
-    /// Mean loss on validation text, in nats a token: of the whole split if it was validated after this step, else of
-    /// its first 2048 tokens or so. Finite.
+    /// Mean loss on validation text, in nats a token: of the whole split if it was validated after this step,
+    /// else of its first 2048 tokens or so. Finite.
     pub val_loss: f32,
     /// Whether it is sound.
     pub is_sound: bool,
 }
 
 impl Trainer {
-    /// Writes `checkpoint-<step>/`, from which [`resume`](Self::resume) goes on, and removes all but the newest two and
-    /// the newest sound one. What else is missing of the run's folder is written again.
+    /// Writes `checkpoint-<step>/`, from which [`resume`](Self::resume) goes on, and removes all but the
+    /// newest two and the newest sound one. What else is missing of the run's directory is written again.
     ///
     /// # Errors
     /// [`rwkv::Error::Io`], with the last good checkpoint still there;
     /// [`Error::Diverged`](crate::Error::Diverged) once the run has diverged, or if the model's loss is not
-    /// finite; [`Error::Run`](crate::Error::Run) if the folder was removed and another trainer is at work in
-    /// a new one.
+    /// finite; [`Error::Run`](crate::Error::Run) if the directory was removed and another trainer is at work
+    /// in a new one.
     pub fn save_checkpoint(&mut self) -> Result<Soundness> {
         let soundness = self.soundness()?;
         self.run.mend()?;
@@ -49,8 +49,8 @@ impl Trainer {
         Ok(soundness)
     }
 
-    /// [`save_checkpoint`](Self::save_checkpoint) and [`save_model`](Self::save_model), with a flag for the measuring that
-    /// comes first. Returns whether the model is sound, and whether it was written.
+    /// [`save_checkpoint`](Self::save_checkpoint) and [`save_model`](Self::save_model), with a flag for the
+    /// measuring that comes first. Returns whether the model is sound, and whether it was written.
     ///
     /// # Errors
     /// [`rwkv::Error::Aborted`] soon after `stop` is set, if the model is not measured by then: nothing is
@@ -77,8 +77,8 @@ impl Trainer {
         self.run.prune()
     }
 
-    /// Writes [`result`](Self::result), which inference reads, unless the model is not sound and would replace another. Returns
-    /// whether it was written.
+    /// Writes [`result`](Self::result), which inference reads, unless the model is not sound and would
+    /// replace another. Returns whether it was written.
     ///
     /// # Errors
     /// As [`save_checkpoint`](Self::save_checkpoint).
@@ -106,8 +106,8 @@ impl Trainer {
         Ok(is_written)
     }
 
-    /// The file that [`save_model`](Self::save_model) writes: `model.bin`, or what changes the model that the run started
-    /// from, `lora.safetensors` or `tuned.state`.
+    /// The file that [`save_model`](Self::save_model) writes: `model.bin`, or what changes the model that the
+    /// run started from, `lora.safetensors` or `tuned.state`.
     pub fn result(&self) -> PathBuf {
         let name = if self.state.is_some() {
             "tuned.state"

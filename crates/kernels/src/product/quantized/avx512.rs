@@ -201,7 +201,15 @@ unsafe fn tile<const FORMAT: usize, const T: usize>(
             if T <= 8 {
                 prefetch(block, block_bytes);
             }
-            add_block::<FORMAT, T>(&mut sums, block, x, &groups::<FORMAT>(block));
+            let groups = groups::<FORMAT>(block);
+            // The same, but by value the compiler multiplies each register as soon as it is loaded, which
+            // makes decoding 2 % faster; by reference it unpacks the block first, which suits more tokens (by
+            // 7 %).
+            if T == 1 {
+                add_block::<FORMAT, T>(&mut sums, block, x, groups);
+            } else {
+                add_block::<FORMAT, T>(&mut sums, block, x, &groups);
+            }
         }
         unrolled!(T, t, {
             let mut lanes = [0.0; PANEL];
@@ -236,6 +244,14 @@ impl Dots for [__m512i; 8] {
     }
 }
 
+impl<D: Dots> Dots for &D {
+    #[inline(always)]
+    unsafe fn of(&self, t: usize, x: &Quantized) -> __m512i {
+        // SAFETY: passed on.
+        unsafe { (**self).of(t, x) }
+    }
+}
+
 /// Adds a panel block's part to the sums of `T` tokens, whose blocks are `x`: the dot products times both
 /// scales, and the minima times the tokens' offsets.
 ///
@@ -246,7 +262,7 @@ pub(super) unsafe fn add_block<const FORMAT: usize, const T: usize>(
     sums: &mut [__m512; T],
     block: *const u8,
     x: &[Quantized; T],
-    dots: &impl Dots,
+    dots: impl Dots,
 ) {
     // SAFETY: scales and minima lie within a block; the rest is passed on.
     unsafe {

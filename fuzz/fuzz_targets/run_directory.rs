@@ -6,19 +6,19 @@ use std::sync::atomic::AtomicBool;
 
 use libfuzzer_sys::fuzz_target;
 use rwkv::{Model, SamplerOptions, Tokenizer};
-use rwkv_fuzz::{check_error, check_train_error, cpu, folder, runs};
+use rwkv_fuzz::{check_error, check_train_error, cpu, directory, runs};
 use rwkv_train::{Error, TokenizerKind, Trainer};
 
 fuzz_target!(init: check_a_sound_run(), |data: &[u8]| {
-    let text = folder::write("book.txt", runs::TEXT.as_bytes());
-    let run = folder::path("run");
+    let text = directory::write("book.txt", runs::TEXT.as_bytes());
+    let run = directory::path("run");
     let Some(changes) = runs::make(&run, &text, data) else { return };
     let mut trainer = match Trainer::resume(&run, &changes) {
         Ok(trainer) => trainer,
         Err(error) => return check_train_error(&error),
     };
     let second = Trainer::resume(&run, &changes);
-    assert!(second.is_err(), "two trainers in one folder");
+    assert!(second.is_err(), "two trainers in one directory");
     learn(&mut trainer);
     let go_on = AtomicBool::new(false);
     let results = [
@@ -32,7 +32,7 @@ fuzz_target!(init: check_a_sound_run(), |data: &[u8]| {
     drop(trainer);
     assert!(Tokenizer::load(&run).is_ok());
     if results[2].is_ok() && run.join("model.bin").is_file() {
-        folder::age(&run.join("model.bin"));
+        directory::age(&run.join("model.bin"));
         let _ = Model::load_on(&run, cpu()).inspect_err(check_error);
     }
     match saved {
@@ -69,8 +69,8 @@ fn learn(trainer: &mut Trainer) {
 
 /// What is made from the files of a run is a run: else nothing here would be looked at behind the checksums.
 fn check_a_sound_run() {
-    let text = folder::write("book.txt", runs::TEXT.as_bytes());
-    let run = folder::path("run");
+    let text = directory::write("book.txt", runs::TEXT.as_bytes());
+    let run = directory::path("run");
     for (kind, steps) in [(TokenizerKind::Byte, 2), (TokenizerKind::Character, 0)] {
         let data = runs::sound(kind, steps > 0);
         let changes = runs::make(&run, &text, &data).expect("a small run");

@@ -1,4 +1,4 @@
-//! A folder in memory for each process.
+//! A directory in memory for each process.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,17 +7,18 @@ use std::time::{Duration, SystemTime};
 
 const PREFIX: &str = "rwkv-fuzz-";
 
-/// The path of `name` in this process's folder. Processes that are no more, killed or crashed, have theirs removed.
+/// The path of `name` in this process's directory. Processes that are no more, killed or crashed, have theirs
+/// removed.
 pub fn path(name: &str) -> PathBuf {
-    static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
+    static DIRECTORY: LazyLock<PathBuf> = LazyLock::new(|| {
         let memory = Path::new("/dev/shm");
         let parent = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
         sweep(&parent);
-        let folder = parent.join(format!("{PREFIX}{}", std::process::id()));
-        fs::create_dir_all(&folder).expect("a folder for the target's files");
-        folder
+        let directory = parent.join(format!("{PREFIX}{}", std::process::id()));
+        fs::create_dir_all(&directory).expect("a directory for the target's files");
+        directory
     });
-    FOLDER.join(name)
+    DIRECTORY.join(name)
 }
 
 fn sweep(parent: &Path) {
@@ -34,7 +35,7 @@ fn sweep(parent: &Path) {
     }
 }
 
-/// Writes a file of the target's folder, and returns its path.
+/// Writes a file of the target's directory, and returns its path.
 pub fn write(name: &str, bytes: &[u8]) -> PathBuf {
     let path = path(name);
     fs::write(&path, bytes).expect("a file of the target's own");
@@ -42,8 +43,8 @@ pub fn write(name: &str, bytes: &[u8]) -> PathBuf {
     path
 }
 
-/// Makes a file a second old: for one that was written just now, a reader waits until the clock has moved on, and that
-/// takes longer than all the rest.
+/// Makes a file a second old: for one that was written just now, a reader waits until the clock has moved on,
+/// and that takes longer than all the rest.
 pub fn age(path: &Path) {
     let file = fs::OpenOptions::new().write(true).open(path).expect("a file of the target's own");
     let before = SystemTime::now() - Duration::from_secs(1);
