@@ -32,7 +32,10 @@ export interface TrainOptions {
    * whole number from 1 to 4294967296.
    */
   maxSteps?: number
-  /** Peak learning rate. Default: 0.4 / `nEmbd`, at most 0.003. Range: more than 0 and at most 1. */
+  /**
+   * Peak learning rate. Default: 0.4 / `nEmbd`, at most 0.003; three times as much with `loraRank`. Range:
+   * more than 0 and at most 1.
+   */
   learningRate?: number
   /**
    * Learning rate at the end of the cosine decay. Default: a thirtieth of `learningRate`. Range: from 0 to 1.
@@ -156,7 +159,7 @@ export const trainOptionTable = {
   learningRate: {
     kind: 'number',
     help: 'peak learning rate',
-    auto: '0.4 / nEmbd, at most 0.003',
+    auto: '0.4 / nEmbd, at most 0.003; three times as much with loraRank',
     changesOnResume: true,
   },
   finalLearningRate: {

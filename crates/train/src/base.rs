@@ -19,9 +19,10 @@ use crate::options::{TrainOptions, Tune};
 /// The name of the parameter that is the initial state, in runs that tune it.
 const STATE: &str = "initial_state";
 
-/// How much faster than parameters an initial state learns: its gradient is a sum over no more than the
-/// sequences' starts.
-const STATE_RATE: f64 = 10.0;
+/// How much faster than parameters an initial state learns: it begins as zeros, and has the size of activations
+/// rather than that of weights. In 1,000 steps from Shakespeare to Moby-Dick at the default rate of 0.003, 10
+/// led to a validation loss of 2.00, 100 to 1.92 and 300 to 1.91.
+const STATE_RATE: f64 = 100.0;
 
 /// The file of a model to start from.
 ///

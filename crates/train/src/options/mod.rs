@@ -19,6 +19,10 @@ pub use self::describe::{DefaultValue, Described, Kind};
 pub use self::table::{ResumeOptions, TokenizerKind, TrainOptions, TrainPrecision, Tune};
 use crate::memory::Memory;
 
+/// How much larger than the model's own the default learning rate of LoRA adapters is. From Shakespeare to
+/// Moby-Dick at rank 8, 0.003, 0.01 and 0.02 led to validation losses of 1.578, 1.560 and 1.583.
+const LORA_RATE: f64 = 3.0;
+
 impl TrainOptions {
     /// Options from a JSON object, by their names in camelCase; what is left out has its default.
     ///
@@ -50,7 +54,10 @@ impl TrainOptions {
     /// it belongs to a machine and not to a run.
     #[must_use]
     pub fn resolved(&self) -> Self {
-        let learning_rate = self.learning_rate.unwrap_or_else(|| (0.4 / self.n_embd as f64).min(3e-3));
+        let learning_rate = self.learning_rate.unwrap_or_else(|| {
+            let of_model = (0.4 / self.n_embd as f64).min(3e-3);
+            if self.lora_rank.is_some() { LORA_RATE * of_model } else { of_model }
+        });
         Self {
             learning_rate: Some(learning_rate),
             final_learning_rate: Some(self.final_learning_rate.unwrap_or(learning_rate / 30.0)),
@@ -266,6 +273,8 @@ mod tests {
         assert_eq!(resolved.warmup_steps, Some(100));
         let wide = TrainOptions { n_embd: 1024, max_steps: 5, ..options() }.resolved();
         assert_eq!((wide.learning_rate, wide.warmup_steps), (Some(0.4 / 1024.0), Some(0)));
+        let lora = TrainOptions { lora_rank: Some(8), ..options() }.resolved();
+        assert_eq!(lora.learning_rate, Some(3.0 * 3e-3));
     }
 
     #[test]

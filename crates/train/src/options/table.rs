@@ -116,7 +116,7 @@ training_options! {
 
     // Near RWKV's suggestions (8e-4 for a width of 512, 4e-4 for 1024), and bounded for small models.
     /// Peak learning rate.
-    learning_rate: f64 = auto "0.4 / `n_embd`, at most 0.003", 0.0 < x <= 1.0, resumable;
+    learning_rate: f64 = auto "0.4 / `n_embd`, at most 0.003; three times as much with `lora_rank`", 0.0 < x <= 1.0, resumable;
 
     /// Learning rate at the end of the cosine decay.
     final_learning_rate: f64 = auto "a thirtieth of `learning_rate`", 0.0 <= x <= 1.0, resumable;
