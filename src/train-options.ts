@@ -119,6 +119,23 @@ export interface TrainOptions {
    * Gradients stop at the sequence's start (truncated back-propagation through time). Default: false.
    */
   carryState?: boolean
+  /**
+   * Optimizer: adamw for all parameters, or muon for the matrices of the blocks and adamw for the rest. Muon
+   * takes fewer steps. Default: adamw.
+   */
+  optimizer?: 'adamw' | 'muon'
+  /**
+   * Peak learning rate of the matrices that Muon moves. It rises and falls as `learningRate` does. Default:
+   * 0.02 with Muon. Range: more than 0 and at most 1.
+   */
+  matrixLearningRate?: number
+  /** How the learning rate falls to `finalLearningRate`. Default: 'cosine'. */
+  decay?: 'cosine' | 'linear'
+  /**
+   * Part of the run in which the learning rate falls: 1 from the end of the warm-up on, 0.4 in the last two
+   * fifths. Default: 1. Range: more than 0 and at most 1.
+   */
+  cooldown?: number
 }
 
 /** What can change when a run goes on from its last checkpoint; what is left out stays as it was. */
@@ -134,6 +151,9 @@ export type ResumeOptions = Pick<
   | 'evalInterval'
   | 'checkpointInterval'
   | 'recompute'
+  | 'matrixLearningRate'
+  | 'decay'
+  | 'cooldown'
 >
 
 /** What is known of each option. */
@@ -258,5 +278,30 @@ export const trainOptionTable = {
     kind: 'boolean',
     help: 'start each sequence from the state at the end of the one before it in the text, not from an empty one',
     default: false,
+  },
+  optimizer: {
+    kind: 'choice',
+    words: ['adamw', 'muon'],
+    help: 'optimizer: adamw for all parameters, or muon for the matrices of the blocks and adamw for the rest',
+    auto: 'adamw',
+  },
+  matrixLearningRate: {
+    kind: 'number',
+    help: 'peak learning rate of the matrices that Muon moves',
+    auto: '0.02 with Muon',
+    changesOnResume: true,
+  },
+  decay: {
+    kind: 'choice',
+    words: ['cosine', 'linear'],
+    help: 'how the learning rate falls to finalLearningRate',
+    default: 'cosine',
+    changesOnResume: true,
+  },
+  cooldown: {
+    kind: 'number',
+    help: 'part of the run in which the learning rate falls: 1 from the end of the warm-up on, 0.4 in the last two fifths',
+    default: 1,
+    changesOnResume: true,
   },
 } as const satisfies { readonly [K in keyof TrainOptions]-?: Described }

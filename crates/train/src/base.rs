@@ -85,7 +85,7 @@ impl Start {
         let mut state = None;
         if options.tune == Tune::State {
             let (_, _, layout) = Network::new(model);
-            let learned = Learned { rate: STATE_RATE, decays: Some(false), initial: Initial::ZEROS };
+            let learned = Learned { rate: STATE_RATE, decays: Some(false), ..Initial::ZEROS.into() };
             state = Some(params.add_vector(STATE.to_owned(), learned, layout.tuned()));
         } else if let Some(rank) = options.lora_rank {
             add_adapters(options, rank, &mut params)?;

@@ -183,19 +183,14 @@ pub(crate) fn read_manifest(path: &Path) -> Result<Manifest> {
     Ok(manifest)
 }
 
-/// Reads the checkpoint that `manifest` was read from; `lengths` are those of the parameters, and of either
-/// moments.
+/// Reads the checkpoint that `manifest` was read from; `lengths` are those of the parameters, and of the first
+/// and second moments.
 ///
 /// # Errors
 /// [`Error::Run`] if anything is missing or damaged.
-pub(crate) fn read(
-    path: &Path,
-    manifest: Manifest,
-    [of_params, of_moments]: &[Vec<usize>; 2],
-) -> Result<Checkpoint> {
+pub(crate) fn read(path: &Path, manifest: Manifest, lengths: &[Vec<usize>; 3]) -> Result<Checkpoint> {
     let [params, means, squares] = std::array::from_fn(|index| {
-        let lengths = if index == 0 { of_params } else { of_moments };
-        read_floats(&path.join(FILES[index]), manifest.files_crc32[index], lengths)
+        read_floats(&path.join(FILES[index]), manifest.files_crc32[index], &lengths[index])
     });
     Ok(Checkpoint { params: params?, means: means?, squares: squares?, manifest })
 }
@@ -255,7 +250,7 @@ mod tests {
     }
 
     fn read_all(path: &Path) -> Result<Checkpoint> {
-        read(path, read_manifest(path)?, &[vec![6, 4], vec![6, 4]])
+        read(path, read_manifest(path)?, &[vec![6, 4], vec![6, 4], vec![6, 4]])
     }
 
     fn write_one(run: &Path, step: u64) {

@@ -43,7 +43,7 @@
 //! 2. The model's equations run on the tape, down to the cross-entropy.
 //! 3. Backward goes through the recorded operators from the end. Gradients of activations use a few buffers,
 //!    which are reused as soon as a gradient has been read.
-//! 4. The gradients are clipped by their global norm, and [`AdamW`](optimizer::AdamW) updates the trained
+//! 4. The gradients are clipped by their global norm, and the [`Optimizer`](optimizer::Optimizer) updates the trained
 //!    parameters, each at the learning rate that its declaration states.
 //!
 //! The first step sizes all buffers; later steps allocate none. The order of all sums depends on sizes alone:
@@ -82,5 +82,5 @@ pub mod tape;
 mod trainer;
 
 pub use error::{Error, Result, SoundCheckpoint};
-pub use options::{ResumeOptions, TokenizerKind, TrainOptions, TrainPrecision, Tune};
+pub use options::{Decay, OptimizerKind, ResumeOptions, TokenizerKind, TrainOptions, TrainPrecision, Tune};
 pub use trainer::{Soundness, StepReport, Trainer};

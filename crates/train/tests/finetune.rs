@@ -5,7 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use rwkv::{DataType, LoadOptions, Model, State, quantize};
+use rwkv::model::Network;
+use rwkv::{DataType, LoadOptions, Model, ModelConfig, State, quantize, write_model};
 use rwkv_train::{Error, ResumeOptions, TokenizerKind, TrainOptions, Trainer, Tune};
 use tempfile::TempDir;
 
@@ -258,10 +259,17 @@ fn what_makes_no_sense_is_refused_by_name() {
     options.from = Some(quantized.clone());
     let error = Trainer::create(&options).expect_err("quantized").to_string();
     assert!(error.contains("loraRank") && error.contains("tune"), "{error}");
-    // Another vocabulary: a file without a tokenizer beside it.
+    // Without a tokenizer beside the file, 256 tokens are bytes, and any other number is that of the text.
     (options.lora_rank, options.tokenizer) = (Some(2), TokenizerKind::Character);
+    let trainer = Trainer::create(&TrainOptions { out: place.path("bytes"), ..options.clone() });
+    assert_eq!(trainer.expect("a run").options().tokenizer, TokenizerKind::Byte);
+    let config = ModelConfig::v4(7, 32, 2);
+    let (_, layout, _) = Network::new(&config);
+    let values: Vec<_> = layout.specs().iter().map(|spec| vec![0.5; spec.len()]).collect();
+    write_model(place.path("other.bin"), &config, &layout, &values, DataType::F32).expect("a file");
+    options.from = Some(place.path("other.bin"));
     let error = Trainer::create(&options).expect_err("another vocabulary").to_string();
-    assert!(error.contains("256 tokens") && error.contains("tokenizer has"), "{error}");
+    assert!(error.contains("7 tokens") && error.contains("tokenizer has"), "{error}");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use rwkv::store::Parameters;
 use rwkv::{LoadOptions, Model, ModelConfig};
 use rwkv_kernels::{Cpu, Isa};
 use rwkv_train::tape::Tape;
-use rwkv_train::{ResumeOptions, TrainOptions, TrainPrecision, Trainer};
+use rwkv_train::{Decay, OptimizerKind, ResumeOptions, TrainOptions, TrainPrecision, Trainer};
 
 fn place() -> Place {
     Place::new(&prose(200))
@@ -80,6 +80,12 @@ fn runs_with_dropout_and_carried_states_go_on_bit_for_bit() {
     let place = place();
     check_resumes(&place, "dropout", |out| TrainOptions { dropout: 0.2, ..place.options(out) });
     check_resumes(&place, "carried", |out| TrainOptions { carry_state: true, ..place.options(out) });
+    check_resumes(&place, "muon", |out| TrainOptions {
+        optimizer: Some(OptimizerKind::Muon),
+        decay: Decay::Linear,
+        cooldown: 0.5,
+        ..place.options(out)
+    });
     check_resumes(&place, "all", |out| TrainOptions {
         dropout: 0.2,
         carry_state: true,

@@ -80,12 +80,15 @@ impl Rwkv for Rwkv4 {
     fn declare(config: &ModelConfig, params: &mut Layout, state: &mut StateLayout) -> Self {
         let &ModelConfig { n_vocab, n_embd, n_layer, .. } = config;
         // ln0 makes a unit vector of however small an embedding.
-        let emb = params.matrix("emb.weight", n_vocab, n_embd, Initial::Uniform { bound: 1e-4 });
+        let not_hidden = |initial: Initial| Learned { is_hidden: Some(false), ..initial.into() };
+        let emb = not_hidden(Initial::Uniform { bound: 1e-4 });
+        let emb = params.matrix("emb.weight", n_vocab, n_embd, emb);
         // Files list ln0 as part of block 0, before its other norms.
         let ln0 = LayerNorm::declare("blocks.0.ln0", n_embd, params);
         let blocks = (0..n_layer).map(|layer| Block::declare(layer, config, params, state)).collect();
         let ln_out = LayerNorm::declare("ln_out", n_embd, params);
-        let head = params.matrix("head.weight", n_vocab, n_embd, Initial::Orthogonal { gain: 0.5 });
+        let head = not_hidden(Initial::Orthogonal { gain: 0.5 });
+        let head = params.matrix("head.weight", n_vocab, n_embd, head);
         Self { emb, ln0, blocks, ln_out, head }
     }
 

@@ -86,11 +86,14 @@ pub struct Learned {
     pub rate: f64,
     /// Whether weight decay applies. None: to matrices only.
     pub decays: Option<bool>,
+    /// Whether this is a matrix from activations to activations, as are all but embeddings and heads. None:
+    /// if it is a matrix.
+    pub is_hidden: Option<bool>,
 }
 
 impl From<Initial> for Learned {
     fn from(initial: Initial) -> Self {
-        Self { initial, rate: 1.0, decays: None }
+        Self { initial, rate: 1.0, decays: None, is_hidden: None }
     }
 }
 
@@ -115,6 +118,8 @@ pub struct ParamSpec {
     pub rate: f64,
     /// Whether weight decay applies.
     pub decays: bool,
+    /// Whether this is a matrix from activations to activations: optimizers may treat those in their own way.
+    pub is_hidden: bool,
 }
 
 impl ParamSpec {
@@ -200,8 +205,9 @@ impl Layout {
         stored: Stored,
         learned: impl Into<Learned>,
     ) -> usize {
-        let Learned { initial, rate, decays } = learned.into();
+        let Learned { initial, rate, decays, is_hidden } = learned.into();
         let decays = decays.unwrap_or(role == Role::Matrix);
+        let is_hidden = is_hidden.unwrap_or(role == Role::Matrix);
         self.specs.push(ParamSpec {
             name: name.into(),
             rows,
@@ -212,6 +218,7 @@ impl Layout {
             initial,
             rate,
             decays,
+            is_hidden,
         });
         self.specs.len() - 1
     }

@@ -95,6 +95,15 @@ impl Entry {
         Self { value, format, is_trained: false, adapter: None, is_sound: AtomicBool::new(false) }
     }
 
+    fn raw_mut(&mut self) -> &mut [f32] {
+        match &mut self.value {
+            Value::F32 { raw: Some(raw), .. } | Value::F32 { stored: raw, raw: None } => {
+                Arc::make_mut(raw).as_mut_slice()
+            }
+            _ => &mut [],
+        }
+    }
+
     fn of_f32(values: Vec<f32>) -> Self {
         Self::frozen(Value::F32 { stored: Arc::new(values), raw: None }, DataType::F32)
     }
@@ -327,12 +336,13 @@ impl Parameters {
     /// As [`raw`](Self::raw), to change; [`refresh`](Self::refresh) must follow. A clone that still shares
     /// the values keeps them as they are.
     pub fn raw_mut(&mut self, index: usize) -> &mut [f32] {
-        match &mut self.entries[index].value {
-            Value::F32 { raw: Some(raw), .. } | Value::F32 { stored: raw, raw: None } => {
-                Arc::make_mut(raw).as_mut_slice()
-            }
-            _ => &mut [],
-        }
+        self.entries[index].raw_mut()
+    }
+
+    /// As [`raw_mut`](Self::raw_mut), of every parameter; empty for those that are not trained.
+    pub fn raws_mut(&mut self) -> Vec<&mut [f32]> {
+        let entries = self.entries.iter_mut();
+        entries.map(|entry| if entry.is_trained { entry.raw_mut() } else { &mut [] }).collect()
     }
 
     /// Computes again what operators read of the parameters that were changed.

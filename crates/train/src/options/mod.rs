@@ -16,8 +16,13 @@ use rwkv_kernels::{Cpu, Isa, Precision};
 use serde_json::Value;
 
 pub use self::describe::{DefaultValue, Described, Kind};
-pub use self::table::{ResumeOptions, TokenizerKind, TrainOptions, TrainPrecision, Tune};
+pub use self::table::{
+    Decay, OptimizerKind, ResumeOptions, TokenizerKind, TrainOptions, TrainPrecision, Tune,
+};
 use crate::memory::Memory;
+
+/// Default of `matrix_learning_rate`.
+const MATRIX_RATE: f64 = 0.02;
 
 /// How much larger than the model's own the default learning rate of LoRA adapters is. From Shakespeare to
 /// Moby-Dick at rank 8, 0.003, 0.01 and 0.02 led to validation losses of 1.578, 1.560 and 1.583.
@@ -50,6 +55,13 @@ impl TrainOptions {
         Ok(values.map(|(name, value)| (name.to_owned(), value)).collect::<Value>().to_string())
     }
 
+    /// The same options with the optimizer that a new run takes by default. One that does not name its
+    /// optimizer is of before there was a choice, and has AdamW.
+    pub(crate) fn with_optimizer(mut self) -> Self {
+        self.optimizer.get_or_insert(OptimizerKind::AdamW);
+        self
+    }
+
     /// The same options with the rates and the warm-up that are in force filled in. `threads` stays as it is:
     /// it belongs to a machine and not to a run.
     #[must_use]
@@ -58,7 +70,9 @@ impl TrainOptions {
             let of_model = (0.4 / self.n_embd as f64).min(3e-3);
             if self.lora_rank.is_some() { LORA_RATE * of_model } else { of_model }
         });
+        let of_matrices = self.matrix_learning_rate.unwrap_or(MATRIX_RATE);
         Self {
+            matrix_learning_rate: (self.optimizer == Some(OptimizerKind::Muon)).then_some(of_matrices),
             learning_rate: Some(learning_rate),
             final_learning_rate: Some(self.final_learning_rate.unwrap_or(learning_rate / 30.0)),
             lora_alpha: self.lora_rank.map(|_| self.lora_alpha()),
@@ -153,7 +167,18 @@ impl TrainOptions {
         let (lora, from) = (self.lora_rank.is_some(), self.from.is_some());
         let state = self.tune == Tune::State;
         let (train, freeze) = (self.train.is_some(), self.freeze.is_some());
+        let muon = self.optimizer == Some(OptimizerKind::Muon);
         let rules = [
+            (
+                "optimizer",
+                muon && (lora || state),
+                "adamw with loraRank and tune \"state\": Muon moves whole matrices",
+            ),
+            (
+                "matrixLearningRate",
+                self.matrix_learning_rate.is_some() && !muon,
+                "left out without optimizer \"muon\"",
+            ),
             ("loraRank", lora && !from, "left out without from, the model to adapt"),
             ("tune", state && !from, "\"model\" without from, the model whose state is trained"),
             ("loraAlpha", self.lora_alpha.is_some() && !lora, "left out without loraRank"),

@@ -63,6 +63,26 @@ choices! {
     }
 }
 
+choices! {
+    /// What moves the parameters.
+    pub enum OptimizerKind {
+        /// AdamW moves all parameters.
+        AdamW = "adamw",
+        /// Muon moves the matrices between activations, AdamW the embedding, the head and the vectors.
+        Muon = "muon",
+    }
+}
+
+choices! {
+    /// How the learning rate falls.
+    pub enum Decay {
+        /// Along half a cosine.
+        Cosine = "cosine",
+        /// Along a straight line.
+        Linear = "linear",
+    }
+}
+
 impl From<TrainPrecision> for Precision {
     fn from(precision: TrainPrecision) -> Self {
         match precision {
@@ -192,4 +212,18 @@ training_options! {
     /// Start each sequence from the state at the end of the one before it in the text, not from an empty one.
     /// Gradients stop at the sequence's start (truncated back-propagation through time).
     carry_state: bool = false, fixed;
+
+    /// Optimizer: adamw for all parameters, or muon for the matrices of the blocks and adamw for the rest. Muon
+    /// takes fewer steps.
+    optimizer: OptimizerKind = auto "adamw", fixed;
+
+    /// Peak learning rate of the matrices that Muon moves. It rises and falls as `learning_rate` does.
+    matrix_learning_rate: f64 = auto "0.02 with Muon", 0.0 < x <= 1.0, resumable;
+
+    /// How the learning rate falls to `final_learning_rate`.
+    decay: Decay = Decay::Cosine, resumable;
+
+    /// Part of the run in which the learning rate falls: 1 from the end of the warm-up on, 0.4 in the last two
+    /// fifths.
+    cooldown: f64 = 1.0, 0.0 < x <= 1.0, resumable;
 }

@@ -13,7 +13,7 @@ use crate::base::{self, Start};
 use crate::checkpoint::{self, Checkpoint};
 use crate::data::{Dataset, Windows};
 use crate::error::{Error, Result};
-use crate::optimizer::AdamW;
+use crate::optimizer::Optimizer;
 use crate::options::{ResumeOptions, TokenizerKind, TrainOptions, Tune};
 use crate::run::{Found, RunConfig, RunDirectory, fault};
 use crate::streams::Streams;
@@ -50,7 +50,7 @@ impl Trainer {
         let mut options = options.clone();
         RunDirectory::check_free(&options.out)?;
         let file = options.from.as_deref().map(base::open).transpose()?;
-        let (data, tokenizer) = match (&file, base_tokenizer(&options)?) {
+        let (data, tokenizer) = match (&file, base_tokenizer(&options, file.as_ref())?) {
             (Some(_), Some(tokenizer)) => {
                 let data = Dataset::read_with(&options.data, &tokenizer, options.ctx_len, stop)?;
                 (data, tokenizer)
@@ -67,7 +67,7 @@ impl Trainer {
             options.take_shape(file.config())?;
             check_vocabulary(&options, file.config(), n_vocab)?;
         }
-        options = options.resolved();
+        options = options.with_optimizer().resolved();
         let model = file.as_ref().map_or_else(|| options.model(n_vocab), |file| *file.config());
         options.check_memory_for(&model, file.as_ref().map(ModelFile::len))?;
         absolute(&mut options)?;
@@ -153,7 +153,7 @@ impl Trainer {
     fn assemble(parts: Parts, run: RunDirectory, checkpoint: Option<Checkpoint>) -> Self {
         let Parts { options, model, start, data, tokenizer, cpu } = parts;
         let Start { params, state, .. } = start;
-        let mut optimizer = AdamW::new(&params, settings(&options));
+        let mut optimizer = Optimizer::new(&params, settings(&options));
         let n_trained = params.trained().count();
         let (network, _, state_layout) = Network::new(&model);
         let streams = streams(&options, &data);
@@ -230,25 +230,28 @@ impl Parts {
         Ok(Self { options, model, start, data, tokenizer, cpu })
     }
 
-    /// Lengths of what a checkpoint holds: parameters, with the states that are carried after them, and
-    /// moments.
-    fn lengths(&self) -> [Vec<usize>; 2] {
+    /// Lengths of what a checkpoint holds: parameters, with the states that are carried after them, and the
+    /// first and second moments.
+    fn lengths(&self) -> [Vec<usize>; 3] {
         let params = &self.start.params;
         let moments: Vec<_> = params.trained().map(|index| params.raw(index).len()).collect();
         let (_, _, state) = Network::new(&self.model);
         let streams = streams(&self.options, &self.data).map_or(0, |streams| streams.count());
         let states = std::iter::repeat_n(state.len(), streams);
-        [moments.iter().copied().chain(states).collect(), moments]
+        let settings = settings(&self.options);
+        let specs = params.trained().map(|index| &params.layout().specs()[index]);
+        let squares = specs.map(|spec| if settings.keeps_squares(spec) { spec.len() } else { 0 });
+        [moments.iter().copied().chain(states).collect(), moments.clone(), squares.collect()]
     }
 }
 
-/// The tokenizer of the run that the options start from; none if they start from a file that has none beside
-/// it.
-fn base_tokenizer(options: &TrainOptions) -> Result<Option<Tokenizer>> {
+/// The tokenizer of the model that the options start from: that of its run, or bytes, as when it is loaded, if
+/// there is none beside the file and it has 256 tokens.
+fn base_tokenizer(options: &TrainOptions, file: Option<&ModelFile>) -> Result<Option<Tokenizer>> {
     let Some(from) = &options.from else { return Ok(None) };
     let directory = if from.is_dir() { Some(from.as_path()) } else { from.parent() };
     match directory.map(|directory| directory.join("tokenizer.json")).filter(|file| file.exists()) {
-        None => Ok(None),
+        None => Ok(file.filter(|file| file.config().n_vocab == 256).map(|_| Tokenizer::Byte)),
         Some(file) => Ok(Some(Tokenizer::load(file)?)),
     }
 }

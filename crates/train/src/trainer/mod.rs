@@ -18,8 +18,8 @@ use rwkv_kernels::{Isa, Precision};
 
 use crate::data::{Dataset, Windows};
 use crate::error::{Error, Result, SoundCheckpoint};
-use crate::optimizer::{AdamW, AdamWSettings, global_norm};
-use crate::options::TrainOptions;
+use crate::optimizer::{Optimizer, Rates, Settings, global_norm};
+use crate::options::{OptimizerKind, TrainOptions};
 use crate::run::{LogLine, RunDirectory};
 use crate::schedule::Schedule;
 use crate::streams::Streams;
@@ -50,7 +50,7 @@ pub struct Trainer {
     /// In place of `windows`, if states are carried.
     streams: Option<Streams>,
     tape: Tape,
-    optimizer: AdamW,
+    optimizer: Optimizer,
     schedule: Schedule,
     run: RunDirectory,
     step: u64,
@@ -192,7 +192,9 @@ impl Trainer {
     fn update(&mut self, learning_rate: f64, norm: f64) {
         let cpu = Arc::clone(self.tape.cpu());
         let (params, gradients) = self.tape.params_and_gradients();
-        self.optimizer.step(&cpu, self.step + 1, learning_rate, norm, params, gradients);
+        let of_matrices = self.options.matrix_learning_rate.unwrap_or_default();
+        let rates = Rates { adamw: learning_rate, muon: of_matrices * learning_rate / self.schedule.peak };
+        self.optimizer.step(&cpu, self.step + 1, rates, norm, params, gradients);
         if let Some(state) = self.state {
             self.state_layout.clamp(params.raw_mut(state.index()));
         }
@@ -347,9 +349,10 @@ impl Trainer {
     }
 }
 
-fn settings(options: &TrainOptions) -> AdamWSettings {
+fn settings(options: &TrainOptions) -> Settings {
     let &TrainOptions { beta1, beta2, weight_decay, grad_clip, .. } = options;
-    AdamWSettings { beta1, beta2, eps: 1e-8, weight_decay, grad_clip }
+    let muon = options.optimizer == Some(OptimizerKind::Muon);
+    Settings { beta1, beta2, eps: 1e-8, weight_decay, grad_clip, muon }
 }
 
 /// # Panics
@@ -357,6 +360,8 @@ fn settings(options: &TrainOptions) -> AdamWSettings {
 fn schedule(options: &TrainOptions) -> Schedule {
     let resolved = "options are resolved when a run begins";
     Schedule {
+        decay: options.decay,
+        cooldown: options.cooldown,
         peak: options.learning_rate.expect(resolved),
         last: options.final_learning_rate.expect(resolved),
         warmup: options.warmup_steps.expect(resolved),

@@ -1,15 +1,22 @@
-//! AdamW, and clipping by the global norm.
+//! The optimizer: AdamW, or Muon for matrices between activations and AdamW for the rest; clipping by the
+//! global norm.
 //!
-//! Each parameter's declaration says at which multiple of the learning rate it learns, and whether it decays.
-//! The arithmetic of one element stands in `rwkv_kernels::adamw`.
+//! Each parameter's declaration says at which multiple of the learning rate it learns, whether it decays, and
+//! whether it is such a matrix. AdamW's arithmetic of one element stands in `rwkv_kernels::adamw`.
+
+mod muon;
+
+use std::sync::Mutex;
 
 use rwkv::params::ParamSpec;
 use rwkv::store::Parameters;
 use rwkv_kernels::{AdamWStep, Cpu, adamw, sum_of_squares};
 
-/// What AdamW does alike for all parameters.
+use muon::{Muon, MuonStep, Scratch, muon};
+
+/// What the optimizer does alike for all parameters.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct AdamWSettings {
+pub struct Settings {
     /// Decay rate of the first moment, the mean of the gradients.
     pub beta1: f64,
     /// Decay rate of the second moment, the mean of their squares.
@@ -20,16 +27,36 @@ pub struct AdamWSettings {
     pub weight_decay: f64,
     /// The largest norm of all gradients together; longer ones are scaled down to it. 0: no limit.
     pub grad_clip: f64,
+    /// Whether Muon moves the hidden matrices.
+    pub muon: bool,
 }
 
-/// The optimizer's state: two moments of the gradients of each trained parameter.
+impl Settings {
+    /// Whether the optimizer keeps a second moment of this parameter: AdamW does, Muon does not.
+    pub(crate) fn keeps_squares(&self, spec: &ParamSpec) -> bool {
+        !(self.muon && spec.is_hidden)
+    }
+}
+
+/// The learning rates of a step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rates {
+    /// AdamW's.
+    pub adamw: f64,
+    /// Muon's.
+    pub muon: f64,
+}
+
+/// The optimizer's state: two moments of the gradients of each trained parameter, or one where
+/// Muon moves it.
 #[derive(Debug)]
-pub struct AdamW {
-    settings: AdamWSettings,
+pub struct Optimizer {
+    settings: Settings,
     /// In the layout's order, as are the moments; those of parameters that are not trained are empty.
     groups: Vec<Option<Group>>,
     means: Vec<Vec<f32>>,
     squares: Vec<Vec<f32>>,
+    scratch: Mutex<Vec<Scratch>>,
 }
 
 /// What differs between parameters.
@@ -37,24 +64,30 @@ pub struct AdamW {
 struct Group {
     rate: f64,
     decay: bool,
+    muon: bool,
 }
 
 impl Group {
-    fn of(spec: &ParamSpec) -> Self {
-        Self { rate: spec.rate, decay: spec.decays }
+    fn of(spec: &ParamSpec, settings: &Settings) -> Self {
+        Self { rate: spec.rate, decay: spec.decays, muon: !settings.keeps_squares(spec) }
     }
 }
 
-impl AdamW {
+impl Optimizer {
     /// An optimizer that has taken no step yet.
-    pub fn new(params: &Parameters, settings: AdamWSettings) -> Self {
+    pub fn new(params: &Parameters, settings: Settings) -> Self {
         let specs = params.layout().specs().iter().enumerate();
-        let trained = |index: usize, spec: &ParamSpec| params.is_trained(index).then(|| Group::of(spec));
-        let groups: Vec<_> = specs.clone().map(|(index, spec)| trained(index, spec)).collect();
-        let zeros: Vec<_> = specs
-            .map(|(index, spec)| vec![0.0; if params.is_trained(index) { spec.len() } else { 0 }])
-            .collect();
-        Self { settings, groups, means: zeros.clone(), squares: zeros }
+        let group =
+            |(index, spec): (usize, &ParamSpec)| params.is_trained(index).then(|| Group::of(spec, &settings));
+        let groups: Vec<_> = specs.map(group).collect();
+        let zeros = |has: fn(&Group) -> bool| -> Vec<Vec<f32>> {
+            let specs = params.layout().specs().iter().zip(&groups);
+            specs
+                .map(|(spec, group)| vec![0.0; if group.as_ref().is_some_and(has) { spec.len() } else { 0 }])
+                .collect()
+        };
+        let (means, squares) = (zeros(|_| true), zeros(|group| !group.muon));
+        Self { settings, groups, means, squares, scratch: Mutex::default() }
     }
 
     /// Goes on with the first and second moments of the trained parameters, in the layout's order.
@@ -86,21 +119,28 @@ impl AdamW {
         &mut self,
         cpu: &Cpu,
         step: u64,
-        learning_rate: f64,
+        rates: Rates,
         norm: f64,
         params: &mut Parameters,
         gradients: &[Vec<f32>],
     ) {
-        let AdamWSettings { beta1, beta2, eps, weight_decay, grad_clip } = self.settings;
+        let Settings { beta1, beta2, eps, weight_decay, grad_clip, muon: _ } = self.settings;
         let clip = if grad_clip > 0.0 && norm > grad_clip { grad_clip / norm } else { 1.0 };
         let exponent = step as f64;
         let moments = self.means.iter_mut().zip(&mut self.squares);
-        for (index, ((gradient, (m, v)), group)) in
-            gradients.iter().zip(moments).zip(&self.groups).enumerate()
+        let cols: Vec<_> = params.layout().specs().iter().map(|spec| spec.cols).collect();
+        let mut hidden = Vec::new();
+        let values = params.raws_mut().into_iter().zip(cols);
+        for (((gradient, (m, v)), group), (param, cols)) in
+            gradients.iter().zip(moments).zip(&self.groups).zip(values)
         {
             let Some(group) = group else { continue };
+            if group.muon {
+                hidden.push(Muon { cols, param, gradient, mean: m });
+                continue;
+            }
             let numbers = AdamWStep {
-                learning_rate: (learning_rate * group.rate) as f32,
+                learning_rate: (rates.adamw * group.rate) as f32,
                 beta1: beta1 as f32,
                 beta2: beta2 as f32,
                 eps: eps as f32,
@@ -109,8 +149,14 @@ impl AdamW {
                 bias_correction2: (1.0 - beta2.powf(exponent)) as f32,
                 grad_scale: clip as f32,
             };
-            adamw(cpu, &numbers, params.raw_mut(index), gradient, m, v);
+            adamw(cpu, &numbers, param, gradient, m, v);
         }
+        let numbers = MuonStep {
+            grad_scale: clip as f32,
+            keep: (1.0 - rates.adamw * weight_decay) as f32,
+            rate: rates.muon as f32,
+        };
+        muon(cpu, &numbers, hidden, &self.scratch);
         params.refresh();
     }
 }
@@ -131,8 +177,12 @@ mod tests {
 
     use super::*;
 
-    const SETTINGS: AdamWSettings =
-        AdamWSettings { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1, grad_clip: 1.0 };
+    const SETTINGS: Settings =
+        Settings { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1, grad_clip: 1.0, muon: false };
+
+    const fn rate(adamw: f64) -> Rates {
+        Rates { adamw, muon: 0.0 }
+    }
 
     /// After one step m̂/√v̂ is the gradient's sign, so what a parameter moved by is its group's rate.
     #[test]
@@ -143,7 +193,7 @@ mod tests {
         let mut params = Parameters::of_raw(layout.clone(), ones.clone());
         let norm = global_norm(&cpu, &params, &ones);
         assert!((norm - (layout.n_params() as f64).sqrt()).abs() < 1e-9);
-        AdamW::new(&params, SETTINGS).step(&cpu, 1, 0.01, norm, &mut params, &ones);
+        Optimizer::new(&params, SETTINGS).step(&cpu, 1, rate(0.01), norm, &mut params, &ones);
         for (index, spec) in layout.specs().iter().enumerate() {
             let param = params.raw(index);
             let expected = match spec.name.as_str() {
@@ -164,10 +214,10 @@ mod tests {
         for (gradient, mean) in [(3.0, 0.05), (0.25, 0.025)] {
             let gradients = [vec![gradient; 4]];
             let mut params = Parameters::of_raw(layout.clone(), vec![vec![0.0; 4]]);
-            let mut adamw = AdamW::new(&params, SETTINGS);
+            let mut optimizer = Optimizer::new(&params, SETTINGS);
             let norm = global_norm(&cpu, &params, &gradients);
-            adamw.step(&cpu, 1, 0.1, norm, &mut params, &gradients);
-            assert!((adamw.moments().0[0][0] - mean).abs() < 1e-6);
+            optimizer.step(&cpu, 1, rate(0.1), norm, &mut params, &gradients);
+            assert!((optimizer.moments().0[0][0] - mean).abs() < 1e-6);
         }
     }
 
@@ -182,8 +232,29 @@ mod tests {
         let gradients = [vec![3.0; 2], vec![0.3, 0.4]];
         let norm = global_norm(&cpu, &params, &gradients);
         assert!((norm - 0.5).abs() < 1e-6);
-        AdamW::new(&params, SETTINGS).step(&cpu, 1, 0.1, norm, &mut params, &gradients);
+        Optimizer::new(&params, SETTINGS).step(&cpu, 1, rate(0.1), norm, &mut params, &gradients);
         assert_eq!(params.raw(0), [1.0; 2]);
         assert!(params.raw(1).iter().all(|&b| b < 0.95));
+    }
+
+    #[test]
+    fn muon_moves_hidden_matrices_alone_and_keeps_one_moment_of_them() {
+        let (_, layout, _) = Network::new(&ModelConfig::v4(5, 4, 2));
+        let cpu = Cpu::new(Isa::Scalar, 1);
+        let ones: Vec<_> = layout.specs().iter().map(|spec| vec![1.0_f32; spec.len()]).collect();
+        let mut params = Parameters::of_raw(layout.clone(), ones.clone());
+        let mut optimizer = Optimizer::new(&params, Settings { muon: true, ..SETTINGS });
+        let norm = global_norm(&cpu, &params, &ones);
+        optimizer.step(&cpu, 1, Rates { adamw: 0.01, muon: 0.0 }, norm, &mut params, &ones);
+        for (index, spec) in layout.specs().iter().enumerate() {
+            let is_hidden = spec.is_matrix() && spec.name.starts_with("blocks.");
+            assert_eq!(spec.is_hidden, is_hidden, "{}", spec.name);
+            // Without a rate of their own, hidden matrices decay, and nothing else.
+            let decayed = params.raw(index).iter().all(|&p| (p - (1.0 - 0.001)).abs() < 1e-6);
+            assert_eq!(decayed, is_hidden, "{}: {}", spec.name, params.raw(index)[0]);
+            let (means, squares) = optimizer.moments();
+            let expected = if is_hidden { 0 } else { spec.len() };
+            assert_eq!((means[index].len(), squares[index].len()), (spec.len(), expected));
+        }
     }
 }

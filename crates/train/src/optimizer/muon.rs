@@ -1,0 +1,223 @@
+//! Muon: steps whose singular values are all alike (Keller Jordan et al., 2024,
+//! <https://kellerjordan.github.io/posts/muon/>).
+//!
+//! ```text
+//! m ← β·m + (1 − β)·g
+//! u = β·m + (1 − β)·g                                     (Nesterov's momentum)
+//! O = NewtonSchulz(u/‖u‖)                                 (about U Vᵀ, if u = U S Vᵀ)
+//! W ← W·(1 − lr·weight_decay) − rate·√max(1, rows/cols)·O
+//! ```
+//!
+//! A gradient's few largest directions hide the many small ones; here all of them learn at the same rate. It is
+//! for matrices that map activations to activations: embedding, head and vectors stay with AdamW. It keeps one
+//! moment where AdamW keeps two.
+
+use std::sync::{Mutex, PoisonError};
+
+use rwkv_kernels::{Cpu, Store, linear, linear_dw, linear_dx, sum_of_squares};
+
+/// Decay rate of the mean of the gradients, β.
+const MOMENTUM: f32 = 0.95;
+
+/// Iterations of Newton–Schulz: singular values from 0.01 to 1 end between 0.7 and 1.2.
+const ITERATIONS: usize = 5;
+
+/// Of `X ← a·X + (b·A + c·A²)·X` with `A = X Xᵀ`: Jordan's, which converge fastest near 0.
+const A: f32 = 3.4445;
+const B: f32 = -4.775;
+const C: f32 = 2.0315;
+
+/// The numbers of one step.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct MuonStep {
+    /// The gradients are multiplied by this first.
+    pub(super) grad_scale: f32,
+    /// What matrices are multiplied by: 1 minus the weight decay of this step.
+    pub(super) keep: f32,
+    /// The learning rate of matrices.
+    pub(super) rate: f32,
+}
+
+/// One matrix of a step: (rows, cols).
+pub(super) struct Muon<'a> {
+    pub(super) cols: usize,
+    pub(super) param: &'a mut [f32],
+    pub(super) gradient: &'a [f32],
+    pub(super) mean: &'a mut [f32],
+}
+
+/// Memory for one matrix at a time.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    /// X, and what becomes of it: (rows, cols).
+    x: [Vec<f32>; 2],
+    /// A, and b·A + c·A² + a·I: (n, n), where n is the smaller side.
+    squares: [Vec<f32>; 2],
+}
+
+/// Makes one step of each matrix, one after the other on each thread: results do not depend on the number of
+/// threads, and no thread waits for another within a matrix.
+pub(super) fn muon(cpu: &Cpu, step: &MuonStep, matrices: Vec<Muon<'_>>, pool: &Mutex<Vec<Scratch>>) {
+    let alone = Cpu::new(cpu.isa(), 1).with_precision(cpu.precision());
+    let matrices: Vec<_> = matrices.into_iter().map(Mutex::new).collect();
+    let pool = || pool.lock().unwrap_or_else(PoisonError::into_inner);
+    cpu.run(matrices.len(), |index| {
+        let mut scratch = pool().pop().unwrap_or_default();
+        // Nobody else has this index.
+        let mut matrix = matrices[index].lock().unwrap_or_else(PoisonError::into_inner);
+        matrix.step(&alone, step, &mut scratch);
+        pool().push(scratch);
+    });
+}
+
+impl Muon<'_> {
+    fn step(&mut self, cpu: &Cpu, step: &MuonStep, scratch: &mut Scratch) {
+        let rows = self.param.len() / self.cols;
+        let x = &mut scratch.x[0];
+        x.clear();
+        x.extend(self.mean.iter_mut().zip(self.gradient).map(|(mean, gradient)| {
+            let new = (1.0 - MOMENTUM) * step.grad_scale * gradient;
+            *mean = MOMENTUM * *mean + new;
+            MOMENTUM * *mean + new
+        }));
+        let norm = sum_of_squares(cpu, x).sqrt();
+        // A gradient of zeros has no direction.
+        let scale = if norm > 0.0 { (1.0 / norm) as f32 } else { 0.0 };
+        for x in x.iter_mut() {
+            *x *= scale;
+        }
+        orthogonalize(cpu, rows, self.cols, scratch);
+        let rate = step.rate * (rows as f32 / self.cols as f32).max(1.0).sqrt();
+        for (param, x) in self.param.iter_mut().zip(&scratch.x[0]) {
+            *param = *param * step.keep - rate * x;
+        }
+    }
+}
+
+/// Brings the singular values of `scratch.x[0]`, (rows, cols) and of norm 1, near 1.
+fn orthogonalize(cpu: &Cpu, rows: usize, cols: usize, scratch: &mut Scratch) {
+    let n = rows.min(cols);
+    let Scratch { x: [x, next], squares: [square, polynomial] } = scratch;
+    next.resize(x.len(), 0.0);
+    for squares in [&mut *square, &mut *polynomial] {
+        squares.resize(n * n, 0.0);
+    }
+    for _ in 0..ITERATIONS {
+        if rows <= cols {
+            linear(cpu, x, x, cols, square); // X Xᵀ
+        } else {
+            square.fill(0.0);
+            linear_dw(cpu, x, x, cols, square); // Xᵀ X
+        }
+        linear(cpu, square, square, n, polynomial); // A² = A Aᵀ: A is symmetric
+        polynomial.iter_mut().zip(&*square).for_each(|(p, a)| *p = B * a + C * *p);
+        for on_diagonal in polynomial.iter_mut().step_by(n + 1) {
+            *on_diagonal += A;
+        }
+        if rows <= cols {
+            linear_dx(cpu, polynomial, x, cols, next, Store::Set); // P X
+        } else {
+            linear(cpu, x, polynomial, n, next); // X P, and P is symmetric
+        }
+        std::mem::swap(x, next);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rwkv_kernels::Isa;
+
+    use super::*;
+
+    /// Fixed numbers in −1..1 that look like noise.
+    fn noise(len: usize) -> Vec<f32> {
+        (0..len)
+            .map(|i| ((i as f64 * 0.754_877_666).fract() * 2.0 - 1.0) as f32 * ((i % 7) as f32 - 3.1))
+            .collect()
+    }
+
+    /// The same in f64 and without tricks: columns of `[rows][cols]`.
+    fn reference(x: &[f32], rows: usize, cols: usize) -> Vec<f64> {
+        let norm = x.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+        let mut x: Vec<Vec<f64>> =
+            x.chunks(cols).map(|row| row.iter().map(|&x| f64::from(x) / norm).collect()).collect();
+        let product = |a: &[Vec<f64>], b: &dyn Fn(usize, usize) -> f64, n: usize| -> Vec<Vec<f64>> {
+            let dot = |row: &Vec<f64>, j| row.iter().enumerate().map(|(k, a)| a * b(k, j)).sum();
+            a.iter().map(|row| (0..n).map(|j| dot(row, j)).collect()).collect()
+        };
+        for _ in 0..ITERATIONS {
+            let a = product(&x, &|k, j| x[j][k], rows);
+            let aa = product(&a, &|k, j| a[k][j], rows);
+            let p: Vec<Vec<f64>> = (0..rows)
+                .map(|i| (0..rows).map(|j| f64::from(B) * a[i][j] + f64::from(C) * aa[i][j]).collect())
+                .collect();
+            let px = product(&p, &|k, j| x[k][j], cols);
+            for (x, px) in x.iter_mut().zip(&px) {
+                x.iter_mut().zip(px).for_each(|(x, px)| *x = f64::from(A) * *x + px);
+            }
+        }
+        x.concat()
+    }
+
+    fn step(isa: Isa, threads: usize, shapes: &[(usize, usize)]) -> Vec<[Vec<f32>; 2]> {
+        let (gradients, mut params): (Vec<_>, Vec<_>) =
+            shapes.iter().map(|&(rows, cols)| (noise(rows * cols), vec![0.5; rows * cols])).unzip();
+        let mut means: Vec<_> = gradients.iter().map(|gradient| vec![0.0; gradient.len()]).collect();
+        let numbers = MuonStep { grad_scale: 0.5, keep: 0.9, rate: 0.1 };
+        let all = params.iter_mut().zip(&gradients).zip(&mut means).zip(shapes);
+        let all = all.map(|(((param, gradient), mean), &(_, cols))| Muon { cols, param, gradient, mean });
+        muon(&Cpu::new(isa, threads), &numbers, all.collect(), &Mutex::default());
+        params.into_iter().zip(means).map(|(param, mean)| [param, mean]).collect()
+    }
+
+    const SHAPES: [(usize, usize); 5] = [(8, 8), (4, 20), (20, 4), (1, 3), (17, 16)];
+
+    #[test]
+    fn a_step_is_that_of_the_definition_in_f64() {
+        for isa in Isa::available() {
+            for ([param, mean], (rows, cols)) in step(isa, 2, &SHAPES).into_iter().zip(SHAPES) {
+                let gradient = noise(rows * cols);
+                let direction = reference(&gradient, rows, cols);
+                let rate = 0.1 * (rows as f64 / cols as f64).max(1.0).sqrt();
+                for (param, direction) in param.iter().zip(&direction) {
+                    let want = 0.45 - rate * direction;
+                    assert!(
+                        (f64::from(*param) - want).abs() < 1e-4,
+                        "{isa} {rows}×{cols}: {param}, not {want}"
+                    );
+                }
+                let mean_is_sound =
+                    mean.iter().zip(&gradient).all(|(mean, gradient)| (mean - 0.025 * gradient).abs() < 1e-6);
+                assert!(mean_is_sound, "{isa}");
+            }
+        }
+    }
+
+    /// ‖O x‖ is near ‖x‖ for every x, if all singular values are near 1.
+    #[test]
+    fn singular_values_end_near_1() {
+        let n = 16;
+        let direction = reference(&noise(n * n), n, n);
+        for seed in 1..20 {
+            let x: Vec<f64> = noise(n * seed)[n * (seed - 1)..].iter().map(|&x| f64::from(x)).collect();
+            let length = |x: &[f64]| x.iter().map(|x| x * x).sum::<f64>().sqrt();
+            let product: Vec<f64> =
+                direction.chunks(n).map(|row| row.iter().zip(&x).map(|(a, b)| a * b).sum()).collect();
+            let ratio = length(&product) / length(&x);
+            assert!((0.6..1.3).contains(&ratio), "{ratio}");
+        }
+    }
+
+    #[test]
+    fn the_number_of_threads_changes_no_bit_and_zeros_stay() {
+        for isa in Isa::available() {
+            assert_eq!(step(isa, 1, &SHAPES), step(isa, 3, &SHAPES));
+        }
+        let mut scratch = Scratch::default();
+        let (mut param, mut mean) = (vec![1.0; 6], vec![0.0; 6]);
+        let mut matrix = Muon { cols: 3, param: &mut param, gradient: &[0.0; 6], mean: &mut mean };
+        let numbers = MuonStep { grad_scale: 1.0, keep: 1.0, rate: 0.1 };
+        matrix.step(&Cpu::new(Isa::Scalar, 1), &numbers, &mut scratch);
+        assert_eq!((param, mean), (vec![1.0; 6], vec![0.0; 6]));
+    }
+}
