@@ -39,6 +39,29 @@ describe('a run', async () => {
   const create = (name: string, options: Partial<TrainOptions> & { signal?: AbortSignal } = {}) =>
     Trainer.create({ ...tiny, data, out: join(directory, name), ...options })
 
+  it('keeps the best model, and ends when its patience does', async () => {
+    const [out, book] = [join(directory, 'best'), join(directory, 'two-halves.txt')]
+    await writeFile(book, 'abc '.repeat(450) + 'bca '.repeat(20) + 'cd'.repeat(50))
+    const args = ['--data', book, '--out', out, ...shape, '--max-steps', 200, '--learning-rate', 1e-2]
+    const ending = ['--eval-interval', 5, '--patience', 2]
+    const { code, out: shown } = await rwkv('train', ...args, ...ending)
+    expect(code).toBe(0)
+    const [, steps] =
+      shown.match(/stopped after step (\d+): no better validation loss in 2 validations/) ?? []
+    const [, best, loss] = shown.match(/the model of step (\d+), .* was the best: (\d\.\d{3})/) ?? []
+    expect(Number(steps)).toBe(Number(best) + 10)
+    await using model = await Model.load(out)
+    const val = join(directory, 'second-half.txt')
+    const whole = await readFile(book, 'utf8')
+    await writeFile(val, whole.slice(whole.length - Math.ceil(whole.length / 10)))
+    expect((await model.evaluate(val, { ctxLen: 32 })).loss).toBeCloseTo(Number(loss), 1)
+    const again = await rwkv('train', '--resume', out)
+    expect(again.out).toContain('no better validation loss in 2 validations; a larger --patience goes on')
+    const more = await rwkv('train', '--resume', out, '--patience', 3, '--json')
+    const done = objects(more.out).at(-1)
+    expect(done).toMatchObject({ event: 'done', steps: Number(best) + 15, best: { step: Number(best) } })
+  })
+
   it('is for one trainer at a time; a killed one is not in the way', async () => {
     const out = join(directory, 'held')
     const args = [

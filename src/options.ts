@@ -12,6 +12,7 @@ type WithValue = { required: true } | { default: unknown } | { auto: string }
 type Off =
   | { [K in keyof Table]: Table[K] extends WithValue ? never : K }[keyof Table]
   | 'loraAlpha'
+  | 'matrixLearningRate'
   | 'loraTargets'
 
 /**

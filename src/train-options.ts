@@ -136,6 +136,16 @@ export interface TrainOptions {
    * fifths. Default: 1. Range: more than 0 and at most 1.
    */
   cooldown?: number
+  /**
+   * Which model to leave in the run's directory: that with the best validation loss, or the last one.
+   * Default: 'best'.
+   */
+  keep?: 'best' | 'last'
+  /**
+   * Early stopping: the run ends after so many validations without a better loss. Default: none. Range: a
+   * whole number from 1 to 4294967296.
+   */
+  patience?: number
 }
 
 /** What can change when a run goes on from its last checkpoint; what is left out stays as it was. */
@@ -154,6 +164,8 @@ export type ResumeOptions = Pick<
   | 'matrixLearningRate'
   | 'decay'
   | 'cooldown'
+  | 'keep'
+  | 'patience'
 >
 
 /** What is known of each option. */
@@ -302,6 +314,18 @@ export const trainOptionTable = {
     kind: 'number',
     help: 'part of the run in which the learning rate falls: 1 from the end of the warm-up on, 0.4 in the last two fifths',
     default: 1,
+    changesOnResume: true,
+  },
+  keep: {
+    kind: 'choice',
+    words: ['best', 'last'],
+    help: "which model to leave in the run's directory: that with the best validation loss, or the last one",
+    default: 'best',
+    changesOnResume: true,
+  },
+  patience: {
+    kind: 'count',
+    help: 'early stopping: the run ends after so many validations without a better loss',
     changesOnResume: true,
   },
 } as const satisfies { readonly [K in keyof TrainOptions]-?: Described }

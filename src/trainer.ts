@@ -38,6 +38,14 @@ export interface Step {
   readonly tokensPerSecond: number
 }
 
+/** The validation with the lowest loss of a run. */
+export interface Best {
+  /** The step after which it was. */
+  readonly step: number
+  /** Mean loss over the whole validation split, in nats a token. */
+  readonly valLoss: number
+}
+
 /** What {@link Trainer.save} found and wrote. */
 export interface Saved {
   /**
@@ -50,7 +58,10 @@ export interface Saved {
    * one nat above that of guessing. {@link Trainer.resume} passes over checkpoints that are not.
    */
   readonly isSound: boolean
-  /** Whether {@link Trainer.result} is of this step: a model that is not sound does not replace another. */
+  /**
+   * Whether {@link Trainer.result} is of this step: a model that is not sound does not replace another, nor,
+   * unless the option `keep` is `last`, one whose validation loss is not the best.
+   */
   readonly wroteModel: boolean
 }
 
@@ -81,6 +92,8 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
   #steps: number
   #seconds: number
   #saved: Saved | undefined
+  #best: Best | undefined
+  #isDone: boolean
 
   /** The options in force, defaults included. */
   readonly options: TrainOptionsInForce
@@ -112,6 +125,8 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
     this.#signal = signal
     this.#steps = info.step
     this.#seconds = info.seconds
+    this.#best = info.best
+    this.#isDone = info.isDone
     // The native side fills in every one of them.
     this.options = Object.freeze(JSON.parse(info.options) as TrainOptionsInForce)
     this.parameters = info.parameters
@@ -169,9 +184,17 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
     return this.#seconds
   }
 
-  /** Whether all steps are done. */
+  /**
+   * Whether the run is over: all steps are done, or as many validations as `patience` says have found no better
+   * loss.
+   */
   get isDone(): boolean {
-    return this.#steps >= this.options.maxSteps
+    return this.#isDone
+  }
+
+  /** The validation with the lowest loss so far; undefined before the first. */
+  get best(): Best | undefined {
+    return this.#best
   }
 
   /** What the last {@link save} found and wrote; undefined before the first. */
@@ -192,7 +215,10 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
   /** Mean loss over the whole validation split: windows of `ctxLen` tokens, each from an empty state. */
   async validate(options: ValidateOptions = {}): Promise<number> {
     const controls = check('validate()', validateOptions, options)
-    return this.#work(controls, cancel => this.#native.validate(cancel))
+    const { valLoss, best, isDone } = await this.#work(controls, cancel => this.#native.validate(cancel))
+    this.#best = best
+    this.#isDone = isDone
+    return valLoss
   }
 
   /**
@@ -209,7 +235,7 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
 
   /**
    * Writes a checkpoint to resume from, what is trained as it is by now to {@link result}, and `report.html`;
-   * {@link saved} says how good the model is. Files of the run that are missing by now are written again.
+   * {@link saved} says how good the model is, and whether it was written: the best one stays. Files of the run that are missing by now are written again.
    *
    * The checkpoint and the model come first; what the report shows of the model's writing takes a while
    * longer.
@@ -260,7 +286,9 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
       const { report, validationDue, checkpointDue } = await this.#step(this.#signal)
       const signal = this.#signal
       const valLoss = validationDue ? await this.validate(signal && { signal }) : undefined
-      if (checkpointDue) await this.#save(true, signal)
+      if (checkpointDue || this.isDone) await this.#save(true, signal)
+      else if (valLoss !== undefined && this.#best?.step === report.step)
+        await this.#work({}, cancel => this.#native.saveModel(cancel))
       yield valLoss === undefined ? report : { ...report, valLoss }
     }
   }
@@ -295,6 +323,7 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
     const found = await this.#work({ signal }, cancel => this.#native.step(cancel))
     const { validationDue, checkpointDue, ...report } = found
     this.#steps = report.step
+    this.#isDone = report.step >= this.options.maxSteps
     this.#seconds += report.seconds
     const tokensPerSecond = report.tokens / report.seconds
     return { report: { ...report, tokensPerSecond } satisfies Step, validationDue, checkpointDue }

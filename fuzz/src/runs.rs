@@ -9,7 +9,7 @@ use std::path::Path;
 use arbitrary::{Arbitrary, Unstructured};
 use rwkv::ModelConfig;
 use rwkv::model::Network;
-use rwkv_train::{ResumeOptions, TokenizerKind, TrainOptions, TrainPrecision, Trainer};
+use rwkv_train::{Decay, ResumeOptions, TokenizerKind, TrainOptions, TrainPrecision, Trainer};
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 
@@ -55,6 +55,8 @@ struct Resume {
     weight_decay: f64,
     threads: u8,
     interval: u64,
+    cooldown: f64,
+    matrix_learning_rate: f64,
 }
 
 impl Resume {
@@ -73,6 +75,11 @@ impl Resume {
             eval_interval: wants(7).then_some(self.interval),
             checkpoint_interval: wants(8).then_some(self.interval),
             recompute: wants(9).then_some(wants(10)),
+            decay: wants(11).then_some(if wants(12) { Decay::Linear } else { Decay::Cosine }),
+            cooldown: wants(13).then_some(self.cooldown),
+            matrix_learning_rate: wants(14).then_some(self.matrix_learning_rate),
+            // What was added since is not tried, but compiles.
+            ..Default::default()
         }
     }
 }

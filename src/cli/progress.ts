@@ -173,10 +173,13 @@ export class Progress {
     const seconds = (performance.now() - this.#startedAt) / 1000
     // The last object is the one that sums up; for people the last lines are what they must not miss.
     if (this.#output.json) tellUnsound(this.#trainer, this.#output)
-    const figures = { steps, trainLoss, valLoss, tokensPerSecond, seconds }
+    const { best } = this.#trainer
+    const figures = { steps, trainLoss, valLoss, best, tokensPerSecond, seconds }
     this.#output.object({ event: 'done', ...figures, [trainedKind(options)]: result })
+    const ended = `no better validation loss in ${options.patience} validations`
     if (this.#training.length === 0) {
-      this.#output.line(`all ${count(steps)} steps are done: ${result}`)
+      const why = steps < options.maxSteps ? `${ended}; a larger --patience goes on` : 'all steps are done'
+      this.#output.line(`the run ended with step ${count(steps)}: ${why}; see ${result}`)
       return
     }
     const { columns, colour } = this.#output
@@ -186,9 +189,14 @@ export class Progress {
       colour,
     })
     if (chart !== '') this.#output.line(`\n${chart}\n`)
+    if (steps < options.maxSteps) this.#output.line(`stopped after step ${count(steps)}: ${ended}`)
     const losses = `validation loss ${style.bold(valLoss?.toFixed(3) ?? '–')}, training loss ${trainLoss?.toFixed(3)}`
     this.#output.line(`${losses} · ${this.#speed()} in steps · ${clock(seconds)} in all`)
     this.#output.line(`${result} (${bytes(sizeOf(result))}) · ${join(options.out, 'report.html')}`)
+    if (best !== undefined && best.step !== steps && options.keep !== 'last')
+      this.#output.line(
+        `it is the model of step ${count(best.step)}, whose validation loss was the best: ${style.bold(best.valLoss.toFixed(3))}`,
+      )
     for (const line of useCommands(options)) this.#output.line(`  ${line}`)
     if (!this.#output.json) tellUnsound(this.#trainer, this.#output)
   }

@@ -4,8 +4,8 @@
  * Names, types and values are those of rwkv.cpp's rwkv.h. A program that was compiled for rwkv.cpp runs with
  * this library unchanged, and one written against either header compiles against the other.
  *
- * A context holds a model, threads to run it on and its own last error. It holds no text: what the model
- * remembers of a text is a state, an array of floats that belongs to you. Copy it, save it, go on from it as
+ * A context holds a model, threads to run it on and its own last error. It holds no text: the model's
+ * memory of a text is a state, an array of floats that belongs to you. Copy it, save it, go on from it as
  * often as you like.
  *
  *     struct rwkv_context * ctx = rwkv_init_from_file("model.bin", 4, 0);

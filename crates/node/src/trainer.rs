@@ -6,7 +6,7 @@ use napi::Env;
 use napi::bindgen_prelude::{AsyncTask, ObjectFinalize, ToNapiValue, TypeName};
 use napi_derive::napi;
 use rwkv::Error;
-use rwkv_train::{ResumeOptions, TrainOptions, Trainer};
+use rwkv_train::{OptimizerKind, ResumeOptions, TrainOptions, Trainer};
 
 use crate::control::Cancel;
 use crate::environment::{Close, Held};
@@ -41,6 +41,10 @@ pub struct RunInfo {
     /// The step of the newest checkpoint there was, if the run goes on from before it, because it was not
     /// sound.
     pub went_back_from: Option<f64>,
+    /// The best validation so far.
+    pub best: Option<BestInfo>,
+    /// Whether the run is over.
+    pub is_done: bool,
     /// The instruction set in use.
     pub isa: String,
 }
@@ -51,6 +55,8 @@ impl RunInfo {
             out: trainer.out().to_owned(),
             threads: Some(trainer.threads()),
             precision: Some(trainer.precision().into()),
+            // A run of before there was a choice does not say.
+            optimizer: Some(trainer.options().optimizer.unwrap_or(OptimizerKind::AdamW)),
             ..trainer.options().clone()
         };
         Ok(Self {
@@ -64,6 +70,8 @@ impl RunInfo {
             step: trainer.steps() as f64,
             seconds: trainer.seconds(),
             went_back_from: trainer.went_back_from().map(|step| step as f64),
+            best: BestInfo::of(trainer),
+            is_done: trainer.done(),
             isa: trainer.isa().to_string(),
         })
     }
@@ -88,6 +96,32 @@ pub struct StepInfo {
     pub validation_due: bool,
     /// The options ask for a checkpoint after this step.
     pub checkpoint_due: bool,
+}
+
+/// The best validation of a run.
+#[napi(object)]
+pub struct BestInfo {
+    /// The step after which it was.
+    pub step: f64,
+    /// Mean loss over the whole validation split.
+    pub val_loss: f64,
+}
+
+impl BestInfo {
+    fn of(trainer: &Trainer) -> Option<Self> {
+        trainer.best().map(|best| Self { step: best.step as f64, val_loss: best.val_loss.into() })
+    }
+}
+
+/// What a validation found.
+#[napi(object)]
+pub struct ValidationInfo {
+    /// Mean loss over the whole validation split.
+    pub val_loss: f64,
+    /// The best validation of the run, perhaps this one.
+    pub best: Option<BestInfo>,
+    /// Whether the run is over.
+    pub is_done: bool,
 }
 
 /// What was saved.
@@ -148,8 +182,8 @@ impl NativeTrainer {
     }
 
     fn new(trainer: Trainer, env: Env) -> Self {
-        // Values, gradients and two moments of each parameter.
-        let held = Held::new(16 * trainer.n_params() as u64, env);
+        // Values, gradients and two moments of what is trained. What is frozen belongs to the file.
+        let held = Held::new(16 * trainer.n_trained() as u64, env);
         Self { trainer: Slot::new("trainer", trainer), held }
     }
 
@@ -192,13 +226,14 @@ impl NativeTrainer {
     }
 
     /// Mean loss over the whole validation split.
-    #[napi(ts_return_type = "Promise<number>")]
-    pub fn validate(&self, cancel: &Cancel) -> std::result::Result<AsyncTask<Job<f64>>, Thrown> {
+    #[napi(ts_return_type = "Promise<ValidationInfo>")]
+    pub fn validate(&self, cancel: &Cancel) -> std::result::Result<AsyncTask<Job<ValidationInfo>>, Thrown> {
         let flag = cancel.flag();
         self.work(cancel, move |trainer| {
             const PARTS: f64 = 1000.0;
             let progress = |part: f64| flag.progress((part * PARTS) as usize, PARTS as usize);
-            Ok(trainer.validate(flag.raised(), progress)?.into())
+            let val_loss = trainer.validate(flag.raised(), progress)?.into();
+            Ok(ValidationInfo { val_loss, best: BestInfo::of(trainer), is_done: trainer.done() })
         })
     }
 
@@ -227,6 +262,12 @@ impl NativeTrainer {
             let (soundness, wrote_model) = trainer.save_until(flag.raised())?;
             Ok(SaveInfo { val_loss: soundness.val_loss.into(), is_sound: soundness.is_sound, wrote_model })
         })
+    }
+
+    /// Writes the model as it is, unless that would replace a better one; returns whether it did.
+    #[napi(ts_return_type = "Promise<boolean>")]
+    pub fn save_model(&self, cancel: &Cancel) -> std::result::Result<AsyncTask<Job<bool>>, Thrown> {
+        self.work(cancel, move |trainer| Ok(trainer.save_model()?))
     }
 
     /// Frees the run's memory and threads, when the call under way has stopped. Nothing is saved.

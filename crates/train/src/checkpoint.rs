@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::options::TrainOptions;
 use crate::run::{fault, write_json};
-use crate::trainer::Soundness;
+use crate::trainer::{Best, Soundness};
 
 const _: () =
     assert!(cfg!(target_endian = "little"), "files hold little-endian floats, written as they are in memory");
@@ -39,6 +39,9 @@ pub(crate) struct Manifest {
     /// Whether the model was sound, and its loss. None in format 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) soundness: Option<Soundness>,
+    /// The best validation so far, if there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) best: Option<Best>,
     /// CRC-32 of each of `FILES`.
     files_crc32: [u32; 3],
     /// CRC-32 of all of the above, as compact JSON with this field 0.
@@ -70,6 +73,7 @@ impl Manifest {
             data_crc32,
             seconds,
             soundness: Some(soundness),
+            best: None,
             files_crc32: [0; 3],
             crc32: 0,
         }
@@ -349,7 +353,7 @@ mod tests {
     const FORMAT_1: &str = include_str!("../tests/fixtures/checkpoint-format-1.json");
 
     #[test]
-    fn a_checkpoint_of_format_1_is_read_and_taken_to_be_sound() {
+    fn a_checkpoint_of_format_1_is_read_and_does_not_say_whether_it_is_sound() {
         let run = tempfile::tempdir().expect("a directory");
         let path = run.path().join("checkpoint.json");
         fs::write(&path, FORMAT_1).expect("a checkpoint");

@@ -82,5 +82,7 @@ pub mod tape;
 mod trainer;
 
 pub use error::{Error, Result, SoundCheckpoint};
-pub use options::{Decay, OptimizerKind, ResumeOptions, TokenizerKind, TrainOptions, TrainPrecision, Tune};
-pub use trainer::{Soundness, StepReport, Trainer};
+pub use options::{
+    Decay, Keep, OptimizerKind, ResumeOptions, TokenizerKind, TrainOptions, TrainPrecision, Tune,
+};
+pub use trainer::{Best, Soundness, StepReport, Trainer};

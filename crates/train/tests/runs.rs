@@ -3,6 +3,7 @@
 mod common;
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use rwkv::infer::LoadOptions;
 use rwkv::{Model, ModelFile, SamplerOptions, Tokenizer};
 use rwkv_train::run::read_log;
 use rwkv_train::tape::Tape;
-use rwkv_train::{Error, ResumeOptions, TokenizerKind, TrainOptions, Trainer};
+use rwkv_train::{Error, Keep, ResumeOptions, TokenizerKind, TrainOptions, Trainer};
 
 #[test]
 fn a_periodic_text_is_learned_by_heart() {
@@ -132,6 +133,54 @@ fn the_saved_model_has_the_trainers_logits_and_rewrites_to_the_same_bytes() {
 }
 
 /// By another way than the trainer's: inference, one window after the other, each from a new state.
+/// Learns a text whose end is unlike its beginning, so that the validation loss falls and then rises.
+fn overfit(place: &Place, out: &str, change: impl Fn(&mut TrainOptions)) -> (Trainer, Vec<f32>) {
+    let mut options = TrainOptions { max_steps: 60, learning_rate: Some(1e-2), ..place.options(out) };
+    change(&mut options);
+    let mut trainer = Trainer::create(&options).expect("a run");
+    let mut losses = Vec::new();
+    while !trainer.done() {
+        let due = trainer.step().expect("a step").step.is_multiple_of(5);
+        if due {
+            losses.push(validate(&mut trainer));
+            trainer.save_model().expect("a model");
+        }
+        // It stops for a while, in the middle of its patience.
+        if trainer.steps() == 25 {
+            trainer.save_checkpoint().expect("a checkpoint");
+            drop(trainer);
+            trainer = Trainer::resume(place.path(out), &ResumeOptions::default()).expect("the run");
+        }
+    }
+    (trainer, losses)
+}
+
+#[test]
+fn the_best_model_is_kept_and_patience_ends_a_run() {
+    let place = Place::new(&("abc ".repeat(450) + &"bca ".repeat(20) + &"cd".repeat(50)));
+    let (trainer, losses) = overfit(&place, "best", |_| ());
+    let best = trainer.best().expect("a validation");
+    let least = losses.iter().copied().fold(f32::INFINITY, f32::min);
+    assert_eq!(losses.len(), 12);
+    assert!(best.val_loss == least && losses[11] > least + 0.1, "{losses:?}");
+    assert_eq!(losses[best.step as usize / 5 - 1].to_bits(), least.to_bits());
+    let kept = |out: &str| {
+        let model = Model::load(place.path(out), &LoadOptions::default()).expect("the model");
+        let tokens = trainer.data().validation();
+        model.evaluate(tokens, Some(12), |_, _| ControlFlow::Continue(())).expect("a loss").loss as f32
+    };
+    assert!((kept("best") - least).abs() < 1e-5, "{} {losses:?}", kept("best"));
+
+    let (_, again) = overfit(&place, "last", |options| options.keep = Keep::Last);
+    assert_eq!(again, losses);
+    assert!((kept("last") - losses[11]).abs() < 1e-5);
+
+    let (impatient, fewer) = overfit(&place, "impatient", |options| options.patience = Some(2));
+    assert_eq!(fewer, losses[..best.step as usize / 5 + 2]);
+    assert_eq!(impatient.steps(), best.step + 10);
+    assert!((kept("impatient") - least).abs() < 1e-5);
+}
+
 #[test]
 fn the_validation_loss_is_the_mean_over_all_whole_windows() {
     let place = Place::new(&prose(120));

@@ -17,7 +17,7 @@ use serde_json::Value;
 
 pub use self::describe::{DefaultValue, Described, Kind};
 pub use self::table::{
-    Decay, OptimizerKind, ResumeOptions, TokenizerKind, TrainOptions, TrainPrecision, Tune,
+    Decay, Keep, OptimizerKind, ResumeOptions, TokenizerKind, TrainOptions, TrainPrecision, Tune,
 };
 use crate::memory::Memory;
 

@@ -83,6 +83,16 @@ choices! {
     }
 }
 
+choices! {
+    /// Which model of a run `model.bin` is.
+    pub enum Keep {
+        /// That with the lowest validation loss.
+        Best = "best",
+        /// The last one.
+        Last = "last",
+    }
+}
+
 impl From<TrainPrecision> for Precision {
     fn from(precision: TrainPrecision) -> Self {
         match precision {
@@ -226,4 +236,10 @@ training_options! {
     /// Part of the run in which the learning rate falls: 1 from the end of the warm-up on, 0.4 in the last two
     /// fifths.
     cooldown: f64 = 1.0, 0.0 < x <= 1.0, resumable;
+
+    /// Which model to leave in the run's directory: that with the best validation loss, or the last one.
+    keep: Keep = Keep::Best, resumable;
+
+    /// Early stopping: the run ends after so many validations without a better loss.
+    patience: u64 = none, 1 <= x <= MAX_STEPS, resumable;
 }

@@ -157,11 +157,11 @@ impl Trainer {
         let n_trained = params.trained().count();
         let (network, _, state_layout) = Network::new(&model);
         let streams = streams(&options, &data);
-        let (mut step, mut seconds) = (0, 0.0);
+        let (mut step, mut seconds, mut best) = (0, 0.0, None);
         // A checkpoint holds as many states before the first step as after it.
         let mut states = vec![state_layout.initial(); streams.map_or(0, |streams| streams.count())];
         if let Some(Checkpoint { manifest, mut params, means, squares }) = checkpoint {
-            (step, seconds) = (manifest.step, manifest.seconds);
+            (step, seconds, best) = (manifest.step, manifest.seconds, manifest.best);
             optimizer = optimizer.with_moments(means, squares);
             states = params.split_off(n_trained);
         }
@@ -191,6 +191,7 @@ impl Trainer {
             diverged: None,
             val_loss: None,
             soundness: None,
+            best,
             inputs: Vec::new(),
             targets: Vec::new(),
         }

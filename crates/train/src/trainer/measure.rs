@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rwkv::state::State;
 use rwkv::{Decoder, Model, Sampler, SamplerOptions};
 
-use super::Trainer;
+use super::{Best, Trainer};
 use crate::data::{Dataset, adjoining_windows};
 use crate::error::Result;
 use crate::options::TrainOptions;
@@ -30,6 +30,7 @@ impl Trainer {
             return Err(self.diverge(self.step, val_loss));
         }
         self.val_loss = Some(val_loss);
+        self.best = Some(Best::after(self.best, self.step, val_loss));
         let line = LogLine {
             step: self.step,
             val_loss: Some(val_loss),

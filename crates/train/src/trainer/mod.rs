@@ -25,7 +25,7 @@ use crate::schedule::Schedule;
 use crate::streams::Streams;
 use crate::tape::{Tape, Until};
 
-pub use save::Soundness;
+pub use save::{Best, Soundness};
 
 /// A model in training, with its data, its optimizer and its directory.
 ///
@@ -62,6 +62,8 @@ pub struct Trainer {
     val_loss: Option<f32>,
     /// What is known of the model after the last step.
     soundness: Option<Soundness>,
+    /// The best validation so far.
+    best: Option<Best>,
     /// Tokens and targets of the pass under way.
     inputs: Vec<u32>,
     targets: Vec<u32>,
@@ -206,9 +208,17 @@ impl Trainer {
         Model::of_store(self.config, self.tape.params().clone(), Arc::clone(self.tape.cpu()))
     }
 
-    /// Whether all steps are done.
+    /// Whether the run is over: all steps are done, or as many validations as `patience` says have found no
+    /// better loss.
     pub fn done(&self) -> bool {
-        self.step >= self.options.max_steps
+        let is_hopeless =
+            self.options.patience.zip(self.best).is_some_and(|(patience, best)| best.since >= patience);
+        self.step >= self.options.max_steps || is_hopeless
+    }
+
+    /// The validation with the lowest loss so far.
+    pub fn best(&self) -> Option<Best> {
+        self.best
     }
 
     /// Steps done so far.

@@ -13,7 +13,7 @@ use super::measure::mean_loss;
 use crate::checkpoint::{self, Manifest};
 use crate::data::Dataset;
 use crate::error::Result;
-use crate::options::TrainOptions;
+use crate::options::{Keep, TrainOptions};
 
 /// Tokens, or one window if that is longer, which tell a sound model from one that is not.
 const TOKENS: usize = 2048;
@@ -31,6 +31,32 @@ pub struct Soundness {
     pub val_loss: f32,
     /// Whether it is sound.
     pub is_sound: bool,
+}
+
+/// The validation with the lowest loss so far.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Best {
+    /// The step after which it was.
+    pub step: u64,
+    /// Mean loss over the whole validation split.
+    pub val_loss: f32,
+    /// How many validations there were since then.
+    pub(crate) since: u64,
+    /// The step of the last of those, or of this one.
+    pub(crate) last: u64,
+}
+
+impl Best {
+    /// What is the best after a validation.
+    pub(super) fn after(best: Option<Self>, step: u64, val_loss: f32) -> Self {
+        match best {
+            // A second look at the same model is none.
+            Some(best) if best.val_loss <= val_loss && best.last == step => best,
+            Some(best) if best.val_loss <= val_loss => Self { since: best.since + 1, last: step, ..best },
+            _ => Self { step, val_loss, since: 0, last: step },
+        }
+    }
 }
 
 impl Trainer {
@@ -65,7 +91,8 @@ impl Trainer {
     fn write_checkpoint(&self, soundness: Soundness) -> Result<()> {
         let options = TrainOptions { threads: None, ..self.options.clone() };
         let (crc32, seconds) = (self.data.crc32(), self.seconds);
-        let manifest = Manifest::new(self.step, self.config, options, crc32, seconds, soundness);
+        let mut manifest = Manifest::new(self.step, self.config, options, crc32, seconds, soundness);
+        manifest.best = self.best;
         let params = self.tape.params();
         let (means, squares) = self.optimizer.moments();
         let [means, squares] = [means, squares]
@@ -77,8 +104,9 @@ impl Trainer {
         self.run.prune()
     }
 
-    /// Writes [`result`](Self::result), which inference reads, unless the model is not sound and would
-    /// replace another. Returns whether it was written.
+    /// Writes [`result`](Self::result), which inference reads, unless that would replace a better model: one
+    /// that is sound by one that is not, or, if the options say so, the one with the best validation loss by
+    /// another. Returns whether it was written.
     ///
     /// # Errors
     /// As [`save_checkpoint`](Self::save_checkpoint).
@@ -90,7 +118,8 @@ impl Trainer {
 
     fn write_model(&self, soundness: Soundness) -> Result<bool> {
         let path = self.result();
-        let is_written = soundness.is_sound || !path.exists();
+        let is_best = self.options.keep == Keep::Last || self.best.is_none_or(|best| best.step == self.step);
+        let is_written = (soundness.is_sound && is_best) || !path.exists();
         if is_written {
             let params = self.tape.params();
             if self.state.is_some() {
