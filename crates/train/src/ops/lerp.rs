@@ -80,7 +80,7 @@ impl Lerp {
             x,
             y,
             vectors.map(|mix| t.params.vector(mix)),
-            from_fn(|i| dout[i].as_slice()),
+            from_fn(|i| &**dout[i]),
             dx.values(),
             dx_store,
             dy.values(),

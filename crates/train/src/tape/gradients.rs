@@ -8,6 +8,7 @@ use rwkv::store::Parameters;
 use rwkv_kernels::Store;
 
 use super::Tensor;
+use super::buffer::{Buffer, Pool};
 
 /// Gradients of the parameters; every operator adds to them. Matrices that are not trained have none;
 /// vectors, which are small, always have one, so that operators need not ask.
@@ -57,10 +58,11 @@ impl ParamGradients {
 pub(crate) struct Gradients {
     of: Vec<Option<Gradient>>,
     free: Vec<Gradient>,
+    pool: Pool,
 }
 
 /// The gradient of one activation, perhaps shared with others that are equal.
-pub(crate) type Gradient = Arc<Vec<f32>>;
+pub(crate) type Gradient = Arc<Buffer>;
 
 /// A gradient being written: a buffer of its own, and whether it holds contributions already.
 #[derive(Debug)]
@@ -133,6 +135,11 @@ impl Gradients {
         false
     }
 
+    /// Floats that buffers were ever taken from.
+    pub(super) fn total(&self) -> usize {
+        self.pool.total()
+    }
+
     fn slot(&mut self, Tensor(index): Tensor) -> &mut Option<Gradient> {
         if index >= self.of.len() {
             self.of.resize(index + 1, None);
@@ -143,7 +150,7 @@ impl Gradients {
     fn buffer(&mut self, len: usize) -> Gradient {
         match self.free.iter().rposition(|buffer| buffer.len() == len) {
             Some(position) => self.free.remove(position),
-            None => Arc::new(vec![0.0; len]),
+            None => Arc::new(self.pool.take(len)),
         }
     }
 }
@@ -161,13 +168,15 @@ mod tests {
             open.values().fill(value);
             gradients.close(open);
         }
-        assert_eq!(*gradients.take(Tensor(3)), [2.0, 2.0]);
+        assert_eq!(**gradients.take(Tensor(3)), [2.0, 2.0]);
     }
 
     #[test]
     fn a_shared_gradient_is_copied_before_one_owner_changes_it() {
         let mut gradients = Gradients::default();
-        let shared: Gradient = Arc::new(vec![5.0]);
+        let mut five = Pool::default().take(1);
+        five[0] = 5.0;
+        let shared: Gradient = Arc::new(five);
         assert!(gradients.share(&shared, Tensor(0)));
         assert!(gradients.share(&shared, Tensor(1)));
         assert!(!gradients.share(&shared, Tensor(1)));

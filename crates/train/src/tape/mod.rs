@@ -9,6 +9,7 @@
 //! activation and no gradient.
 
 mod batch;
+mod buffer;
 mod gradients;
 mod until;
 mod values;
@@ -108,7 +109,7 @@ impl Forward<'_> {
         compute: impl FnOnce(&Self, [&mut [f32]; N]),
     ) {
         let mut buffers = tensors.map(|tensor| self.values.take(tensor));
-        compute(self, buffers.each_mut().map(Vec::as_mut_slice));
+        compute(self, buffers.each_mut().map(|buffer| &mut **buffer));
         for (tensor, buffer) in tensors.into_iter().zip(buffers) {
             self.values.put(tensor, buffer);
         }
@@ -323,6 +324,11 @@ impl Tape {
     /// Floats in the buffers of activations.
     pub fn activations(&self) -> usize {
         self.values.floats()
+    }
+
+    /// Floats of the memory that buffers of activations and gradients were ever taken from.
+    pub fn reserved(&self) -> usize {
+        self.values.total() + self.gradients.total()
     }
 
     /// A new tensor of `(rows, width)`, for an operator to fill.

@@ -1,6 +1,7 @@
 //! Activations: what operators read and make.
 
 use super::Tensor;
+use super::buffer::{Buffer, Pool};
 
 /// The activations of a pass.
 ///
@@ -11,14 +12,15 @@ pub(crate) struct Values {
     nodes: Vec<Node>,
     /// Tensors of this pass; nodes from here on are buffers in waiting.
     len: usize,
-    free: Vec<Vec<f32>>,
+    free: Vec<Buffer>,
+    pool: Pool,
 }
 
 #[derive(Debug, Default)]
 struct Node {
     rows: usize,
     width: usize,
-    value: Vec<f32>,
+    value: Buffer,
 }
 
 impl Values {
@@ -43,27 +45,28 @@ impl Values {
     }
 
     /// The tensor's buffer, to be filled and [`put`](Self::put) back. Its content is what was there before.
-    pub(crate) fn take(&mut self, tensor: Tensor) -> Vec<f32> {
+    pub(crate) fn take(&mut self, tensor: Tensor) -> Buffer {
         let node = &mut self.nodes[tensor.0];
         let len = node.rows * node.width;
         let mut buffer = std::mem::take(&mut node.value);
-        if buffer.is_empty()
-            && let Some(position) = self.free.iter().rposition(|free| free.len() == len)
-        {
-            buffer = self.free.swap_remove(position);
+        if !buffer.fit(len) {
+            buffer = match self.free.iter().rposition(|free| free.capacity() == len) {
+                Some(position) => self.free.swap_remove(position),
+                None => self.pool.take(len),
+            };
+            buffer.fit(len);
         }
-        buffer.resize(len, 0.0);
         buffer
     }
 
-    pub(crate) fn put(&mut self, tensor: Tensor, buffer: Vec<f32>) {
+    pub(crate) fn put(&mut self, tensor: Tensor, buffer: Buffer) {
         self.nodes[tensor.0].value = buffer;
     }
 
     /// Gives up the values of a tensor until its operator runs again.
     pub(super) fn free(&mut self, tensor: Tensor) {
         let buffer = std::mem::take(&mut self.nodes[tensor.0].value);
-        if !buffer.is_empty() {
+        if buffer.capacity() > 0 {
             self.free.push(buffer);
         }
     }
@@ -84,6 +87,11 @@ impl Values {
     /// Floats that are held in buffers, freed ones included.
     pub(super) fn floats(&self) -> usize {
         let values = self.nodes.iter().map(|node| &node.value).chain(&self.free);
-        values.map(Vec::capacity).sum()
+        values.map(Buffer::capacity).sum()
+    }
+
+    /// Floats that buffers were ever taken from.
+    pub(super) fn total(&self) -> usize {
+        self.pool.total()
     }
 }
