@@ -13,7 +13,7 @@ use std::arch::x86_64::{
 use std::mem::transmute;
 
 use super::blocked::{Output, Strided, Tile, with_rows};
-use super::pack::Element;
+use super::pack::{Across, Element};
 use super::x86::{load_part16, mask16, tile};
 use crate::Store;
 
@@ -52,9 +52,9 @@ unsafe impl Element for Pair {
         unsafe { pack_along(data, out) }
     }
 
-    fn pack_across<'a>(row: impl Fn(usize) -> Option<&'a [f32]>, out: &mut [Self]) {
+    fn pack_across(across: Across<'_>, out: &mut [Self]) {
         // SAFETY: as above.
-        unsafe { pack_across(row(0).unwrap_or_default(), row(1).unwrap_or_default(), out) }
+        unsafe { pack_across(across, out) }
     }
 }
 
@@ -71,25 +71,26 @@ fn pack_along(data: &[f32], out: &mut [Pair]) {
     }
 }
 
-/// An empty `second` row stands for zeros.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-fn pack_across(first: &[f32], second: &[f32], out: &mut [Pair]) {
-    assert!(first.len() == out.len() && (second.len() == out.len() || second.is_empty()));
+fn pack_across(across: Across<'_>, out: &mut [Pair]) {
     // Rounding two vectors puts the second's sixteen numbers above the first's: word 2j of the pairs is word
     // j, word 2j + 1 is word 16 + j.
     let interleave: [u16; 32] = std::array::from_fn(|word| (word / 2 + word % 2 * 16) as u16);
     // SAFETY: both are 32 words of two bytes.
     let interleave = unsafe { transmute::<[u16; 32], __m512i>(interleave) };
-    for start in (0..out.len()).step_by(16) {
-        let mask = mask16(out.len() - start);
-        // SAFETY: the masks pick what is left of each row and of `out`, an empty row's picks nothing.
-        unsafe {
-            let low = load_part16(first.as_ptr().wrapping_add(start), mask);
-            let high =
-                load_part16(second.as_ptr().wrapping_add(start), if second.is_empty() { 0 } else { mask });
-            let words = transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
-            let pairs = _mm512_permutexvar_epi16(interleave, words);
-            _mm512_mask_storeu_epi32(out.as_mut_ptr().wrapping_add(start).cast(), mask, pairs);
+    for (step, out) in out.chunks_exact_mut(across.width).enumerate() {
+        let (first, second) = (across.term(2 * step), across.term(2 * step + 1));
+        for start in (0..out.len()).step_by(16) {
+            let left = |row: &[f32]| mask16(row.len().saturating_sub(start));
+            // SAFETY: the masks pick what is left of each row and of `out`.
+            unsafe {
+                let low = load_part16(first.as_ptr().wrapping_add(start), left(first));
+                let high = load_part16(second.as_ptr().wrapping_add(start), left(second));
+                let words = transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
+                let pairs = _mm512_permutexvar_epi16(interleave, words);
+                let place = out.as_mut_ptr().wrapping_add(start).cast();
+                _mm512_mask_storeu_epi32(place, mask16(out.len() - start), pairs);
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! for each block of the shared index (DEPTH elements)
-//!     pack B, and A if the index runs across its rows: panels of WIDTH columns,
+//!     pack B, and A if the index runs across its rows: panels of some columns,
 //!     one element of each after the other                                             (shared by all threads)
 //!     for each group of tile rows                                                     (one task of the team's loop)
 //!         pack the group's rows of A, if the index runs along them                    (stays in the L1 cache)
@@ -13,8 +13,7 @@
 //!
 //! Packing is where f32 becomes whatever the tile multiplies. It also brings together what is used together:
 //! rows a power of two apart would evict each other from the cache. A is read one broadcast element at a
-//! time, so its rows can stay rows; only where the index runs across them do they become panels, as high as a
-//! tile.
+//! time, so its rows can stay rows; only where the index runs across them do they become panels.
 
 use std::cell::RefCell;
 use std::thread::LocalKey;
@@ -36,6 +35,9 @@ const STEPS: usize = 8;
 
 /// Elements on one cache line.
 const LINE: usize = 16;
+
+/// Columns of a panel of A, at most.
+const PANEL_A: usize = 512;
 
 /// The register tile of an instruction set.
 pub(super) trait Tile {
@@ -144,12 +146,17 @@ impl Sizes {
         Self { m, n, depth, steps: depth.div_ceil(T::Element::TERMS), height }
     }
 
+    /// Panels of A are as wide as many tiles are high: packing goes through rows, and is fastest where they are
+    /// long. Steps are an odd number of cache lines apart, because lines a power of two apart would evict each
+    /// other; panels end before each step of them needs a page of its own.
     fn panels_a(&self) -> Panels {
-        Panels { cols: self.m, width: self.height, depth: self.depth, steps: self.steps }
+        let width = (self.height * (PANEL_A / self.height).max(1)).min(self.m);
+        let row = (width.div_ceil(LINE) | 1) * LINE;
+        Panels { cols: self.m, width, row, depth: self.depth, steps: self.steps }
     }
 
     fn panels_b<T: Tile>(&self) -> Panels {
-        Panels { cols: self.n, width: T::WIDTH, depth: self.depth, steps: self.steps }
+        Panels { cols: self.n, width: T::WIDTH, row: T::WIDTH, depth: self.depth, steps: self.steps }
     }
 }
 
@@ -194,6 +201,7 @@ fn multiply<T: Tile>(
     let tiles_per_task = (LINEAR_TASK / (height * n * depth)).clamp(1, m.div_ceil(height).div_ceil(8));
     let task_rows = tiles_per_task * height;
     let (c_len, c_row) = (c.data.len(), c.row);
+    let of_a = sizes.panels_a();
     assert!(panels_b.len() == sizes.panels_b::<T>().len() && n <= c_row && (m - 1) * c_row + n <= c_len);
     let parts = Parts::new(&mut *c.data);
     cpu.run(m.div_ceil(task_rows), |task| {
@@ -212,8 +220,8 @@ fn multiply<T: Tile>(
                     let a = if along {
                         Strided { data: rows_a[(row - rows.start) * steps..].as_ptr(), row: steps, col: 1 }
                     } else {
-                        let panel = &panels_a[row * steps..][..height * steps];
-                        Strided { data: panel.as_ptr(), row: 1, col: height }
+                        let panel = &panels_a[of_a.place(row / of_a.width, 0..steps)][row % of_a.width..];
+                        Strided { data: panel.as_ptr(), row: 1, col: of_a.row }
                     };
                     let out = Output {
                         data: c[(row - rows.start) * c_row + first..].as_mut_ptr(),

@@ -17,9 +17,28 @@ pub(super) unsafe trait Element: Copy + Send + Sync {
     /// `out[p]` holds `data[p·TERMS..]`: as many elements as that takes, zeros beyond the end of `data`.
     fn pack_along(data: &[f32], out: &mut [Self]);
 
-    /// `out[j]` holds `row(0)[j]`, …, `row(TERMS − 1)[j]`; zeros for a row that is `None`, which is never the
-    /// first.
-    fn pack_across<'a>(row: impl Fn(usize) -> Option<&'a [f32]>, out: &mut [Self]);
+    /// Fills `out`, rows of `across.width` elements: element j of row s holds terms `s·TERMS..` of column j, zeros
+    /// beyond the last term or column.
+    fn pack_across(across: Across<'_>, out: &mut [Self]);
+}
+
+/// Some columns of a matrix across whose rows the shared index runs: term t of column j is
+/// `data[t * row + j]`.
+#[derive(Clone, Copy)]
+pub(super) struct Across<'a> {
+    pub(super) data: &'a [f32],
+    pub(super) row: usize,
+    pub(super) terms: usize,
+    pub(super) cols: usize,
+    /// Elements from one step to the next where it goes.
+    pub(super) width: usize,
+}
+
+impl<'a> Across<'a> {
+    /// A term of all columns; nothing beyond the last.
+    pub(super) fn term(&self, term: usize) -> &'a [f32] {
+        if term < self.terms { &self.data[term * self.row..][..self.cols] } else { &[] }
+    }
 }
 
 // SAFETY: an f32 is four bytes, any of which are a number.
@@ -31,18 +50,20 @@ unsafe impl Element for f32 {
         out.copy_from_slice(data);
     }
 
-    fn pack_across<'a>(row: impl Fn(usize) -> Option<&'a [f32]>, out: &mut [Self]) {
-        let row = row(0).unwrap_or_default();
-        assert_eq!(row.len(), out.len());
-        // A panel's row is a cache line or two: a call of memcpy would cost more than the copy.
-        let (lines, rest) = row.as_chunks::<16>();
-        let (out_lines, out_rest) = out.as_chunks_mut::<16>();
-        out_lines.iter_mut().zip(lines).for_each(|(out, line)| *out = *line);
-        out_rest.iter_mut().zip(rest).for_each(|(out, value)| *out = *value);
+    fn pack_across(across: Across<'_>, out: &mut [Self]) {
+        for (term, out) in out.chunks_exact_mut(across.width).enumerate() {
+            let (packed, rest) = out.split_at_mut(across.cols);
+            // A panel's row is a cache line or two: a call of memcpy would cost more than the copy.
+            let (lines, last) = across.term(term).as_chunks::<16>();
+            let (out_lines, out_last) = packed.as_chunks_mut::<16>();
+            out_lines.iter_mut().zip(lines).for_each(|(out, line)| *out = *line);
+            out_last.iter_mut().zip(last).for_each(|(out, value)| *out = *value);
+            rest.fill(0.0);
+        }
     }
 }
 
-/// Columns of a matrix, packed: `[panel][step][column]`, `width` columns to a panel.
+/// Columns of a matrix, packed: `[panel][step][column]`, `width` columns to a panel, steps `row` elements apart.
 ///
 /// Element (step, column) holds terms `step·TERMS..` of the shared index; what is beyond the last term or the
 /// last column is zero.
@@ -50,6 +71,7 @@ unsafe impl Element for f32 {
 pub(super) struct Panels {
     pub(super) cols: usize,
     pub(super) width: usize,
+    pub(super) row: usize,
     /// Terms of the shared index, and elements that hold them.
     pub(super) depth: usize,
     pub(super) steps: usize,
@@ -62,13 +84,13 @@ impl Panels {
 
     /// Elements of all panels.
     pub(super) fn len(&self) -> usize {
-        self.count() * self.steps * self.width
+        self.count() * self.steps * self.row
     }
 
     /// The elements of `steps` of a panel.
-    fn place(&self, panel: usize, steps: Range<usize>) -> Range<usize> {
+    pub(super) fn place(&self, panel: usize, steps: Range<usize>) -> Range<usize> {
         let first = panel * self.steps;
-        (first + steps.start) * self.width..(first + steps.end) * self.width
+        (first + steps.start) * self.row..(first + steps.end) * self.row
     }
 
     fn panel_cols(&self, panel: usize) -> Range<usize> {
@@ -87,24 +109,23 @@ impl Panels {
         steps: Range<usize>,
         out: &Parts<'_, E>,
     ) {
+        let first = steps.start * E::TERMS;
         for panel in 0..self.count() {
             let cols = self.panel_cols(panel);
+            let across = Across {
+                data: &data[first * row + cols.start..],
+                row,
+                terms: self.depth - first,
+                cols: cols.len(),
+                width: self.row,
+            };
             // SAFETY: the caller's promise.
-            let out = unsafe { out.part(self.place(panel, steps.clone())) };
-            for (step, out) in steps.clone().zip(out.chunks_exact_mut(self.width)) {
-                let (packed, rest) = out.split_at_mut(cols.len());
-                let term = |q: usize| {
-                    let term = step * E::TERMS + q;
-                    (term < self.depth).then(|| &data[term * row..][cols.clone()])
-                };
-                E::pack_across(term, packed);
-                rest.fill(E::ZERO);
-            }
+            E::pack_across(across, unsafe { out.part(self.place(panel, steps.clone())) });
         }
     }
 
     /// Packs one panel of a matrix along whose rows the shared index runs: term t of column j is
-    /// `data[j * row + t]`.
+    /// `data[j * row + t]`. Its steps are `width` elements apart.
     ///
     /// # Safety
     /// No one else takes this panel of `out`.
