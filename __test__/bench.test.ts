@@ -23,10 +23,6 @@ describe('Model.bench', async () => {
     // All the weights but the rows of the embedding that a token is not.
     expect(found.bytesPerToken).toBe(4 * (model.parameters - nEmbd * (nVocab - 1)))
     expect(found.readBandwidth).toBeCloseTo(found.decodeTokensPerSecond * found.bytesPerToken, 0)
-    // A median of ratios is not the ratio of the medians, but near it.
-    const ratio = found.readBandwidthShare / (found.readBandwidth / found.availableReadBandwidth)
-    expect(ratio).toBeGreaterThan(0.5)
-    expect(ratio).toBeLessThan(2)
     for (const [name, figure] of Object.entries(found)) expect(figure, name).toBeGreaterThan(0)
     expect(shares.at(-1)).toBe(1)
   })

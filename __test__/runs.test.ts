@@ -182,8 +182,8 @@ describe('a run', async () => {
   })
 
   it('can be closed or stopped within a step, and within a sample', async () => {
-    // A step of some seconds.
-    const large = { nLayer: 4, nEmbd: 512, ctxLen: 512, batchSize: 16, maxSteps: 2 }
+    // A step that nobody waits for.
+    const large = { nLayer: 2, nEmbd: 64, ctxLen: 64, batchSize: 16, accumulate: 1_000_000, maxSteps: 2 }
     const controller = new AbortController()
     const trainer = await create('large', { ...large, signal: controller.signal })
     const loop = (async () => {

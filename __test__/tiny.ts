@@ -1,7 +1,8 @@
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll } from 'vitest'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { afterAll, expect } from 'vitest'
 import { Trainer, type TrainOptions } from '../src/index.js'
 
 /** A directory of this test file's own, gone at its end. */
@@ -54,4 +55,24 @@ export async function collect(pieces: AsyncIterable<string>): Promise<string> {
   let all = ''
   for await (const piece of pieces) all += piece
   return all
+}
+
+/**
+ * Begins something that takes minutes, and goes on when timers have fired and files were read meanwhile: of a
+ * call that blocks the event loop, or one that is not stopped, there is no going on.
+ */
+export async function goesOnBeside(call: (signal: AbortSignal) => Promise<unknown>): Promise<void> {
+  const controller = new AbortController()
+  let isSettled = false
+  const work = call(controller.signal).finally(() => {
+    isSettled = true
+  })
+  work.catch(() => {})
+  for (let i = 0; i < 20; i++) {
+    await sleep(1)
+    await readFile(import.meta.filename)
+  }
+  expect(isSettled).toBe(false)
+  controller.abort()
+  await expect(work).rejects.toMatchObject({ name: 'AbortError' })
 }

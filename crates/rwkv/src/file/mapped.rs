@@ -96,7 +96,15 @@ const PATIENCE: usize = 25;
 
 impl Stamp {
     /// Opens the regular file at `path`.
+    ///
+    /// # Errors
+    /// [`Error::FileChanged`] if it goes on being written to for as long as half a second, [`Error::Io`].
     pub(crate) fn open(path: &Path) -> Result<Self> {
+        Self::open_with(path, || std::thread::sleep(TICK))
+    }
+
+    /// [`open`](Self::open), with what waits for the end of a tick.
+    fn open_with(path: &Path, mut wait: impl FnMut()) -> Result<Self> {
         let open = || {
             // Asked before opening: opening a pipe would wait for its other end.
             if !std::fs::metadata(path)?.is_file() {
@@ -110,19 +118,20 @@ impl Stamp {
             len: 0,
             modified: None,
         };
-        stamp.take().map_err(Error::io("open", path))?;
         // A file that was written in this tick of the clock could be written again within it, unseen: so it
         // is looked at again when the tick is over. A time in the future is as good as none.
-        let is_old = |modified: SystemTime| modified.elapsed().is_ok_and(|age| age > TICK);
         for _ in 0..PATIENCE {
+            // Before the look: a thread may be interrupted in between for any time.
+            let now = SystemTime::now();
+            stamp.take().map_err(Error::io("open", path))?;
+            let is_old = |modified| now.duration_since(modified).is_ok_and(|age| age > TICK);
             if stamp.modified.is_none_or(is_old) {
                 return Ok(stamp);
             }
-            std::thread::sleep(TICK);
+            wait();
             if stamp.check().is_ok() {
                 return Ok(stamp);
             }
-            stamp.take().map_err(Error::io("open", path))?;
         }
         Err(stamp.changed("it is being written to".to_owned()))
     }
@@ -195,4 +204,51 @@ fn read_exact_at(file: &File, mut at: u64, mut into: &mut [u8]) -> io::Result<()
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file that says it was written in the future, a second later each time.
+    fn write_later(path: &Path, seconds: u64) {
+        let file = File::options().write(true).open(path).expect("the file");
+        let later = SystemTime::now() + Duration::from_secs(3600 + seconds);
+        file.set_modified(later).expect("a time");
+    }
+
+    #[test]
+    fn a_file_that_is_being_written_is_waited_for_and_then_refused() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("model.bin");
+        std::fs::write(&path, [7; 100]).expect("a file");
+        for writes in [0, 1, PATIENCE - 1, PATIENCE, usize::MAX] {
+            write_later(&path, 0);
+            let mut waits = 0;
+            let opened = Stamp::open_with(&path, || {
+                waits += 1;
+                if waits <= writes {
+                    write_later(&path, waits as u64);
+                }
+            });
+            assert_eq!(waits, PATIENCE.min(writes.saturating_add(1)), "{writes}");
+            if writes < PATIENCE {
+                opened.expect("it is as it was when the tick began").check().expect("unchanged");
+                continue;
+            }
+            let error = opened.expect_err("still being written to");
+            let text = error.to_string();
+            assert!(error.code() == "FILE_CHANGED" && text.contains("being written to"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_file_of_long_ago_is_not_waited_for() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("model.bin");
+        std::fs::write(&path, [7; 100]).expect("a file");
+        let file = File::options().write(true).open(&path).expect("the file");
+        file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000)).expect("a time");
+        Stamp::open_with(&path, || panic!("a wait")).expect("a file");
+    }
 }
