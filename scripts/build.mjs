@@ -4,16 +4,74 @@
 // nothing that an install would bring, and each part of it does little when there is nothing to do.
 
 import { spawnSync } from 'node:child_process'
-import { mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { createHash } from 'node:crypto'
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 process.chdir(root)
 
+const [major, minor] = process.versions.node.split('.').map(Number)
+if (major < 20 || (major === 20 && minor < 19)) {
+  fail(`this is Node ${process.versions.node}, and building needs 20.19 or newer: https://nodejs.org`)
+}
 install()
-bindNative()
-inlineUplot()
-compile()
+// What is built is marked with what it was built from: nothing is compiled a second time.
+step(
+  'native',
+  [process.env.RUSTFLAGS, ...process.argv.slice(2)],
+  ['Cargo.toml', 'Cargo.lock', 'crates'],
+  () => {
+    checkRust()
+    bindNative()
+  },
+)
+step('script', [], ['src', 'examples', 'package-lock.json', 'tsconfig.json', 'dist/native.d.cts'], () => {
+  inlineUplot()
+  compile()
+})
+
+/** Without Rust, or with one that is too old, this ends here and says what to do. */
+function checkRust() {
+  const oldest = /rust-version = "1\.(\d+)"/.exec(readFileSync('Cargo.toml', 'utf8'))[1]
+  const { stdout, status, error } = spawnSync('cargo', ['--version'], { encoding: 'utf8' })
+  const install = 'install it from https://rustup.rs, open a new terminal, and run this again'
+  if (error) fail(`building needs Rust, and there is no cargo on the PATH: ${install}`)
+  const version = /^cargo 1\.(\d+)/.exec(stdout)
+  if (status !== 0 || !version)
+    fail('building needs Rust, and `cargo --version` fails: `rustup default stable` may help')
+  if (Number(version[1]) < Number(oldest))
+    fail(
+      `building needs Rust 1.${oldest} or newer, and this is ${stdout.trim()}: run \`rustup update stable\``,
+    )
+}
+
+/** Runs a step of the build, unless the last one had the same inputs and all that it made is there. */
+function step(name, settings, paths, build) {
+  const mark = `.cache/built-${name}`
+  const hash = createHash('sha256').update(JSON.stringify(settings))
+  for (const file of [fileURLToPath(import.meta.url), ...paths.flatMap(filesIn)]) {
+    const { size, mtimeMs } = statSync(file)
+    hash.update(`${file} ${size} ${mtimeMs}\n`)
+  }
+  const inputs = hash.digest('hex')
+  const [before, ...outputs] = existsSync(mark) ? readFileSync(mark, 'utf8').split('\n') : []
+  if (before === inputs && outputs.every(existsSync)) return
+  build()
+  const made = filesIn('dist').filter(file => /\.(node|cjs|js)$/.test(file))
+  mkdirSync('.cache', { recursive: true })
+  writeFileSync(mark, [inputs, ...made].join('\n'))
+}
+
+/** Every file at or below a path, in order; none if there is nothing. */
+function filesIn(path) {
+  const found = statSync(path, { throwIfNoEntry: false })
+  if (!found) return []
+  if (!found.isDirectory()) return [path]
+  return readdirSync(path)
+    .sort()
+    .flatMap(name => filesIn(`${path}/${name}`))
+}
 
 /** Installs what package-lock.json lists, unless the last install was of this very list. */
 function install() {
@@ -78,11 +136,17 @@ function tool(name, args) {
 
 function run(command, args, options = {}) {
   const { status, error } = spawnSync(command, args, { stdio: 'inherit', ...options })
-  if (error) console.error(`cannot run ${command}: ${error.message}`)
+  if (error) fail(`cannot run ${command}: ${error.message}`)
   if (status !== 0) process.exit(status ?? 1)
 }
 
 /** When a file was last written, in milliseconds; -1 if it is not there. */
 function modified(path) {
   return statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? -1
+}
+
+/** Says what is wrong, and ends. */
+function fail(message) {
+  console.error(message)
+  process.exit(1)
 }

@@ -39,7 +39,7 @@ MODEL is a training run's directory or a .bin file. With --json: {"prompt","text
     } catch (error) {
       if (!signal.aborted) throw error
     }
-    output.line()
+    output.endText()
     const seconds = (performance.now() - startedAt) / 1000
     const tokens = model.tokenizer.encode(text).length
     output.object({ prompt, text, tokens, seconds, tokensPerSecond: tokens / seconds })

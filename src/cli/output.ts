@@ -2,6 +2,7 @@ import { WriteStream } from 'node:tty'
 import { stripVTControlCharacters } from 'node:util'
 import { LiveLine } from './live.js'
 import { type OutputError, stdout } from './stdout.js'
+import { Wrapping } from './wrap.js'
 
 /** Where a verb's words go: lines for people, or with `--json` one object a line for programs. */
 export class Output {
@@ -12,6 +13,7 @@ export class Output {
   /** Columns of the terminal; 100 where there is none. */
   readonly columns: number
   readonly #live: LiveLine | undefined
+  readonly #wrapping: Wrapping | undefined
 
   constructor(json: boolean) {
     const terminal =
@@ -20,6 +22,7 @@ export class Output {
     // hasColors looks at NO_COLOR, FORCE_COLOR and TERM.
     this.colour = !json && (terminal?.hasColors() ?? false)
     this.columns = terminal?.columns || 100
+    this.#wrapping = terminal && new Wrapping(this.columns)
     this.#live =
       json || !terminal
         ? undefined
@@ -41,9 +44,14 @@ export class Output {
     stdout.write(`${this.colour ? text : stripVTControlCharacters(text)}\n`)
   }
 
-  /** A piece of text for people, as it is. */
+  /** A piece of text for people: on a terminal lines break between words, elsewhere it stays as it is. */
   text(text: string): void {
-    if (!this.json) stdout.write(text)
+    if (!this.json) stdout.write(this.#wrapping?.push(text) ?? text)
+  }
+
+  /** Ends a text that came in pieces. */
+  endText(): void {
+    if (!this.json) stdout.write(`${this.#wrapping?.end() ?? ''}\n`)
   }
 
   /** An object for programs; left out without `--json`. */

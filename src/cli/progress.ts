@@ -10,6 +10,7 @@ import { resumeCommand } from './resume.js'
 import { OutputError } from './stdout.js'
 import { trainedKind, trainedWhat, useCommands } from './tuning.js'
 import { tellUnsound } from './unsound.js'
+import { wrap } from './wrap.js'
 
 /** What is shown of a run, and what is counted for it. */
 export class Progress {
@@ -50,11 +51,11 @@ export class Progress {
     this.#output.object({ event: 'start', ...about })
     const unit = tokenizer.kind === 'byte' ? 'bytes' : 'characters'
     const learned = `${count(trainTokens)} ${unit} to learn, ${count(valTokens)} to validate`
-    this.#output.line(`${style.bold(near(data))}: ${learned}, ${tokenizer.nVocab} different ones`)
+    const { columns } = this.#output
+    this.#output.line(wrap(`${near(data)}: ${learned}, ${tokenizer.nVocab} different ones`, columns))
     const layers = nLayer === 1 ? '1 layer' : `${nLayer} layers`
-    this.#output.line(
-      `RWKV-4 of ${layers}, ${nEmbd} wide: ${count(parameters)} parameters · ${isa}, ${precision}, ${threads} threads · ${out}`,
-    )
+    const shape = `RWKV-4 of ${layers}, ${nEmbd} wide: ${count(parameters)} parameters`
+    this.#output.line(wrap(`${shape} · ${isa}, ${precision}, ${threads} threads · ${out}`, columns))
     const what = trainedWhat(this.#trainer)
     if (what !== undefined) this.#output.line(what)
     const { wentBackFrom } = this.#trainer
@@ -94,37 +95,43 @@ export class Progress {
     const before = this.#validation.at(-1)?.step ?? 0
     this.#validation.push({ step, loss: valLoss })
     this.#output.object({ event: 'validation', step, valLoss })
-    this.#output.line(
-      `step ${this.#at(step)}  loss ${loss.toFixed(3)}  smoothed ${smoothed.toFixed(3)}  ${style.yellow(`validation ${valLoss.toFixed(3)}`)}  ${this.#speed()}`,
-    )
+    this.#told({ step, loss }, smoothed, `  ${style.yellow(`validation ${valLoss.toFixed(3)}`)}`)
     // A sample for each quarter of the run.
     const quarter = (step: number) => Math.floor((4 * step) / this.#trainer.options.maxSteps)
     if (quarter(step) === quarter(before)) return
     const sampling = { temperature: 0.8, topP: 0.95, seed: step }
     const text = await this.#trainer.sample({ maxTokens: 160, ...sampling, signal })
     this.#output.object({ event: 'sample', step, text })
-    this.#output.line(text.trim().replace(/^/gm, `  ${style.dim('│')} `))
+    this.#output.line(wrap(text.trim(), this.#output.columns, `  ${style.dim('│')} `))
   }
 
   /** Where there is no live line, a plain one now and then. */
   #plain({ step, loss }: Step, smoothed: number): void {
     const every = Math.max(1, Math.round(this.#trainer.options.maxSteps / 40))
     if (this.#output.isLive || (step % every !== 0 && this.#training.length > 1)) return
-    this.#output.line(
-      `step ${this.#at(step)}  loss ${loss.toFixed(3)}  smoothed ${smoothed.toFixed(3)}  ${this.#speed()}`,
-    )
+    this.#told({ step, loss }, smoothed)
+  }
+
+  /** A line of a step that stays; a live line says below it how much time is left. */
+  #told({ step, loss }: { step: number; loss: number }, smoothed: number, validation = ''): void {
+    const losses = `loss ${loss.toFixed(3)}  smoothed ${smoothed.toFixed(3)}${validation}`
+    const left = this.#output.isLive ? '' : this.#left(step)
+    this.#output.line(`step ${this.#at(step)}  ${losses}  ${this.#speed()}${left}`)
   }
 
   #line({ step, loss }: Step, smoothed: number): string {
     const { maxSteps } = this.#trainer.options
-    const left = (this.#seconds / this.#training.length) * (maxSteps - step)
-    const parts = [
-      `loss ${loss.toFixed(3)}`,
-      `smoothed ${smoothed.toFixed(3)}`,
-      this.#speed(),
-      `${clock(left)} left`,
-    ]
-    return `${style.cyan(bar(step / maxSteps, 20))} ${this.#at(step)}  ${parts.join('  ')}`
+    const parts = [`loss ${loss.toFixed(3)}`, `smoothed ${smoothed.toFixed(3)}`, this.#speed()]
+    const text = `${this.#at(step)}  ${parts.join('  ')}${this.#left(step)}`
+    // The bar is the least of it: it takes what room there is.
+    const width = Math.min(20, this.#output.columns - text.length - 2)
+    return width < 4 ? text : `${style.cyan(bar(step / maxSteps, width))} ${text}`
+  }
+
+  /** How long the remaining steps will take, as an end of a line; nothing after the last. */
+  #left(step: number): string {
+    const left = this.#trainer.options.maxSteps - step
+    return left > 0 ? `  ${clock((this.#seconds / this.#training.length) * left)} left` : ''
   }
 
   #at(step: number): string {
@@ -191,7 +198,8 @@ export class Progress {
     if (chart !== '') this.#output.line(`\n${chart}\n`)
     if (steps < options.maxSteps) this.#output.line(`stopped after step ${count(steps)}: ${ended}`)
     const losses = `validation loss ${style.bold(valLoss?.toFixed(3) ?? '–')}, training loss ${trainLoss?.toFixed(3)}`
-    this.#output.line(`${losses} · ${this.#speed()} in steps · ${clock(seconds)} in all`)
+    this.#output.line(losses)
+    this.#output.line(`${this.#speed()} in steps · ${clock(seconds)} in all`)
     this.#output.line(`${result} (${bytes(sizeOf(result))}) · ${join(options.out, 'report.html')}`)
     if (best !== undefined && best.step !== steps && options.keep !== 'last')
       this.#output.line(
