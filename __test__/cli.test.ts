@@ -53,7 +53,7 @@ describe('rwkv', async () => {
     expect(out).toMatch(/^step {2}1\/60 {2}loss \d\.\d{3}/m)
     expect(out).toMatch(/^step 60\/60 .* validation \d\.\d{3}/m)
     expect(out).toMatch(/┤.*─/)
-    expect(out).toMatch(/^validation loss \d\.\d{3}, training loss \d\.\d{3} · .* tokens\/s in steps/m)
+    expect(out).toMatch(/^validation loss \d\.\d{3}, training loss \d\.\d{3}\n.* tokens\/s in steps/m)
     expect(out).toContain('report.html')
     // biome-ignore lint/suspicious/noControlCharactersInRegex: it must not be there
     expect(out).not.toMatch(/\x1b|\r/)

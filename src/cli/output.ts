@@ -2,7 +2,7 @@ import { WriteStream } from 'node:tty'
 import { stripVTControlCharacters } from 'node:util'
 import { LiveLine } from './live.js'
 import { type OutputError, stdout } from './stdout.js'
-import { Wrapping } from './wrap.js'
+import { Wrapping, wrap } from './wrap.js'
 
 /** Where a verb's words go: lines for people, or with `--json` one object a line for programs. */
 export class Output {
@@ -42,6 +42,12 @@ export class Output {
     if (this.json) return
     this.#live?.clear()
     stdout.write(`${this.colour ? text : stripVTControlCharacters(text)}\n`)
+  }
+
+  /** Prose for people: on a terminal lines break between words, and `margin` stands before each. */
+  prose(text: string, margin = ''): void {
+    const lines = this.#wrapping ? wrap(text, this.columns, margin) : text.replace(/^/gm, margin)
+    this.line(lines)
   }
 
   /** A piece of text for people: on a terminal lines break between words, elsewhere it stays as it is. */

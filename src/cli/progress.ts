@@ -10,7 +10,6 @@ import { resumeCommand } from './resume.js'
 import { OutputError } from './stdout.js'
 import { trainedKind, trainedWhat, useCommands } from './tuning.js'
 import { tellUnsound } from './unsound.js'
-import { wrap } from './wrap.js'
 
 /** What is shown of a run, and what is counted for it. */
 export class Progress {
@@ -51,11 +50,10 @@ export class Progress {
     this.#output.object({ event: 'start', ...about })
     const unit = tokenizer.kind === 'byte' ? 'bytes' : 'characters'
     const learned = `${count(trainTokens)} ${unit} to learn, ${count(valTokens)} to validate`
-    const { columns } = this.#output
-    this.#output.line(wrap(`${near(data)}: ${learned}, ${tokenizer.nVocab} different ones`, columns))
+    this.#output.prose(`${near(data)}: ${learned}, ${tokenizer.nVocab} different ones`)
     const layers = nLayer === 1 ? '1 layer' : `${nLayer} layers`
     const shape = `RWKV-4 of ${layers}, ${nEmbd} wide: ${count(parameters)} parameters`
-    this.#output.line(wrap(`${shape} · ${isa}, ${precision}, ${threads} threads · ${out}`, columns))
+    this.#output.prose(`${shape} · ${isa}, ${precision}, ${threads} threads · ${out}`)
     const what = trainedWhat(this.#trainer)
     if (what !== undefined) this.#output.line(what)
     const { wentBackFrom } = this.#trainer
@@ -102,7 +100,7 @@ export class Progress {
     const sampling = { temperature: 0.8, topP: 0.95, seed: step }
     const text = await this.#trainer.sample({ maxTokens: 160, ...sampling, signal })
     this.#output.object({ event: 'sample', step, text })
-    this.#output.line(wrap(text.trim(), this.#output.columns, `  ${style.dim('│')} `))
+    this.#output.prose(text.trim(), `  ${style.dim('│')} `)
   }
 
   /** Where there is no live line, a plain one now and then. */
