@@ -6,13 +6,16 @@ use rwkv::model::Network;
 
 use crate::base::targets;
 use crate::options::{TrainOptions, Tune};
-use crate::tape::{Tape, rows_at_once};
+use crate::tape::{Tape, packed_weights, rows_at_once};
 
 /// An estimate of a run's memory in bytes, as floats: nonsense values must not overflow.
 pub(crate) struct Memory {
     /// Values, gradients and two moments.
     pub(crate) parameters: f64,
-    /// Those of the rows that are in memory at the same time, with their gradients and the operands of products.
+    /// Weights of matrices, packed for forward and for backward.
+    pub(crate) packed: f64,
+    /// Activations of the rows that are in memory at the same time, with their gradients and the operands of
+    /// products.
     pub(crate) activations: f64,
     /// Tokens, and the states that sequences start from and leave.
     pub(crate) batch: f64,
@@ -34,6 +37,7 @@ impl Memory {
         let last = if model.n_layer < 2 { &one } else { &two };
         let all = |floats: fn(&Floats) -> f64| floats(last) + blocks * (floats(&two) - floats(&one));
         let is_frozen = options.lora_rank.is_some() || options.tune == Tune::State;
+        let is_partly_frozen = file_len.is_some() && (options.train.is_some() || options.freeze.is_some());
         let trained = if is_frozen { all(|floats| floats.factors) } else { all(|floats| floats.parameters) };
         let activations = all(|floats| floats.operands + floats.gradients)
             + if options.recompute {
@@ -47,18 +51,20 @@ impl Memory {
         let state = if has_states { all(|floats| floats.state) } else { 0.0 };
         let batch = ROW * rows[0] + sequences * (SEQUENCE + 4.0 * 4.0 * state);
         let threads = options.threads.unwrap_or_else(available_threads);
-        // A frozen base is decoded for all rows at once.
+        let parameters = all(|floats| floats.parameters);
+        // What stays in a file is decoded for all rows at once.
         let rows =
-            if is_frozen { rows[0] } else { rows_at_once(rows, threads, all(|floats| floats.parameters)) };
+            if is_frozen || is_partly_frozen { rows[0] } else { rows_at_once(rows, threads, parameters) };
         Self {
             parameters: 16.0 * trained + file_len.unwrap_or(0) as f64,
+            packed: packed_weights(if is_frozen { trained } else { parameters }),
             activations: 4.0 * rows * activations,
             batch,
         }
     }
 
     pub(crate) fn total(&self) -> f64 {
-        self.parameters + self.activations + self.batch
+        self.parameters + self.packed + self.activations + self.batch
     }
 }
 
@@ -136,8 +142,8 @@ mod tests {
             let (_, layout, _) = Network::new(&model);
             let memory = Memory::of(&options, &model, None);
             assert!((memory.parameters - 16.0 * layout.n_params() as f64).abs() < 1.0);
-            // 28 D in a block of RWKV-4; embedding and two norms, and the logits; then gradients, and the inputs
-            // and outputs of seven products a block and of the head.
+            // 28 D in a block of RWKV-4; embedding and two norms, and the logits; then gradients, and the
+            // inputs and outputs of seven products a block and of the head.
             let [l, d, v] = [n_layer as f64, 32.0, 65.0_f64];
             let gradients = 28.0 * d + 2.0 * d + d.max(v).max(4.0 * d);
             let a_row = l * 28.0 * d + 3.0 * d + v + gradients + l * 20.0 * d + d + v;

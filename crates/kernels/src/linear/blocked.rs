@@ -164,9 +164,9 @@ impl Block {
         Self { m, n, depth, steps: depth.div_ceil(T::Element::TERMS), height }
     }
 
-    /// Panels of A are as wide as many tiles are high: packing goes through rows, and is fastest where they are
-    /// long. Steps are an odd number of cache lines apart, because lines a power of two apart would evict each
-    /// other; panels end before each step of them needs a page of its own.
+    /// Panels of A are as wide as many tiles are high: packing goes through rows, and is fastest where they
+    /// are long. Steps are an odd number of cache lines apart, because lines a power of two apart would evict
+    /// each other; panels end before each step of them needs a page of its own.
     pub(super) fn panels_a(&self) -> Panels {
         let width = (self.height * (PANEL_A / self.height).max(1)).min(self.m);
         let row = (width.div_ceil(LINE) | 1) * LINE;
@@ -217,7 +217,8 @@ pub(super) fn pack_b<T: Tile>(cpu: &Cpu, block: Block, b: View<'_>, out: &mut [T
     }
 }
 
-/// The block's product. A is packed into panels, or rows that are packed here if the shared index runs along them.
+/// The block's product. A is packed into panels, or rows that are packed here if the shared index runs along
+/// them.
 pub(super) fn multiply<T: Tile>(
     cpu: &Cpu,
     block: Block,
@@ -316,9 +317,9 @@ pub(super) fn multiply_rows<T: Tile>(
                 rows: height.min(rows.end - row),
                 cols: T::WIDTH.min(n - first),
             };
-            // SAFETY: `Cpu::new` has checked the tier. The tile's rows of A are packed, as rows or as a panel,
-            // the panel of B has `steps` rows of WIDTH elements, and `out` lies within C: rows are `c.row` ≥ n
-            // apart, and C reaches to the end of the last one.
+            // SAFETY: `Cpu::new` has checked the tier. The tile's rows of A are packed, as rows or as a
+            // panel, the panel of B has `steps` rows of WIDTH elements, and `out` lies within C: rows are
+            // `c.row` ≥ n apart, and C reaches to the end of the last one.
             unsafe { T::tile(steps, a, panel.as_ptr(), out, store) };
         }
     }

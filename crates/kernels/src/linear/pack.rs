@@ -21,8 +21,8 @@ pub(super) unsafe trait Element: Copy + Send + Sync {
     /// `out[p]` holds `data[p·TERMS..]`: as many elements as that takes, zeros beyond the end of `data`.
     fn pack_along(data: &[f32], out: &mut [Self]);
 
-    /// Fills `out`, rows of `across.width` elements: element j of row s holds terms `s·TERMS..` of column j, zeros
-    /// beyond the last term or column.
+    /// Fills `out`, rows of `across.width` elements: element j of row s holds terms `s·TERMS..` of column j,
+    /// zeros beyond the last term or column.
     fn pack_across(across: Across<'_>, out: &mut [Self]);
 
     /// Words of four bytes, as elements.
@@ -81,7 +81,8 @@ unsafe impl Element for f32 {
     }
 }
 
-/// Columns of a matrix, packed: `[panel][step][column]`, `width` columns to a panel, steps `row` elements apart.
+/// Columns of a matrix, packed: `[panel][step][column]`, `width` columns to a panel, steps `row` elements
+/// apart.
 ///
 /// Element (step, column) holds terms `step·TERMS..` of the shared index; what is beyond the last term or the
 /// last column is zero.
@@ -116,7 +117,8 @@ impl Panels {
     }
 
     /// Packs some steps of all panels of a matrix across whose rows the shared index runs: term t of column j
-    /// is `data[(t - first) * row + j]`, where `first` is the first term of these steps. The panels begin at `at`.
+    /// is `data[(t - first) * row + j]`, where `first` is the first term of these steps. The panels begin at
+    /// `at`.
     ///
     /// # Safety
     /// No one else takes these steps of `out`.
@@ -145,8 +147,8 @@ impl Panels {
         E::pack_across(Across { data, row, terms: self.depth, cols: cols.len(), width }, out);
     }
 
-    /// Packs one panel, all of `out`, of a matrix along whose rows the shared index runs: term t of column j is
-    /// `data[j * row + t]`. Its steps are `width` elements apart.
+    /// Packs one panel, all of `out`, of a matrix along whose rows the shared index runs: term t of column j
+    /// is `data[j * row + t]`. Its steps are `width` elements apart.
     pub(super) fn transposed_panel<T: Tile>(
         &self,
         data: &[f32],

@@ -1,9 +1,9 @@
 //! Operands of training's products that are packed apart from the product.
 //!
 //! Weights are multiplied many times in a step, once by each group of sequences: they are packed once. The
-//! operands of `dw` are packed where they are made, while they are in the cache, and multiplied when those of all
-//! sequences are there. Packed, an operand takes four bytes for each [`Element`](super::pack::Element): in bf16
-//! half the memory of the f32 it was made from.
+//! operands of `dw` are packed where they are made, while they are in the cache, and multiplied when those of
+//! all sequences are there. Packed, an operand takes four bytes for each [`Element`](super::pack::Element):
+//! in bf16 half the memory of the f32 it was made from.
 
 use super::ViewMut;
 use super::blocked::{self, Block, Packed, STEPS, Tile, multiply_rows};
@@ -69,8 +69,8 @@ pub fn packed_len(cpu: &Cpu, packing: Packing, rows: usize, cols: usize) -> usiz
     with_tile!(cpu, len_of(packing, rows, cols))
 }
 
-/// Packs some rows of a matrix, in one pass over `data`, rows of `cols`, for several purposes: none of them one of
-/// weights. Each `out` is that of the whole matrix, as long as [`packed_len`] says.
+/// Packs some rows of a matrix, in one pass over `data`, rows of `cols`, for several purposes: none of them
+/// one of weights. Each `out` is that of the whole matrix, as long as [`packed_len`] says.
 ///
 /// # Panics
 /// If the lengths do not fit, `part.first` is odd, or a packing is one of weights.
@@ -87,13 +87,13 @@ pub fn pack_rows(cpu: &Cpu, data: &[f32], cols: usize, part: RowsOf, outs: &mut 
     with_tile!(cpu, pack_rows_with(cpu, data, cols, part, outs));
 }
 
-/// `y = x wᵀ`, of `x` (T, `k`) that is packed as [`Packing::Rows`], with `y` (T, `n`), and weights that are packed
-/// for [`Packing::Forward`] by a CPU of the same tier and precision.
+/// `y = x wᵀ`, of `x` (T, `k`) that is packed as [`Packing::Rows`], with `y` (T, `n`), and weights that are
+/// packed for [`Packing::Forward`] by a CPU of the same tier and precision.
 ///
 /// # Panics
 /// If the lengths do not fit.
 pub fn linear_packed(cpu: &Cpu, x: &[f32], w: &[f32], [n, k]: [usize; 2], y: &mut [f32]) {
-    assert!(n > 0 && y.len().is_multiple_of(n), "{} outputs are not rows of {n}", y.len());
+    assert!(n > 0 && k > 0 && y.len().is_multiple_of(n), "{} outputs are not rows of {n}", y.len());
     assert_eq!(x.len(), packed_len(cpu, Packing::Rows, y.len() / n, k));
     assert_eq!(w.len(), packed_len(cpu, Packing::Forward, n, k));
     with_tile!(cpu, multiply(cpu, k, [x, w], ViewMut { data: y, row: n }, Store::Set));
@@ -105,7 +105,7 @@ pub fn linear_packed(cpu: &Cpu, x: &[f32], w: &[f32], [n, k]: [usize; 2], y: &mu
 /// # Panics
 /// If the lengths do not fit.
 pub fn linear_dx_packed(cpu: &Cpu, dy: &[f32], w: &[f32], [n, k]: [usize; 2], dx: &mut [f32], store: Store) {
-    assert!(k > 0 && dx.len().is_multiple_of(k), "{} inputs are not rows of {k}", dx.len());
+    assert!(k > 0 && n > 0 && dx.len().is_multiple_of(k), "{} inputs are not rows of {k}", dx.len());
     assert_eq!(dy.len(), packed_len(cpu, Packing::Rows, dx.len() / k, n));
     assert_eq!(w.len(), packed_len(cpu, Packing::Backward, n, k));
     with_tile!(cpu, multiply(cpu, n, [dy, w], ViewMut { data: dx, row: k }, store));
@@ -135,7 +135,7 @@ struct Stretch {
     /// The first term.
     start: usize,
     block: Block,
-    /// Words, the first of them, and whether they are panels of A.
+    /// The first of its words, and how many there are.
     at: usize,
     len: usize,
 }

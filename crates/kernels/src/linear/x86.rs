@@ -128,8 +128,8 @@ tile!(
     load: _mm512_loadu_ps, load_part16, store: _mm512_storeu_ps, _mm512_mask_storeu_ps, mask: mask16
 );
 
-/// [`Tile::transpose`] of elements of four bytes: neighbouring rows are interleaved, then pairs, fours and eights of
-/// them.
+/// [`Tile::transpose`] of elements of four bytes: neighbouring rows are interleaved, then pairs, fours and
+/// eights of them.
 #[target_feature(enable = "avx512f")]
 pub(super) fn transpose16<E: Element>(square: &[[E; SQUARE]; SQUARE], width: usize, out: &mut [E]) {
     // SAFETY: 64 bytes each, of any bits.

@@ -39,8 +39,8 @@ pub(crate) enum Read {
     Both,
 }
 
-/// Declares [`Op`] over the operators' own types, each of which has `reads`, a `run(&self, &mut Forward)` that
-/// fills its outputs and a `backward(&self, &mut Backward)`.
+/// Declares [`Op`] over the operators' own types, each of which has `reads`, a `run(&self, &mut Forward)`
+/// that fills its outputs and a `backward(&self, &mut Backward)`.
 macro_rules! ops {
     ($($(#[$when:meta])? $module:ident::$name:ident),* $(,)?) => {
         $($(#[$when])? pub(crate) use $module::$name;)*

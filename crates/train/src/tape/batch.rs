@@ -31,8 +31,8 @@ pub(crate) struct States<'a> {
 }
 
 impl Batch {
-    /// Sequences of `ctx_len` tokens (the last may be shorter), after `first_row` rows of the pass. All start from
-    /// `state`, or from the empty one.
+    /// Sequences of `ctx_len` tokens (the last may be shorter), after `first_row` rows of the pass. All start
+    /// from `state`, or from the empty one.
     pub(super) fn begin(&mut self, tokens: &[u32], ctx_len: usize, first_row: usize, state: Option<&[f32]>) {
         self.first_row = first_row;
         self.tokens.clear();

@@ -2,9 +2,9 @@
 //!
 //! Buffers are cut from large anonymous maps, in huge pages where the system has them: a step goes through
 //! hundreds of megabytes in order, and with pages of 4 KB most of the TLB would be renewed all the time. They
-//! begin on cache lines, so that no vector of 64 bytes lies on two. Every tensor of a pass has the same size, or
-//! nearly; a line between two buffers keeps them from beginning at the same place of a page, where they would
-//! compete for the same sets of the caches.
+//! begin on cache lines, so that no vector of 64 bytes lies on two. Every tensor of a pass has the same size,
+//! or nearly; a line between two buffers keeps them from beginning at the same place of a page, where they
+//! would compete for the same sets of the caches.
 
 use std::alloc::{Layout, handle_alloc_error};
 use std::collections::HashMap;
@@ -104,8 +104,8 @@ impl Deref for Buffer {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        // SAFETY: the map has these floats, any bits of which are valid; it was all zeros at first and lives as
-        // long as the buffer; no other buffer has them.
+        // SAFETY: the map has these floats, any bits of which are valid; it was all zeros at first and lives
+        // as long as the buffer; no other buffer has them.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 }

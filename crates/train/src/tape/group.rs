@@ -1,13 +1,13 @@
 //! Groups of sequences: the parts of a pass that threads compute on their own.
 //!
-//! No operator looks from one sequence to another, but the gradients of parameters are sums over all of them. So a
-//! thread takes a group of sequences through many operators before it takes the next group: what one makes is in
-//! the thread's own cache when the next one reads it, and threads seldom wait for each other. What belongs to no
-//! group alone waits until all of them are done: products of matrices' gradients ([`Pending`]), and the gradients of
-//! vectors.
+//! No operator looks from one sequence to another, but the gradients of parameters are sums over all of them.
+//! So a thread takes a group of sequences through many operators before it takes the next group: what one
+//! makes is in the thread's own cache when the next one reads it, and threads seldom wait for each other.
+//! What belongs to no group alone waits until all of them are done: products of matrices' gradients
+//! ([`Pending`]), and the gradients of vectors.
 //!
-//! Which sequences are together follows from the batch alone, so that sums do not depend on the number of threads.
-//! Where there are too few groups for the threads, these compute one group after the other together.
+//! Which sequences are together follows from the batch alone, so that sums do not depend on the number of
+//! threads. Where there are too few groups for the threads, these compute one group after the other together.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -23,8 +23,8 @@ use crate::profile::{Pass, Profile};
 #[derive(Debug, Default)]
 pub(super) struct Group {
     pub(super) batch: Batch,
-    /// Gradients of the vectors among the parameters: what these sequences add to them. Empty before backward and
-    /// after it.
+    /// Gradients of the vectors among the parameters: what these sequences add to them. Empty before backward
+    /// and after it.
     pub(super) vectors: ParamGradients,
     pub(super) pending: Vec<Pending>,
 }
@@ -75,8 +75,8 @@ impl Work {
         self.gradients.clear();
     }
 
-    /// Runs the operators of a stage from the one at `start` on. With `Shared::go_on` against it, nothing that is
-    /// computed means anything.
+    /// Runs the operators of a stage from the one at `start` on. With `Shared::go_on` against it, nothing
+    /// that is computed means anything.
     pub(super) fn forward(
         &mut self,
         cpu: &Cpu,
@@ -138,8 +138,8 @@ impl Work {
     }
 }
 
-/// Runs `body` for every group: each on one thread, or one after the other on all threads if some of them would
-/// have too little to do. `alone` is `cpu` with one thread.
+/// Runs `body` for every group: each on one thread, or one after the other on all threads if some of them
+/// would have too little to do. `alone` is `cpu` with one thread.
 pub(super) fn for_each<T: Send>(
     [cpu, alone]: [&Cpu; 2],
     groups: &mut [T],

@@ -1,11 +1,11 @@
 //! The training executor: it computes as [`rwkv::Infer`] does, records each operator, and computes gradients.
 //!
-//! A pass records one entry for each operator that the model's equations call. Backward goes through that list
-//! from its end; each operator reads the gradient of its output and adds to those of its inputs and parameters.
-//! An entry can also run again: with [`recompute`](Tape::recompute) a pass keeps only what leaves each block, and
-//! backward computes the rest of a block anew when it gets there (Chen et al.,
-//! <https://arxiv.org/abs/1604.06174>). Sequences are computed in groups, see `group.rs`. Buffers are used again:
-//! once warm, a step allocates no activation and no gradient.
+//! A pass records one entry for each operator that the model's equations call. Backward goes through that
+//! list from its end; each operator reads the gradient of its output and adds to those of its inputs and
+//! parameters. An entry can also run again: with [`recompute`](Tape::recompute) a pass keeps only what leaves
+//! each block, and backward computes the rest of a block anew when it gets there (Chen et al.,
+//! <https://arxiv.org/abs/1604.06174>). Sequences are computed in groups, see `group.rs`. Buffers are used
+//! again: once warm, a step allocates no activation and no gradient.
 
 mod batch;
 mod buffer;
@@ -31,7 +31,7 @@ pub(crate) use gradients::{Gradient, Gradients, ParamGradients};
 use group::{Group, Work};
 pub(crate) use pending::Pending;
 use record::Record;
-pub(crate) use run::rows_at_once;
+pub(crate) use run::{packed_weights, rows_at_once};
 pub use until::Until;
 pub(crate) use values::Values;
 pub(crate) use weights::Weights;
@@ -143,8 +143,8 @@ impl Forward<'_> {
 }
 
 impl Forward<'_> {
-    /// Fills N tensors of one width that were declared before, by rows: `compute` is called with ranges of them, and
-    /// writes these rows alone.
+    /// Fills N tensors of one width that were declared before, by rows: `compute` is called with ranges of
+    /// them, and writes these rows alone.
     pub(crate) fn fill_rows<const N: usize>(
         &mut self,
         tensors: [Tensor; N],
@@ -298,10 +298,14 @@ impl Tape {
         self.run_backward();
     }
 
-    /// The values of a tensor of this pass, row by row. Those that only other operators read are gone once these
-    /// have run.
+    /// The values of a tensor of this pass, row by row. Those that only other operators read are gone once
+    /// these have run.
+    ///
+    /// # Panics
+    /// After a backward pass, which gives all values up.
     pub fn value(&mut self, tensor: Tensor) -> Vec<f32> {
         self.run();
+        assert!(self.n_run > 0, "backward has given the values up");
         self.works[..self.n_groups].iter().flat_map(|work| work.values.get(tensor)).copied().collect()
     }
 

@@ -157,8 +157,8 @@ impl Record {
         uses.into_iter().map(Option::unwrap_or_default).collect()
     }
 
-    /// Widths of the tensors that each block makes, and of those that leave it. What follows the last block comes
-    /// last.
+    /// Widths of the tensors that each block makes, and of those that leave it. What follows the last block
+    /// comes last.
     pub(super) fn widths_of_blocks(&self) -> Vec<[Vec<usize>; 2]> {
         let of_block = |block: &Block| {
             let live = block.live.iter().map(|&Tensor(index)| self.widths[index]).collect();

@@ -1,9 +1,9 @@
 //! How a pass runs: block by block for all groups, or group by group.
 //!
-//! A whole step ([`Tape::learn`]) goes forward and backward with as many groups at a time as keep the threads busy,
-//! so that memory does not grow with the batch. If the packed weights of the whole model are small, each thread
-//! takes a group through all of the model, forward and backward, before the next one; else all threads go from
-//! block to block together, for whose weights there is memory.
+//! A whole step ([`Tape::learn`]) goes forward and backward with as many groups at a time as keep the threads
+//! busy, so that memory does not grow with the batch. If the packed weights of the whole model are small,
+//! each thread takes a group through all of the model, forward and backward, before the next one; else all
+//! threads go from block to block together, for whose weights there is memory.
 
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
@@ -23,8 +23,8 @@ const PENDING: usize = 1 << 22;
 /// Rows of the groups that go from block to block together, at least: weights are packed for them anew.
 const ROWS: usize = 1024;
 
-/// Rows whose activations are in memory at the same time when a step learns from `rows` of them: an estimate, in
-/// floats, because nonsense values must not overflow. `parameters` are those of matrices that are packed.
+/// Rows whose activations are in memory at the same time when a step learns from `rows` of them: an estimate,
+/// in floats, because nonsense values must not overflow. `parameters` are those of matrices that are packed.
 pub(crate) fn rows_at_once([rows, ctx_len]: [f64; 2], threads: usize, parameters: f64) -> f64 {
     let group = (ROWS_OF_GROUP as f64 / ctx_len).ceil() * ctx_len;
     let threads = threads as f64;
@@ -36,6 +36,12 @@ pub(crate) fn rows_at_once([rows, ctx_len]: [f64; 2], threads: usize, parameters
     rows.min(groups * group)
 }
 
+/// Bytes of the packed weights of matrices with so many `parameters`, estimated as above: those of a larger
+/// model are there for one block at a time.
+pub(crate) fn packed_weights(parameters: f64) -> f64 {
+    4.0 * (2.0 * parameters).min(WEIGHTS as f64)
+}
+
 impl Tape {
     /// Runs all operators that were recorded and have not run.
     pub(super) fn run(&mut self) {
@@ -44,6 +50,9 @@ impl Tape {
 
     /// Runs them, asking before each whether to go on.
     pub(crate) fn run_while(&mut self, go_on: &mut (dyn FnMut() -> bool + Send)) {
+        if self.n_run == self.record.ops.len() {
+            return;
+        }
         let stages = self.record.stages(&self.params);
         if self.n_run == 0 {
             self.attach();
@@ -71,9 +80,9 @@ impl Tape {
         self.end();
     }
 
-    /// Runs the pass that was recorded and adds its gradients to those of the parameters. Returns the loss, the mean
-    /// over `targets`; the gradients are of the mean over `passes` times as many. Asks before each operator whether
-    /// to go on; if not, all of that means nothing.
+    /// Runs the pass that was recorded and adds its gradients to those of the parameters. Returns the loss,
+    /// the mean over `targets`; the gradients are of the mean over `passes` times as many. Asks before each
+    /// operator whether to go on; if not, all of that means nothing.
     pub(crate) fn learn(
         &mut self,
         logits: Tensor,
@@ -176,18 +185,19 @@ impl Tape {
 
     /// Packs the weights of these operators.
     fn pack(&mut self, ops: Range<usize>, packings: &[Packing]) {
-        let Self { cpu, params, record, weights, profile, .. } = self;
+        let Self { cpu, params, record, weights, pool, profile, .. } = self;
         for (weights, packing) in weights.iter_mut().zip([Packing::Forward, Packing::Backward]) {
             if packings.contains(&packing) {
                 let start = profile.start();
-                weights.pack(cpu, params, &record.ops[ops.clone()], packing);
+                weights.pack(cpu, params, &record.ops[ops.clone()], packing, pool);
                 let pass = if packing == Packing::Forward { Pass::Forward } else { Pass::Backward };
                 profile.stop(start, pass, "packing of weights", cpu.threads());
             }
         }
     }
 
-    /// Adds what the operators of these groups have left to the gradients of the matrices, the groups in order.
+    /// Adds what the operators of these groups have left to the gradients of the matrices, the groups in
+    /// order.
     fn add_pending(&mut self, groups: Range<usize>) {
         let Self { cpu, param_gradients, profile, .. } = self;
         let groups = &mut self.groups[groups];

@@ -20,8 +20,8 @@ impl<'a, S: FnMut() -> bool + Send> Until<'a, S> {
         Self { tape, stop, stopped: false }
     }
 
-    /// Forward and backward: the mean loss over `targets`. The gradients, of the mean over `passes` times as many,
-    /// are added to those of earlier passes, or take their place if this one is the `first`.
+    /// Forward and backward: the mean loss over `targets`. The gradients, of the mean over `passes` times as
+    /// many, are added to those of earlier passes, or take their place if this one is the `first`.
     ///
     /// # Errors
     /// [`Error::Aborted`] if the pass was stopped.

@@ -71,8 +71,8 @@ impl Values {
         self.nodes[tensor.0].use_ != Use::Values
     }
 
-    /// Fills tensors of one width that only products read: `compute` is given some rows at a time to compute, and
-    /// what it makes of them is packed while it is in the L1 cache.
+    /// Fills tensors of one width that only products read: `compute` is given some rows at a time to compute,
+    /// and what it makes of them is packed while it is in the L1 cache.
     pub(crate) fn fill_operands<const N: usize>(
         &mut self,
         cpu: &Cpu,
@@ -100,7 +100,8 @@ impl Values {
         }
     }
 
-    /// Packs a tensor for products, if it is not packed yet; for the gradients of matrices too if it `is_trained`.
+    /// Packs a tensor for products, if it is not packed yet; for the gradients of matrices too if it
+    /// `is_trained`.
     pub(crate) fn pack(&mut self, cpu: &Cpu, tensor: Tensor, is_trained: bool) {
         let Node { width, value, rows, input, .. } = &self.nodes[tensor.0];
         let (width, of) = (*width, self.rows);

@@ -7,6 +7,7 @@ use rwkv::params::Matrix;
 use rwkv::store::Parameters;
 use rwkv_kernels::{Cpu, Packing, pack_weights, packed_len};
 
+use super::buffer::{Buffer, Pool};
 use crate::ops::Op;
 
 /// The packed matrices of some operators.
@@ -14,29 +15,29 @@ use crate::ops::Op;
 pub(crate) struct Weights {
     /// Where each matrix lies, by its index in the layout; empty if it is not here.
     places: Vec<Range<usize>>,
-    words: Vec<f32>,
+    words: Buffer,
 }
 
 impl Weights {
-    /// Packs the matrices that `ops` multiply by, in place of those that were here. Those that stay in another form
-    /// than f32 are left out.
-    pub(super) fn pack(&mut self, cpu: &Cpu, params: &Parameters, ops: &[Op], packing: Packing) {
+    /// Packs the matrices that `ops` multiply by, in place of those that were here. Those that stay in
+    /// another form than f32 are left out.
+    pub(super) fn pack(&mut self, cpu: &Cpu, params: &Parameters, ops: &[Op], packing: Packing, pool: &Pool) {
         let specs = params.layout().specs();
         self.places.clear();
         self.places.resize(specs.len(), 0..0);
-        let (mut used, mut matrices) = (0, Vec::new());
+        let (mut len, mut matrices) = (0, Vec::new());
         for matrix in ops.iter().filter_map(Op::weight) {
             let (index, Some(weights)) = (matrix.index(), params.f32_matrix(matrix)) else { continue };
             if self.places[index].is_empty() {
                 let cols = specs[index].cols;
-                let len = packed_len(cpu, packing, weights.len() / cols, cols);
-                matrices.push((weights, cols, len));
-                self.places[index] = used..used + len;
-                used += len;
+                let own = packed_len(cpu, packing, weights.len() / cols, cols);
+                matrices.push((weights, cols, own));
+                self.places[index] = len..len + own;
+                len += own;
             }
         }
-        if self.words.len() < used {
-            self.words.resize(used, 0.0);
+        if self.words.len() < len {
+            self.words = pool.take(len);
         }
         let mut rest = &mut *self.words;
         let places = matrices.into_iter().map(|(weights, cols, len)| {

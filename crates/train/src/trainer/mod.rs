@@ -233,8 +233,8 @@ impl Trainer {
         self.tape.take_time();
     }
 
-    /// What the parts of the steps took since [`take_time`](Self::take_time), all threads together. What is left
-    /// of a step's time they waited for each other.
+    /// What the parts of the steps took since [`take_time`](Self::take_time), all threads together. What is
+    /// left of a step's time they waited for each other.
     pub fn profile(&mut self) -> &Profile {
         self.tape.profile()
     }
