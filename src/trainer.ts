@@ -114,7 +114,10 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
    * The step of the newest checkpoint there was, if the run went on from before it, because it was not sound.
    */
   readonly wentBackFrom: number | undefined
-  /** The instruction set that it runs on: `scalar`, `avx2`, `avxvnni`, `avx512` or `amx`. */
+  /**
+   * The instruction set that it runs on: `scalar`, `avx2`, `avxvnni`, `avx512` or `amx`; on ARM `scalar`,
+   * `neon`, `dotprod` or `i8mm`.
+   */
   readonly isa: string
   /** How text becomes tokens. */
   readonly tokenizer: Tokenizer
@@ -235,7 +238,8 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
 
   /**
    * Writes a checkpoint to resume from, what is trained as it is by now to {@link result}, and `report.html`;
-   * {@link saved} says how good the model is, and whether it was written: the best one stays. Files of the run that are missing by now are written again.
+   * {@link saved} says how good the model is, and whether it was written: the best one stays. Files of the run
+   * that are missing by now are written again.
    *
    * The checkpoint and the model come first; what the report shows of the model's writing takes a while
    * longer.
