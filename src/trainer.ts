@@ -15,7 +15,7 @@ import { writeReport } from './report/run.js'
 import { resumeOptions, sampleOptions, saveOptions, trainOptions, validateOptions } from './schemas.js'
 import { Tokenizer } from './tokenizer.js'
 
-/** What a step did. */
+/** Report of a training step. */
 export interface Step {
   /** The step, counted from 1. */
   readonly step: number
@@ -30,11 +30,11 @@ export interface Step {
   readonly learningRate: number
   /** The norm of all gradients together, before clipping. */
   readonly gradNorm: number
-  /** Tokens of the batch. */
+  /** Number of tokens in the batch. */
   readonly tokens: number
-  /** How long the step took. */
+  /** Duration of the step. */
   readonly seconds: number
-  /** Tokens of the batch by that time: neither validation nor saving counts. */
+  /** `tokens` divided by `seconds`: neither validation nor saving counts. */
   readonly tokensPerSecond: number
 }
 
@@ -46,7 +46,7 @@ export interface Best {
   readonly valLoss: number
 }
 
-/** What {@link Trainer.save} found and wrote. */
+/** Result of {@link Trainer.save}. */
 export interface Saved {
   /**
    * Mean loss on validation text, in nats a token: over the whole split if that was validated after this
@@ -66,7 +66,7 @@ export interface Saved {
 }
 
 /**
- * A model in training: a new one, or with the option `from` one that is there, of which all or some
+ * A training run: of a new model, or with the option `from` of an existing one, of which all or some
  * parameters, LoRA adapters (`loraRank`), or the initial state (`tune`) are trained.
  *
  * A loop over it is the whole run: it learns, validates and saves when the options say so, and at its end
@@ -77,7 +77,8 @@ export interface Saved {
  * ```ts
  * import { Trainer } from 'rwkv'
  *
- * await using trainer = await Trainer.create({ data: 'book.txt', out: 'runs/new', nLayer: 2, nEmbd: 32, maxSteps: 20 })
+ * const shape = { nLayer: 2, nEmbd: 32 }
+ * await using trainer = await Trainer.create({ data: 'book.txt', out: 'runs/new', maxSteps: 20, ...shape })
  * for await (const { step, loss, valLoss } of trainer) {
  *   console.log(step, loss.toFixed(3), valLoss?.toFixed(3) ?? '')
  * }
@@ -106,9 +107,9 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
    * `tuned.state` if it trains the initial state.
    */
   readonly result: string
-  /** Tokens to learn: nine tenths of the text. */
+  /** Number of tokens to train on: the first nine tenths of the text. */
   readonly trainTokens: number
-  /** Tokens that validate: the last tenth. */
+  /** Number of tokens for validation: the last tenth. */
   readonly valTokens: number
   /**
    * The step of the newest checkpoint there was, if the run went on from before it, because it was not sound.
@@ -200,7 +201,7 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
     return this.#best
   }
 
-  /** What the last {@link save} found and wrote; undefined before the first. */
+  /** Result of the last {@link save}; undefined before the first. */
   get saved(): Saved | undefined {
     return this.#saved
   }
@@ -225,7 +226,7 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
   }
 
   /**
-   * What the model writes by now.
+   * Generates text with the model as it is by now.
    *
    * @throws {RwkvError} `UNKNOWN_CHARACTER`, `INVALID_OPTION`, `BUSY` or `CLOSED`; the signal's reason, once
    *   it is aborted.
@@ -280,8 +281,8 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
   }
 
   /**
-   * The rest of the run: a step, and a validation and a checkpoint where they are due, until all steps are
-   * done.
+   * The rest of the run: a step, and a validation and a checkpoint where they are due, until the run is over
+   * (see {@link isDone}).
    *
    * @throws The signal's reason, once it is aborted; what {@link step} throws.
    */
