@@ -37,7 +37,7 @@ function anchor(heading: string): string {
 
 it.each(documents)('links of %s lead somewhere', async file => {
   const prose = (await readFile(join(root, file), 'utf8')).replace(/^```.*?^```$/gms, '')
-  for (const [, target = ''] of prose.matchAll(/\]\(([^)\s]+)\)/g)) {
+  for (const [, target = ''] of prose.matchAll(/(?:\]\(|(?:href|src)=")([^)"\s]+)/g)) {
     if (/^https?:/.test(target)) continue
     const [path = '', heading] = target.split('#')
     const linked = path === '' ? file : join(dirname(file), path)

@@ -40,14 +40,8 @@ function typescript() {
     ...['--entryPoints', 'src/index.ts', '--tsconfig', 'src/tsconfig.json', '--out', join(out, 'typescript')],
     ...['--name', 'rwkv', '--includeVersion', '--readme', 'none', '--disableSources'],
     ...['--excludePrivate', '--excludeInternal', '--validation.notDocumented', '--treatWarningsAsErrors'],
-    ...[
-      '--intentionallyNotExported',
-      'Off',
-      '--sort',
-      'source-order',
-      '--navigationLinks.Overview',
-      '../index.html',
-    ],
+    ...['--intentionallyNotExported', 'Off', '--sort', 'kind', '--sort', 'source-order'],
+    ...['--navigationLinks.Overview', '../index.html'],
   ])
 }
 

@@ -1,5 +1,5 @@
 // Draws the pictures of README.md from a real run: docs/pictures/train.svg is what a terminal shows of it, and
-// report.png its report in a browser.
+// report.webp its report in a browser.
 //
 //     node scripts/pictures.mjs [--again]
 //
@@ -44,17 +44,18 @@ const [start, rest] = [train.findIndex(isStep), train.findLastIndex(isStep) + 1]
 const shown = [...train.slice(0, start), ...steps.slice(0, 2), '…', ...steps.slice(-3), ...train.slice(rest)]
 save('train.svg', svg([...trimmed(shown), '', ...trimmed(generate)]))
 
-const shot = join(work, 'report.png')
-execFileSync(process.env.CHROMIUM ?? 'chromium', [
-  '--headless',
-  '--no-sandbox',
+const shot = join(work, 'report.webp')
+const browser = [
+  ...['--headless', '--no-sandbox'],
   '--hide-scrollbars',
-  '--window-size=900,720',
+  '--window-size=860,1080',
   `--screenshot=${shot}`,
   '--virtual-time-budget=3000',
   `file://${join(work, 'runs/moby-dick/report.html')}`,
-])
-save('report.png', readFileSync(shot))
+]
+// It says much about buses that are not there.
+execFileSync(process.env.CHROMIUM ?? 'chromium', browser, { stdio: ['ignore', 'ignore', 'pipe'] })
+save('report.webp', readFileSync(shot))
 
 /** The lines that a command leaves on a terminal, colours included, below the command itself. */
 function record(name, command) {

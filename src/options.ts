@@ -106,7 +106,7 @@ export interface AdapterInfo {
 }
 
 /**
- * Progress of a call, in bytes, tokens or rounds: the option that takes it says which.
+ * Progress of a call, in bytes, in tokens, or in parts of no particular size.
  *
  * An `onProgress` that throws, or returns a promise that rejects, stops the work: the call rejects with that
  * error. If it returns a promise, it is not called again before that is settled, and the call waits for it:

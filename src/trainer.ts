@@ -209,14 +209,20 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
   /**
    * Learns from one batch, and does nothing else: no validation, no saving.
    *
-   * @throws {RwkvError} `DIVERGED` if the loss is not finite: the parameters stay as they were; `IO`, `BUSY`
-   *   or `CLOSED`.
+   * @throws {RwkvError} `DIVERGED` if the loss or a gradient is not finite: the parameters stay as they were;
+   *   `IO`, `BUSY` or `CLOSED`.
    */
   async step(): Promise<Step> {
     return (await this.#step(undefined)).report
   }
 
-  /** Mean loss over the whole validation split: windows of `ctxLen` tokens, each from an empty state. */
+  /**
+   * Mean loss over the whole validation split: windows of `ctxLen` tokens, each from an empty state or the one
+   * that is trained; in one go if the run carries states (`carryState`).
+   *
+   * @throws {RwkvError} `DIVERGED` if the loss is not finite; `IO`, `BUSY` or `CLOSED`. The signal's reason, once
+   *   it is aborted.
+   */
   async validate(options: ValidateOptions = {}): Promise<number> {
     const controls = check('validate()', validateOptions, options)
     const { valLoss, best, isDone } = await this.#work(controls, cancel => this.#native.validate(cancel))

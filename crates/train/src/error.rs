@@ -1,4 +1,4 @@
-//! What can go wrong in training, beside what can go wrong with models and texts.
+//! Errors of training, beside those of models and texts.
 
 use std::path::PathBuf;
 

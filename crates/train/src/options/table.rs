@@ -33,7 +33,7 @@ const MAX_COUNT: usize = 1 << 24;
 const MAX_STEPS: u64 = 1 << 32;
 
 choices! {
-    /// How text becomes tokens.
+    /// The kind of a tokenizer.
     pub enum TokenizerKind {
         /// One token for each distinct character of the text.
         Character = "character",
@@ -54,7 +54,7 @@ choices! {
 }
 
 choices! {
-    /// What a run trains.
+    /// The part of a model that a run trains.
     pub enum Tune {
         /// The parameters of the model, or adapters of it.
         Model = "model",
@@ -64,17 +64,17 @@ choices! {
 }
 
 choices! {
-    /// What moves the parameters.
+    /// The optimizer.
     pub enum OptimizerKind {
-        /// AdamW moves all parameters.
+        /// AdamW for all parameters.
         AdamW = "adamw",
-        /// Muon moves the matrices between activations, AdamW the embedding, the head and the vectors.
+        /// Muon for the matrices between activations, AdamW for the embedding, the head and the vectors.
         Muon = "muon",
     }
 }
 
 choices! {
-    /// How the learning rate falls.
+    /// The shape of the decay of the learning rate.
     pub enum Decay {
         /// Along half a cosine.
         Cosine = "cosine",
