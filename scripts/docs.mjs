@@ -41,7 +41,6 @@ function typescript() {
     ...['--name', 'rwkv', '--includeVersion', '--readme', 'none', '--disableSources'],
     ...['--excludePrivate', '--excludeInternal', '--validation.notDocumented', '--treatWarningsAsErrors'],
     ...['--intentionallyNotExported', 'Off', '--sort', 'kind', '--sort', 'source-order'],
-    ...['--navigationLinks.Overview', '../index.html'],
   ])
 }
 
