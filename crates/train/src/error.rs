@@ -5,7 +5,7 @@ use std::path::PathBuf;
 /// The result of training.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What went wrong, where, and what to do about it.
+/// An error of training: what went wrong, where, and what to do about it.
 ///
 /// [`code`](Self::code) is stable across releases; messages are for people and may change.
 #[derive(Debug, thiserror::Error)]

@@ -106,8 +106,8 @@ impl Model {
     /// Measures decoding, a prompt, a batch, and the memory below them.
     ///
     /// They are measured in turn, round after round, so that what else the machine does meanwhile meets all
-    /// of them alike, and memory is read right before and right after decoding: on a machine that others use
-    /// too it is now twice as fast as then.
+    /// of them alike. Memory is read right before and right after decoding, because on a machine that others use
+    /// too its speed may double or halve within seconds.
     ///
     /// `progress(done, total)` is called after every pass; its unit is a millisecond or so. If it breaks, the
     /// measuring ends with [`Error::Aborted`].
