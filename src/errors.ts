@@ -58,6 +58,7 @@ export type ErrorCode =
  * ```
  */
 export class RwkvError extends Error {
+  /** The name of the class. */
   override readonly name = 'RwkvError'
   /** What it is about: stable, to be compared with. */
   readonly code: ErrorCode

@@ -115,7 +115,7 @@ export class Model implements Disposable, AsyncDisposable {
   }
 
   /**
-   * What turns texts into this model's tokens.
+   * The tokenizer of this model.
    *
    * @throws {RwkvError} `TOKENIZER` if there is none.
    */
@@ -128,8 +128,8 @@ export class Model implements Disposable, AsyncDisposable {
   }
 
   /**
-   * A new text. It starts from the empty state, or from the `state` that is given; then the first prompt must
-   * not be empty.
+   * A session for a new text. It starts from the empty state, or from the `state` that is given; then the
+   * first prompt must not be empty.
    *
    * @throws {RwkvError} `CLOSED`; `STATE` for a state of another model, or of this one with another adapter.
    */

@@ -64,11 +64,11 @@ export interface QuantizeOptions {
   onProgress?: ((progress: Progress) => void) | undefined
 }
 
-/** What {@link quantize} did. */
+/** Result of {@link quantize}. */
 export interface QuantizeResult {
-  /** What the weights of the input are stored in. */
+  /** The format of the weights of the input. */
   readonly from: 'FP32' | 'FP16'
-  /** What those of the output are stored in. */
+  /** The format of the output. */
   readonly to: QuantizedFormat
   /** The input's size. */
   readonly bytesIn: number
@@ -88,7 +88,7 @@ export interface MergeOptions {
   onProgress?: ((progress: Progress) => void) | undefined
 }
 
-/** What {@link merge} did. */
+/** Result of {@link merge}. */
 export interface MergeResult {
   /** The format of the base's matrices: `FP32`, `FP16` or a quantized one. */
   readonly from: 'FP32' | 'FP16' | QuantizedFormat
@@ -104,11 +104,11 @@ export interface MergeResult {
   readonly tensors: number
 }
 
-/** What {@link adapterInfo} finds in an adapter's file. */
+/** Result of {@link adapterInfo}: the header of an adapter's file. */
 export interface AdapterInfo {
   /** Its rank. */
   readonly rank: number
-  /** What it adds is multiplied by alpha / rank. */
+  /** LoRA's alpha: what the adapter adds is multiplied by alpha / rank. */
   readonly alpha: number
   /** Names of the matrices that it changes. */
   readonly targets: readonly string[]
@@ -121,7 +121,7 @@ export interface AdapterInfo {
 }
 
 /**
- * How far something is, in units of its own.
+ * Progress of a call, in bytes, in tokens, or in parts of no particular size.
  *
  * An `onProgress` that throws, or returns a promise that rejects, stops the work: the call rejects with that
  * error. If it returns a promise, it is not called again before that is settled, and the call waits for it:
@@ -129,7 +129,9 @@ export interface AdapterInfo {
  * counts all the same.
  */
 export interface Progress {
+  /** How much is done. */
   readonly done: number
+  /** How much there is to do. */
   readonly total: number
 }
 

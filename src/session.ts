@@ -83,7 +83,7 @@ export class Session implements Disposable {
    * The prompt may be empty if the session has read something before. What was written is part of the
    * session's text: a second call goes on from there.
    *
-   * @throws {RwkvError} From the loop, what {@link prompt} throws; `INVALID_OPTION` also for options that
+   * @throws {RwkvError} From the loop, what {@link Session.prompt} throws; `INVALID_OPTION` also for options that
    *   make no sense.
    * @example
    * ```ts
@@ -127,13 +127,14 @@ export class Session implements Disposable {
    * empty.
    *
    * @throws {RwkvError} `BUSY` or `CLOSED`; to set it also `STATE` for a state of another model, and
-   *   `INVALID_OPTION` for what is no state.
+   *   `INVALID_OPTION` for a value that is not a state.
    */
   get state(): State {
     this.#turn.check()
     return new State(call(() => this.#native.state))
   }
 
+  /** Continues from the point of that state. */
   set state(state: State) {
     argument('state', stateKind, state)
     this.#refuseWhileWriting()

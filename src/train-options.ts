@@ -21,15 +21,18 @@ export interface TrainOptions {
   /** Embedding size: the width of the model. Default: 128. Range: a whole number from 1 to 16777216. */
   nEmbd?: number | undefined
   /**
-   * Context length in tokens. Each sequence of a batch starts from an empty state. Default: 64. Range: a
-   * whole number from 1 to 16777216.
+   * Context length in tokens. Each sequence of a batch starts from an empty state, unless `carryState` is on
+   * or `tune` is state. Default: 64. Range: a whole number from 1 to 16777216.
    */
   ctxLen?: number | undefined
-  /** Batch size: sequences a step. Default: 12. Range: a whole number from 1 to 16777216. */
+  /**
+   * Batch size: sequences of a batch. A step learns from `accumulate` batches. Default: 12. Range: a whole
+   * number from 1 to 16777216.
+   */
   batchSize?: number | undefined
   /**
-   * Optimizer steps of the whole run. The learning rate decays until the last one. Default: 2000. Range: a
-   * whole number from 1 to 4294967296.
+   * Optimizer steps of the whole run. The learning rate decays until the last one; `patience` can end the run
+   * before it. Default: 2000. Range: a whole number from 1 to 4294967296.
    */
   maxSteps?: number | undefined
   /**
@@ -37,15 +40,13 @@ export interface TrainOptions {
    * more than 0 and at most 1.
    */
   learningRate?: number | undefined
-  /**
-   * Learning rate at the end of the cosine decay. Default: a thirtieth of `learningRate`. Range: from 0 to 1.
-   */
+  /** Learning rate at the end of the decay. Default: a thirtieth of `learningRate`. Range: from 0 to 1. */
   finalLearningRate?: number | undefined
   /** Steps of the learning rate's linear warm-up. Default: 100, or a tenth of `maxSteps` if that is fewer. */
   warmupSteps?: number | undefined
   /**
-   * AdamW's weight decay, of matrices alone. It is multiplied by the learning rate. Default: 0.1. Range: from
-   * 0 to 100.
+   * Weight decay, of matrices alone. It is multiplied by the learning rate, with Muon too. Default: 0.1.
+   * Range: from 0 to 100.
    */
   weightDecay?: number | undefined
   /** AdamW's decay rate of the first moment. Default: 0.9. Range: at least 0 and less than 1. */
@@ -62,8 +63,8 @@ export interface TrainOptions {
    */
   threads?: number | undefined
   /**
-   * Precision of the operands of matrix products. Their sums, and everything else, are f32. Default: bf16,
-   * twice as fast, if the CPU multiplies it, else f32.
+   * Precision of the operands of matrix products. Their sums, and everything else, are f32. Default: bf16, up
+   * to twice as fast, if the CPU multiplies it, else f32.
    */
   precision?: 'f32' | 'bf16' | undefined
   /** Steps between validations; 0: at the end only. Default: 250. */
@@ -186,7 +187,7 @@ export const trainOptionTable = {
   nLayer: { kind: 'count', help: 'number of layers (blocks)', default: 4 },
   nEmbd: { kind: 'count', help: 'embedding size: the width of the model', default: 128 },
   ctxLen: { kind: 'count', help: 'context length in tokens', default: 64 },
-  batchSize: { kind: 'count', help: 'batch size: sequences a step', default: 12 },
+  batchSize: { kind: 'count', help: 'batch size: sequences of a batch', default: 12 },
   maxSteps: { kind: 'count', help: 'optimizer steps of the whole run', default: 2000, changesOnResume: true },
   learningRate: {
     kind: 'number',
@@ -196,7 +197,7 @@ export const trainOptionTable = {
   },
   finalLearningRate: {
     kind: 'number',
-    help: 'learning rate at the end of the cosine decay',
+    help: 'learning rate at the end of the decay',
     auto: 'a thirtieth of learningRate',
     changesOnResume: true,
   },
@@ -207,7 +208,7 @@ export const trainOptionTable = {
   },
   weightDecay: {
     kind: 'number',
-    help: "AdamW's weight decay, of matrices alone",
+    help: 'weight decay, of matrices alone',
     default: 0.1,
     changesOnResume: true,
   },
@@ -229,7 +230,7 @@ export const trainOptionTable = {
     kind: 'choice',
     words: ['f32', 'bf16'],
     help: 'precision of the operands of matrix products',
-    auto: 'bf16, twice as fast, if the CPU multiplies it, else f32',
+    auto: 'bf16, up to twice as fast, if the CPU multiplies it, else f32',
     changesOnResume: true,
   },
   evalInterval: {

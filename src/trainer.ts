@@ -16,7 +16,7 @@ import { writeReport } from './report/run.js'
 import { resumeOptions, sampleOptions, saveOptions, trainOptions, validateOptions } from './schemas.js'
 import { Tokenizer } from './tokenizer.js'
 
-/** What a step did. */
+/** Report of a training step. */
 export interface Step {
   /** The step, counted from 1. */
   readonly step: number
@@ -31,11 +31,11 @@ export interface Step {
   readonly learningRate: number
   /** The norm of all gradients together, before clipping. */
   readonly gradNorm: number
-  /** Tokens of the batch. */
+  /** Number of tokens in the batch. */
   readonly tokens: number
-  /** How long the step took. */
+  /** Duration of the step. */
   readonly seconds: number
-  /** Tokens of the batch by that time: neither validation nor saving counts. */
+  /** `tokens` divided by `seconds`: neither validation nor saving counts. */
   readonly tokensPerSecond: number
 }
 
@@ -47,7 +47,7 @@ export interface Best {
   readonly valLoss: number
 }
 
-/** What {@link Trainer.save} found and wrote. */
+/** Result of {@link Trainer.save}. */
 export interface Saved {
   /**
    * Mean loss on validation text, in nats a token: over the whole split if that was validated after this
@@ -67,7 +67,7 @@ export interface Saved {
 }
 
 /**
- * A model in training: a new one, or with the option `from` one that is there, of which all or some
+ * A training run: of a new model, or with the option `from` of an existing one, of which all or some
  * parameters, LoRA adapters (`loraRank`), or the initial state (`tune`) are trained.
  *
  * A loop over it is the whole run: it learns, validates and saves when the options say so, and at its end
@@ -78,7 +78,8 @@ export interface Saved {
  * ```ts
  * import { Trainer } from 'rwkv'
  *
- * await using trainer = await Trainer.create({ data: 'book.txt', out: 'runs/new', nLayer: 2, nEmbd: 32, maxSteps: 20 })
+ * const shape = { nLayer: 2, nEmbd: 32 }
+ * await using trainer = await Trainer.create({ data: 'book.txt', out: 'runs/new', maxSteps: 20, ...shape })
  * for await (const { step, loss, valLoss } of trainer) {
  *   console.log(step, loss.toFixed(3), valLoss?.toFixed(3) ?? '')
  * }
@@ -107,15 +108,18 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
    * `tuned.state` if it trains the initial state.
    */
   readonly result: string
-  /** Tokens to learn: nine tenths of the text. */
+  /** Number of tokens to train on: the first nine tenths of the text. */
   readonly trainTokens: number
-  /** Tokens that validate: the last tenth. */
+  /** Number of tokens for validation: the last tenth. */
   readonly valTokens: number
   /**
    * The step of the newest checkpoint there was, if the run went on from before it, because it was not sound.
    */
   readonly wentBackFrom: number | undefined
-  /** The instruction set that it runs on: `scalar`, `avx2`, `avxvnni`, `avx512` or `amx`. */
+  /**
+   * The instruction set that it runs on: `scalar`, `avx2`, `avxvnni`, `avx512` or `amx`; on ARM `scalar`,
+   * `neon`, `dotprod` or `i8mm`.
+   */
   readonly isa: string
   /** How text becomes tokens. */
   readonly tokenizer: Tokenizer
@@ -201,7 +205,7 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
     return this.#best
   }
 
-  /** What the last {@link save} found and wrote; undefined before the first. */
+  /** Result of the last {@link save}; undefined before the first. */
   get saved(): Saved | undefined {
     return this.#saved
   }
@@ -209,14 +213,20 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
   /**
    * Learns from one batch, and does nothing else: no validation, no saving.
    *
-   * @throws {RwkvError} `DIVERGED` if the loss is not finite: the parameters stay as they were; `IO`, `BUSY`
-   *   or `CLOSED`.
+   * @throws {RwkvError} `DIVERGED` if the loss or a gradient is not finite: the parameters stay as they were;
+   *   `IO`, `BUSY` or `CLOSED`.
    */
   async step(): Promise<Step> {
     return (await this.#step(undefined)).report
   }
 
-  /** Mean loss over the whole validation split: windows of `ctxLen` tokens, each from an empty state. */
+  /**
+   * Mean loss over the whole validation split: windows of `ctxLen` tokens, each from an empty state or the one
+   * that is trained; in one go if the run carries states (`carryState`).
+   *
+   * @throws {RwkvError} `DIVERGED` if the loss is not finite; `IO`, `BUSY` or `CLOSED`. The signal's reason, once
+   *   it is aborted.
+   */
   async validate(options: ValidateOptions = {}): Promise<number> {
     const controls = check('validate()', validateOptions, options)
     const { valLoss, best, isDone } = await this.#work(controls, cancel => this.#native.validate(cancel))
@@ -226,7 +236,7 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
   }
 
   /**
-   * What the model writes by now.
+   * Generates text with the model as it is by now.
    *
    * @throws {RwkvError} `UNKNOWN_CHARACTER`, `INVALID_OPTION`, `BUSY` or `CLOSED`; the signal's reason, once
    *   it is aborted.
@@ -239,7 +249,8 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
 
   /**
    * Writes a checkpoint to resume from, what is trained as it is by now to {@link result}, and `report.html`;
-   * {@link saved} says how good the model is, and whether it was written: the best one stays. Files of the run that are missing by now are written again.
+   * {@link saved} says how good the model is, and whether it was written: the best one stays. Files of the run
+   * that are missing by now are written again.
    *
    * The checkpoint and the model come first; what the report shows of the model's writing takes a while
    * longer.
@@ -280,8 +291,8 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
   }
 
   /**
-   * The rest of the run: a step, and a validation and a checkpoint where they are due, until all steps are
-   * done.
+   * The rest of the run: a step, and a validation and a checkpoint where they are due, until the run is over
+   * (see {@link isDone}).
    *
    * @throws The signal's reason, once it is aborted; what {@link step} throws.
    */

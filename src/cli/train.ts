@@ -51,10 +51,11 @@ Ctrl-C saves a checkpoint of the last whole step; the same command with --resume
 terminal) and standard output that cannot be written do the same. Tokens a second are those of the optimizer's steps
 alone: neither validation, sampling nor saving counts.
 
-With --json the last line is {"event":"done","steps","trainLoss","valLoss","tokensPerSecond","seconds","model"}
-(instead of model, lora or state if that is what the run has written):
-trainLoss is the mean over the last fifty steps or so, valLoss that of the whole validation split, seconds are those of
-the whole run by the clock.`,
+With --json the last line is
+{"event":"done","steps","trainLoss","valLoss","best","tokensPerSecond","seconds","model"}
+(instead of model, lora or state if that is what the run has written): trainLoss is the mean over the last fifty steps
+or so, valLoss that of the whole validation split, best the lowest of those with its step, seconds are those of the
+whole run by the clock.`,
   async run(_, values, output, signal) {
     await using trainer = await begin(values, signal).catch(error => {
       throw isCode(error, 'INVALID_UTF8') ? new Hinted(error, '--tokenizer byte trains on bytes') : error

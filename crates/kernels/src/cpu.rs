@@ -16,7 +16,7 @@ pub struct Cpu {
     team: Arc<Team>,
 }
 
-/// What the matrix products of training multiply; they sum in f32 either way, and everything else is f32.
+/// Precision of the operands of training's matrix products; sums, and everything else, are f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
     /// Activations, weights and gradients as they are.
@@ -69,7 +69,7 @@ impl Cpu {
         self.isa
     }
 
-    /// What training's products multiply.
+    /// Precision of the operands of training's products.
     pub fn precision(&self) -> Precision {
         self.precision
     }

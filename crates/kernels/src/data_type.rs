@@ -22,7 +22,7 @@ use half::f16;
 /// Weights in a block of a quantized format.
 pub const WEIGHTS_PER_BLOCK: usize = 32;
 
-/// How the weights of a matrix are stored, little-endian.
+/// Format of the weights of a matrix, little-endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DataType {
     /// IEEE 754 single precision.

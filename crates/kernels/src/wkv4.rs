@@ -38,7 +38,7 @@ const ALONE: usize = 4096;
 /// `pp` before the first token: far below any exponent, and no −∞, whose differences would be NaN.
 const EMPTY: f32 = -1e30;
 
-/// What the attention reads beside the state.
+/// Inputs of the attention beside the state.
 #[derive(Clone, Copy, Debug)]
 pub struct Wkv4Inputs<'a> {
     /// (width): the decay of the exponent a step, −exp(time_decay).

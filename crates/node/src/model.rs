@@ -31,7 +31,7 @@ pub struct ModelInfo {
     pub n_ffn: u32,
     /// Number of weights.
     pub parameters: f64,
-    /// The format that matrices are stored in: "FP32" or "FP16".
+    /// The format that matrices are stored in: "FP32", "FP16" or a quantized one.
     pub format: String,
     /// The file's size in bytes.
     pub file_size: f64,

@@ -1,5 +1,6 @@
 //! Things that JavaScript owns and closes: worked on by one call at a time ([`Slot`]), or shared by calls
-//! ([`SharedSlot`]). Here alone a call is answered with `BUSY` or `CLOSED`.
+//! ([`SharedSlot`]). On the native side, here alone a call is answered with
+//! `BUSY` or `CLOSED`; TypeScript answers with them as well (`src/internal.ts`).
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,4 +1,4 @@
-//! Files that are either whole or not there.
+//! Atomic writing: files that are either whole or not there.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};

@@ -1,4 +1,4 @@
-//! The numbers that fix a model's shape.
+//! The shape of a model: its version and its sizes.
 
 use std::collections::BTreeMap;
 

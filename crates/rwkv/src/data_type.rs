@@ -1,4 +1,4 @@
-//! How the values of a tensor are stored in a model file.
+//! The formats of tensors in model files.
 
 pub use rwkv_kernels::DataType;
 

@@ -1,4 +1,4 @@
-//! Everything that can go wrong, as one enum with stable codes.
+//! Errors: one enum for everything that can go wrong, with stable codes.
 
 use std::path::PathBuf;
 

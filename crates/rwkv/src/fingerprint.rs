@@ -1,4 +1,4 @@
-//! Which model a state belongs to.
+//! Fingerprints of models: they say which model a state belongs to.
 
 use crate::config::{ModelConfig, Sizes, Version};
 

@@ -1,4 +1,4 @@
-//! What the machine has, and what it is called.
+//! The machine: its memory and its name.
 
 use std::fmt;
 

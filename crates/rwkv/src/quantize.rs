@@ -28,7 +28,7 @@ const COPIED: [&str; 2] = ["emb.weight", "head.weight"];
 const COPIED_PARTS: [&str; 9] =
     ["att.v1", "att.v2", "att.g1", "att.g2", "att.a1", "att.a2", "att.w1", "att.w2", "att.r_k"];
 
-/// What [`quantize`] did.
+/// Result of [`quantize`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quantized {
     /// What the input's header announces: FP32 or FP16.

@@ -1,11 +1,11 @@
-//! From logits to a token.
+//! Sampling: the choice of a token from logits.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
 use crate::error::{Error, Result};
 
-/// How the next token is chosen.
+/// Options of a [`Sampler`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SamplerOptions {
     /// Sharpens (below 1) or flattens (above 1) the distribution; 0 always takes the likeliest token.

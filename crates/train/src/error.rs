@@ -1,11 +1,11 @@
-//! What can go wrong in training, beside what can go wrong with models and texts.
+//! Errors of training, beside those of models and texts.
 
 use std::path::PathBuf;
 
 /// The result of training.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What went wrong, where, and what to do about it.
+/// An error of training: what went wrong, where, and what to do about it.
 ///
 /// [`code`](Self::code) is stable across releases; messages are for people and may change.
 #[derive(Debug, thiserror::Error)]

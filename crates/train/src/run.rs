@@ -4,7 +4,8 @@
 //! |---|---|
 //! | `config.json` | the model's shape, the options in force, the text's checksum |
 //! | `tokenizer.json` | how text becomes tokens |
-//! | `model.bin` | the trained model, as inference reads it |
+//! | `model.bin` | the model with the best validation loss (or the last, see [`Keep`](crate::Keep)) |
+//! | `lora.safetensors`, `tuned.state` | instead of `model.bin`, of a run that trains an adapter or a state |
 //! | `checkpoint-<step>/` | all that is needed to go on bit for bit; the newest two are kept, and the newest sound one |
 //! | `log.jsonl` | one object a line: a step, or a validation |
 //! | `.lock`, `.lock.json` | while a trainer is at work here: what it has locked, and who it is |
@@ -208,7 +209,7 @@ impl RunDirectory {
         written.map_err(Error::io("write", path))
     }
 
-    /// Removes all checkpoints but the newest, and the newest sound one.
+    /// Removes all checkpoints but the newest two, and the newest sound one.
     pub(crate) fn prune(&self) -> Result<()> {
         let sound = self.newest_sound()?.map(|(_, path)| path);
         for (_, old) in checkpoints(&self.path)?.into_iter().rev().skip(KEPT) {

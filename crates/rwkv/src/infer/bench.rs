@@ -1,4 +1,4 @@
-//! How fast a model runs here, and how near that is to what the machine can do.
+//! The speed of a model on this machine, and how near it is to the speed of the memory.
 
 use std::hint::black_box;
 use std::ops::{ControlFlow, Range};
@@ -11,7 +11,7 @@ use super::model::Model;
 use crate::error::{Error, Result};
 use crate::store::Memory;
 
-/// What [`Model::bench`] measures, and for how long.
+/// Options of [`Model::bench`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BenchOptions {
     /// Tokens that a stretch of decoding reads, one after another; each session of a batch reads as many.
@@ -55,7 +55,7 @@ impl Default for BenchOptions {
     }
 }
 
-/// What [`Model::bench`] found.
+/// Result of [`Model::bench`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bench {
     /// Rounds that the medians are of.
@@ -106,8 +106,8 @@ impl Model {
     /// Measures decoding, a prompt, a batch, and the memory below them.
     ///
     /// They are measured in turn, round after round, so that what else the machine does meanwhile meets all
-    /// of them alike, and memory is read right before and right after decoding: on a machine that others use
-    /// too it is now twice as fast as then.
+    /// of them alike. Memory is read right before and right after decoding, because on a machine that others use
+    /// too its speed may double or halve within seconds.
     ///
     /// `progress(done, total)` is called after every pass; its unit is a millisecond or so. If it breaks, the
     /// measuring ends with [`Error::Aborted`].

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 /// More threads than any single machine of today has cores: a larger number is a mistake.
 pub const MAX_THREADS: usize = 1024;
 
-/// How a model is run. The default is all that the machine offers.
+/// Options of [`Model::load`](crate::Model::load): the default is all that the machine offers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LoadOptions {
     /// Number of threads, the caller's included; none means as many as this process may use.

@@ -1,4 +1,4 @@
-//! What an adapter's file says of itself, whatever the model that it is for.
+//! The header of an adapter's file, which can be read without its model.
 
 use std::io::Read;
 use std::path::Path;

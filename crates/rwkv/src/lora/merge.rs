@@ -17,7 +17,7 @@ use crate::fingerprint::Fingerprint;
 /// f32 values that are decoded, changed and written at a time.
 const CHUNK: usize = 1 << 20;
 
-/// What [`merge`] did.
+/// Result of [`merge`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Merged {
     /// The format of the base's matrices.

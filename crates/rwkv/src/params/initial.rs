@@ -1,4 +1,4 @@
-//! What parameters are before the first step of training.
+//! Initial values of parameters, before the first step of training.
 
 /// Initial values of a parameter, as its model's file declares them. Random numbers are drawn by who trains.
 #[derive(Clone, Copy, Debug)]

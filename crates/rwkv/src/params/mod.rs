@@ -1,4 +1,4 @@
-//! What parameters a model has: declared once, by the model's own file.
+//! The parameters of a model: declared once, by the model's own file.
 //!
 //! A model file declares each parameter in a [`Layout`] and keeps the handle that it gets back. The
 //! declaration says everything that is particular to a parameter: its name and dimensions in files, how files
@@ -68,7 +68,7 @@ impl Stored {
     }
 }
 
-/// What a parameter is multiplied with.
+/// The kind of a parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// A [`Matrix`], which model files may hold in half precision or quantized.
@@ -77,7 +77,7 @@ pub enum Role {
     Vector,
 }
 
-/// How training treats a parameter.
+/// Training of a parameter: initial values, learning rate, weight decay.
 #[derive(Clone, Debug)]
 pub struct Learned {
     /// Values before the first step.

@@ -1,5 +1,5 @@
-//! The parameters of a model, for whoever runs it: where their values are, which of them are trained, and
-//! which have an adapter.
+//! The store of a model's parameters: where their values are, which of them are trained, and which have an
+//! adapter.
 //!
 //! Inference and training share this store. A value is f32 in memory, or rows of a mapped file, or repacked
 //! panels; only f32 values can be trained, and any matrix can have a low-rank adapter, whose factors are

@@ -14,7 +14,7 @@ use rwkv_kernels::{AdamWStep, Cpu, adamw, sum_of_squares};
 
 use muon::{Muon, MuonStep, Scratch, muon};
 
-/// What the optimizer does alike for all parameters.
+/// Settings of the optimizer, the same for all parameters.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Settings {
     /// Decay rate of the first moment, the mean of the gradients.

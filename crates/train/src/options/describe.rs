@@ -28,7 +28,7 @@ pub struct Described {
     pub changes_on_resume: bool,
 }
 
-/// What the values of an option are.
+/// The kind of an option's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// The path of a file or a directory.
@@ -47,7 +47,7 @@ pub enum Kind {
     Number,
 }
 
-/// What an option is if it is left out.
+/// The default of an option.
 #[derive(Clone, Debug, PartialEq)]
 pub enum DefaultValue {
     /// It cannot be left out.

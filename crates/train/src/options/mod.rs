@@ -1,4 +1,4 @@
-//! What a training run can be told: [`TrainOptions`], and of those what can change when it goes on,
+//! Options of a training run: [`TrainOptions`], and of those what can change when it goes on,
 //! [`ResumeOptions`].
 //!
 //! Each option is described once, in `table.rs`. The structs, their defaults, the checks of ranges, what

@@ -33,7 +33,7 @@ const MAX_COUNT: usize = 1 << 24;
 const MAX_STEPS: u64 = 1 << 32;
 
 choices! {
-    /// How text becomes tokens.
+    /// The kind of a tokenizer.
     pub enum TokenizerKind {
         /// One token for each distinct character of the text.
         Character = "character",
@@ -48,13 +48,13 @@ choices! {
     pub enum TrainPrecision {
         /// Single precision.
         F32 = "f32",
-        /// Operands rounded to bf16, at twice the speed; for CPUs that multiply it (AVX512_BF16).
+        /// Operands rounded to bf16, at up to twice the speed; for CPUs that multiply it (AVX512_BF16).
         Bf16 = "bf16",
     }
 }
 
 choices! {
-    /// What a run trains.
+    /// The part of a model that a run trains.
     pub enum Tune {
         /// The parameters of the model, or adapters of it.
         Model = "model",
@@ -64,17 +64,17 @@ choices! {
 }
 
 choices! {
-    /// What moves the parameters.
+    /// The optimizer.
     pub enum OptimizerKind {
-        /// AdamW moves all parameters.
+        /// AdamW for all parameters.
         AdamW = "adamw",
-        /// Muon moves the matrices between activations, AdamW the embedding, the head and the vectors.
+        /// Muon for the matrices between activations, AdamW for the embedding, the head and the vectors.
         Muon = "muon",
     }
 }
 
 choices! {
-    /// How the learning rate falls.
+    /// The shape of the decay of the learning rate.
     pub enum Decay {
         /// Along half a cosine.
         Cosine = "cosine",
@@ -135,26 +135,28 @@ training_options! {
     /// Embedding size: the width of the model.
     n_embd: usize = 128, 1 <= x <= MAX_COUNT, fixed;
 
-    /// Context length in tokens. Each sequence of a batch starts from an empty state.
+    /// Context length in tokens. Each sequence of a batch starts from an empty state, unless `carry_state` is on
+    /// or `tune` is state.
     ctx_len: usize = 64, 1 <= x <= MAX_COUNT, fixed;
 
-    /// Batch size: sequences a step.
+    /// Batch size: sequences of a batch. A step learns from `accumulate` batches.
     batch_size: usize = 12, 1 <= x <= MAX_COUNT, fixed;
 
-    /// Optimizer steps of the whole run. The learning rate decays until the last one.
+    /// Optimizer steps of the whole run. The learning rate decays until the last one; `patience` can end the run
+    /// before it.
     max_steps: u64 = 2000, 1 <= x <= MAX_STEPS, resumable;
 
     // Near RWKV's suggestions (8e-4 for a width of 512, 4e-4 for 1024), and bounded for small models.
     /// Peak learning rate.
     learning_rate: f64 = auto "0.4 / `n_embd`, at most 0.003; three times as much with `lora_rank`", 0.0 < x <= 1.0, resumable;
 
-    /// Learning rate at the end of the cosine decay.
+    /// Learning rate at the end of the decay.
     final_learning_rate: f64 = auto "a thirtieth of `learning_rate`", 0.0 <= x <= 1.0, resumable;
 
     /// Steps of the learning rate's linear warm-up.
     warmup_steps: u64 = auto "100, or a tenth of `max_steps` if that is fewer", fixed;
 
-    /// AdamW's weight decay, of matrices alone. It is multiplied by the learning rate.
+    /// Weight decay, of matrices alone. It is multiplied by the learning rate, with Muon too.
     weight_decay: f64 = 0.1, 0.0 <= x <= 100.0, resumable;
 
     /// AdamW's decay rate of the first moment.
@@ -173,7 +175,7 @@ training_options! {
     threads: usize = auto "as many as the machine has", 1 <= x <= rwkv::infer::MAX_THREADS, resumable;
 
     /// Precision of the operands of matrix products. Their sums, and everything else, are f32.
-    precision: TrainPrecision = auto "bf16, twice as fast, if the CPU multiplies it, else f32", resumable;
+    precision: TrainPrecision = auto "bf16, up to twice as fast, if the CPU multiplies it, else f32", resumable;
 
     /// Steps between validations; 0: at the end only.
     eval_interval: u64 = 250, resumable;

@@ -81,7 +81,7 @@ struct Gradients {
     states: Vec<Vec<f32>>,
 }
 
-/// What a step did.
+/// Report of a training step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepReport {
     /// The step, counted from 1.
@@ -309,7 +309,7 @@ impl Trainer {
         self.tape.cpu().isa()
     }
 
-    /// What matrix products multiply.
+    /// Precision of the operands of matrix products.
     pub fn precision(&self) -> Precision {
         self.tape.cpu().precision()
     }
