@@ -35,7 +35,7 @@ miri() {
 }
 
 # Files are mapped by a system call that Miri lacks, and so are signals: what loads a model is left out.
-miri -p rwkv --lib -- params:: state:: sampler:: tokenizer:: data_type:: fingerprint:: error:: \
+miri -p rwkv-core --lib -- params:: state:: sampler:: tokenizer:: data_type:: fingerprint:: error:: \
   --skip survives_every_tokenizer --skip damaged_files_are_refused
 miri -p rwkv-kernels --lib -- team:: --skip sleeping_workers
 if [ "${1-}" != short ]; then

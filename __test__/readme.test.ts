@@ -55,7 +55,7 @@ it('the Rust of README.md is that of the example, which the Rust tests run', asy
   const readme = await readFile(join(root, 'README.md'), 'utf8')
   const [, rust = ''] = /^```rust\n(.*?)^```$/ms.exec(readme) ?? []
   expect(rust).not.toBe('')
-  expect(await readFile(join(root, 'examples/train_and_generate.rs'), 'utf8')).toContain(rust)
+  expect(await readFile(join(root, 'crates/train/examples/train_and_generate.rs'), 'utf8')).toContain(rust)
 })
 
 /** A directory beside which a program finds the package, with a book of everyday words in it. */

@@ -19,7 +19,7 @@ address() {
   export RUSTC_BOOTSTRAP=1 RUSTFLAGS='-Zsanitizer=address -Zub-checks=yes' CARGO_TARGET_DIR=$base/asan
   # Bus errors of mapped files are for our own handler; a test sees where it passes them on.
   ASAN_OPTIONS=detect_stack_use_after_return=1:handle_sigbus=0 \
-    cargo test --quiet --locked --no-fail-fast --target "$target" -p rwkv-kernels -p rwkv -p rwkv-train \
+    cargo test --quiet --locked --no-fail-fast --target "$target" -p rwkv-kernels -p rwkv-core -p rwkv-train \
     --lib --tests || status=1
 }
 
@@ -31,7 +31,7 @@ memcheck() {
   upper=$(tr 'a-z-' 'A-Z_' <<<"$target")
   # One thread of many at a time, in turns; a worker that spins would hold up the one that it waits for.
   export "CARGO_TARGET_${upper}_RUNNER=valgrind --quiet --error-exitcode=1 --leak-check=no --fair-sched=try"
-  cargo test --quiet --locked --no-fail-fast --target "$target" -p rwkv-kernels -p rwkv --lib || status=1
+  cargo test --quiet --locked --no-fail-fast --target "$target" -p rwkv-kernels -p rwkv-core --lib || status=1
 }
 
 case "${1-both}" in

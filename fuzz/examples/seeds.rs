@@ -4,9 +4,9 @@
 use std::fs;
 use std::path::Path;
 
-use rwkv::lora::{adapt, write_lora};
-use rwkv::params::Initial;
-use rwkv::{DataType, Model};
+use rwkv_core::lora::{adapt, write_lora};
+use rwkv_core::params::Initial;
+use rwkv_core::{DataType, Model};
 use rwkv_fuzz::{cpu, directory, model_files, runs};
 use rwkv_train::TokenizerKind;
 

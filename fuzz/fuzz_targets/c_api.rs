@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 
 use arbitrary::{Arbitrary, Unstructured};
 use libfuzzer_sys::fuzz_target;
-use rwkv::DataType;
+use rwkv_core::DataType;
 use rwkv_capi::{
     Context, rwkv_clone_context, rwkv_eval, rwkv_eval_sequence, rwkv_eval_sequence_in_chunks, rwkv_free,
     rwkv_get_last_error, rwkv_get_logits_buffer_element_count, rwkv_get_logits_len, rwkv_get_n_embed,

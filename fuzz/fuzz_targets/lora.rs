@@ -8,9 +8,9 @@
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use rwkv::lora::{Lora, adapt, write_lora};
-use rwkv::params::Initial;
-use rwkv::{DataType, Model};
+use rwkv_core::lora::{Lora, adapt, write_lora};
+use rwkv_core::params::Initial;
+use rwkv_core::{DataType, Model};
 use rwkv_fuzz::{check_error, cpu, directory, exercise, model_files};
 
 static MODELS: LazyLock<[Model; 2]> = LazyLock::new(|| {

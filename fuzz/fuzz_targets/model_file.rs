@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
-use rwkv::{Model, ModelFile};
+use rwkv_core::{Model, ModelFile};
 use rwkv_fuzz::{check_error, cpu, directory, exercise, model_files};
 
 fuzz_target!(|data: &[u8]| {

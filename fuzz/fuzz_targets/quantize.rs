@@ -7,7 +7,7 @@ use std::fs;
 use std::ops::ControlFlow;
 
 use libfuzzer_sys::fuzz_target;
-use rwkv::{DataType, LoadOptions, Model, ModelFile, quantize};
+use rwkv_core::{DataType, LoadOptions, Model, ModelFile, quantize};
 use rwkv_fuzz::{check_error, cpu, directory, exercise, model_files};
 
 const BEFORE: &[u8] = b"what was there before";

@@ -5,7 +5,7 @@
 use std::sync::atomic::AtomicBool;
 
 use libfuzzer_sys::fuzz_target;
-use rwkv::{Model, SamplerOptions, Tokenizer};
+use rwkv_core::{Model, SamplerOptions, Tokenizer};
 use rwkv_fuzz::{check_error, check_train_error, cpu, directory, runs};
 use rwkv_train::{Error, TokenizerKind, Trainer};
 
@@ -53,7 +53,7 @@ fn learn(trainer: &mut Trainer) {
     }
     let stopped = trainer.step_until(&AtomicBool::new(true));
     assert!(
-        matches!(stopped, Err(Error::Rwkv(rwkv::Error::Aborted))) && trainer.steps() == before,
+        matches!(stopped, Err(Error::Rwkv(rwkv_core::Error::Aborted))) && trainer.steps() == before,
         "{stopped:?}"
     );
     for step in before + 1..=before + 2 {

@@ -8,7 +8,7 @@
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use rwkv::{DataType, Model, State};
+use rwkv_core::{DataType, Model, State};
 use rwkv_fuzz::{check_error, cpu, directory, exercise, model_files};
 
 /// Bytes before the number of floats, and with it.

@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use rwkv::{Decoder, Tokenizer};
+use rwkv_core::{Decoder, Tokenizer};
 use rwkv_fuzz::{check_error, directory};
 
 fuzz_target!(|data: &[u8]| {

@@ -1,6 +1,6 @@
 //! What every model that loads is put through.
 
-use rwkv::{Error, Model, Outputs, Sampler, SamplerOptions, Segment, State};
+use rwkv_core::{Error, Model, Outputs, Sampler, SamplerOptions, Segment, State};
 
 use crate::check_error;
 

@@ -9,7 +9,7 @@ pub mod runs;
 use std::fmt::{Debug, Display};
 use std::sync::{Arc, LazyLock};
 
-use rwkv::LoadOptions;
+use rwkv_core::LoadOptions;
 use rwkv_kernels::Cpu;
 
 /// One thread, on the instructions that `RWKV_ISA` names, or else the fastest. Started once.
@@ -23,7 +23,7 @@ pub fn cpu() -> Arc<Cpu> {
 }
 
 /// What is asked of every error: a code and a message that can be made.
-pub fn check_error(error: &rwkv::Error) {
+pub fn check_error(error: &rwkv_core::Error) {
     check_words(error.code(), error);
 }
 

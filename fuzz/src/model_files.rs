@@ -2,8 +2,8 @@
 
 use arbitrary::{Arbitrary, Unstructured};
 use half::f16;
-use rwkv::model::Network;
-use rwkv::{DataType, ModelConfig};
+use rwkv_core::model::Network;
+use rwkv_core::{DataType, ModelConfig};
 
 /// The first four bytes of a model file.
 const MAGIC: &[u8; 4] = b"fmgg";

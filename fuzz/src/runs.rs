@@ -7,8 +7,8 @@ use std::fs;
 use std::path::Path;
 
 use arbitrary::{Arbitrary, Unstructured};
-use rwkv::ModelConfig;
-use rwkv::model::Network;
+use rwkv_core::ModelConfig;
+use rwkv_core::model::Network;
 use rwkv_train::{Decay, ResumeOptions, TokenizerKind, TrainOptions, TrainPrecision, Trainer};
 use serde::Deserialize as _;
 use serde_json::{Value, json};

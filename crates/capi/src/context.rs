@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use rwkv::{LoadOptions, Model, Outputs, Segment, State};
+use rwkv_core::{LoadOptions, Model, Outputs, Segment, State};
 
 use crate::failure::{Failure, Global, Record, Result};
 

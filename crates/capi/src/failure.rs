@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::io::{ErrorKind, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use rwkv::{Error, Fault};
+use rwkv_core::{Error, Fault};
 
 /// `enum rwkv_error_flags` of `rwkv.h`: where it happened, and what.
 pub(crate) mod flags {

@@ -20,8 +20,8 @@ use std::sync::OnceLock;
 
 pub use context::Context;
 use failure::{Failure, Global, Record, Result, flags};
-use rwkv::LoadOptions;
-use rwkv::quantize::quantized_format;
+use rwkv_core::LoadOptions;
+use rwkv_core::quantized_format;
 
 /// Whether errors of `ctx`, or of this thread's calls without a context if it is NULL, are printed.
 ///
@@ -278,7 +278,13 @@ pub unsafe extern "C" fn rwkv_quantize_model_file(
         let input = unsafe { path(model_file_path_in, "model_file_path_in") }?;
         // SAFETY: the caller's promise.
         let output = unsafe { path(model_file_path_out, "model_file_path_out") }?;
-        rwkv::quantize(input, output, format, &LoadOptions::default(), |_, _| ControlFlow::Continue(()))?;
+        rwkv_core::quantize(
+            input,
+            output,
+            format,
+            &LoadOptions::default(),
+            |_, _| ControlFlow::Continue(()),
+        )?;
         Ok(true)
     })
 }

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
-use rwkv::model::Network;
-use rwkv::{DataType, LoadOptions, Model, ModelConfig, write_model};
+use rwkv_core::model::Network;
+use rwkv_core::{DataType, LoadOptions, Model, ModelConfig, write_model};
 
 /// The shape that `api.c` expects.
 const CONFIG: ModelConfig = ModelConfig::v4(61, 32, 3);
@@ -109,8 +109,14 @@ fn prepare(directory: &Path, isa: Option<&str>) {
     write_example(&directory.join("odd-rows.bin"), &ModelConfig::v4(61, 24, 1));
     for format in DataType::QUANTIZED {
         let output = directory.join(format!("{format}.bin"));
-        rwkv::quantize(&model, output, format, &LoadOptions::default(), |_, _| ControlFlow::Continue(()))
-            .unwrap();
+        rwkv_core::quantize(
+            &model,
+            output,
+            format,
+            &LoadOptions::default(),
+            |_, _| ControlFlow::Continue(()),
+        )
+        .unwrap();
     }
     #[cfg(target_os = "linux")]
     {

@@ -133,3 +133,8 @@ pub use shift::{shift, shift_backward};
 pub use store::Store;
 pub use team::Team;
 pub use wkv4::{Wkv4Gradients, Wkv4Inputs, wkv4, wkv4_backward};
+
+/// The program in README.md, which is to compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

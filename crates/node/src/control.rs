@@ -76,7 +76,7 @@ impl Flag {
 
     /// `Aborted` if the work is to stop.
     pub(crate) fn check(&self) -> Result<()> {
-        if self.is_raised() { Err(rwkv::Error::Aborted.into()) } else { Ok(()) }
+        if self.is_raised() { Err(rwkv_core::Error::Aborted.into()) } else { Ok(()) }
     }
 
     /// Says how far the work is.

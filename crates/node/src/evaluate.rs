@@ -51,12 +51,12 @@ impl NativeModel {
             }
             let ctx_len = count("ctxLen", ctx_len)?;
             let path = Path::new(&path);
-            let bytes = rwkv::read_text(path, || handle.go_on(&cancel).is_err())?;
+            let bytes = rwkv_core::read_text(path, || handle.go_on(&cancel).is_err())?;
             let tokens = tokenizer.encode_bytes(&bytes, path)?;
             if tokens.len() < 2 {
                 let problem =
                     format!("a text of {} tokens; it takes 2, one to predict the other from", tokens.len());
-                return Err(rwkv::Error::Data { path: path.to_owned(), problem }.into());
+                return Err(rwkv_core::Error::Data { path: path.to_owned(), problem }.into());
             }
             let mut stopped = Ok(());
             let result = model.evaluate_from(&initial, &tokens, ctx_len, |done, total| {

@@ -51,8 +51,8 @@ impl Failure {
     }
 }
 
-impl From<rwkv::Error> for Failure {
-    fn from(error: rwkv::Error) -> Self {
+impl From<rwkv_core::Error> for Failure {
+    fn from(error: rwkv_core::Error) -> Self {
         Self { code: error.code(), message: error.to_string() }
     }
 }

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 
 use napi::bindgen_prelude::AsyncTask;
 use napi_derive::napi;
-use rwkv::lora::{LoraInfo, Merged};
+use rwkv_core::lora::{LoraInfo, Merged};
 
 use crate::control::Cancel;
 use crate::job::Job;
@@ -41,7 +41,7 @@ pub(crate) fn merge(
     let cancel = cancel.flag();
     Job::run(move || {
         cancel.check()?;
-        let merged = rwkv::lora::merge(base, adapter, output, |done, total| {
+        let merged = rwkv_core::lora::merge(base, adapter, output, |done, total| {
             cancel.progress(done as usize, total as usize);
             if cancel.is_raised() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use napi::Env;
 use napi::bindgen_prelude::{AsyncTask, ObjectFinalize};
 use napi_derive::napi;
-use rwkv::{LoadOptions, Model};
+use rwkv_core::{LoadOptions, Model};
 
 use crate::control::Cancel;
 use crate::environment::{Close, Held};
@@ -55,9 +55,9 @@ pub struct BenchOptions {
 }
 
 impl BenchOptions {
-    fn options(&self) -> Result<rwkv::BenchOptions> {
-        let default = rwkv::BenchOptions::default();
-        Ok(rwkv::BenchOptions {
+    fn options(&self) -> Result<rwkv_core::BenchOptions> {
+        let default = rwkv_core::BenchOptions::default();
+        Ok(rwkv_core::BenchOptions {
             decode: count("decode", self.decode)?.unwrap_or(default.decode),
             prompt: count("prompt", self.prompt)?.unwrap_or(default.prompt),
             sessions: count("sessions", self.sessions)?.unwrap_or(default.sessions),
@@ -208,5 +208,5 @@ impl ObjectFinalize for NativeModel {
 /// The size of the file that [`Model::load`] takes for `path`.
 fn file_size(path: &Path) -> Result<u64> {
     let file = if path.is_dir() { path.join("model.bin") } else { path.to_owned() };
-    Ok(std::fs::metadata(&file).map_err(rwkv::Error::io("read", &file))?.len())
+    Ok(std::fs::metadata(&file).map_err(rwkv_core::Error::io("read", &file))?.len())
 }

@@ -1,7 +1,7 @@
 //! Numbers from JavaScript made into counts. All of them cross the border as floats and are checked here: a
 //! parameter of type `u32` would take 2³² + 1 for 1 without a word.
 
-use rwkv::Error;
+use rwkv_core::Error;
 
 use crate::failure::Result;
 

@@ -7,8 +7,8 @@ use std::ops::ControlFlow;
 
 use napi::bindgen_prelude::AsyncTask;
 use napi_derive::napi;
-use rwkv::LoadOptions;
-use rwkv::quantize::{Quantized, quantized_format};
+use rwkv_core::LoadOptions;
+use rwkv_core::{Quantized, quantized_format};
 
 use crate::control::Cancel;
 use crate::job::Job;
@@ -45,7 +45,7 @@ pub(crate) fn quantize(
         cancel.check()?;
         let format = quantized_format(&format)?;
         let options = LoadOptions { threads: count("threads", threads)?, isa: None };
-        let made = rwkv::quantize(input, output, format, &options, |done, total| {
+        let made = rwkv_core::quantize(input, output, format, &options, |done, total| {
             cancel.progress(done as usize, total as usize);
             if cancel.is_raised() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;

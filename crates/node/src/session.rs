@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use napi::bindgen_prelude::{AsyncTask, Float32Array};
 use napi_derive::napi;
-use rwkv::{Decoder, Model, Sampler, SamplerOptions, State, Tokenizer};
+use rwkv_core::{Decoder, Model, Sampler, SamplerOptions, State, Tokenizer};
 
 use crate::control::Cancel;
 use crate::environment::Close;
@@ -178,7 +178,7 @@ impl NativeWriter {
         Ok(Job::run(move || {
             handle.go_on(&cancel)?;
             let Text { state, logits: Some(logits) } = &mut *text else {
-                return Err(rwkv::Error::option(
+                return Err(rwkv_core::Error::option(
                     "prompt",
                     "empty",
                     "at least one token for a text that has none",

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use napi::bindgen_prelude::Buffer;
 use napi_derive::napi;
-use rwkv::State;
+use rwkv_core::State;
 
 use crate::failure::{Failure, Thrown};
 use crate::model::NativeModel;

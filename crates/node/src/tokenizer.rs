@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use napi::bindgen_prelude::{AsyncTask, Buffer, Uint32Array};
 use napi_derive::napi;
-use rwkv::Tokenizer;
+use rwkv_core::Tokenizer;
 
 use crate::failure::{Failure, Thrown};
 use crate::job::Job;

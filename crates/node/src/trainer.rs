@@ -5,7 +5,7 @@ use std::sync::Arc;
 use napi::Env;
 use napi::bindgen_prelude::{AsyncTask, ObjectFinalize, ToNapiValue, TypeName};
 use napi_derive::napi;
-use rwkv::Error;
+use rwkv_core::Error;
 use rwkv_train::{OptimizerKind, ResumeOptions, TrainOptions, Trainer};
 
 use crate::control::Cancel;

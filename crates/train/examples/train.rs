@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicBool;
 
-use rwkv::Error;
+use rwkv_core::Error;
 use rwkv_train::{TrainOptions, TrainPrecision, Trainer};
 
 fn main() -> rwkv_train::Result<()> {
@@ -56,7 +56,7 @@ fn main() -> rwkv_train::Result<()> {
         trainer.sample(
             "\n",
             300,
-            rwkv::SamplerOptions { temperature: 0.8, ..Default::default() },
+            rwkv_core::SamplerOptions { temperature: 0.8, ..Default::default() },
             &AtomicBool::new(false)
         )?
     );

@@ -5,11 +5,11 @@ use std::path::Path;
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use rwkv::lora;
-use rwkv::model::Network;
-use rwkv::params::{Initial, Learned, Matrix, ParamSpec, Vector};
-use rwkv::store::Parameters;
-use rwkv::{Error, Fingerprint, ModelConfig, ModelFile, Result};
+use rwkv_core::lora;
+use rwkv_core::model::Network;
+use rwkv_core::params::{Initial, Learned, Matrix, ParamSpec, Vector};
+use rwkv_core::store::Parameters;
+use rwkv_core::{Error, Fingerprint, ModelConfig, ModelFile, Result};
 use rwkv_kernels::Cpu;
 use wildmatch::WildMatch;
 

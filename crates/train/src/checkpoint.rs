@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 
-use rwkv::{ModelConfig, write_atomically};
+use rwkv_core::{ModelConfig, write_atomically};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};

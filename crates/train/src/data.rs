@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use rwkv::{Error, Result, Tokenizer, read_text};
+use rwkv_core::{Error, Result, Tokenizer, read_text};
 
 use crate::options::TokenizerKind;
 

@@ -13,7 +13,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub enum Error {
     /// A file, an option, a text or a model that cannot be used, or a stop on request.
     #[error(transparent)]
-    Rwkv(#[from] rwkv::Error),
+    Rwkv(#[from] rwkv_core::Error),
     /// A training run's directory or checkpoint that cannot be used.
     #[error("{}: {problem}", path.display())]
     Run {
@@ -75,9 +75,9 @@ impl Error {
         }
     }
 
-    /// An [`rwkv::Error::Io`] for `path`.
+    /// An [`rwkv_core::Error::Io`] for `path`.
     pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
-        let make = rwkv::Error::io(action, path);
+        let make = rwkv_core::Error::io(action, path);
         move |source| make(source).into()
     }
 }

@@ -1,8 +1,8 @@
-//! A new model's parameters: random numbers for what its version declares (`rwkv::params::Initial`).
+//! A new model's parameters: random numbers for what its version declares (`rwkv_core::params::Initial`).
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use rwkv::params::{Channel, Initial, Layout, ParamSpec};
+use rwkv_core::params::{Channel, Initial, Layout, ParamSpec};
 use rwkv_kernels::Cpu;
 
 /// Raw parameters of a new model, in the order of `layout`: the same for the same seed, whatever the
@@ -90,8 +90,8 @@ fn gaussians(rng: &mut ChaCha8Rng) -> impl Iterator<Item = f64> {
 
 #[cfg(test)]
 mod tests {
-    use rwkv::ModelConfig;
-    use rwkv::model::Network;
+    use rwkv_core::ModelConfig;
+    use rwkv_core::model::Network;
     use rwkv_kernels::Isa;
 
     use super::*;

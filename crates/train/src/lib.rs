@@ -3,7 +3,7 @@
 //! ```
 //! use std::sync::atomic::AtomicBool;
 //!
-//! use rwkv::SamplerOptions;
+//! use rwkv_core::SamplerOptions;
 //! use rwkv_train::{TrainOptions, Trainer};
 //!
 //! # fn main() -> rwkv_train::Result<()> {
@@ -31,7 +31,7 @@
 //! ```
 //!
 //! # A training step
-//! The equations of a model are written once, over the operators of [`rwkv::Exec`]. A [`Tape`](tape::Tape)
+//! The equations of a model are written once, over the operators of [`rwkv_core::Exec`]. A [`Tape`](tape::Tape)
 //! computes them as inference does, and records each operator. `ops/` has one file for each operator: its
 //! formula, what its forward saves, its backward, and a test against central differences. A new version of
 //! RWKV is one model file in `rwkv`, and the operators that it adds, there and here.
@@ -88,3 +88,8 @@ pub use options::{
 };
 pub use profile::{Pass, Profile};
 pub use trainer::{Best, Soundness, StepReport, Trainer};
+
+/// The program in README.md, which is to compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rwkv::machine;
+use rwkv_core::machine;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};

@@ -1,8 +1,8 @@
 //! How much memory a run takes: that of its parameters, and of the tensors that its model's pass would make.
 
-use rwkv::ModelConfig;
-use rwkv::infer::MAX_THREADS;
-use rwkv::model::Network;
+use rwkv_core::MAX_THREADS;
+use rwkv_core::ModelConfig;
+use rwkv_core::model::Network;
 
 use crate::base::targets;
 use crate::options::{TrainOptions, Tune};

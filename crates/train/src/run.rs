@@ -18,7 +18,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use rwkv::{ModelConfig, Tokenizer, write_atomically};
+use rwkv_core::{ModelConfig, Tokenizer, write_atomically};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{self, Manifest};
@@ -173,7 +173,7 @@ impl RunDirectory {
     /// end as one that can be resumed and sampled.
     ///
     /// # Errors
-    /// [`rwkv::Error::Io`]; [`Error::Run`] if the directory was removed and another trainer has begun in a
+    /// [`rwkv_core::Error::Io`]; [`Error::Run`] if the directory was removed and another trainer has begun in a
     /// new one.
     pub(crate) fn mend(&mut self) -> Result<()> {
         let Self { path, config, tokenizer, log, lines, lock } = self;
@@ -278,7 +278,7 @@ fn open_log(file: &Path) -> Result<File> {
 /// The lines of a run's log, in order; none if there is no log. A last line that a crash cut off is left out.
 ///
 /// # Errors
-/// [`rwkv::Error::Io`].
+/// [`rwkv_core::Error::Io`].
 pub fn read_log(run: &Path) -> Result<Vec<LogLine>> {
     let file = run.join("log.jsonl");
     match fs::read(&file) {

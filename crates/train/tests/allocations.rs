@@ -4,8 +4,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use rwkv::ModelConfig;
-use rwkv::model::Network;
+use rwkv_core::ModelConfig;
+use rwkv_core::model::Network;
 use rwkv_kernels::{Cpu, Isa};
 use rwkv_train::init::initialize;
 use rwkv_train::tape::Tape;

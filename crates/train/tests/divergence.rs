@@ -6,8 +6,8 @@ use std::ops::ControlFlow;
 use std::sync::atomic::AtomicBool;
 
 use common::{Place, checkpoints, prose, run_steps, validate};
-use rwkv::infer::LoadOptions;
-use rwkv::{Model, SamplerOptions};
+use rwkv_core::LoadOptions;
+use rwkv_core::{Model, SamplerOptions};
 use rwkv_train::{Error, ResumeOptions, TrainOptions, Trainer};
 
 /// Nearly every step multiplies the matrices by 1 − 25.

@@ -5,8 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use rwkv::model::Network;
-use rwkv::{DataType, LoadOptions, Model, ModelConfig, State, quantize, write_model};
+use rwkv_core::model::Network;
+use rwkv_core::{DataType, LoadOptions, Model, ModelConfig, State, quantize, write_model};
 use rwkv_train::{Error, ResumeOptions, TokenizerKind, TrainOptions, Trainer, Tune};
 use tempfile::TempDir;
 
@@ -54,9 +54,9 @@ impl Place {
     fn stored(&self, format: DataType) -> &'static str {
         let (base, name) = (self.path("base/model.bin"), "other.bin");
         if format == DataType::F16 {
-            let file = rwkv::ModelFile::open(&base).expect("the model");
+            let file = rwkv_core::ModelFile::open(&base).expect("the model");
             let values: Vec<_> = (0..file.layout().specs().len()).map(|index| file.read(index)).collect();
-            rwkv::write_model(self.path(name), file.config(), file.layout(), &values, format)
+            rwkv_core::write_model(self.path(name), file.config(), file.layout(), &values, format)
                 .expect("a file");
         } else {
             let go_on = |_, _| std::ops::ControlFlow::Continue(());
@@ -249,7 +249,7 @@ fn what_makes_no_sense_is_refused_by_name() {
         }
         let error = result.expect_err(name);
         assert!(
-            matches!(&error, Error::Rwkv(rwkv::Error::InvalidOption { name: n, .. }) if *n == name),
+            matches!(&error, Error::Rwkv(rwkv_core::Error::InvalidOption { name: n, .. }) if *n == name),
             "{name}: {error}"
         );
         assert!(error.to_string().contains(says), "{error}");

@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use rwkv::ModelConfig;
-use rwkv::model::Network;
-use rwkv::params::{Layout, ParamSpec};
+use rwkv_core::ModelConfig;
+use rwkv_core::model::Network;
+use rwkv_core::params::{Layout, ParamSpec};
 use rwkv_kernels::{Cpu, Isa, Precision};
 use rwkv_train::tape::Tape;
 use safetensors::SafeTensors;

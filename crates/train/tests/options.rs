@@ -6,11 +6,11 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use common::{Place, bits, prose, run_steps, validate};
-use rwkv::lora::adapt;
-use rwkv::model::Network;
-use rwkv::params::{Initial, Vector};
-use rwkv::store::Parameters;
-use rwkv::{LoadOptions, Model, ModelConfig};
+use rwkv_core::lora::adapt;
+use rwkv_core::model::Network;
+use rwkv_core::params::{Initial, Vector};
+use rwkv_core::store::Parameters;
+use rwkv_core::{LoadOptions, Model, ModelConfig};
 use rwkv_kernels::{Cpu, Isa};
 use rwkv_train::tape::Tape;
 use rwkv_train::{Decay, OptimizerKind, ResumeOptions, TrainOptions, TrainPrecision, Trainer};

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use common::{Place, bits, checkpoints, prose, run_steps, validate};
-use rwkv::infer::LoadOptions;
-use rwkv::{Model, ModelFile, SamplerOptions, Tokenizer};
+use rwkv_core::LoadOptions;
+use rwkv_core::{Model, ModelFile, SamplerOptions, Tokenizer};
 use rwkv_train::run::read_log;
 use rwkv_train::tape::Tape;
 use rwkv_train::{Error, Keep, ResumeOptions, TokenizerKind, TrainOptions, Trainer};
@@ -114,7 +114,7 @@ fn the_saved_model_has_the_trainers_logits_and_rewrites_to_the_same_bytes() {
     trainer.save_model().expect("a model");
 
     let tokens = trainer.data().train()[..48].to_vec();
-    let (network, ..) = rwkv::model::Network::new(trainer.config());
+    let (network, ..) = rwkv_core::model::Network::new(trainer.config());
     let model = Model::load(place.path("run"), &LoadOptions::default()).expect("the model");
     let mut tape = Tape::of_store(model.cpu().clone(), trainer.params().clone());
     tape.begin(&tokens, tokens.len());
@@ -257,7 +257,7 @@ fn a_place_that_cannot_be_written_is_named_and_stays_empty() {
     for out in ["file", "file/run"] {
         let error = Trainer::create(&place.options(out)).expect_err("not a directory");
         assert!(
-            matches!(&error, Error::Rwkv(rwkv::Error::Io { path, .. }) if path.starts_with(place.path("file"))),
+            matches!(&error, Error::Rwkv(rwkv_core::Error::Io { path, .. }) if path.starts_with(place.path("file"))),
             "{error}"
         );
     }

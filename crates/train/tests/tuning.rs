@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
-use rwkv::ModelConfig;
-use rwkv::lora::{adapt, factor_names};
-use rwkv::model::Network;
-use rwkv::params::{Initial, Vector};
-use rwkv::store::Parameters;
+use rwkv_core::ModelConfig;
+use rwkv_core::lora::{adapt, factor_names};
+use rwkv_core::model::Network;
+use rwkv_core::params::{Initial, Vector};
+use rwkv_core::store::Parameters;
 use rwkv_kernels::{Cpu, Isa};
 use rwkv_train::tape::{Tape, Until};
 use safetensors::SafeTensors;

@@ -1,6 +1,6 @@
 //! `y = f(a, b)`, element by element; `da += ∂f/∂a ⊙ dy`, `db += ∂f/∂b ⊙ dy`.
 
-use rwkv::exec::Binary as Function;
+use rwkv_core::Binary as Function;
 use rwkv_kernels::{Store, accumulate, binary, binary_backward};
 
 use crate::ops::Read;
@@ -83,7 +83,7 @@ fn contribute(t: &mut Backward<'_>, dy: &Gradient, x: Tensor) {
 
 #[cfg(test)]
 mod tests {
-    use rwkv::params::Layout;
+    use rwkv_core::params::Layout;
 
     use super::*;
     use crate::ops::check::Case;

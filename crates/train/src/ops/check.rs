@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use rwkv::params::{Initial, Layout, Vector};
-use rwkv::store::Parameters;
+use rwkv_core::params::{Initial, Layout, Vector};
+use rwkv_core::store::Parameters;
 use rwkv_kernels::{Cpu, Isa};
 
 use crate::tape::{Tape, Tensor};

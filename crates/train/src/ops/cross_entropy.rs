@@ -49,7 +49,7 @@ impl CrossEntropy {
 mod tests {
     use std::sync::Arc;
 
-    use rwkv::params::Layout;
+    use rwkv_core::params::Layout;
     use rwkv_kernels::{Cpu, Isa};
 
     use super::*;

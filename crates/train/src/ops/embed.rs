@@ -1,6 +1,6 @@
 //! `y_t = table[token_t]`; `dtable[token_t] += dy_t`.
 
-use rwkv::params::Matrix;
+use rwkv_core::params::Matrix;
 use rwkv_kernels::embed;
 
 use crate::ops::Read;
@@ -56,7 +56,7 @@ impl Embed {
 
 #[cfg(test)]
 mod tests {
-    use rwkv::params::{Initial, Layout};
+    use rwkv_core::params::{Initial, Layout};
 
     use super::*;
     use crate::ops::check::Case;

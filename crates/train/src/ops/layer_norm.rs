@@ -2,7 +2,7 @@
 //!
 //! With `g = dy ⊙ w`: `dx = s (g − mean g − n · mean(g ⊙ n))`, `dw += Σ_rows dy ⊙ n`, `db += Σ_rows dy`.
 
-use rwkv::params::Vector;
+use rwkv_core::params::Vector;
 use rwkv_kernels::{layer_norm, layer_norm_backward};
 
 use crate::ops::Read;
@@ -55,7 +55,7 @@ impl LayerNorm {
 
 #[cfg(test)]
 mod tests {
-    use rwkv::params::{Initial, Layout};
+    use rwkv_core::params::{Initial, Layout};
 
     use super::*;
     use crate::ops::check::Case;

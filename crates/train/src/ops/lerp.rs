@@ -4,7 +4,7 @@
 
 use std::array::from_fn;
 
-use rwkv::params::Vector;
+use rwkv_core::params::Vector;
 use rwkv_kernels::{lerp, lerp_backward};
 
 use crate::ops::Read;
@@ -109,7 +109,7 @@ impl Lerp {
 
 #[cfg(test)]
 mod tests {
-    use rwkv::params::{Initial, Layout};
+    use rwkv_core::params::{Initial, Layout};
 
     use super::*;
     use crate::ops::check::Case;

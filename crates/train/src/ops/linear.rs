@@ -3,7 +3,7 @@
 //! W may be frozen, and then be in any format of a file: there is no dW, and dx is the gradient through the
 //! decoded weights.
 
-use rwkv::params::Matrix;
+use rwkv_core::params::Matrix;
 use rwkv_kernels::{
     Packing, RowsOf, linear_dx_packed, linear_frozen, linear_frozen_dx, linear_packed, pack_rows, packed_len,
 };
@@ -90,10 +90,10 @@ mod tests {
     use std::ops::ControlFlow;
     use std::path::Path;
 
-    use rwkv::model::Network;
-    use rwkv::params::{Initial, Layout};
-    use rwkv::store::Parameters;
-    use rwkv::{DataType, LoadOptions, ModelConfig, ModelFile, quantize, write_model};
+    use rwkv_core::model::Network;
+    use rwkv_core::params::{Initial, Layout};
+    use rwkv_core::store::Parameters;
+    use rwkv_core::{DataType, LoadOptions, ModelConfig, ModelFile, quantize, write_model};
     use rwkv_kernels::{self as kernels, Cpu, Isa};
 
     use super::*;

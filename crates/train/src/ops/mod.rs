@@ -22,9 +22,9 @@ mod wkv4;
 #[cfg(test)]
 pub(crate) mod check;
 
-use rwkv::exec::{self, Exec};
-use rwkv::params::{Matrix, Vector};
-use rwkv::state::Slot;
+use rwkv_core::Exec;
+use rwkv_core::Slot;
+use rwkv_core::params::{Matrix, Vector};
 
 use crate::tape::{Backward, Forward, Tape, Tensor};
 
@@ -147,11 +147,11 @@ impl Exec for Tape {
         })
     }
 
-    fn unary(&mut self, f: exec::Unary, x: Tensor) -> Tensor {
+    fn unary(&mut self, f: rwkv_core::Unary, x: Tensor) -> Tensor {
         Unary::forward(self, f, x)
     }
 
-    fn binary(&mut self, f: exec::Binary, x: Tensor, y: Tensor) -> Tensor {
+    fn binary(&mut self, f: rwkv_core::Binary, x: Tensor, y: Tensor) -> Tensor {
         Binary::forward(self, f, x, y)
     }
 

@@ -52,7 +52,7 @@ impl Scale {
 
 #[cfg(test)]
 mod tests {
-    use rwkv::params::Layout;
+    use rwkv_core::params::Layout;
 
     use super::*;
     use crate::ops::check::Case;

@@ -2,7 +2,7 @@
 //!
 //! `dx_{t−1} += dy_t`, and the state's vector gets the gradient of the first row.
 
-use rwkv::state::Slot;
+use rwkv_core::Slot;
 use rwkv_kernels::{shift, shift_backward};
 
 use crate::ops::Read;
@@ -56,7 +56,7 @@ impl Shift {
 
 #[cfg(test)]
 mod tests {
-    use rwkv::params::Layout;
+    use rwkv_core::params::Layout;
 
     use super::*;
     use crate::ops::check::Case;

@@ -1,6 +1,6 @@
 //! `y = f(x)`, element by element; `dx += f′(x) ⊙ dy`.
 
-use rwkv::exec::Unary as Function;
+use rwkv_core::Unary as Function;
 use rwkv_kernels::{unary, unary_backward};
 
 use crate::ops::Read;
@@ -48,7 +48,7 @@ impl Unary {
 
 #[cfg(test)]
 mod tests {
-    use rwkv::params::Layout;
+    use rwkv_core::params::Layout;
 
     use super::*;
     use crate::ops::check::Case;

@@ -5,8 +5,8 @@
 //! two sweeps over the sequence stand in `rwkv_kernels::wkv4`. It gives `dw`;
 //! `ddecay += dw · ∂w/∂decay = dw · w`.
 
-use rwkv::params::Vector;
-use rwkv::state::Slot;
+use rwkv_core::Slot;
+use rwkv_core::params::Vector;
 use rwkv_kernels::{Wkv4Gradients, Wkv4Inputs, wkv4, wkv4_backward};
 
 use crate::ops::Read;
@@ -94,7 +94,7 @@ impl Wkv4 {
 
 #[cfg(test)]
 mod tests {
-    use rwkv::params::{Initial, Layout, Stored};
+    use rwkv_core::params::{Initial, Layout, Stored};
 
     use super::*;
     use crate::ops::check::Case;

@@ -8,8 +8,8 @@ mod muon;
 
 use std::sync::Mutex;
 
-use rwkv::params::ParamSpec;
-use rwkv::store::Parameters;
+use rwkv_core::params::ParamSpec;
+use rwkv_core::store::Parameters;
 use rwkv_kernels::{AdamWStep, Cpu, adamw, sum_of_squares};
 
 use muon::{Muon, MuonStep, Scratch, muon};
@@ -170,9 +170,9 @@ pub fn global_norm(cpu: &Cpu, params: &Parameters, gradients: &[Vec<f32>]) -> f6
 
 #[cfg(test)]
 mod tests {
-    use rwkv::ModelConfig;
-    use rwkv::model::Network;
-    use rwkv::params::{Initial, Layout};
+    use rwkv_core::ModelConfig;
+    use rwkv_core::model::Network;
+    use rwkv_core::params::{Initial, Layout};
     use rwkv_kernels::Isa;
 
     use super::*;

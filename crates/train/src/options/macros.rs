@@ -326,7 +326,7 @@ mod tests {
 
     use std::path::PathBuf;
 
-    use rwkv::Result;
+    use rwkv_core::Result;
     use serde::ser::SerializeMap;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
     use serde_json::{Map, Value, json};

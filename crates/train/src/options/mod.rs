@@ -9,9 +9,9 @@ mod describe;
 mod macros;
 mod table;
 
-use rwkv::infer::MAX_THREADS;
-use rwkv::machine::{self, Bytes};
-use rwkv::{Error, ModelConfig, Result};
+use rwkv_core::MAX_THREADS;
+use rwkv_core::machine::{self, Bytes};
+use rwkv_core::{Error, ModelConfig, Result};
 use rwkv_kernels::{Cpu, Isa, Precision};
 use serde_json::Value;
 

@@ -14,7 +14,7 @@
 
 use std::path::PathBuf;
 
-use rwkv::Result;
+use rwkv_core::Result;
 use rwkv_kernels::Precision;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -172,7 +172,7 @@ training_options! {
     seed: u64 = 1, fixed;
 
     /// Threads to compute on. The result does not depend on their number.
-    threads: usize = auto "as many as the machine has", 1 <= x <= rwkv::infer::MAX_THREADS, resumable;
+    threads: usize = auto "as many as the machine has", 1 <= x <= rwkv_core::MAX_THREADS, resumable;
 
     /// Precision of the operands of matrix products. Their sums, and everything else, are f32.
     precision: TrainPrecision = auto "bf16, up to twice as fast, if the CPU multiplies it, else f32", resumable;

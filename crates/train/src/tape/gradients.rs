@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use rwkv::params::{Matrix, ParamSpec, Vector};
-use rwkv::store::Parameters;
+use rwkv_core::params::{Matrix, ParamSpec, Vector};
+use rwkv_core::store::Parameters;
 use rwkv_kernels::Store;
 
 use super::Tensor;

@@ -11,7 +11,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rwkv::store::Parameters;
+use rwkv_core::store::Parameters;
 use rwkv_kernels::Cpu;
 
 use super::buffer::Pool;

@@ -1,4 +1,4 @@
-//! The training executor: it computes as [`rwkv::Infer`] does, records each operator, and computes gradients.
+//! The training executor: it computes as [`rwkv_core::Infer`] does, records each operator, and computes gradients.
 //!
 //! A pass records one entry for each operator that the model's equations call. Backward goes through that
 //! list from its end; each operator reads the gradient of its output and adds to those of its inputs and
@@ -21,8 +21,8 @@ mod weights;
 use std::ops::Range;
 use std::sync::Arc;
 
-use rwkv::params::{Layout, Matrix, Vector};
-use rwkv::store::Parameters;
+use rwkv_core::params::{Layout, Matrix, Vector};
+use rwkv_core::store::Parameters;
 use rwkv_kernels::{Cpu, Isa, Packing, packed_len};
 
 pub(crate) use batch::{Batch, States};

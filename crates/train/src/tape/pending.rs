@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use rwkv::params::Matrix;
+use rwkv_core::params::Matrix;
 use rwkv_kernels::{Cpu, PackedDw, embed_backward, linear_dw_packed};
 
 use super::ParamGradients;

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use rwkv::store::Parameters;
+use rwkv_core::store::Parameters;
 
 use super::Tensor;
 use crate::ops::{Op, Read};
@@ -34,7 +34,7 @@ pub(crate) struct Record {
     pub(super) unread: Vec<Vec<Tensor>>,
 }
 
-/// A stretch of operators that ended with [`Exec::keep`](rwkv::exec::Exec::keep).
+/// A stretch of operators that ended with [`Exec::keep`](rwkv_core::Exec::keep).
 #[derive(Debug)]
 struct Block {
     ops: Range<usize>,

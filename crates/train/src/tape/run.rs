@@ -8,7 +8,7 @@
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use rwkv::params::Vector;
+use rwkv_core::params::Vector;
 use rwkv_kernels::{Cpu, Packing};
 
 use super::group::{Ask, GoOn, Group, Shared, Work, for_each};
@@ -253,8 +253,8 @@ impl Tape {
 mod tests {
     use std::sync::Arc;
 
-    use rwkv::ModelConfig;
-    use rwkv::model::Network;
+    use rwkv_core::ModelConfig;
+    use rwkv_core::model::Network;
     use rwkv_kernels::Isa;
 
     use super::*;

@@ -1,7 +1,7 @@
 //! A tape that can be stopped.
 
-use rwkv::model::Network;
-use rwkv::{Error, Result};
+use rwkv_core::model::Network;
+use rwkv_core::{Error, Result};
 
 use super::Tape;
 
@@ -50,8 +50,8 @@ impl<'a, S: FnMut() -> bool + Send> Until<'a, S> {
 mod tests {
     use std::sync::Arc;
 
-    use rwkv::ModelConfig;
-    use rwkv::model::Network;
+    use rwkv_core::ModelConfig;
+    use rwkv_core::model::Network;
     use rwkv_kernels::{Cpu, Isa};
 
     use super::*;

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use rwkv::params::Matrix;
-use rwkv::store::Parameters;
+use rwkv_core::params::Matrix;
+use rwkv_core::store::Parameters;
 use rwkv_kernels::{Cpu, Packing, pack_weights, packed_len};
 
 use super::buffer::{Buffer, Pool};

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use rwkv::model::Network;
-use rwkv::{Fingerprint, Model, ModelConfig, ModelFile, Tokenizer};
+use rwkv_core::model::Network;
+use rwkv_core::{Fingerprint, Model, ModelConfig, ModelFile, Tokenizer};
 use rwkv_kernels::Cpu;
 
 use super::{Trainer, save, schedule, settings};
@@ -33,8 +33,8 @@ impl Trainer {
     /// Begins a run in a new directory.
     ///
     /// # Errors
-    /// [`rwkv::Error::InvalidOption`]; [`rwkv::Error::Io`], [`rwkv::Error::InvalidUtf8`] and
-    /// [`rwkv::Error::Data`] if the text cannot be learned; those of reading a model, if the run starts from
+    /// [`rwkv_core::Error::InvalidOption`]; [`rwkv_core::Error::Io`], [`rwkv_core::Error::InvalidUtf8`] and
+    /// [`rwkv_core::Error::Data`] if the text cannot be learned; those of reading a model, if the run starts from
     /// one; [`Error::Run`] if the directory holds a run already or another trainer is at work in it. Nothing
     /// is written before all of these are ruled out.
     pub fn create(options: &TrainOptions) -> Result<Self> {
@@ -44,7 +44,7 @@ impl Trainer {
     /// As [`create`](Self::create), with a flag for a text that is long, or a pipe that nobody writes to.
     ///
     /// # Errors
-    /// [`rwkv::Error::Aborted`] soon after `stop` is set, if the text is not read by then.
+    /// [`rwkv_core::Error::Aborted`] soon after `stop` is set, if the text is not read by then.
     pub fn create_until(options: &TrainOptions, stop: &AtomicBool) -> Result<Self> {
         options.validate()?;
         let mut options = options.clone();
@@ -94,7 +94,7 @@ impl Trainer {
     ///
     /// # Errors
     /// [`Error::Run`] if there is no run, if another trainer is at work on it, if its checkpoint is damaged,
-    /// or if the model that it began from is another one now; [`rwkv::Error::Data`] if the text is not the
+    /// or if the model that it began from is another one now; [`rwkv_core::Error::Data`] if the text is not the
     /// one it began with; otherwise as [`create`](Self::create).
     pub fn resume(out: impl AsRef<Path>, changes: &ResumeOptions) -> Result<Self> {
         Self::resume_until(out, changes, &AtomicBool::new(false))
@@ -119,7 +119,7 @@ impl Trainer {
             let is_unknown = manifest.is_some_and(|manifest| manifest.soundness.is_none());
             if let (false, Some(too_few)) = (is_unknown, changes.max_steps.filter(|&steps| steps < step)) {
                 let problem = format!("at least {step}, the steps that this run has done");
-                return Err(rwkv::Error::option("maxSteps", too_few, problem).into());
+                return Err(rwkv_core::Error::option("maxSteps", too_few, problem).into());
             }
             let options = manifest.map_or(&found.config.options, |manifest| &manifest.options).clone();
             let options = changes.apply(TrainOptions { out: out.to_owned(), ..options.resolved() });
@@ -265,7 +265,7 @@ fn check_vocabulary(options: &TrainOptions, model: &ModelConfig, n_vocab: usize)
         "a model with the vocabulary of the text: it has {} tokens, and the text's tokenizer has {n_vocab}",
         model.n_vocab
     );
-    Err(rwkv::Error::option("from", options.base_path(), expected).into())
+    Err(rwkv_core::Error::option("from", options.base_path(), expected).into())
 }
 
 /// Relative paths would mean something else when the run goes on elsewhere.
@@ -294,7 +294,7 @@ fn streams(options: &TrainOptions, data: &Dataset) -> Option<Streams> {
 fn check_streams(options: &TrainOptions, data: &Dataset) -> Result<()> {
     if options.carry_state && options.tune == Tune::State {
         let expected = "off where the initial state is trained: carried states would take its place";
-        return Err(rwkv::Error::option("carryState", true, expected).into());
+        return Err(rwkv_core::Error::option("carryState", true, expected).into());
     }
     if options.carry_state && streams(options, data).is_none() {
         let (count, tokens) = (options.batch_size * options.accumulate, data.train().len());
@@ -303,7 +303,7 @@ fn check_streams(options: &TrainOptions, data: &Dataset) -> Result<()> {
              smaller batch or a shorter context, or a longer text",
             options.ctx_len
         );
-        return Err(rwkv::Error::Data { path: options.data.clone(), problem }.into());
+        return Err(rwkv_core::Error::Data { path: options.data.clone(), problem }.into());
     }
     Ok(())
 }

@@ -3,8 +3,8 @@
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rwkv::state::State;
-use rwkv::{Decoder, Model, Sampler, SamplerOptions};
+use rwkv_core::State;
+use rwkv_core::{Decoder, Model, Sampler, SamplerOptions};
 
 use super::{Best, Trainer};
 use crate::data::{Dataset, adjoining_windows};
@@ -22,8 +22,8 @@ impl Trainer {
     /// that is done, from 0 to 1.
     ///
     /// # Errors
-    /// [`rwkv::Error::Aborted`] soon after `stop` is set. [`Error::Diverged`](crate::Error::Diverged) if the
-    /// loss is not finite: nothing more is saved. [`rwkv::Error::Io`] if the log cannot be written.
+    /// [`rwkv_core::Error::Aborted`] soon after `stop` is set. [`Error::Diverged`](crate::Error::Diverged) if the
+    /// loss is not finite: nothing more is saved. [`rwkv_core::Error::Io`] if the log cannot be written.
     pub fn validate(&mut self, stop: &AtomicBool, progress: impl FnMut(f64)) -> Result<f32> {
         let val_loss = self.mean_loss(Dataset::validation, usize::MAX, stop, progress)?;
         if !val_loss.is_finite() {
@@ -58,8 +58,8 @@ impl Trainer {
     /// break, or from the first token if the text has none.
     ///
     /// # Errors
-    /// [`rwkv::Error::UnknownCharacter`] in the prompt; [`rwkv::Error::InvalidOption`] among the options;
-    /// [`rwkv::Error::Aborted`] soon after `stop` is set; [`Error::Diverged`](crate::Error::Diverged) if the
+    /// [`rwkv_core::Error::UnknownCharacter`] in the prompt; [`rwkv_core::Error::InvalidOption`] among the options;
+    /// [`rwkv_core::Error::Aborted`] soon after `stop` is set; [`Error::Diverged`](crate::Error::Diverged) if the
     /// model's numbers are no longer finite.
     pub fn sample(
         &self,
@@ -68,7 +68,7 @@ impl Trainer {
         options: SamplerOptions,
         stop: &AtomicBool,
     ) -> Result<String> {
-        let check = || if stop.load(Ordering::Relaxed) { Err(rwkv::Error::Aborted) } else { Ok(()) };
+        let check = || if stop.load(Ordering::Relaxed) { Err(rwkv_core::Error::Aborted) } else { Ok(()) };
         let mut sampler = Sampler::new(options)?;
         let mut tokens = self.tokenizer.encode(prompt)?;
         if tokens.is_empty() {
@@ -84,7 +84,7 @@ impl Trainer {
             for stretch in tokens.chunks(STRETCH) {
                 check()?;
                 logits = model.eval(stretch, &mut state).map_err(|error| match error {
-                    rwkv::Error::Weight { .. } | rwkv::Error::NotFinite { .. } => {
+                    rwkv_core::Error::Weight { .. } | rwkv_core::Error::NotFinite { .. } => {
                         self.divergence(self.step, f32::NAN)
                     }
                     error => error.into(),
@@ -102,7 +102,7 @@ impl Trainer {
 /// options say so.
 ///
 /// # Errors
-/// [`rwkv::Error::Aborted`] soon after `stop` is set.
+/// [`rwkv_core::Error::Aborted`] soon after `stop` is set.
 pub(super) fn mean_loss(
     model: &Model,
     initial: &State,
@@ -119,11 +119,11 @@ pub(super) fn mean_loss(
         if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
     if stop.load(Ordering::Relaxed) {
-        return Err(rwkv::Error::Aborted.into());
+        return Err(rwkv_core::Error::Aborted.into());
     }
     match model.evaluate_from(initial, tokens, (!options.carry_state).then_some(len), look) {
         Ok(evaluation) => Ok(evaluation.loss as f32),
-        Err(rwkv::Error::Weight { .. } | rwkv::Error::NotFinite { .. }) => Ok(f32::NAN),
+        Err(rwkv_core::Error::Weight { .. } | rwkv_core::Error::NotFinite { .. }) => Ok(f32::NAN),
         Err(error) => Err(error.into()),
     }
 }

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use rwkv::model::Network;
-use rwkv::params::Vector;
-use rwkv::state::{State, StateLayout};
-use rwkv::store::Parameters;
-use rwkv::{Model, ModelConfig, Tokenizer};
+use rwkv_core::model::Network;
+use rwkv_core::params::Vector;
+use rwkv_core::store::Parameters;
+use rwkv_core::{Model, ModelConfig, Tokenizer};
+use rwkv_core::{State, StateLayout};
 use rwkv_kernels::{Isa, Precision};
 
 use crate::data::{Dataset, Windows};
@@ -34,7 +34,7 @@ pub use save::{Best, Soundness};
 /// is due or whenever it likes, [`validate`](Self::validate) and [`save_checkpoint`](Self::save_checkpoint).
 ///
 /// What takes long takes a flag, which another thread or a signal's handler may set: the call then ends soon
-/// with [`rwkv::Error::Aborted`], and the trainer is as it was before the call.
+/// with [`rwkv_core::Error::Aborted`], and the trainer is as it was before the call.
 #[derive(Debug)]
 pub struct Trainer {
     options: TrainOptions,
@@ -107,7 +107,7 @@ impl Trainer {
     ///
     /// # Errors
     /// [`Error::Diverged`] if the loss or a gradient is not finite: the parameters stay as they were, and
-    /// nothing more is saved. [`rwkv::Error::Io`] if the log cannot be written.
+    /// nothing more is saved. [`rwkv_core::Error::Io`] if the log cannot be written.
     pub fn step(&mut self) -> Result<StepReport> {
         self.learn(|| false)
     }
@@ -115,7 +115,7 @@ impl Trainer {
     /// As [`step`](Self::step), looking at `stop` between two operators.
     ///
     /// # Errors
-    /// [`rwkv::Error::Aborted`] soon after `stop` is set: parameters, moments, log and the number of steps
+    /// [`rwkv_core::Error::Aborted`] soon after `stop` is set: parameters, moments, log and the number of steps
     /// are as before, and the next step is the one that this would have been. From where it begins to change
     /// the parameters, a step is finished instead.
     pub fn step_until(&mut self, stop: &AtomicBool) -> Result<StepReport> {
@@ -127,7 +127,7 @@ impl Trainer {
         let start = Instant::now();
         let Gradients { loss, norm: grad_norm, tokens, states } = self.gradients(&mut stop)?;
         if stop() {
-            return Err(rwkv::Error::Aborted.into());
+            return Err(rwkv_core::Error::Aborted.into());
         }
         // From here on there is no way back.
         let learning_rate = self.schedule.learning_rate(self.step);

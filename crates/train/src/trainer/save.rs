@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
-use rwkv::lora::write_lora;
-use rwkv::state::State;
-use rwkv::{DataType, Model, write_atomically, write_model};
+use rwkv_core::State;
+use rwkv_core::lora::write_lora;
+use rwkv_core::{DataType, Model, write_atomically, write_model};
 use serde::{Deserialize, Serialize};
 
 use super::Trainer;
@@ -64,7 +64,7 @@ impl Trainer {
     /// newest two and the newest sound one. What else is missing of the run's directory is written again.
     ///
     /// # Errors
-    /// [`rwkv::Error::Io`], with the last good checkpoint still there;
+    /// [`rwkv_core::Error::Io`], with the last good checkpoint still there;
     /// [`Error::Diverged`](crate::Error::Diverged) once the run has diverged, or if the model's loss is not
     /// finite; [`Error::Run`](crate::Error::Run) if the directory was removed and another trainer is at work
     /// in a new one.
@@ -79,7 +79,7 @@ impl Trainer {
     /// measuring that comes first. Returns whether the model is sound, and whether it was written.
     ///
     /// # Errors
-    /// [`rwkv::Error::Aborted`] soon after `stop` is set, if the model is not measured by then: nothing is
+    /// [`rwkv_core::Error::Aborted`] soon after `stop` is set, if the model is not measured by then: nothing is
     /// written. Otherwise as [`save_checkpoint`](Self::save_checkpoint).
     pub fn save_until(&mut self, stop: &AtomicBool) -> Result<(Soundness, bool)> {
         let soundness = self.soundness_until(stop)?;
@@ -195,7 +195,7 @@ fn loss_of_a_few(
 /// Whether a model is sound whose checkpoint does not say: see [`Soundness`].
 ///
 /// # Errors
-/// [`rwkv::Error::Aborted`] soon after `stop` is set.
+/// [`rwkv_core::Error::Aborted`] soon after `stop` is set.
 pub(super) fn is_sound(
     model: &Model,
     data: &Dataset,

@@ -93,7 +93,7 @@ fn check_every_stop(mut whole: Trainer, mut stopped: Trainer) {
                 left == u32::MAX
             });
             assert!(
-                matches!(error, Err(Error::Rwkv(rwkv::Error::Aborted))),
+                matches!(error, Err(Error::Rwkv(rwkv_core::Error::Aborted))),
                 "step {step}, look {at} of {looks}: {error:?}"
             );
             assert_eq!(stopped.steps(), step - 1);

@@ -4,9 +4,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rwkv::model::Network;
-use rwkv::params::Stored;
-use rwkv::{DataType, LoadOptions, Model, ModelConfig, write_model};
+use rwkv_core::model::Network;
+use rwkv_core::params::Stored;
+use rwkv_core::{DataType, LoadOptions, Model, ModelConfig, write_model};
 use rwkv_kernels::{Cpu, Isa};
 
 /// A file that this crate keeps for its tests.

@@ -10,8 +10,8 @@ use std::path::Path;
 
 use common::cpu;
 use proptest::prelude::*;
-use rwkv::model::Network;
-use rwkv::{Error, Fault, Model, ModelConfig, ModelFile, Result};
+use rwkv_core::model::Network;
+use rwkv_core::{Error, Fault, Model, ModelConfig, ModelFile, Result};
 use rwkv_kernels::Isa;
 
 /// A model file in pieces, to be put together wrongly.

@@ -7,8 +7,8 @@ mod common;
 use std::ops::ControlFlow;
 
 use common::{cpu, model, tokens, values, write};
-use rwkv::model::Network;
-use rwkv::{DataType, Error, Model, ModelConfig, Outputs, Segment};
+use rwkv_core::model::Network;
+use rwkv_core::{DataType, Error, Model, ModelConfig, Outputs, Segment};
 use rwkv_kernels::Isa;
 
 const CONFIG: ModelConfig = ModelConfig { n_ffn: 40, ..ModelConfig::v4(11, 16, 2) };
@@ -46,7 +46,7 @@ fn half_precision_weights_compute_as_their_values_in_single_precision_but_for_ro
     let (_, layout, _) = Network::new(&CONFIG);
     write(&path, &CONFIG, &values(&CONFIG, 1), DataType::F16);
     let half = Model::load_on(&path, cpu(Isa::detect(), 1)).unwrap();
-    let file = rwkv::ModelFile::open(&path).unwrap();
+    let file = rwkv_core::ModelFile::open(&path).unwrap();
     let widened = (0..layout.specs().len()).map(|index| file.read(index)).collect();
     let widened = Model::from_parameters(CONFIG, widened, cpu(Isa::detect(), 1));
     let text = tokens(11, 20);

@@ -11,8 +11,8 @@ use std::path::Path;
 
 use common::shared;
 use half::f16;
-use rwkv::quantize::{Quantized, quantized_format};
-use rwkv::{DataType, Error, LoadOptions, Result, quantize};
+use rwkv_core::{DataType, Error, LoadOptions, Result, quantize};
+use rwkv_core::{Quantized, quantized_format};
 use rwkv_kernels::Isa;
 use sha2::{Digest, Sha256};
 

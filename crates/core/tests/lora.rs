@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use rwkv::lora::{Lora, adapt, factor_names, write_lora};
-use rwkv::model::Network;
-use rwkv::params::Initial;
-use rwkv::store::Parameters;
-use rwkv::{Error, Fingerprint, ModelConfig};
+use rwkv_core::lora::{Lora, adapt, factor_names, write_lora};
+use rwkv_core::model::Network;
+use rwkv_core::params::Initial;
+use rwkv_core::store::Parameters;
+use rwkv_core::{Error, Fingerprint, ModelConfig};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView, serialize};
 use tempfile::TempDir;

@@ -81,9 +81,9 @@ fn targets() -> String {
 ///
 /// ```no_run
 /// use std::ops::ControlFlow;
-/// use rwkv::{DataType, LoadOptions, quantize};
+/// use rwkv_core::{DataType, LoadOptions, quantize};
 ///
-/// # fn main() -> rwkv::Result<()> {
+/// # fn main() -> rwkv_core::Result<()> {
 /// let made = quantize("169M-FP16.bin", "169M-Q5_1.bin", DataType::Q5_1, &LoadOptions::default(), |done, total| {
 ///     println!("{done} of {total} bytes");
 ///     ControlFlow::Continue(())

@@ -6,7 +6,7 @@ mod common;
 mod example;
 
 use common::{fixture, shared};
-use rwkv::{DataType, ModelFile};
+use rwkv_core::{DataType, ModelFile};
 
 /// Every tensor, in the layout's order: files may have another.
 fn tensors(file: &ModelFile) -> Vec<(&str, DataType, &[usize], &[u8])> {

@@ -7,7 +7,7 @@ mod common;
 use std::fs;
 
 use common::{every_cpu, fixture, largest_difference};
-use rwkv::{DataType, Model, ModelFile};
+use rwkv_core::{DataType, Model, ModelFile};
 use serde_json::Value;
 
 fn floats(value: &Value) -> Vec<f32> {

@@ -7,9 +7,9 @@
 //! # A first run
 //!
 //! ```no_run
-//! use rwkv::{Decoder, LoadOptions, Model, Sampler, SamplerOptions, Tokenizer};
+//! use rwkv_core::{Decoder, LoadOptions, Model, Sampler, SamplerOptions, Tokenizer};
 //!
-//! # fn main() -> rwkv::Result<()> {
+//! # fn main() -> rwkv_core::Result<()> {
 //! // The directory of a training run has a model.bin and a tokenizer.json.
 //! let model = Model::load("runs/moby-dick", &LoadOptions::default())?;
 //! let tokenizer = Tokenizer::load("runs/moby-dick")?;
@@ -52,8 +52,8 @@
 //! [`code`](Error::code), and leaves states and files as they were.
 //!
 //! ```
-//! use rwkv::model::Network;
-//! use rwkv::{DataType, LoadOptions, Model, ModelConfig, Sampler, SamplerOptions, write_model};
+//! use rwkv_core::model::Network;
+//! use rwkv_core::{DataType, LoadOptions, Model, ModelConfig, Sampler, SamplerOptions, write_model};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! // An untrained model over bytes: any weights will do.
@@ -96,36 +96,45 @@
 //! # }
 //! ```
 
-pub mod atomic;
-pub mod config;
-pub mod data_type;
-pub mod error;
-pub mod exec;
-pub mod file;
-pub mod fingerprint;
-pub mod infer;
+mod atomic;
+mod config;
+mod data_type;
+mod error;
+mod exec;
+mod file;
+mod fingerprint;
+mod infer;
 pub mod lora;
+/// What `rwkv-train` asks of the machine too; no part of the interface.
+#[doc(hidden)]
 pub mod machine;
 pub mod model;
 pub mod params;
-pub mod quantize;
-pub mod sampler;
-pub mod state;
+mod quantize;
+mod sampler;
+mod state;
 pub mod store;
-pub mod text;
-pub mod tokenizer;
+mod text;
+mod tokenizer;
 
 pub use atomic::write_atomically;
-pub use config::{ModelConfig, Version};
+pub use config::{ModelConfig, Sizes, Version};
 pub use data_type::DataType;
 pub use error::{Error, Fault, Result};
-pub use exec::Exec;
-pub use file::{ModelFile, write_model};
+pub use exec::{Binary, Exec, Unary};
+pub use file::{ModelFile, TensorInfo, write_model};
 pub use fingerprint::Fingerprint;
-pub use infer::{Bench, BenchOptions, Evaluation, Infer, LoadOptions, Model, Outputs, Segment};
+pub use infer::{
+    Bench, BenchOptions, Evaluation, Infer, LoadOptions, MAX_THREADS, Model, Outputs, Segment, Tensor,
+};
 pub use lora::Lora;
-pub use quantize::quantize;
+pub use quantize::{Quantized, quantize, quantized_format};
 pub use sampler::{Sampler, SamplerOptions};
-pub use state::State;
+pub use state::{Slot, State, StateLayout};
 pub use text::read_text;
-pub use tokenizer::{Decoder, Tokenizer};
+pub use tokenizer::{Characters, Decoder, Tokenizer};
+
+/// The program in README.md, which is to compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

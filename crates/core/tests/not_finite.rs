@@ -9,9 +9,9 @@ use std::ops::ControlFlow;
 
 use common::{cpu, every_cpu, tokens, values, write};
 use half::f16;
-use rwkv::model::Network;
-use rwkv::params::ParamSpec;
-use rwkv::{DataType, Error, LoadOptions, Model, ModelConfig, Outputs, Result, Segment, quantize};
+use rwkv_core::model::Network;
+use rwkv_core::params::ParamSpec;
+use rwkv_core::{DataType, Error, LoadOptions, Model, ModelConfig, Outputs, Result, Segment, quantize};
 use rwkv_kernels::Isa;
 
 const CONFIG: ModelConfig = ModelConfig::v4(40, 32, 2);
@@ -97,7 +97,7 @@ fn a_bad_scale_is_named_in_every_quantized_format() {
         let go_on = |_, _| ControlFlow::Continue(());
         quantize(&path, &small, data_type, &LoadOptions::default(), go_on).unwrap();
         let sound = std::fs::read(&small).unwrap();
-        let file = rwkv::ModelFile::open(&small).unwrap();
+        let file = rwkv_core::ModelFile::open(&small).unwrap();
         for (index, spec) in specs().iter().enumerate().filter(|(_, spec)| spec.is_matrix()) {
             let (tensor, data) = file.tensor(index);
             let at = data.as_ptr().addr() - file.tensor(0).1.as_ptr().addr() + 24 + 20 + "emb.weight".len();

@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use rwkv::{Decoder, LoadOptions, Model, Sampler, SamplerOptions, Tokenizer};
+use rwkv_core::{Decoder, LoadOptions, Model, Sampler, SamplerOptions, Tokenizer};
 use rwkv_train::{TrainOptions, Trainer};
 
 /// Learns the text file `book`, leaves a run in the directory `out`, and writes 200 characters after
@@ -22,7 +22,7 @@ pub(crate) fn learn_and_write(book: &Path, out: &Path, prompt: &str) -> rwkv_tra
     }
     trainer.save_model()?;
 
-    // From here on the crate `rwkv` alone is needed, and the files in `out`.
+    // From here on the crate `rwkv-core` alone is needed, and the files in `out`.
     let model = Model::load(out, &LoadOptions::default())?;
     let tokenizer = Tokenizer::load(out.join("tokenizer.json"))?;
     let mut sampler = Sampler::new(SamplerOptions { temperature: 0.8, seed: 1, ..Default::default() })?;

@@ -11,7 +11,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use common::{cpu, tokens, values, write};
-use rwkv::{DataType, Error, LoadOptions, Model, ModelConfig, ModelFile, Result, quantize};
+use rwkv_core::{DataType, Error, LoadOptions, Model, ModelConfig, ModelFile, Result, quantize};
 use rwkv_kernels::Isa;
 use tempfile::TempDir;
 

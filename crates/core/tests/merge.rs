@@ -4,10 +4,10 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use rwkv::lora::{self, LoraInfo, merge, write_lora};
-use rwkv::model::Network;
-use rwkv::params::Initial;
-use rwkv::{DataType, Error, LoadOptions, Model, ModelConfig, ModelFile, quantize, write_model};
+use rwkv_core::lora::{self, LoraInfo, merge, write_lora};
+use rwkv_core::model::Network;
+use rwkv_core::params::Initial;
+use rwkv_core::{DataType, Error, LoadOptions, Model, ModelConfig, ModelFile, quantize, write_model};
 use tempfile::TempDir;
 
 const RANK: usize = 3;
@@ -149,7 +149,7 @@ fn a_merged_model_is_its_base_with_the_adapter() {
 fn what_cannot_be_merged_is_refused_and_nothing_is_written() {
     let place = Place::new(DataType::F16);
     let output = place.path("merged.bin");
-    let refused = |result: rwkv::Result<lora::Merged>, code: &str, says: &str| {
+    let refused = |result: rwkv_core::Result<lora::Merged>, code: &str, says: &str| {
         let error = result.unwrap_err();
         assert!(error.code() == code && error.to_string().contains(says), "{error}");
         assert!(!output.exists());

@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use common::{cpu, every_cpu, largest_difference, model, shared, tokens, write};
-use rwkv::{DataType, LoadOptions, Model, ModelConfig, Outputs, Segment, State};
+use rwkv_core::{DataType, LoadOptions, Model, ModelConfig, Outputs, Segment, State};
 use rwkv_kernels::{Cpu, Isa};
 
 /// Logits after every token, and the state after the last.
@@ -109,8 +109,14 @@ fn for_every_format() {
     for data_type in DataType::ALL {
         if data_type.is_quantized() {
             let go_on = |_, _| ControlFlow::Continue(());
-            rwkv::quantize(path(DataType::F32), path(data_type), data_type, &LoadOptions::default(), go_on)
-                .unwrap();
+            rwkv_core::quantize(
+                path(DataType::F32),
+                path(data_type),
+                data_type,
+                &LoadOptions::default(),
+                go_on,
+            )
+            .unwrap();
         } else {
             write(path(data_type), &config, &values, data_type);
         }

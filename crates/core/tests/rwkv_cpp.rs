@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use common::{every_cpu, largest_difference, shared};
-use rwkv::{DataType, LoadOptions, Model, ModelFile};
+use rwkv_core::{DataType, LoadOptions, Model, ModelFile};
 
 fn floats(bytes: &[u8]) -> Vec<f32> {
     bytes.as_chunks().0.iter().map(|&value| f32::from_le_bytes(value)).collect()
@@ -66,7 +66,7 @@ fn tiny(data_type: DataType, directory: &Path) -> Option<PathBuf> {
     }
     let path = directory.join(format!("{data_type}.bin"));
     let from = shared("models/tiny-rwkv-4v0-660K-FP32.bin")?;
-    rwkv::quantize(from, &path, data_type, &LoadOptions::default(), |_, _| ControlFlow::Continue(()))
+    rwkv_core::quantize(from, &path, data_type, &LoadOptions::default(), |_, _| ControlFlow::Continue(()))
         .unwrap();
     Some(path)
 }

@@ -7,7 +7,7 @@ mod common;
 use std::ops::ControlFlow;
 
 use common::{cpu, model, values, write};
-use rwkv::{BenchOptions, DataType, Error, LoadOptions, Model, ModelConfig, quantize};
+use rwkv_core::{BenchOptions, DataType, Error, LoadOptions, Model, ModelConfig, quantize};
 use rwkv_kernels::Isa;
 
 const CONFIG: ModelConfig = ModelConfig { n_ffn: 40, ..ModelConfig::v4(11, 16, 2) };

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Barrier};
 
 use common::{cpu, tokens, values};
-use rwkv::{DataType, LoadOptions, Model, ModelConfig, State, quantize};
+use rwkv_core::{DataType, LoadOptions, Model, ModelConfig, State, quantize};
 use rwkv_kernels::Isa;
 
 const CONFIG: ModelConfig = ModelConfig::v4(11, 32, 2);
