@@ -142,7 +142,7 @@ def check(path, platform):
     for library in needed(binary, kind):
         demand(re.fullmatch(SYSTEM[want["libc"]], library), f"needs {library}, which is not a part of {want['libc']}")
 
-    is_binding = path.suffix == ".node"
+    is_binding = path.suffix == ".node" or "rwkv_node" in path.name
     exported = [symbol.name for symbol in binary.exported_symbols] if kind == "ELF" else [
         symbol.name for symbol in binary.exported_functions
     ]
