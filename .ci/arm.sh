@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# What an x86-64 machine can say about ARM: the NEON tiers against scalar under qemu, and whether the binding
-# and librwkv for linux-arm64 can be built and export what they should. Debian 12 has all that it takes, and
-# what is missing is installed. Elsewhere this says so and does nothing: on an ARM machine `npm test` runs the
-# NEON tiers as they are.
+# What an x86-64 machine can say about ARM: the NEON tiers against scalar under qemu, whether the binding and
+# librwkv for linux-arm64 can be built and export what they should, and whether Node trains with them. Debian 12
+# has all that it takes, and what is missing is installed. Elsewhere this says so and does nothing: on an ARM
+# machine `npm test` runs the NEON tiers as they are.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -11,7 +11,7 @@ target=aarch64-unknown-linux-gnu
 # rustup.
 packages=(
   rustc-web cargo-web libstd-rust-web-dev:arm64
-  gcc-aarch64-linux-gnu libc6-dev-arm64-cross libc6:arm64 qemu-user-static
+  gcc-aarch64-linux-gnu libc6-dev-arm64-cross libc6:arm64 libstdc++6:arm64 qemu-user-static
 )
 
 say() { echo "ARM: $*" >&2; }
@@ -83,3 +83,13 @@ built="$CARGO_TARGET_DIR/$target/debug"
 check "$built/librwkv_node.so" napi_register_module_v1
 mapfile -t functions < <(grep -oE '\brwkv_[a-z_]+\(' crates/capi/include/rwkv.h | tr -d '(' | sort -u)
 check "$built/librwkv.so" "${functions[@]}"
+
+# A real Node for ARM trains with that binding and writes, where there is the JavaScript to go with it (npm test
+# makes that).
+if [ -e dist/index.js ]; then
+  mkdir -p .cache/platforms/linux-arm64-gnu
+  cp "$built/librwkv_node.so" .cache/platforms/linux-arm64-gnu/rwkv.linux-arm64-gnu.node
+  node scripts/platforms/run.mjs linux-arm64-gnu
+else
+  say 'not tried with Node: dist/ is not built'
+fi

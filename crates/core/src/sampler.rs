@@ -112,7 +112,7 @@ impl Sampler {
             // The test for equality makes ∞ − ∞ a 0: with infinite logits the choice is among those.
             let log = if logit == max { 0.0 } else { f64::from(logit) - f64::from(max) };
             let log = if log.is_nan() { f64::NEG_INFINITY } else { log };
-            Candidate { token: token as u32, log, weight: log.exp() }
+            Candidate { token: token as u32, log, weight: libm::exp(log) }
         }));
     }
 
@@ -145,7 +145,7 @@ impl Sampler {
     fn draw(&mut self, temperature: f64) -> u32 {
         let mut total = 0.0;
         for candidate in &mut self.candidates {
-            candidate.weight = (candidate.log / temperature).exp();
+            candidate.weight = libm::exp(candidate.log / temperature);
             total += candidate.weight;
         }
         let uniform = (self.rng.next_u64() >> 11) as f64 / (1_u64 << 53) as f64; // [0, 1)

@@ -3,7 +3,7 @@
 //! `softmax(x)_i = exp(x_i − m)/Σ_j exp(x_j − m)` with `m = max x`, so no exponential overflows.
 
 use crate::block::{elements, rows, rows_per_block};
-use crate::exp::exp_nonpositive;
+use crate::exp::{exp_nonpositive, scalar_exp};
 use crate::simd::{Operation, Simd, dispatch};
 use crate::{Cpu, Parts};
 
@@ -70,8 +70,8 @@ impl Operation for Forward<'_> {
         let mut loss = 0.0;
         for (x, &target) in self.logits.chunks_exact(self.n_vocab).zip(self.targets) {
             let max = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            let sum: f64 = x.iter().map(|x| f64::from((x - max).exp())).sum();
-            loss += sum.ln() - f64::from(x[target as usize] - max);
+            let sum: f64 = x.iter().map(|x| f64::from(scalar_exp(x - max))).sum();
+            loss += libm::log(sum) - f64::from(x[target as usize] - max);
         }
         loss
     }
@@ -85,7 +85,7 @@ impl Operation for Forward<'_> {
             for i in (0..x.len()).step_by(S::LANES) {
                 sum = s.add(sum, exp_nonpositive(s, s.sub(load(s, &x[i..]), s.splat(max))));
             }
-            loss += f64::from(s.sum(sum)).ln() - f64::from(x[target as usize] - max);
+            loss += libm::log(f64::from(s.sum(sum))) - f64::from(x[target as usize] - max);
         }
         loss
     }
@@ -106,10 +106,10 @@ impl Operation for Backward<'_> {
         let rows = self.logits.chunks_exact(self.n_vocab).zip(self.dlogits.chunks_exact_mut(self.n_vocab));
         for ((x, dx), &target) in rows.zip(self.targets) {
             let max = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            let sum: f64 = x.iter().map(|x| f64::from((x - max).exp())).sum();
+            let sum: f64 = x.iter().map(|x| f64::from(scalar_exp(x - max))).sum();
             let factor = self.scale / sum as f32;
             for (x, dx) in x.iter().zip(&mut *dx) {
-                *dx = (x - max).exp() * factor;
+                *dx = scalar_exp(x - max) * factor;
             }
             dx[target as usize] -= self.scale;
         }

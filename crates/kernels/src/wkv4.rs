@@ -25,7 +25,7 @@ use std::ops::Range;
 pub use backward::{Wkv4Gradients, wkv4_backward};
 
 use crate::block::{check_segments, rows};
-use crate::exp::exp_nonpositive;
+use crate::exp::{exp_nonpositive, scalar_exp};
 use crate::simd::{Operation, Simd, dispatch};
 use crate::{Cpu, Parts};
 
@@ -138,11 +138,11 @@ impl Operation for Forward<'_> {
                 let i = row * width + c;
                 let (k, v) = (k[i], v[i]);
                 let q = pp.max(u + k);
-                let (e1, e2) = ((pp - q).exp(), (u + k - q).exp());
+                let (e1, e2) = (scalar_exp(pp - q), scalar_exp(u + k - q));
                 // SAFETY: as above.
                 *unsafe { self.y.item(i) } = (e1 * aa + e2 * v) / (e1 * bb + e2);
                 let q = (pp + w).max(k);
-                let (e1, e2) = ((pp + w - q).exp(), (k - q).exp());
+                let (e1, e2) = (scalar_exp(pp + w - q), scalar_exp(k - q));
                 aa = e1 * aa + e2 * v;
                 bb = e1 * bb + e2;
                 pp = q;

@@ -81,9 +81,9 @@ fn dot(x: &[f64], y: &[f64]) -> f64 {
 /// Standard normal numbers (Box and Muller 1958).
 fn gaussians(rng: &mut ChaCha8Rng) -> impl Iterator<Item = f64> {
     std::iter::repeat_with(|| {
-        let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt();
+        let radius = (-2.0 * libm::log(1.0 - rng.random::<f64>())).sqrt();
         let angle = std::f64::consts::TAU * rng.random::<f64>();
-        [radius * angle.cos(), radius * angle.sin()]
+        [radius * libm::cos(angle), radius * libm::sin(angle)]
     })
     .flatten()
 }

@@ -64,6 +64,8 @@
 //!   [`Windows`](data::Windows).
 //! - Invalid options, texts that are too short and models that do not fit into memory are refused by name,
 //!   before anything is written.
+// Tests may ask the C library what is near the truth.
+#![cfg_attr(test, allow(clippy::disallowed_methods))]
 
 mod base;
 mod checkpoint;

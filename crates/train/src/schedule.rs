@@ -44,7 +44,7 @@ impl Schedule {
             return peak;
         }
         let left = match decay {
-            Decay::Cosine => 0.5 * (1.0 + (PI * done).cos()),
+            Decay::Cosine => 0.5 * (1.0 + libm::cos(PI * done)),
             Decay::Linear => 1.0 - done,
         };
         last + (peak - last) * left

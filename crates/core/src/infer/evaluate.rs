@@ -21,7 +21,7 @@ pub struct Evaluation {
 impl Evaluation {
     /// e^loss: the number of equally likely tokens that would be as hard to guess among.
     pub fn perplexity(&self) -> f64 {
-        self.loss.exp()
+        libm::exp(self.loss)
     }
 
     /// The loss in bits for each of the `n_bytes` bytes that the predicted tokens stand for: comparable

@@ -196,16 +196,16 @@ impl LayerNorm {
 
 /// From long memories to short ones.
 fn initial_decay(at: Channel) -> f64 {
-    -5.0 + 8.0 * at.position().powf(0.7 + 1.3 * at.ratio_0_to_1())
+    -5.0 + 8.0 * libm::pow(at.position(), 0.7 + 1.3 * at.ratio_0_to_1())
 }
 
 /// Neighbouring channels differ.
 fn initial_first(at: Channel) -> f64 {
-    0.3_f64.ln() + 0.5 * ((at.index as f64 + 1.0) % 3.0 - 1.0)
+    libm::log(0.3) + 0.5 * ((at.index as f64 + 1.0) % 3.0 - 1.0)
 }
 
 fn initial_mix(at: Channel) -> f64 {
-    at.share().powf(at.ratio_1_to_almost_0())
+    libm::pow(at.share(), at.ratio_1_to_almost_0())
 }
 
 fn initial_mix_v(at: Channel) -> f64 {
@@ -213,5 +213,5 @@ fn initial_mix_v(at: Channel) -> f64 {
 }
 
 fn initial_mix_r(at: Channel) -> f64 {
-    at.share().powf(0.5 * at.ratio_1_to_almost_0())
+    libm::pow(at.share(), 0.5 * at.ratio_1_to_almost_0())
 }

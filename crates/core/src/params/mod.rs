@@ -46,7 +46,7 @@ impl Stored {
     pub fn to_file(self, raw: f32) -> f32 {
         match self {
             Self::Raw => raw,
-            Self::NegExp => -raw.exp(),
+            Self::NegExp => -libm::expf(raw),
         }
     }
 
@@ -55,7 +55,7 @@ impl Stored {
     pub fn to_raw(self, stored: f32) -> f32 {
         match self {
             Self::Raw => stored,
-            Self::NegExp => (-stored).ln(),
+            Self::NegExp => libm::logf(-stored),
         }
     }
 

@@ -79,7 +79,7 @@ impl Operator<1> for ReluSquared {
 
 /// `1/(1 + exp(−x))`.
 pub(super) fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + (-x).exp())
+    1.0 / (1.0 + exp::scalar_exp(-x))
 }
 
 impl Operator<1> for Sigmoid {
@@ -94,7 +94,7 @@ impl Operator<1> for Sigmoid {
 
     /// `σ(1 − σ)`, which cancels, as `e/(1 + e)²` with `e = exp(−|x|)`.
     fn scalar_backward([x]: [f32; 1], dy: f32) -> [f32; 1] {
-        let e = (-x.abs()).exp();
+        let e = exp::scalar_exp(-x.abs());
         [dy * (e / ((1.0 + e) * (1.0 + e)))]
     }
 
@@ -131,7 +131,7 @@ impl Operator<1> for Silu {
 
 impl Operator<1> for Tanh {
     fn scalar([x]: [f32; 1]) -> f32 {
-        x.tanh()
+        exp::scalar_tanh(x)
     }
 
     #[inline(always)]
@@ -141,7 +141,7 @@ impl Operator<1> for Tanh {
 
     /// `1 − tanh²x`, which cancels, as `4e/(1 + e)²` with `e = exp(−2|x|)`.
     fn scalar_backward([x]: [f32; 1], dy: f32) -> [f32; 1] {
-        let e = (-2.0 * x.abs()).exp();
+        let e = exp::scalar_exp(-2.0 * x.abs());
         [dy * (4.0 * e / ((1.0 + e) * (1.0 + e)))]
     }
 

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::{EMPTY, Wkv4Inputs, for_each_tile, weigh};
-use crate::exp::exp_nonpositive;
+use crate::exp::{exp_nonpositive, scalar_exp};
 use crate::simd::{Operation, Simd, dispatch};
 use crate::{Cpu, Parts, Store};
 
@@ -133,14 +133,14 @@ impl Operation for Backward<'_> {
             for i in self.rows.clone().map(|row| row * width + c) {
                 let (k, v, y) = (k[i], v[i], self.y[i]);
                 let p = pp.max(u + k);
-                let (e1, e2) = ((pp - p).exp(), (u + k - p).exp());
+                let (e1, e2) = (scalar_exp(pp - p), scalar_exp(u + k - p));
                 let q = self.dy[i] / (e1 * bb + e2);
                 steps.push(Step { q, p, e2 });
                 self.dw[n] += (ga - gb * y) * e1 * q;
                 self.du[n] += (v - y) * e2 * q;
 
                 let p = (pp + w).max(k);
-                let (e1, e2) = ((pp + w - p).exp(), (k - p).exp());
+                let (e1, e2) = (scalar_exp(pp + w - p), scalar_exp(k - p));
                 ga = e1 * (aa + ga);
                 gb = e1 * (bb + gb);
                 aa = e1 * aa + e2 * v;
@@ -155,21 +155,21 @@ impl Operation for Backward<'_> {
                 let now = step.q * step.e2;
                 // exp(k + p) ≤ 1: every later step's exponent is at least what k has decayed to, so k + p ≤ 0
                 // but for rounding.
-                let later = (k + p).min(0.0).exp();
+                let later = scalar_exp((k + p).min(0.0));
                 // SAFETY: this channel of this segment is ours alone.
                 let (dk, dv) = unsafe { (self.dk.item(i), self.dv.item(i)) };
                 self.dk_store.put(dk, now * (v - y) + later * (a * v + b));
                 self.dv_store.put(dv, now + later * a);
 
                 let next = (w + p).max(-step.p);
-                let (e1, e2) = ((w + p - next).exp(), step.q * (-step.p - next).exp());
+                let (e1, e2) = (scalar_exp(w + p - next), step.q * scalar_exp(-step.p - next));
                 a = e1 * a + e2;
                 b = e1 * b - e2 * y;
                 p = next;
             }
             if let Some(dstate) = &self.dstate {
                 // exp(pp + p) ≤ 1, as above.
-                let entered = (pp_0 + p).min(0.0).exp();
+                let entered = scalar_exp((pp_0 + p).min(0.0));
                 let (daa, dbb) = (entered * a, entered * b);
                 for (i, d) in [daa, dbb, aa_0 * daa + bb_0 * dbb].into_iter().enumerate() {
                     // SAFETY: this channel of this segment is ours alone.

@@ -145,8 +145,8 @@ impl Optimizer {
                 beta2: beta2 as f32,
                 eps: eps as f32,
                 weight_decay: if group.decay { weight_decay as f32 } else { 0.0 },
-                bias_correction1: (1.0 - beta1.powf(exponent)) as f32,
-                bias_correction2: (1.0 - beta2.powf(exponent)) as f32,
+                bias_correction1: (1.0 - libm::pow(beta1, exponent)) as f32,
+                bias_correction2: (1.0 - libm::pow(beta2, exponent)) as f32,
                 grad_scale: clip as f32,
             };
             adamw(cpu, &numbers, param, gradient, m, v);

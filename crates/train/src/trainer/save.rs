@@ -209,5 +209,5 @@ pub(super) fn is_sound(
 
 /// The loss of guessing, and one nat more.
 fn most(n_vocab: usize) -> f32 {
-    (n_vocab as f32).ln() + 1.0
+    libm::logf(n_vocab as f32) + 1.0
 }
