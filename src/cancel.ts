@@ -1,6 +1,6 @@
 import { Cancel } from '#native'
 import { isAborted, RwkvError, toRwkvError } from './errors.js'
-import type { Progress } from './options.js'
+import type { Progress, Signal } from './options.js'
 
 /** How long a job runs between two reports of its progress, in milliseconds. */
 const REPORT_EVERY = 100
@@ -13,10 +13,10 @@ process.once('exit', () => {
 
 /** What can be said to native work while it runs. */
 export interface Controls {
-  signal?: AbortSignal | undefined
+  signal?: Signal | undefined
   onProgress?: ((progress: Progress) => void) | undefined
   /** Aborted when what the work is done with is closed. */
-  closing?: AbortSignal | undefined
+  closing?: Signal | undefined
 }
 
 /**
@@ -56,7 +56,7 @@ export async function cancellable<T>(controls: Controls, work: (cancel: Cancel) 
 /** Waits for a promise that does not reject, but no longer than until one of the signals is aborted. */
 async function orAborted(
   wait: Promise<void> | undefined,
-  signals: readonly (AbortSignal | undefined)[],
+  signals: readonly (Signal | undefined)[],
 ): Promise<void> {
   if (!wait || signals.some(signal => signal?.aborted)) return
   let stop = () => {}
@@ -107,7 +107,7 @@ class Reports {
    * Reports the end, once the callback is done with the earlier report, and throws if any of the reports
    * failed. It waits for the callback until one of the signals is aborted.
    */
-  async finish(...signals: (AbortSignal | undefined)[]): Promise<void> {
+  async finish(...signals: (Signal | undefined)[]): Promise<void> {
     await orAborted(this.#earlier, signals)
     this.tell()
     await orAborted(this.#earlier, signals)

@@ -38,6 +38,8 @@ export type ErrorCode =
   | 'CLOSED'
   /** The session or trainer is still at work on an earlier call. */
   | 'BUSY'
+  /** The binary for this machine is missing, or cannot be used: the message says what to do. */
+  | 'INSTALL'
   /** A fault in this library: please report it. */
   | 'INTERNAL'
 
@@ -61,7 +63,7 @@ export class RwkvError extends Error {
   /** What it is about: stable, to be compared with. */
   readonly code: ErrorCode
 
-  constructor(code: ErrorCode, message: string, options?: ErrorOptions) {
+  constructor(code: ErrorCode, message: string, options?: { cause?: unknown }) {
     super(message, options)
     this.code = code
   }

@@ -1,6 +1,7 @@
 import { isUint8Array } from 'node:util/types'
 import { RwkvError } from './errors.js'
 import { native } from './internal.js'
+import type { Signal } from './options.js'
 import { suggestion } from './suggest.js'
 
 /** What an argument or an option can be. Programs without types can pass anything. */
@@ -131,9 +132,9 @@ export const callback = kind<(...args: any[]) => void>('a function', value => ty
 export const bytes = kind<Uint8Array>('a Uint8Array', isUint8Array)
 
 /** An `AbortSignal`, of whichever realm: what is used of it is what counts. */
-export const signal = kind<AbortSignal>('an AbortSignal', value => {
+export const signal = kind<Signal>('an AbortSignal', value => {
   if (typeof value !== 'object' || value === null) return false
-  const { aborted, throwIfAborted, addEventListener, removeEventListener } = value as AbortSignal
+  const { aborted, throwIfAborted, addEventListener, removeEventListener } = value as Signal
   const methods = [throwIfAborted, addEventListener, removeEventListener]
   return typeof aborted === 'boolean' && methods.every(method => typeof method === 'function')
 })
@@ -176,11 +177,11 @@ export function kindOf({ kind, words = [] }: Described): Kind<unknown> {
   return kinds[kind]
 }
 
-/** An object of one of our classes, known by its native side. */
-export function instance<T>(name: string, Native: new (...args: never[]) => unknown): Kind<T> {
+/** An object of one of our classes, known by its native side, which `classOf` gives once it is asked for. */
+export function instance<T>(name: string, classOf: () => new (...args: never[]) => unknown): Kind<T> {
   return kind(`a ${name}`, value => {
     try {
-      return (value as { [native]?: unknown })[native] instanceof Native
+      return (value as { [native]?: unknown })[native] instanceof classOf()
     } catch {
       // null, undefined, or something that only pretends to be of the class.
       return false

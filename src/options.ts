@@ -19,7 +19,22 @@ type Off =
  * The options of a run, defaults included; only those that are off unless they are asked for may have no
  * value.
  */
-export type TrainOptionsInForce = Readonly<Required<Omit<TrainOptions, Off>> & Pick<TrainOptions, Off>>
+export type TrainOptionsInForce = {
+  readonly [K in Exclude<keyof TrainOptions, Off>]-?: NonNullable<TrainOptions[K]>
+} & Readonly<Pick<TrainOptions, Off>>
+
+/**
+ * An `AbortSignal`, as far as it is used here: so that these types need neither those of Node nor those of a
+ * browser.
+ */
+export interface Signal {
+  readonly aborted: boolean
+  // biome-ignore lint/suspicious/noExplicitAny: as an AbortSignal has it
+  readonly reason: any
+  throwIfAborted(): void
+  addEventListener(type: 'abort', listener: () => void, options?: { once?: boolean }): void
+  removeEventListener(type: 'abort', listener: () => void): void
+}
 
 /** Options of {@link Model.load}. */
 export interface LoadOptions {
@@ -27,13 +42,13 @@ export interface LoadOptions {
    * A LoRA adapter of this model: a `.safetensors` file, or the directory of the run that trained it.
    * Default: none.
    */
-  lora?: string
+  lora?: string | undefined
   /** Threads to compute on; the results do not depend on it. Default: as many as the machine has. */
-  threads?: number
+  threads?: number | undefined
   /** Stops the loading. */
-  signal?: AbortSignal
+  signal?: Signal | undefined
   /** Told how many bytes of the file are ready: at the end, and before that if it takes long. */
-  onProgress?: (progress: Progress) => void
+  onProgress?: ((progress: Progress) => void) | undefined
 }
 
 /** A format of blocks of 32 weights: small integers with a scale, and in `Q4_1` and `Q5_1` a minimum. */
@@ -42,11 +57,11 @@ export type QuantizedFormat = 'Q4_0' | 'Q4_1' | 'Q5_0' | 'Q5_1' | 'Q8_0'
 /** Options of {@link quantize}. */
 export interface QuantizeOptions {
   /** Threads to compute on; the result does not depend on it. Default: as many as the machine has. */
-  threads?: number
+  threads?: number | undefined
   /** Stops the work; there is no output then. */
-  signal?: AbortSignal
+  signal?: Signal | undefined
   /** Told how many bytes of the input are done. */
-  onProgress?: (progress: Progress) => void
+  onProgress?: ((progress: Progress) => void) | undefined
 }
 
 /** Result of {@link quantize}. */
@@ -68,9 +83,9 @@ export interface QuantizeResult {
 /** Options of {@link merge}. */
 export interface MergeOptions {
   /** Stops the work; there is no output then. */
-  signal?: AbortSignal
+  signal?: Signal | undefined
   /** Told how many bytes of the base are done. */
-  onProgress?: (progress: Progress) => void
+  onProgress?: ((progress: Progress) => void) | undefined
 }
 
 /** Result of {@link merge}. */
@@ -126,26 +141,26 @@ export interface SamplingOptions {
    * Sharpens (below 1) or flattens (above 1) the distribution; 0 always takes the likeliest token. Default:
    * 1.
    */
-  temperature?: number
+  temperature?: number | undefined
   /** Only the likeliest `topK` tokens are candidates. Default: all. */
-  topK?: number
+  topK?: number | undefined
   /**
    * Only the likeliest tokens that together have this much probability are candidates. Default: 1, which is
    * all.
    */
-  topP?: number
+  topP?: number | undefined
   /** Start of the random numbers: the same seed writes the same text. Default: a different one each time. */
-  seed?: number
+  seed?: number | undefined
 }
 
 /** Options of {@link Session.generate}. */
 export interface GenerateOptions extends SamplingOptions {
   /** Tokens to write at most. Default: 256. */
-  maxTokens?: number
+  maxTokens?: number | undefined
   /** Ends the text before the first of these that would appear in it. */
-  stop?: string | readonly string[]
+  stop?: string | readonly string[] | undefined
   /** Stops the writing; the loop over the text then throws the signal's reason. */
-  signal?: AbortSignal
+  signal?: Signal | undefined
 }
 
 /** Options of {@link Model.createSession}. */
@@ -154,37 +169,37 @@ export interface SessionOptions {
    * The state to start from: one of a session of this model, or one that a run tuned. Default: the empty
    * state.
    */
-  state?: State
+  state?: State | undefined
 }
 
 /** Options of {@link Session.eval} and {@link Session.prompt}. */
 export interface PromptOptions {
   /** Stops the reading; the session is then as it was before. */
-  signal?: AbortSignal
+  signal?: Signal | undefined
 }
 
 /** Options of {@link Trainer.sample}. */
 export interface SampleOptions extends SamplingOptions {
   /** What to go on from. Default: a line break. */
-  prompt?: string
+  prompt?: string | undefined
   /** Tokens to write. Default: 200. */
-  maxTokens?: number
+  maxTokens?: number | undefined
   /** Stops the writing. */
-  signal?: AbortSignal
+  signal?: Signal | undefined
 }
 
 /** Options of {@link Trainer.save}. */
 export interface SaveOptions {
   /** Whether `report.html` shows what the model writes. Default: true. */
-  sample?: boolean
+  sample?: boolean | undefined
 }
 
 /** Options of {@link Trainer.validate}. */
 export interface ValidateOptions {
   /** Stops the validation. */
-  signal?: AbortSignal
+  signal?: Signal | undefined
   /** Told how far it is. */
-  onProgress?: (progress: Progress) => void
+  onProgress?: ((progress: Progress) => void) | undefined
 }
 
 /** Options of {@link Model.evaluate}. */
@@ -193,13 +208,13 @@ export interface EvaluateOptions {
    * Cuts the text into windows of so many tokens, each from an empty state, as training does: what does not
    * fill a window is left out. Default: the text is read in one go, each token predicted from all before it.
    */
-  ctxLen?: number
+  ctxLen?: number | undefined
   /** The state that the text, or each window of it, starts from. Default: the empty state. */
-  state?: State
+  state?: State | undefined
   /** Stops the evaluation. */
-  signal?: AbortSignal
+  signal?: Signal | undefined
   /** Told how many tokens are done. */
-  onProgress?: (progress: Progress) => void
+  onProgress?: ((progress: Progress) => void) | undefined
 }
 
 /** How well a model predicts a text. */
@@ -220,17 +235,17 @@ export interface BenchOptions {
    * Tokens that a stretch of decoding reads, one after another; each session of a batch reads as many.
    * Default: 16.
    */
-  decode?: number
+  decode?: number | undefined
   /** Tokens of the prompt. Default: 256. */
-  prompt?: number
+  prompt?: number | undefined
   /** Sessions that are decoded together. Default: 8. */
-  sessions?: number
+  sessions?: number | undefined
   /** How long to measure, in seconds; three rounds are measured however long they take. Default: 6. */
-  seconds?: number
+  seconds?: number | undefined
   /** Stops the measuring. */
-  signal?: AbortSignal
+  signal?: Signal | undefined
   /** Told how far it is. */
-  onProgress?: (progress: Progress) => void
+  onProgress?: ((progress: Progress) => void) | undefined
 }
 
 /** How fast a model runs here. Every figure is the median of the rounds, of the ratios too. */

@@ -25,6 +25,7 @@ import type {
   SampleOptions,
   SaveOptions,
   SessionOptions,
+  Signal,
   TrainOptions,
   ValidateOptions,
 } from './options.js'
@@ -58,11 +59,11 @@ export const generateOptions: Schema<GenerateOptions> = {
   ...sampling,
   ...signalled,
 }
-export const trainOptions: Schema<TrainOptions & { signal?: AbortSignal }> = {
+export const trainOptions: Schema<TrainOptions & { signal?: Signal | undefined }> = {
   ...kindsOf<TrainOptions>(described, option => option.required),
   ...signalled,
 }
-export const resumeOptions: Schema<ResumeOptions & { signal?: AbortSignal }> = {
+export const resumeOptions: Schema<ResumeOptions & { signal?: Signal | undefined }> = {
   ...kindsOf<ResumeOptions>(
     described.filter(([_, option]) => option.changesOnResume),
     () => false,

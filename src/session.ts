@@ -5,7 +5,7 @@ import { call, RwkvError } from './errors.js'
 import { native, type Pending, Turn } from './internal.js'
 import { argument, options as check, text as textKind, toTokens } from './kinds.js'
 import type { Model } from './model.js'
-import type { GenerateOptions, PromptOptions } from './options.js'
+import type { GenerateOptions, PromptOptions, Signal } from './options.js'
 import { generateOptions, promptOptions } from './schemas.js'
 import { State, stateKind } from './state.js'
 import { StopText } from './stop.js'
@@ -153,15 +153,15 @@ export class Session implements Disposable {
     this.close()
   }
 
-  async #eval(tokens: Uint32Array, signal: AbortSignal | undefined): Promise<Float32Array> {
+  async #eval(tokens: Uint32Array, signal: Signal | undefined): Promise<Float32Array> {
     return this.#work(signal, cancel => this.#native.eval(tokens, cancel))
   }
 
-  async #write(writer: NativeWriter, limit: number, signal: AbortSignal | undefined) {
+  async #write(writer: NativeWriter, limit: number, signal: Signal | undefined) {
     return this.#work(signal, cancel => writer.write(limit, cancel))
   }
 
-  async #work<T>(signal: AbortSignal | undefined, work: (cancel: Cancel) => Promise<T>): Promise<T> {
+  async #work<T>(signal: Signal | undefined, work: (cancel: Cancel) => Promise<T>): Promise<T> {
     return this.#turn.take(() => this.#pending.track(cancellable({ signal }, work)))
   }
 

@@ -77,7 +77,7 @@ export class State {
   }
 
   /** The bytes to keep: checksummed, and refused by any other model. */
-  toBuffer(): Buffer {
+  toBuffer(): Uint8Array {
     return this.#native.toBuffer()
   }
 
@@ -100,7 +100,7 @@ async function read(path: string): Promise<[file: string, bytes: Uint8Array]> {
   }
 }
 
-const modelKind = instance<Model>('Model', NativeModel)
+const modelKind = instance<Model>('Model', () => NativeModel)
 
 /** A {@link State}, as an argument. @internal */
-export const stateKind = instance<State>('State', NativeState)
+export const stateKind = instance<State>('State', () => NativeState)

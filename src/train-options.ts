@@ -15,138 +15,138 @@ export interface TrainOptions {
    * How text becomes tokens: one for each distinct character of the text, or one for each byte. Default:
    * 'character'.
    */
-  tokenizer?: 'character' | 'byte'
+  tokenizer?: 'character' | 'byte' | undefined
   /** Number of layers (blocks). Default: 4. Range: a whole number from 1 to 16777216. */
-  nLayer?: number
+  nLayer?: number | undefined
   /** Embedding size: the width of the model. Default: 128. Range: a whole number from 1 to 16777216. */
-  nEmbd?: number
+  nEmbd?: number | undefined
   /**
    * Context length in tokens. Each sequence of a batch starts from an empty state, unless `carryState` is on
    * or `tune` is state. Default: 64. Range: a whole number from 1 to 16777216.
    */
-  ctxLen?: number
+  ctxLen?: number | undefined
   /**
    * Batch size: sequences of a batch. A step learns from `accumulate` batches. Default: 12. Range: a whole
    * number from 1 to 16777216.
    */
-  batchSize?: number
+  batchSize?: number | undefined
   /**
    * Optimizer steps of the whole run. The learning rate decays until the last one; `patience` can end the run
    * before it. Default: 2000. Range: a whole number from 1 to 4294967296.
    */
-  maxSteps?: number
+  maxSteps?: number | undefined
   /**
    * Peak learning rate. Default: 0.4 / `nEmbd`, at most 0.003; three times as much with `loraRank`. Range:
    * more than 0 and at most 1.
    */
-  learningRate?: number
+  learningRate?: number | undefined
   /** Learning rate at the end of the decay. Default: a thirtieth of `learningRate`. Range: from 0 to 1. */
-  finalLearningRate?: number
+  finalLearningRate?: number | undefined
   /** Steps of the learning rate's linear warm-up. Default: 100, or a tenth of `maxSteps` if that is fewer. */
-  warmupSteps?: number
+  warmupSteps?: number | undefined
   /**
    * Weight decay, of matrices alone. It is multiplied by the learning rate, with Muon too. Default: 0.1.
    * Range: from 0 to 100.
    */
-  weightDecay?: number
+  weightDecay?: number | undefined
   /** AdamW's decay rate of the first moment. Default: 0.9. Range: at least 0 and less than 1. */
-  beta1?: number
+  beta1?: number | undefined
   /** AdamW's decay rate of the second moment. Default: 0.99. Range: at least 0 and less than 1. */
-  beta2?: number
+  beta2?: number | undefined
   /** Largest global norm of the gradients; 0: no clipping. Default: 1. Range: at least 0 and finite. */
-  gradClip?: number
+  gradClip?: number | undefined
   /** Seed of the initial parameters and of the order of the sequences. Default: 1. */
-  seed?: number
+  seed?: number | undefined
   /**
    * Threads to compute on. The result does not depend on their number. Default: as many as the machine has.
    * Range: a whole number from 1 to 1024.
    */
-  threads?: number
+  threads?: number | undefined
   /**
    * Precision of the operands of matrix products. Their sums, and everything else, are f32. Default: bf16, up
    * to twice as fast, if the CPU multiplies it, else f32.
    */
-  precision?: 'f32' | 'bf16'
+  precision?: 'f32' | 'bf16' | undefined
   /** Steps between validations; 0: at the end only. Default: 250. */
-  evalInterval?: number
+  evalInterval?: number | undefined
   /** Steps between checkpoints; 0: at the end only. Default: 500. */
-  checkpointInterval?: number
+  checkpointInterval?: number | undefined
   /**
    * Model to fine-tune instead of training a new one: a .bin file or a run's directory. Its weights are FP32
    * or FP16; with `loraRank`, or if `tune` is state, they can also be quantized. The new run takes over its
    * shape and its tokenizer. Default: none.
    */
-  from?: string
+  from?: string | undefined
   /** Parameters to freeze, by name; * stands for any characters, as in emb.* or *.att.*. Default: none. */
-  freeze?: readonly string[]
+  freeze?: readonly string[] | undefined
   /** Parameters to train, by name, and no others; * stands for any characters. Default: none. */
-  train?: readonly string[]
+  train?: readonly string[] | undefined
   /**
    * Rank of LoRA adapters, which are trained while the model stays frozen. Default: none. Range: a whole
    * number from 1 to 16777216.
    */
-  loraRank?: number
+  loraRank?: number | undefined
   /**
    * LoRA's alpha: what an adapter adds is multiplied by alpha / rank. Default: twice `loraRank`. Range: more
    * than 0 and at most 1000000.
    */
-  loraAlpha?: number
+  loraAlpha?: number | undefined
   /**
    * Matrices that get an adapter, by name; * stands for any characters. Default: all matrices of the blocks.
    */
-  loraTargets?: readonly string[]
+  loraTargets?: readonly string[] | undefined
   /**
    * What to train: the model (its parameters, or adapters), or only the state that a sequence starts from.
    * Default: 'model'.
    */
-  tune?: 'model' | 'state'
+  tune?: 'model' | 'state' | undefined
   /**
    * Gradient accumulation: batches a step, each of `batchSize` sequences. Default: 1. Range: a whole number
    * from 1 to 16777216.
    */
-  accumulate?: number
+  accumulate?: number | undefined
   /**
    * Activation recomputation: less memory, more time, the same numbers. Activations are computed again in the
    * backward pass instead of kept. Default: false.
    */
-  recompute?: boolean
+  recompute?: boolean | undefined
   /**
    * Dropout probability, for the embedding and for what each block adds to the residual stream. Default: 0.
    * Range: at least 0 and less than 1.
    */
-  dropout?: number
+  dropout?: number | undefined
   /**
    * Start each sequence from the state at the end of the one before it in the text, not from an empty one.
    * Gradients stop at the sequence's start (truncated back-propagation through time). Default: false.
    */
-  carryState?: boolean
+  carryState?: boolean | undefined
   /**
    * Optimizer: adamw for all parameters, or muon for the matrices of the blocks and adamw for the rest. Muon
    * takes fewer steps. Default: adamw.
    */
-  optimizer?: 'adamw' | 'muon'
+  optimizer?: 'adamw' | 'muon' | undefined
   /**
    * Peak learning rate of the matrices that Muon moves. It rises and falls as `learningRate` does. Default:
    * 0.02 with Muon. Range: more than 0 and at most 1.
    */
-  matrixLearningRate?: number
+  matrixLearningRate?: number | undefined
   /** How the learning rate falls to `finalLearningRate`. Default: 'cosine'. */
-  decay?: 'cosine' | 'linear'
+  decay?: 'cosine' | 'linear' | undefined
   /**
    * Part of the run in which the learning rate falls: 1 from the end of the warm-up on, 0.4 in the last two
    * fifths. Default: 1. Range: more than 0 and at most 1.
    */
-  cooldown?: number
+  cooldown?: number | undefined
   /**
    * Which model to leave in the run's directory: that with the best validation loss, or the last one.
    * Default: 'best'.
    */
-  keep?: 'best' | 'last'
+  keep?: 'best' | 'last' | undefined
   /**
    * Early stopping: the run ends after so many validations without a better loss. Default: none. Range: a
    * whole number from 1 to 4294967296.
    */
-  patience?: number
+  patience?: number | undefined
 }
 
 /** What can change when a run goes on from its last checkpoint; what is left out stays as it was. */

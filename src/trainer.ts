@@ -7,6 +7,7 @@ import type {
   ResumeOptions,
   SampleOptions,
   SaveOptions,
+  Signal,
   TrainOptions,
   TrainOptionsInForce,
   ValidateOptions,
@@ -86,7 +87,7 @@ export interface Saved {
  */
 export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable {
   readonly #native: NativeTrainer
-  readonly #signal: AbortSignal | undefined
+  readonly #signal: Signal | undefined
   readonly #pending = new Pending()
   readonly #turn = new Turn('trainer', () => this.#isClosed)
   #isClosed = false
@@ -123,7 +124,7 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
   /** How text becomes tokens. */
   readonly tokenizer: Tokenizer
 
-  private constructor(trainer: NativeTrainer, signal: AbortSignal | undefined) {
+  private constructor(trainer: NativeTrainer, signal: Signal | undefined) {
     const info: RunInfo = trainer.info
     this.#native = trainer
     this.#signal = signal
@@ -151,7 +152,7 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
    * @throws {RwkvError} `INVALID_OPTION`, `IO`, `INVALID_UTF8`, `DATA`, or `RUN` if the directory holds a run
    *   already or another trainer is at work in it.
    */
-  static async create(options: TrainOptions & { signal?: AbortSignal }): Promise<Trainer> {
+  static async create(options: TrainOptions & { signal?: Signal | undefined }): Promise<Trainer> {
     const { signal, ...settings } = check('Trainer.create()', trainOptions, options)
     return new Trainer(
       await cancellable({ signal }, cancel => NativeTrainer.create(JSON.stringify(settings), cancel)),
@@ -169,7 +170,10 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
    * @throws {RwkvError} `RUN` if there is no run or it is damaged, or if another trainer is at work on it;
    *   `DATA` if the text is another one; otherwise as {@link create}.
    */
-  static async resume(out: string, changes: ResumeOptions & { signal?: AbortSignal } = {}): Promise<Trainer> {
+  static async resume(
+    out: string,
+    changes: ResumeOptions & { signal?: Signal | undefined } = {},
+  ): Promise<Trainer> {
     argument('out', pathKind, out)
     const { signal, ...settings } = check('Trainer.resume()', resumeOptions, changes)
     return new Trainer(
@@ -260,7 +264,7 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
   }
 
   /** {@link save}; without a sample in the report once the signal is aborted. */
-  async #save(withSample: boolean, signal: AbortSignal | undefined): Promise<void> {
+  async #save(withSample: boolean, signal: Signal | undefined): Promise<void> {
     this.#saved = await this.#work({}, cancel => this.#native.save(cancel))
     const { parameters, trainedParameters, isa } = this
     // What a model far above chance writes is noise, if its numbers are finite at all.
@@ -276,7 +280,7 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
   }
 
   /** A sample for the report; none if the signal is aborted. */
-  async #writing(signal: AbortSignal | undefined): Promise<string | undefined> {
+  async #writing(signal: Signal | undefined): Promise<string | undefined> {
     const sampling = { maxTokens: 400, temperature: 0.8, topP: 0.95, seed: 1 }
     try {
       return await this.sample({ ...sampling, ...(signal && { signal }) })
@@ -330,7 +334,7 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
     return this.#turn.take(() => this.#pending.track(cancellable({ ...controls, closing }, work)))
   }
 
-  async #step(signal: AbortSignal | undefined) {
+  async #step(signal: Signal | undefined) {
     const found = await this.#work({ signal }, cancel => this.#native.step(cancel))
     const { validationDue, checkpointDue, ...report } = found
     this.#steps = report.step

@@ -1,6 +1,6 @@
 #!/usr/bin/env node
-import { readFile } from 'node:fs/promises'
 import { Command, CommanderError } from 'commander'
+import { version } from '#version'
 import { RwkvError } from '../errors.js'
 import { addVerb, type Options, unknownCommand, usageError, type Values } from './arguments.js'
 import { bench } from './bench.js'
@@ -33,7 +33,7 @@ async function main(args: readonly string[]): Promise<number> {
   const program = new Command('rwkv')
     .description('Trains RWKV language models and runs them, on the CPU of this machine.')
     .usage('COMMAND [options]')
-    .version(await version(), '-v, --version', 'show the version')
+    .version(version, '-v, --version', 'show the version')
     .helpOption('-h, --help', 'show this help')
     .helpCommand(false)
     .exitOverride()
@@ -104,11 +104,6 @@ async function arrived(code: number): Promise<number> {
   return code
 }
 
-async function version(): Promise<string> {
-  const file = new URL('../../package.json', import.meta.url)
-  return (JSON.parse(await readFile(file, 'utf8')) as { version: string }).version
-}
-
 /** Says what went wrong, in one line, with a hint where there is one; a stack trace helps nobody here. */
 async function report(error: unknown, json: boolean): Promise<number> {
   const { message, code, hint } = describe(error)
@@ -145,7 +140,7 @@ function inKebab(message: string, code: string): string {
 }
 
 const args = process.argv.slice(2)
-const code = await main(args)
+void main(args)
   .then(arrived)
   .catch(error => report(error, args.includes('--json')))
-leave(code)
+  .then(leave)

@@ -97,6 +97,14 @@ impl Cpu {
         results.into_iter().flatten().collect()
     }
 
+    /// Calls `body` with every item, shared among the team as by [`run`](Self::run).
+    pub fn for_each<T: Send>(&self, items: &mut [T], body: impl Fn(&mut T) + Sync) {
+        let count = items.len();
+        let items = Parts::new(items);
+        // SAFETY: `run` gives each index to one call.
+        self.run(count, |index| body(unsafe { items.item(index) }));
+    }
+
     /// Cuts `0..len` into ranges of `block` (the last may be shorter) and runs `body` on each.
     ///
     /// The cut depends on `len` and `block` alone, never on the number of threads.

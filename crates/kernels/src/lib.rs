@@ -122,7 +122,10 @@ pub use finite::all_finite;
 pub use isa::{Isa, IsaError};
 pub use layer_norm::{layer_norm, layer_norm_backward};
 pub use lerp::{lerp, lerp_backward};
-pub use linear::{linear, linear_dw, linear_dx, linear_frozen, linear_frozen_dx};
+pub use linear::{
+    PackedDw, Packing, RowsOf, linear, linear_dw, linear_dw_packed, linear_dx, linear_dx_packed,
+    linear_frozen, linear_frozen_dx, linear_packed, pack_rows, pack_weights, packed_len,
+};
 pub use product::{Matrix, PANEL, Panels, Product, ProductScratch, Weights, product, products};
 pub use quantize::{Unquantizable, quantize};
 pub use read::read_sum;

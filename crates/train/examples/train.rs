@@ -1,4 +1,4 @@
-//! Trains with default options and prints how fast: `train TEXT OUT [STEPS] [SEED] [f32|bf16]`.
+//! Trains with default options and prints how fast: `train TEXT OUT [STEPS] [SEED] [f32|bf16] [profile]`.
 
 use std::sync::atomic::AtomicBool;
 
@@ -8,7 +8,7 @@ use rwkv_train::{TrainOptions, TrainPrecision, Trainer};
 fn main() -> rwkv_train::Result<()> {
     let args: Vec<_> = std::env::args().collect();
     let (Some(data), Some(out)) = (args.get(1), args.get(2)) else {
-        eprintln!("usage: train TEXT OUT [STEPS] [SEED] [f32|bf16]");
+        eprintln!("usage: train TEXT OUT [STEPS] [SEED] [f32|bf16] [profile]");
         return Ok(());
     };
     let mut options = TrainOptions::new(data, out);
@@ -22,6 +22,10 @@ fn main() -> rwkv_train::Result<()> {
     };
     let mut trainer = Trainer::create(&options)?;
     println!("{} parameters, {} threads", trainer.n_params(), trainer.threads());
+    let profile = std::env::args().any(|arg| arg == "profile");
+    if profile {
+        trainer.take_time();
+    }
     let mut tokens = 0;
     while !trainer.done() {
         let report = trainer.step()?;
@@ -33,6 +37,16 @@ fn main() -> rwkv_train::Result<()> {
                 report.step, report.loss, report.grad_norm
             );
         }
+    }
+    if profile {
+        let all = trainer.seconds() * trainer.threads() as f64;
+        let mut rest = 100.0;
+        for (pass, name, time) in trainer.profile().parts() {
+            let share = 100.0 * time.as_secs_f64() / all;
+            rest -= share;
+            println!("{pass:9?} {name:24} {share:5.1} %");
+        }
+        println!("{:9} {:24} {rest:5.1} %", "", "waiting and the rest");
     }
     println!("validation {:.4}", trainer.validate(&AtomicBool::new(false), |_| ())?);
     trainer.save_checkpoint()?;

@@ -75,6 +75,7 @@ mod memory;
 mod ops;
 pub mod optimizer;
 pub mod options;
+mod profile;
 pub mod run;
 pub mod schedule;
 mod streams;
@@ -85,4 +86,5 @@ pub use error::{Error, Result, SoundCheckpoint};
 pub use options::{
     Decay, Keep, OptimizerKind, ResumeOptions, TokenizerKind, TrainOptions, TrainPrecision, Tune,
 };
+pub use profile::{Pass, Profile};
 pub use trainer::{Best, Soundness, StepReport, Trainer};

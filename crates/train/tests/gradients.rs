@@ -58,7 +58,7 @@ impl Recorded {
         tape.begin(&self.tokens, CTX_LEN);
         let logits = self.network.forward(&mut tape);
         let loss = tape.cross_entropy(logits, &self.targets);
-        let logits = tape.value(logits).to_vec();
+        let logits = tape.value(logits);
         (tape, loss, logits)
     }
 }

@@ -201,7 +201,7 @@ fn recomputation_needs_less_memory_and_changes_no_bit_of_a_pass() {
                     if is_carried {
                         let states = match pass {
                             0 => vec![state_layout.initial(); 4],
-                            _ => tape.states().to_vec(),
+                            _ => tape.states(),
                         };
                         tape.begin_from(&tokens, 10, &states);
                     } else {

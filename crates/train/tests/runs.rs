@@ -120,7 +120,7 @@ fn the_saved_model_has_the_trainers_logits_and_rewrites_to_the_same_bytes() {
     tape.begin(&tokens, tokens.len());
     let logits = network.forward(&mut tape);
     let loaded = model.eval_all(&tokens, &mut model.new_state()).expect("logits");
-    let largest = largest_difference(tape.value(logits), &loaded);
+    let largest = largest_difference(&tape.value(logits), &loaded);
     println!("largest difference between the trainer's logits and the loaded model's: {largest:e}");
     assert!(largest < 2e-5, "{largest}");
     let live = trainer.model();

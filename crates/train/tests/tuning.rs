@@ -86,9 +86,7 @@ fn accumulate(
     for (tokens, targets) in windows {
         begin(tape, tokens);
         let mut pass = Until::new(tape, || false);
-        let logits = pass.forward(network).expect("logits");
-        let loss = pass.cross_entropy_of(logits, targets, windows.len());
-        if losses.is_empty() { pass.backward() } else { pass.add_gradients() }.expect("a backward pass");
+        let loss = pass.learn(network, targets, windows.len(), losses.is_empty());
         losses.push(loss.expect("a loss"));
     }
     losses
@@ -167,7 +165,7 @@ fn windows_that_carry_states_have_pytorchs_losses_and_gradients() {
             tape.recompute(recompute);
             let mut is_first = true;
             let begin = |tape: &mut Tape, tokens: &[u32]| {
-                let states = if is_first { starts.clone() } else { tape.states().to_vec() };
+                let states = if is_first { starts.clone() } else { tape.states() };
                 is_first = false;
                 tape.begin_from(tokens, CTX_LEN, &states);
             };
@@ -192,7 +190,7 @@ fn the_loss_changes_with_each_factor_and_the_state_as_their_gradients_say() {
             tape.begin(tokens, CTX_LEN);
             let logits = network.forward(&mut tape);
             tape.cross_entropy(logits, targets);
-            let loss = mean_loss(tape.value(logits), targets);
+            let loss = mean_loss(&tape.value(logits), targets);
             (tape, loss)
         };
         let (mut tape, _) = pass(&params);
@@ -262,7 +260,7 @@ fn a_text_in_windows_that_carry_its_state_has_the_loss_of_the_whole_text() {
             tape.begin_from(tokens, CTX_LEN, &states);
             let logits = network.forward(&mut tape);
             sum += tape.cross_entropy(logits, targets);
-            states = tape.states().to_vec();
+            states = tape.states();
         }
         let carried = sum / WINDOWS as f32;
         assert!((carried - whole).abs() < 1e-6 * whole, "{isa}: {carried}, in one piece {whole}");

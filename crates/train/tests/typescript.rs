@@ -38,8 +38,13 @@ fn module(table: &[Described]) -> String {
     );
     for option in table {
         docs.comment(&mut out, option);
-        let optional = if option.default == DefaultValue::Required { "" } else { "?" };
-        let _ = writeln!(out, "  {}{optional}: {}", option.name, type_of(option.kind));
+        let type_of = type_of(option.kind);
+        if option.default == DefaultValue::Required {
+            let _ = writeln!(out, "  {}: {type_of}", option.name);
+        } else {
+            // For programs that are compiled with exactOptionalPropertyTypes.
+            let _ = writeln!(out, "  {}?: {type_of} | undefined", option.name);
+        }
     }
     out += "}\n\n\
             /** What can change when a run goes on from its last checkpoint; what is left out stays as it was. */\n";

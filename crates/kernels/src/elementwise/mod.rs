@@ -46,6 +46,13 @@ macro_rules! family {
             /// Every operator of the family.
             pub const ALL: &[Self] = &[$(Self::$name),*];
 
+            /// The operator's name, as it is written here.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($name)),*
+                }
+            }
+
             fn forward(self, cpu: &Cpu, x: [&[f32]; $n], y: &mut [f32]) {
                 match self {
                     $(Self::$name => forward::<$name, $n>(cpu, x, y)),*

@@ -13,8 +13,8 @@ use std::arch::x86_64::{
 use std::mem::transmute;
 
 use super::blocked::{Output, Strided, Tile, with_rows};
-use super::pack::{Across, Element};
-use super::x86::{load_part16, mask16, tile};
+use super::pack::{Across, Element, SQUARE};
+use super::x86::{load_part16, mask16, tile, transpose16};
 use crate::Store;
 
 /// Marks code for CPUs with AVX-512 BF16; [`Precision`](crate::Precision) is what checks for them.
@@ -29,6 +29,11 @@ impl Tile for Avx512Bf16 {
     const HEIGHT: usize = 14;
     const WIDTH: usize = 32;
     type Element = Pair;
+
+    fn transpose(square: &[[Pair; SQUARE]; SQUARE], width: usize, out: &mut [Pair]) {
+        // SAFETY: the tier is checked where a `Cpu` is made.
+        unsafe { transpose16(square, width, out) }
+    }
 
     unsafe fn tile(steps: usize, a: Strided<Pair>, panel: *const Pair, c: Output, store: Store) {
         // SAFETY: the caller's promises are passed on.

@@ -16,9 +16,10 @@
 //! time, so its rows can stay rows; only where the index runs across them do they become panels.
 
 use std::cell::RefCell;
+use std::ops::Range;
 use std::thread::LocalKey;
 
-use super::pack::{Element, Panels};
+use super::pack::{Element, Panels, SQUARE};
 use super::{View, ViewMut};
 use crate::{Cpu, Parts, Store};
 
@@ -31,7 +32,7 @@ const DEPTH: usize = 384;
 const LINEAR_TASK: usize = 1 << 20;
 
 /// Elements of the shared index that a task packs: of 512 columns, a block of them stays in the L1 cache.
-const STEPS: usize = 8;
+pub(super) const STEPS: usize = 8;
 
 /// Elements on one cache line.
 const LINE: usize = 16;
@@ -62,6 +63,15 @@ pub(super) trait Tile {
         c: Output,
         store: Store,
     );
+
+    /// `out[j * width + i] = square[i][j]`, as far as that lies within `out`.
+    fn transpose(square: &[[Self::Element; SQUARE]; SQUARE], width: usize, out: &mut [Self::Element]) {
+        for (j, out) in out.chunks_mut(width).enumerate() {
+            for (out, row) in out.iter_mut().zip(square) {
+                *out = row[j];
+            }
+        }
+    }
 }
 
 /// Calls `$f::<ROWS>` with the constant that equals the number of rows: the sums stay in registers only if
@@ -111,132 +121,208 @@ pub(super) fn product<T: Tile>(
         }
         return;
     }
-    let block = k.min(DEPTH * T::Element::TERMS);
-    for start in (0..k).step_by(block) {
-        let sizes = Sizes::new::<T>([m, n, block.min(k - start)]);
-        let a = View { data: &a.data[start * a.col..], ..a };
-        let b = View { data: &b.data[start * b.row..], ..b };
-        let store = if start == 0 { store } else { Store::Add };
-        with_scratch(&PANELS_A, if a.row == 1 { sizes.panels_a().len() } else { 0 }, |panels_a| {
-            with_scratch(&PANELS_B, sizes.panels_b::<T>().len(), |panels_b| {
-                pack_panels::<T>(cpu, sizes, [a, b], [&mut *panels_a, &mut *panels_b]);
-                multiply::<T>(cpu, sizes, a, [panels_a, panels_b], &mut c, store);
+    for range in blocks::<T>(k) {
+        let block = Block::new::<T>([m, n, range.len()]);
+        let a = View { data: &a.data[range.start * a.col..], ..a };
+        let b = View { data: &b.data[range.start * b.row..], ..b };
+        let store = if range.start == 0 { store } else { Store::Add };
+        with_scratch(&PANELS_A, if a.col == 1 { 0 } else { block.panels_a().len() }, |panels_a| {
+            with_scratch(&PANELS_B, block.panels_b::<T>().len(), |panels_b| {
+                if a.col != 1 {
+                    pack_a::<T>(cpu, block, a, panels_a);
+                }
+                pack_b::<T>(cpu, block, b, panels_b);
+                multiply::<T>(cpu, block, a, [panels_a, panels_b], &mut c, store);
             });
         });
     }
 }
 
+/// The blocks of a shared index of `k` terms.
+pub(super) fn blocks<T: Tile>(k: usize) -> impl Iterator<Item = Range<usize>> {
+    let block = DEPTH * T::Element::TERMS;
+    (0..k).step_by(block).map(move |start| start..k.min(start + block))
+}
+
 /// The product of one block of the shared index.
 #[derive(Clone, Copy)]
-struct Sizes {
+pub(super) struct Block {
     m: usize,
     n: usize,
     /// Terms of the block, and elements that hold them.
-    depth: usize,
-    steps: usize,
+    pub(super) depth: usize,
+    pub(super) steps: usize,
     /// Rows of a tile.
     height: usize,
 }
 
-impl Sizes {
-    fn new<T: Tile>([m, n, depth]: [usize; 3]) -> Self {
+impl Block {
+    pub(super) fn new<T: Tile>([m, n, depth]: [usize; 3]) -> Self {
         // Tiles of equal height waste less than full ones and a rest: 128 rows are ten tiles of 13, not nine
         // of 14 and 2.
-        let height = m.div_ceil(m.div_ceil(T::HEIGHT));
+        let height = m.div_ceil(m.div_ceil(T::HEIGHT).max(1)).max(1);
         Self { m, n, depth, steps: depth.div_ceil(T::Element::TERMS), height }
     }
 
-    /// Panels of A are as wide as many tiles are high: packing goes through rows, and is fastest where they are
-    /// long. Steps are an odd number of cache lines apart, because lines a power of two apart would evict each
-    /// other; panels end before each step of them needs a page of its own.
-    fn panels_a(&self) -> Panels {
+    /// Panels of A are as wide as many tiles are high: packing goes through rows, and is fastest where they
+    /// are long. Steps are an odd number of cache lines apart, because lines a power of two apart would evict
+    /// each other; panels end before each step of them needs a page of its own.
+    pub(super) fn panels_a(&self) -> Panels {
         let width = (self.height * (PANEL_A / self.height).max(1)).min(self.m);
         let row = (width.div_ceil(LINE) | 1) * LINE;
-        Panels { cols: self.m, width, row, depth: self.depth, steps: self.steps }
+        Panels { cols: self.m, width: width.max(1), row, depth: self.depth, steps: self.steps }
     }
 
-    fn panels_b<T: Tile>(&self) -> Panels {
+    pub(super) fn panels_b<T: Tile>(&self) -> Panels {
         Panels { cols: self.n, width: T::WIDTH, row: T::WIDTH, depth: self.depth, steps: self.steps }
     }
+
+    /// The rows of C that are a task each: some tiles, if the block is shallow.
+    pub(super) fn tasks(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let Self { m, n, depth, height, .. } = *self;
+        let work = (height * n * depth).max(1);
+        let rows = (LINEAR_TASK / work).clamp(1, m.div_ceil(height).div_ceil(8).max(1)) * height;
+        (0..m).step_by(rows).map(move |start| start..m.min(start + rows))
+    }
 }
 
-/// Packs B, and A if the shared index runs across its rows.
-fn pack_panels<T: Tile>(
-    cpu: &Cpu,
-    sizes: Sizes,
-    [a, b]: [View<'_>; 2],
-    [to_a, to_b]: [&mut [T::Element]; 2],
-) {
-    let (panels_a, panels_b) = (sizes.panels_a(), sizes.panels_b::<T>());
-    let (to_a, to_b) = (Parts::new(to_a), Parts::new(to_b));
+/// Packs an A across whose rows the shared index runs.
+pub(super) fn pack_a<T: Tile>(cpu: &Cpu, block: Block, a: View<'_>, out: &mut [T::Element]) {
+    let panels = block.panels_a();
+    let out = Parts::new(out);
+    cpu.run_blocks(block.steps, STEPS, |steps| {
+        let data = &a.data[steps.start * T::Element::TERMS * a.col..];
+        // SAFETY: each block of steps takes its own part of every panel.
+        unsafe { panels.across(data, a.col, steps, (&out, 0)) };
+    });
+}
+
+/// Packs B.
+pub(super) fn pack_b<T: Tile>(cpu: &Cpu, block: Block, b: View<'_>, out: &mut [T::Element]) {
+    let panels = block.panels_b::<T>();
+    let out = Parts::new(out);
     if b.col == 1 {
         // By steps, not by panels: what is read lies together, and a block of it stays in the L1 cache.
-        cpu.run_blocks(sizes.steps, STEPS, |steps| {
+        cpu.run_blocks(block.steps, STEPS, |steps| {
+            let data = &b.data[steps.start * T::Element::TERMS * b.row..];
             // SAFETY: each block of steps takes its own part of every panel.
-            unsafe {
-                panels_b.across(b.data, b.row, steps.clone(), &to_b);
-                if a.row == 1 {
-                    panels_a.across(a.data, a.col, steps, &to_a);
-                }
-            }
+            unsafe { panels.across(data, b.row, steps, (&out, 0)) };
         });
     } else {
-        // Only in the forward product, whose A is read along its rows.
-        cpu.run(panels_b.count(), |panel| {
+        cpu.run(panels.count(), |panel| {
             // SAFETY: each index takes its own panel.
-            unsafe { panels_b.transposed(b.data, b.col, panel, &to_b) };
+            let out = unsafe { out.part(panels.place(panel, 0..block.steps)) };
+            panels.transposed_panel::<T>(b.data, b.col, panel, out);
         });
     }
 }
 
-fn multiply<T: Tile>(
+/// The block's product. A is packed into panels, or rows that are packed here if the shared index runs along
+/// them.
+pub(super) fn multiply<T: Tile>(
     cpu: &Cpu,
-    sizes: Sizes,
+    block: Block,
     a: View<'_>,
     [panels_a, panels_b]: [&[T::Element]; 2],
     c: &mut ViewMut<'_>,
     store: Store,
 ) {
-    let Sizes { m, n, depth, steps, height } = sizes;
-    let tiles_per_task = (LINEAR_TASK / (height * n * depth)).clamp(1, m.div_ceil(height).div_ceil(8));
-    let task_rows = tiles_per_task * height;
-    let (c_len, c_row) = (c.data.len(), c.row);
-    let of_a = sizes.panels_a();
-    assert!(panels_b.len() == sizes.panels_b::<T>().len() && n <= c_row && (m - 1) * c_row + n <= c_len);
-    let parts = Parts::new(&mut *c.data);
-    cpu.run(m.div_ceil(task_rows), |task| {
-        let rows = task * task_rows..m.min((task + 1) * task_rows);
-        // SAFETY: each task takes its own rows of C.
-        let c = unsafe { parts.part(rows.start * c_row..c_len.min(rows.end * c_row)) };
-        let along = a.row != 1;
-        with_scratch(&ROWS_A, if along { rows.len() * steps } else { 0 }, |rows_a| {
-            if along {
-                for (row, out) in rows.clone().zip(rows_a.chunks_exact_mut(steps)) {
-                    T::Element::pack_along(&a.data[row * a.row..][..depth], out);
-                }
+    let Block { depth, steps, .. } = block;
+    each_task(cpu, block, c, |rows, c| {
+        if a.col != 1 {
+            return multiply_rows::<T>(block, rows, Packed::Panels(panels_a), panels_b, c, store);
+        }
+        with_scratch(&ROWS_A, rows.len() * steps, |rows_a| {
+            for (row, out) in rows.clone().zip(rows_a.chunks_exact_mut(steps)) {
+                T::Element::pack_along(&a.data[row * a.row..][..depth], out);
             }
-            for (panel, first) in panels_b.chunks_exact(steps * T::WIDTH).zip((0..n).step_by(T::WIDTH)) {
-                for row in rows.clone().step_by(height) {
-                    let a = if along {
-                        Strided { data: rows_a[(row - rows.start) * steps..].as_ptr(), row: steps, col: 1 }
-                    } else {
-                        let panel = &panels_a[of_a.place(row / of_a.width, 0..steps)][row % of_a.width..];
-                        Strided { data: panel.as_ptr(), row: 1, col: of_a.row }
-                    };
-                    let out = Output {
-                        data: c[(row - rows.start) * c_row + first..].as_mut_ptr(),
-                        row: c_row,
-                        rows: height.min(rows.end - row),
-                        cols: T::WIDTH.min(n - first),
-                    };
-                    // SAFETY: `Cpu::new` has checked the tier. The tile's rows of A are packed, as rows or as
-                    // a panel, the panel of B has `steps` rows of WIDTH elements, and `out` lies within this
-                    // task's rows of C: rows are `c_row` ≥ n apart, and C reaches to the end of its last one.
-                    unsafe { T::tile(steps, a, panel.as_ptr(), out, store) };
-                }
-            }
+            multiply_rows::<T>(block, rows, Packed::Rows(rows_a), panels_b, c, store);
         });
     });
+}
+
+/// The block's product with an A that is packed already, one row after the other.
+pub(super) fn multiply_packed<T: Tile>(
+    cpu: &Cpu,
+    block: Block,
+    [rows_a, panels_b]: [&[T::Element]; 2],
+    c: &mut ViewMut<'_>,
+    store: Store,
+) {
+    each_task(cpu, block, c, |rows, c| {
+        let a = Packed::Rows(&rows_a[rows.start * block.steps..rows.end * block.steps]);
+        multiply_rows::<T>(block, rows, a, panels_b, c, store);
+    });
+}
+
+/// Calls `body` with the rows of each task, and C from the first of them on.
+fn each_task(
+    cpu: &Cpu,
+    block: Block,
+    c: &mut ViewMut<'_>,
+    body: impl Fn(Range<usize>, &mut ViewMut<'_>) + Sync,
+) {
+    let (c_len, c_row) = (c.data.len(), c.row);
+    assert!(block.n <= c_row && (block.m - 1) * c_row + block.n <= c_len);
+    let parts = Parts::new(&mut *c.data);
+    let tasks: Vec<_> = block.tasks().collect();
+    cpu.run(tasks.len(), |task| {
+        let rows = tasks[task].clone();
+        // SAFETY: each task takes its own rows of C.
+        let c = unsafe { parts.part(rows.start * c_row..c_len.min(rows.end * c_row)) };
+        body(rows, &mut ViewMut { data: c, row: c_row });
+    });
+}
+
+/// Some rows of A.
+#[derive(Clone, Copy)]
+pub(super) enum Packed<'a, E> {
+    /// These rows alone, one after the other.
+    Rows(&'a [E]),
+    /// The whole block's panels.
+    Panels(&'a [E]),
+}
+
+/// Some rows of the block's product, on this thread. `c` begins with the first of them.
+pub(super) fn multiply_rows<T: Tile>(
+    block: Block,
+    rows: Range<usize>,
+    a: Packed<'_, T::Element>,
+    panels_b: &[T::Element],
+    c: &mut ViewMut<'_>,
+    store: Store,
+) {
+    let Block { n, steps, height, .. } = block;
+    let of_a = block.panels_a();
+    let end = rows.len().saturating_sub(1) * c.row + n;
+    assert!(panels_b.len() == block.panels_b::<T>().len() && n <= c.row && end <= c.data.len());
+    match a {
+        Packed::Rows(a) => assert_eq!(a.len(), rows.len() * steps),
+        Packed::Panels(a) => assert!(a.len() == of_a.len() && rows.start.is_multiple_of(height)),
+    }
+    for (panel, first) in panels_b.chunks_exact(steps * T::WIDTH).zip((0..n).step_by(T::WIDTH)) {
+        for row in rows.clone().step_by(height) {
+            let a = match a {
+                Packed::Rows(a) => {
+                    Strided { data: a[(row - rows.start) * steps..].as_ptr(), row: steps, col: 1 }
+                }
+                Packed::Panels(a) => {
+                    let panel = &a[of_a.place(row / of_a.width, 0..steps)][row % of_a.width..];
+                    Strided { data: panel.as_ptr(), row: 1, col: of_a.row }
+                }
+            };
+            let out = Output {
+                data: c.data[(row - rows.start) * c.row + first..].as_mut_ptr(),
+                row: c.row,
+                rows: height.min(rows.end - row),
+                cols: T::WIDTH.min(n - first),
+            };
+            // SAFETY: `Cpu::new` has checked the tier. The tile's rows of A are packed, as rows or as a
+            // panel, the panel of B has `steps` rows of WIDTH elements, and `out` lies within C: rows are
+            // `c.row` ≥ n apart, and C reaches to the end of the last one.
+            unsafe { T::tile(steps, a, panel.as_ptr(), out, store) };
+        }
+    }
 }
 
 /// Memory that a thread keeps between products, because pages fresh from the system cost more than the

@@ -27,10 +27,16 @@ mod frozen;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod pack;
+mod packed;
+mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
 pub use frozen::{linear_frozen, linear_frozen_dx};
+pub use packed::{
+    PackedDw, Packing, RowsOf, linear_dw_packed, linear_dx_packed, linear_packed, pack_rows, pack_weights,
+    packed_len,
+};
 
 use crate::isa::Vectors;
 use crate::{Cpu, Precision, Store};
@@ -114,13 +120,13 @@ fn product(cpu: &Cpu, [m, n, k]: [usize; 3], a: View<'_>, b: View<'_>, mut c: Vi
         (Vectors::Avx2, Precision::F32) => blocked::product::<x86::Avx2>(cpu, [m, n, k], a, b, c, store),
         #[cfg(target_arch = "aarch64")]
         (Vectors::Neon, Precision::F32) => blocked::product::<neon::Neon>(cpu, [m, n, k], a, b, c, store),
-        (Vectors::Scalar, Precision::F32) => scalar([m, n, k], a, b, &mut c, store),
+        (Vectors::Scalar, Precision::F32) => by_definition([m, n, k], a, b, &mut c, store),
         (_, Precision::Bf16) => unreachable!("Cpu refuses bf16 with {} on this machine", cpu.isa()),
     }
 }
 
 /// The specification: each element of C is one sum in the order of k.
-fn scalar([m, n, k]: [usize; 3], a: View<'_>, b: View<'_>, c: &mut ViewMut<'_>, store: Store) {
+fn by_definition([m, n, k]: [usize; 3], a: View<'_>, b: View<'_>, c: &mut ViewMut<'_>, store: Store) {
     for i in 0..m {
         for j in 0..n {
             let mut sum = 0.0;

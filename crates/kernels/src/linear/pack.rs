@@ -2,7 +2,11 @@
 
 use std::ops::Range;
 
+use super::blocked::Tile;
 use crate::Parts;
+
+/// Columns and steps that are transposed at once: a vector of AVX-512 in both directions.
+pub(super) const SQUARE: usize = 16;
 
 /// One or more consecutive terms of the shared index, in the form in which a tile multiplies them.
 ///
@@ -17,9 +21,23 @@ pub(super) unsafe trait Element: Copy + Send + Sync {
     /// `out[p]` holds `data[p·TERMS..]`: as many elements as that takes, zeros beyond the end of `data`.
     fn pack_along(data: &[f32], out: &mut [Self]);
 
-    /// Fills `out`, rows of `across.width` elements: element j of row s holds terms `s·TERMS..` of column j, zeros
-    /// beyond the last term or column.
+    /// Fills `out`, rows of `across.width` elements: element j of row s holds terms `s·TERMS..` of column j,
+    /// zeros beyond the last term or column.
     fn pack_across(across: Across<'_>, out: &mut [Self]);
+
+    /// Words of four bytes, as elements.
+    fn of_words(words: &[f32]) -> &[Self] {
+        const { assert!(size_of::<Self>() == size_of::<f32>() && align_of::<Self>() == align_of::<f32>()) };
+        // SAFETY: of the same size and alignment, and any bits are valid.
+        unsafe { std::slice::from_raw_parts(words.as_ptr().cast(), words.len()) }
+    }
+
+    /// Words of four bytes, as elements to be written.
+    fn of_words_mut(words: &mut [f32]) -> &mut [Self] {
+        const { assert!(size_of::<Self>() == size_of::<f32>() && align_of::<Self>() == align_of::<f32>()) };
+        // SAFETY: as above; and any bits are an f32.
+        unsafe { std::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), words.len()) }
+    }
 }
 
 /// Some columns of a matrix across whose rows the shared index runs: term t of column j is
@@ -63,7 +81,8 @@ unsafe impl Element for f32 {
     }
 }
 
-/// Columns of a matrix, packed: `[panel][step][column]`, `width` columns to a panel, steps `row` elements apart.
+/// Columns of a matrix, packed: `[panel][step][column]`, `width` columns to a panel, steps `row` elements
+/// apart.
 ///
 /// Element (step, column) holds terms `step·TERMS..` of the shared index; what is beyond the last term or the
 /// last column is zero.
@@ -98,7 +117,8 @@ impl Panels {
     }
 
     /// Packs some steps of all panels of a matrix across whose rows the shared index runs: term t of column j
-    /// is `data[t * row + j]`.
+    /// is `data[(t - first) * row + j]`, where `first` is the first term of these steps. The panels begin at
+    /// `at`.
     ///
     /// # Safety
     /// No one else takes these steps of `out`.
@@ -107,52 +127,48 @@ impl Panels {
         data: &[f32],
         row: usize,
         steps: Range<usize>,
-        out: &Parts<'_, E>,
+        (out, at): (&Parts<'_, E>, usize),
     ) {
-        let first = steps.start * E::TERMS;
+        let terms = self.depth - steps.start * E::TERMS;
         for panel in 0..self.count() {
             let cols = self.panel_cols(panel);
-            let across = Across {
-                data: &data[first * row + cols.start..],
-                row,
-                terms: self.depth - first,
-                cols: cols.len(),
-                width: self.row,
-            };
+            let (data, width) = (&data[cols.start..], self.row);
+            let across = Across { data, row, terms, cols: cols.len(), width };
+            let place = self.place(panel, steps.clone());
             // SAFETY: the caller's promise.
-            E::pack_across(across, unsafe { out.part(self.place(panel, steps.clone())) });
+            E::pack_across(across, unsafe { out.part(at + place.start..at + place.end) });
         }
     }
 
-    /// Packs one panel of a matrix along whose rows the shared index runs: term t of column j is
-    /// `data[j * row + t]`. Its steps are `width` elements apart.
-    ///
-    /// # Safety
-    /// No one else takes this panel of `out`.
-    pub(super) unsafe fn transposed<E: Element>(
+    /// Packs one panel, all of `out`, of a matrix across whose rows the shared index runs, as above.
+    pub(super) fn across_panel<E: Element>(&self, data: &[f32], row: usize, panel: usize, out: &mut [E]) {
+        let cols = self.panel_cols(panel);
+        let (data, width) = (&data[cols.start..], self.row);
+        E::pack_across(Across { data, row, terms: self.depth, cols: cols.len(), width }, out);
+    }
+
+    /// Packs one panel, all of `out`, of a matrix along whose rows the shared index runs: term t of column j
+    /// is `data[j * row + t]`. Its steps are `width` elements apart.
+    pub(super) fn transposed_panel<T: Tile>(
         &self,
         data: &[f32],
         row: usize,
         panel: usize,
-        out: &Parts<'_, E>,
+        out: &mut [T::Element],
     ) {
-        /// Elements taken of a row at a time: a block of that many rows of `out` stays in the L1 cache.
-        const ROWS_AT_ONCE: usize = 16;
         let cols = self.panel_cols(panel);
-        // SAFETY: the caller's promise.
-        let out = unsafe { out.part(self.place(panel, 0..self.steps)) };
-        let mut block = [E::ZERO; ROWS_AT_ONCE];
-        for (index, out) in out.chunks_mut(ROWS_AT_ONCE * self.width).enumerate() {
-            let start = index * ROWS_AT_ONCE * E::TERMS;
+        for (index, out) in out.chunks_mut(SQUARE * self.width).enumerate() {
+            let start = index * SQUARE * T::Element::TERMS;
             let steps = out.len() / self.width;
-            let end = self.depth.min(start + steps * E::TERMS);
-            for (j, col) in cols.clone().enumerate() {
-                E::pack_along(&data[col * row..][start..end], &mut block[..steps]);
-                for (out, &element) in out[j..].iter_mut().step_by(self.width).zip(&block[..steps]) {
-                    *out = element;
+            let end = self.depth.min(start + steps * T::Element::TERMS);
+            for first in (0..self.width).step_by(SQUARE) {
+                let mut square = [[T::Element::ZERO; SQUARE]; SQUARE];
+                let cols = cols.clone().skip(first);
+                for (col, square) in cols.zip(&mut square) {
+                    T::Element::pack_along(&data[col * row..][start..end], &mut square[..steps]);
                 }
+                T::transpose(&square, self.width, &mut out[first..]);
             }
-            out.chunks_exact_mut(self.width).for_each(|out| out[cols.len()..].fill(E::ZERO));
         }
     }
 }

@@ -10,11 +10,14 @@
 use std::arch::x86_64::{
     __m256, __m256i, __m512, __mmask16, _mm256_cmpgt_epi32, _mm256_fmadd_ps, _mm256_loadu_ps,
     _mm256_maskload_ps, _mm256_maskstore_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setr_epi32,
-    _mm256_setzero_ps, _mm256_storeu_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_storeu_ps,
-    _mm512_maskz_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
+    _mm256_setzero_ps, _mm256_storeu_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
+    _mm512_mask_storeu_epi32, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_set1_ps,
+    _mm512_setzero_ps, _mm512_shuffle_i32x4, _mm512_storeu_ps, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64,
+    _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
 
 use super::blocked::{Output, Strided, Tile, with_rows};
+use super::pack::{Element, SQUARE};
 use crate::Store;
 
 pub(super) struct Avx2;
@@ -35,6 +38,11 @@ impl Tile for Avx512 {
     const HEIGHT: usize = 14;
     const WIDTH: usize = 32;
     type Element = f32;
+
+    fn transpose(square: &[[f32; SQUARE]; SQUARE], width: usize, out: &mut [f32]) {
+        // SAFETY: the tier is checked where a `Cpu` is made.
+        unsafe { transpose16(square, width, out) }
+    }
 
     unsafe fn tile(steps: usize, a: Strided<f32>, panel: *const f32, c: Output, store: Store) {
         // SAFETY: the caller's promises are passed on.
@@ -119,6 +127,45 @@ tile!(
     element: f32, _mm512_set1_ps, _mm512_loadu_ps, _mm512_fmadd_ps,
     load: _mm512_loadu_ps, load_part16, store: _mm512_storeu_ps, _mm512_mask_storeu_ps, mask: mask16
 );
+
+/// [`Tile::transpose`] of elements of four bytes: neighbouring rows are interleaved, then pairs, fours and
+/// eights of them.
+#[target_feature(enable = "avx512f")]
+pub(super) fn transpose16<E: Element>(square: &[[E; SQUARE]; SQUARE], width: usize, out: &mut [E]) {
+    // SAFETY: 64 bytes each, of any bits.
+    let rows = square.each_ref().map(|row| unsafe { _mm512_loadu_si512(row.as_ptr().cast()) });
+    let mut pairs = rows;
+    for i in (0..SQUARE).step_by(2) {
+        pairs[i] = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);
+        pairs[i + 1] = _mm512_unpackhi_epi32(rows[i], rows[i + 1]);
+    }
+    // Vector 4i + j: in each lane of 128 bits column j of that lane's four, rows 4i to 4i + 3.
+    let mut fours = pairs;
+    for i in (0..SQUARE).step_by(4) {
+        fours[i] = _mm512_unpacklo_epi64(pairs[i], pairs[i + 2]);
+        fours[i + 1] = _mm512_unpackhi_epi64(pairs[i], pairs[i + 2]);
+        fours[i + 2] = _mm512_unpacklo_epi64(pairs[i + 1], pairs[i + 3]);
+        fours[i + 3] = _mm512_unpackhi_epi64(pairs[i + 1], pairs[i + 3]);
+    }
+    for j in 0..4 {
+        let [a, b, c, d] = [fours[j], fours[4 + j], fours[8 + j], fours[12 + j]];
+        // Lanes 0 and 2 of two vectors, or 1 and 3.
+        let (ab, cd) = (_mm512_shuffle_i32x4::<0x88>(a, b), _mm512_shuffle_i32x4::<0x88>(c, d));
+        let (ab_odd, cd_odd) = (_mm512_shuffle_i32x4::<0xdd>(a, b), _mm512_shuffle_i32x4::<0xdd>(c, d));
+        let columns = [
+            (j, _mm512_shuffle_i32x4::<0x88>(ab, cd)),
+            (4 + j, _mm512_shuffle_i32x4::<0x88>(ab_odd, cd_odd)),
+            (8 + j, _mm512_shuffle_i32x4::<0xdd>(ab, cd)),
+            (12 + j, _mm512_shuffle_i32x4::<0xdd>(ab_odd, cd_odd)),
+        ];
+        for (column, values) in columns {
+            let Some(out) = out.get_mut(column * width..) else { continue };
+            let count = out.len().min(SQUARE);
+            // SAFETY: the mask picks elements of `out`, which are four bytes of any bits.
+            unsafe { _mm512_mask_storeu_epi32(out.as_mut_ptr().cast(), mask16(count), values) };
+        }
+    }
+}
 
 /// The lanes below `count`.
 #[target_feature(enable = "avx2")]

@@ -3,6 +3,7 @@
 use rwkv::exec::Binary as Function;
 use rwkv_kernels::{Store, accumulate, binary, binary_backward};
 
+use crate::ops::Read;
 use crate::tape::{Backward, Forward, Gradient, Tape, Tensor};
 
 /// Saves a and b.
@@ -16,13 +17,26 @@ pub(crate) struct Binary {
 
 impl Binary {
     pub(crate) fn forward(tape: &mut Tape, f: Function, a: Tensor, b: Tensor) -> Tensor {
-        let y = tape.declare(tape.values.rows(a), tape.values.width(a));
+        let y = tape.declare(tape.width(a));
         tape.apply(Self { f, a, b, y });
         y
     }
 
+    pub(crate) fn reads(&self, read: &mut dyn FnMut(Tensor, Read)) {
+        let when = if self.f == Function::Add { Read::Forward } else { Read::Both };
+        read(self.a, when);
+        read(self.b, when);
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        self.f.name()
+    }
+
     pub(crate) fn run(&self, t: &mut Forward<'_>) {
-        t.fill([self.y], |t, [y]| binary(t.cpu, self.f, t.values.get(self.a), t.values.get(self.b), y));
+        t.fill_rows([self.y], |cpu, _, values, rows, [y]| {
+            let [a, b] = [self.a, self.b].map(|x| values.rows_of(x, rows.clone()));
+            binary(cpu, self.f, a, b, y);
+        });
     }
 
     pub(crate) fn backward(&self, t: &mut Backward<'_>) {

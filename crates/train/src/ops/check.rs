@@ -63,24 +63,35 @@ impl Case {
     /// Compares the gradients of all parameters and inputs, on every instruction set that this machine has.
     pub(crate) fn check(&self, forward: impl Fn(&mut Tape, &[Tensor]) -> Vec<Tensor>) {
         for isa in Isa::available() {
-            self.check_on(&Arc::new(Cpu::new(isa, 2)), &forward);
+            for are_groups in [false, true] {
+                self.check_on(&Arc::new(Cpu::new(isa, 2)), are_groups, &forward);
+            }
         }
     }
 
-    fn check_on(&self, cpu: &Arc<Cpu>, forward: &impl Fn(&mut Tape, &[Tensor]) -> Vec<Tensor>) {
+    /// With all sequences as one group, or each as one of its own.
+    fn check_on(
+        &self,
+        cpu: &Arc<Cpu>,
+        are_groups: bool,
+        forward: &impl Fn(&mut Tape, &[Tensor]) -> Vec<Tensor>,
+    ) {
         let run = |params: &[Vec<f32>], inputs: &[(usize, usize, Vec<f32>)]| {
             let trained = || Parameters::of_raw(self.layout.clone(), params.to_vec());
             let mut tape = Tape::of_store(Arc::clone(cpu), self.frozen.clone().unwrap_or_else(trained));
             if let Some(state) = self.state {
                 tape.start_from_parameter(state);
             }
+            if are_groups {
+                tape.cut_into_sequences();
+            }
             tape.begin(&self.tokens, self.ctx_len);
-            let leaves: Vec<_> = inputs.iter().map(|(rows, width, x)| tape.leaf(*rows, *width, x)).collect();
+            let leaves: Vec<_> = inputs.iter().map(|(_, width, x)| tape.leaf(*width, x)).collect();
             let outputs = forward(&mut tape, &leaves);
             (tape, leaves, outputs)
         };
         let loss = |params: &[Vec<f32>], inputs: &[(usize, usize, Vec<f32>)]| -> f64 {
-            let (tape, _, outputs) = run(params, inputs);
+            let (mut tape, _, outputs) = run(params, inputs);
             let parts = outputs.iter().zip(200..).map(|(&y, seed)| {
                 let c = numbers(seed, tape.value(y).len());
                 tape.value(y).iter().zip(&c).map(|(&y, &c)| f64::from(y) * f64::from(c)).sum::<f64>()

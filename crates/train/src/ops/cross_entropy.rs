@@ -2,6 +2,7 @@
 
 use rwkv_kernels::{cross_entropy, cross_entropy_backward};
 
+use crate::ops::Read;
 use crate::tape::{Backward, Forward, Tape, Tensor};
 
 /// Saves the logits x; the softmax is computed again. The targets stay in the batch.
@@ -13,19 +14,26 @@ pub(crate) struct CrossEntropy {
 }
 
 impl CrossEntropy {
-    /// The mean over these targets; the gradient is of the mean over `passes` times as many.
-    pub(crate) fn forward(tape: &mut Tape, logits: Tensor, targets: &[u32], passes: usize) -> f32 {
-        tape.batch.targets.clear();
-        tape.batch.targets.extend_from_slice(targets);
-        let n_vocab = tape.values.width(logits);
-        let sum = cross_entropy(&tape.cpu, tape.values.get(logits), n_vocab, targets);
+    /// Of these targets; the gradient is of the mean over `passes` times as many.
+    pub(crate) fn record(tape: &mut Tape, logits: Tensor, targets: &[u32], passes: usize) {
+        tape.set_targets(targets);
         tape.apply(Self { logits, scale: 1.0 / (targets.len() * passes) as f32 });
-        (sum / targets.len() as f64) as f32
+    }
+
+    pub(crate) fn reads(&self, read: &mut dyn FnMut(Tensor, Read)) {
+        read(self.logits, Read::Both);
     }
 
     /// The loss is a number for the caller, and there is no tensor to fill.
     #[allow(clippy::unused_self)]
-    pub(crate) fn run(&self, _: &mut Forward<'_>) {}
+    pub(crate) fn name(&self) -> &'static str {
+        "cross entropy"
+    }
+
+    pub(crate) fn run(&self, t: &mut Forward<'_>) {
+        let n_vocab = t.values.width(self.logits);
+        t.batch.loss = cross_entropy(t.cpu, t.values.get(self.logits), n_vocab, &t.batch.targets);
+    }
 
     pub(crate) fn backward(&self, t: &mut Backward<'_>) {
         let x = t.values.get(self.logits);
@@ -55,8 +63,9 @@ mod tests {
             let cpu = Arc::new(Cpu::new(isa, 2));
             let run = |logits: &[f32]| {
                 let mut tape = Tape::new(Arc::clone(&cpu), &Layout::default(), Vec::new());
-                let x = tape.leaf(targets.len(), n_vocab, logits);
-                let loss = CrossEntropy::forward(&mut tape, x, &targets, 1);
+                tape.begin(&[0; 3], 2);
+                let x = tape.leaf(n_vocab, logits);
+                let loss = tape.cross_entropy(x, &targets);
                 (tape, x, loss)
             };
             let (mut tape, x, _) = run(&logits);
@@ -73,8 +82,9 @@ mod tests {
     #[test]
     fn equal_logits_cost_the_logarithm_of_the_vocabulary() {
         let mut tape = Tape::new(Arc::new(Cpu::new(Isa::Scalar, 1)), &Layout::default(), Vec::new());
-        let x = tape.leaf(2, 65, &[3.0; 130]);
-        let loss = CrossEntropy::forward(&mut tape, x, &[0, 64], 1);
+        tape.begin(&[0; 2], 2);
+        let x = tape.leaf(65, &[3.0; 130]);
+        let loss = tape.cross_entropy(x, &[0, 64]);
         assert!((loss - 65_f32.ln()).abs() < 1e-6, "{loss}");
     }
 }

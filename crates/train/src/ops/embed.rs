@@ -1,11 +1,12 @@
 //! `y_t = table[token_t]`; `dtable[token_t] += dy_t`.
 
 use rwkv::params::Matrix;
-use rwkv_kernels::{embed, embed_backward};
+use rwkv_kernels::embed;
 
-use crate::tape::{Backward, Forward, Tape, Tensor};
+use crate::ops::Read;
+use crate::tape::{Backward, Forward, Pending, Tape, Tensor};
 
-/// Saves nothing; the tokens stay in the batch.
+/// Saves nothing; the tokens stay in the batch. `dtable` waits for all sequences.
 #[derive(Debug)]
 pub(crate) struct Embed {
     table: Matrix,
@@ -14,9 +15,18 @@ pub(crate) struct Embed {
 
 impl Embed {
     pub(crate) fn forward(tape: &mut Tape, table: Matrix) -> Tensor {
-        let y = tape.declare(tape.batch.tokens.len(), tape.params.layout().specs()[table.index()].cols);
+        let y = tape.declare(tape.params.layout().specs()[table.index()].cols);
         tape.apply(Self { table, y });
         y
+    }
+
+    /// No tensor.
+    #[allow(clippy::unused_self)]
+    pub(crate) fn reads(&self, _: &mut dyn FnMut(Tensor, Read)) {}
+
+    #[allow(clippy::unused_self)]
+    pub(crate) fn name(&self) -> &'static str {
+        "embedding"
     }
 
     pub(crate) fn run(&self, t: &mut Forward<'_>) {
@@ -35,8 +45,10 @@ impl Embed {
 
     pub(crate) fn backward(&self, t: &mut Backward<'_>) {
         let dy = t.gradients.take(self.y);
-        if let Some(dtable) = t.param_gradients.matrix(self.table) {
-            embed_backward(t.cpu, t.values.width(self.y), &t.batch.tokens, &dy, dtable);
+        if t.params.is_trained(self.table.index()) {
+            let mut waiting = t.gradients.pooled(dy.len());
+            waiting.copy_from_slice(&dy);
+            t.pending.push(Pending::Rows { table: self.table, dy: waiting });
         }
         t.gradients.release(dy);
     }

@@ -5,6 +5,7 @@
 use rwkv::params::Vector;
 use rwkv_kernels::{layer_norm, layer_norm_backward};
 
+use crate::ops::Read;
 use crate::tape::{Backward, Forward, Tape, Tensor};
 
 /// Saves x; mean and variance are computed again, which costs less than to store them and n.
@@ -19,16 +20,24 @@ pub(crate) struct LayerNorm {
 
 impl LayerNorm {
     pub(crate) fn forward(tape: &mut Tape, x: Tensor, weight: Vector, bias: Vector, eps: f32) -> Tensor {
-        let (rows, width) = (tape.values.rows(x), tape.values.width(x));
-        let y = tape.declare(rows, width);
+        let y = tape.declare(tape.width(x));
         tape.apply(Self { x, weight, bias, eps, y });
         y
     }
 
+    pub(crate) fn reads(&self, read: &mut dyn FnMut(Tensor, Read)) {
+        read(self.x, Read::Both);
+    }
+
+    #[allow(clippy::unused_self)]
+    pub(crate) fn name(&self) -> &'static str {
+        "layer norm"
+    }
+
     pub(crate) fn run(&self, t: &mut Forward<'_>) {
-        t.fill([self.y], |t, [y]| {
-            let (weight, bias) = (t.params.vector(self.weight), t.params.vector(self.bias));
-            layer_norm(t.cpu, t.values.get(self.x), weight, bias, self.eps, y);
+        t.fill_rows([self.y], |cpu, params, values, rows, [y]| {
+            let (weight, bias) = (params.vector(self.weight), params.vector(self.bias));
+            layer_norm(cpu, values.rows_of(self.x, rows), weight, bias, self.eps, y);
         });
     }
 

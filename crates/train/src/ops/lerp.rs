@@ -7,6 +7,7 @@ use std::array::from_fn;
 use rwkv::params::Vector;
 use rwkv_kernels::{lerp, lerp_backward};
 
+use crate::ops::Read;
 use crate::tape::{Backward, Forward, Tape, Tensor};
 
 /// Saves x and y. One value of this type fits every N, so that all operators fit one list.
@@ -30,13 +31,23 @@ impl Lerp {
         mix: [Vector; N],
     ) -> [Tensor; N] {
         const { assert!(1 <= N && N <= Self::MAX) };
-        let (rows, width) = (tape.values.rows(x), tape.values.width(x));
-        let out: [Tensor; N] = from_fn(|_| tape.declare(rows, width));
+        let width = tape.width(x);
+        let out: [Tensor; N] = from_fn(|_| tape.declare(width));
         // What is beyond N repeats the first, and is never looked at.
         let (mix, out_n) =
             (from_fn(|i| mix[if i < N { i } else { 0 }]), from_fn(|i| out[if i < N { i } else { 0 }]));
         tape.apply(Self { x, y, n: N, mix, out: out_n });
         out
+    }
+
+    pub(crate) fn reads(&self, read: &mut dyn FnMut(Tensor, Read)) {
+        read(self.x, Read::Both);
+        read(self.y, Read::Both);
+    }
+
+    #[allow(clippy::unused_self)]
+    pub(crate) fn name(&self) -> &'static str {
+        "lerp"
     }
 
     pub(crate) fn run(&self, t: &mut Forward<'_>) {
@@ -51,9 +62,10 @@ impl Lerp {
     }
 
     fn run_n<const N: usize>(&self, t: &mut Forward<'_>) {
-        t.fill(from_fn(|i| self.out[i]), |t, out| {
-            let mix: [_; N] = from_fn(|i| t.params.vector(self.mix[i]));
-            lerp::<N>(t.cpu, t.values.get(self.x), t.values.get(self.y), mix, out);
+        t.fill_rows(from_fn(|i| self.out[i]), |cpu, params, values, rows, out| {
+            let mix: [_; N] = from_fn(|i| params.vector(self.mix[i]));
+            let [x, y] = [self.x, self.y].map(|x| values.rows_of(x, rows.clone()));
+            lerp::<N>(cpu, x, y, mix, out);
         });
     }
 

@@ -4,11 +4,14 @@
 //! decoded weights.
 
 use rwkv::params::Matrix;
-use rwkv_kernels::{linear, linear_dw, linear_dx, linear_frozen, linear_frozen_dx};
+use rwkv_kernels::{
+    Packing, RowsOf, linear_dx_packed, linear_frozen, linear_frozen_dx, linear_packed, pack_rows, packed_len,
+};
 
-use crate::tape::{Backward, Forward, Tape, Tensor};
+use crate::ops::Read;
+use crate::tape::{Backward, Forward, Pending, Tape, Tensor, Values};
 
-/// Saves x.
+/// Saves x as `dW` multiplies it, if W is trained. `dW` waits for all sequences.
 #[derive(Debug)]
 pub(crate) struct Linear {
     weight: Matrix,
@@ -19,35 +22,66 @@ pub(crate) struct Linear {
 impl Linear {
     pub(crate) fn forward(tape: &mut Tape, weight: Matrix, x: Tensor) -> Tensor {
         let outputs = tape.params.layout().specs()[weight.index()].rows;
-        let y = tape.declare(tape.values.rows(x), outputs);
+        let y = tape.declare(outputs);
         tape.apply(Self { weight, x, y });
         y
     }
 
+    pub(crate) fn reads(&self, read: &mut dyn FnMut(Tensor, Read)) {
+        read(self.x, Read::Forward);
+    }
+
+    pub(crate) fn weight(&self) -> Matrix {
+        self.weight
+    }
+
+    #[allow(clippy::unused_self)]
+    pub(crate) fn name(&self) -> &'static str {
+        "products"
+    }
+
     pub(crate) fn run(&self, t: &mut Forward<'_>) {
+        let Some(weight) = t.weights.get(self.weight) else {
+            return t.fill([self.y], |t, [y]| {
+                linear_frozen(t.cpu, t.values.get(self.x), t.params.matrix(self.weight), y);
+            });
+        };
+        t.values.pack(t.cpu, self.x, t.params.is_trained(self.weight.index()));
         t.fill([self.y], |t, [y]| {
-            let x = t.values.get(self.x);
-            match t.params.f32_matrix(self.weight) {
-                Some(weight) => linear(t.cpu, x, weight, t.values.width(self.x), y),
-                None => linear_frozen(t.cpu, x, t.params.matrix(self.weight), y),
-            }
+            linear_packed(t.cpu, t.values.packed_rows(self.x), weight, self.sizes(t.values), y);
         });
     }
 
+    /// N and K.
+    fn sizes(&self, values: &Values) -> [usize; 2] {
+        [self.y, self.x].map(|tensor| values.width(tensor))
+    }
+
     pub(crate) fn backward(&self, t: &mut Backward<'_>) {
-        let (x, inputs) = (t.values.get(self.x), t.values.width(self.x));
         let dy = t.gradients.take(self.y);
-        let mut dx = t.gradients.open(self.x, x.len());
+        let mut dx = t.gradients.open(self.x, t.values.len(self.x));
         let store = dx.store;
-        match t.params.f32_matrix(self.weight) {
-            Some(weight) => linear_dx(t.cpu, &dy, weight, inputs, dx.values(), store),
-            None => linear_frozen_dx(t.cpu, &dy, t.params.matrix(self.weight), dx.values(), store),
+        let Some(weight) = t.weights.get(self.weight) else {
+            linear_frozen_dx(t.cpu, &dy, t.params.matrix(self.weight), dx.values(), store);
+            t.gradients.close(dx);
+            return t.gradients.release(dy);
+        };
+        let (width, of) = (t.values.width(self.y), t.values.rows());
+        let pooled = |packing| t.gradients.pooled(packed_len(t.cpu, packing, of, width));
+        let mut rows = pooled(Packing::Rows);
+        let along = (Packing::Rows, &mut *rows);
+        let part = RowsOf { first: 0, of };
+        if t.params.is_trained(self.weight.index()) {
+            let mut packed = pooled(Packing::Output);
+            pack_rows(t.cpu, &dy, width, part, &mut [along, (Packing::Output, &mut *packed)]);
+            let (k, x) = (t.values.width(self.x), t.values.packed_input(self.x));
+            t.pending.push(Pending::Product { weight: self.weight, k, x, dy: packed });
+        } else {
+            pack_rows(t.cpu, &dy, width, part, &mut [along]);
         }
-        if let Some(dweight) = t.param_gradients.matrix(self.weight) {
-            linear_dw(t.cpu, &dy, x, inputs, dweight);
-        }
-        t.gradients.close(dx);
         t.gradients.release(dy);
+        linear_dx_packed(t.cpu, &rows, weight, self.sizes(t.values), dx.values(), store);
+        t.gradients.close(dx);
     }
 }
 

@@ -10,6 +10,8 @@ mod cross_entropy;
 mod dropout;
 mod embed;
 mod layer_norm;
+#[cfg(test)]
+mod leaf;
 mod lerp;
 mod linear;
 mod scale;
@@ -18,7 +20,7 @@ mod unary;
 mod wkv4;
 
 #[cfg(test)]
-mod check;
+pub(crate) mod check;
 
 use rwkv::exec::{self, Exec};
 use rwkv::params::{Matrix, Vector};
@@ -26,35 +28,60 @@ use rwkv::state::Slot;
 
 use crate::tape::{Backward, Forward, Tape, Tensor};
 
-/// Declares [`Op`] over the operators' own types, each of which has a `run(&self, &mut Forward)` that fills
-/// its outputs and a `backward(&self, &mut Backward)`.
+/// When an operator reads the values of a tensor: this decides for how long they are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Read {
+    /// When it runs.
+    Forward,
+    /// In its backward; it wrote them itself.
+    Backward,
+    /// Both.
+    Both,
+}
+
+/// Declares [`Op`] over the operators' own types, each of which has `reads`, a `run(&self, &mut Forward)`
+/// that fills its outputs and a `backward(&self, &mut Backward)`.
 macro_rules! ops {
-    ($($module:ident::$name:ident),* $(,)?) => {
-        $(pub(crate) use $module::$name;)*
+    ($($(#[$when:meta])? $module:ident::$name:ident),* $(,)?) => {
+        $($(#[$when])? pub(crate) use $module::$name;)*
 
         /// One operator of a pass: what it read and made.
         #[derive(Debug)]
         pub(crate) enum Op {
-            $($name($name)),*
+            $($(#[$when])? $name($name)),*
         }
 
         impl Op {
+            /// Calls `read` with each tensor that the operator reads, and when it does.
+            pub(crate) fn reads(&self, read: &mut dyn FnMut(Tensor, Read)) {
+                match self {
+                    $($(#[$when])? Self::$name(op) => op.reads(read)),*
+                }
+            }
+
+            /// What to call it in a profile.
+            pub(crate) fn name(&self) -> &'static str {
+                match self {
+                    $($(#[$when])? Self::$name(op) => op.name()),*
+                }
+            }
+
             /// Fills the operator's outputs, for the first time or again.
             pub(crate) fn run(&self, tape: &mut Forward<'_>) {
                 match self {
-                    $(Self::$name(op) => op.run(tape)),*
+                    $($(#[$when])? Self::$name(op) => op.run(tape)),*
                 }
             }
 
             /// Adds to the gradients of the operator's inputs and parameters, given those of its outputs.
             pub(crate) fn backward(&self, tape: &mut Backward<'_>) {
                 match self {
-                    $(Self::$name(op) => op.backward(tape)),*
+                    $($(#[$when])? Self::$name(op) => op.backward(tape)),*
                 }
             }
         }
 
-        $(impl From<$name> for Op {
+        $($(#[$when])? impl From<$name> for Op {
             fn from(op: $name) -> Self {
                 Self::$name(op)
             }
@@ -68,6 +95,8 @@ ops!(
     dropout::Dropout,
     embed::Embed,
     layer_norm::LayerNorm,
+    #[cfg(test)]
+    leaf::Leaf,
     lerp::Lerp,
     linear::Linear,
     scale::Scale,
@@ -75,6 +104,16 @@ ops!(
     unary::Unary,
     wkv4::Wkv4,
 );
+
+impl Op {
+    /// The matrix that it multiplies by, if it does.
+    pub(crate) fn weight(&self) -> Option<Matrix> {
+        match self {
+            Self::Linear(op) => Some(op.weight()),
+            _ => None,
+        }
+    }
+}
 
 /// Forward only; what each operator saves for backward, and its backward, are in its own file.
 impl Exec for Tape {

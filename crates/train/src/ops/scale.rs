@@ -2,6 +2,7 @@
 
 use rwkv_kernels::Store;
 
+use crate::ops::Read;
 use crate::tape::{Backward, Forward, Tape, Tensor};
 
 /// Saves nothing. For the narrow middle of an adapter: a plain loop is all that it takes.
@@ -14,9 +15,18 @@ pub(crate) struct Scale {
 
 impl Scale {
     pub(crate) fn forward(tape: &mut Tape, x: Tensor, factor: f32) -> Tensor {
-        let y = tape.declare(tape.values.rows(x), tape.values.width(x));
+        let y = tape.declare(tape.width(x));
         tape.apply(Self { x, factor, y });
         y
+    }
+
+    pub(crate) fn reads(&self, read: &mut dyn FnMut(Tensor, Read)) {
+        read(self.x, Read::Forward);
+    }
+
+    #[allow(clippy::unused_self)]
+    pub(crate) fn name(&self) -> &'static str {
+        "scale"
     }
 
     pub(crate) fn run(&self, t: &mut Forward<'_>) {

@@ -5,6 +5,7 @@
 use rwkv::state::Slot;
 use rwkv_kernels::{shift, shift_backward};
 
+use crate::ops::Read;
 use crate::tape::{Backward, Forward, States, Tape, Tensor};
 
 /// Saves nothing; where sequences begin stays in the batch.
@@ -17,10 +18,18 @@ pub(crate) struct Shift {
 
 impl Shift {
     pub(crate) fn forward(tape: &mut Tape, x: Tensor, slot: Slot) -> Tensor {
-        let (rows, width) = (tape.values.rows(x), tape.values.width(x));
-        let y = tape.declare(rows, width);
+        let y = tape.declare(tape.width(x));
         tape.apply(Self { x, slot, y });
         y
+    }
+
+    pub(crate) fn reads(&self, read: &mut dyn FnMut(Tensor, Read)) {
+        read(self.x, Read::Forward);
+    }
+
+    #[allow(clippy::unused_self)]
+    pub(crate) fn name(&self) -> &'static str {
+        "shift"
     }
 
     pub(crate) fn run(&self, t: &mut Forward<'_>) {

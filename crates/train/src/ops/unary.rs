@@ -3,6 +3,7 @@
 use rwkv::exec::Unary as Function;
 use rwkv_kernels::{unary, unary_backward};
 
+use crate::ops::Read;
 use crate::tape::{Backward, Forward, Tape, Tensor};
 
 /// Saves x.
@@ -15,13 +16,23 @@ pub(crate) struct Unary {
 
 impl Unary {
     pub(crate) fn forward(tape: &mut Tape, f: Function, x: Tensor) -> Tensor {
-        let y = tape.declare(tape.values.rows(x), tape.values.width(x));
+        let y = tape.declare(tape.width(x));
         tape.apply(Self { f, x, y });
         y
     }
 
+    pub(crate) fn reads(&self, read: &mut dyn FnMut(Tensor, Read)) {
+        read(self.x, Read::Both);
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        self.f.name()
+    }
+
     pub(crate) fn run(&self, t: &mut Forward<'_>) {
-        t.fill([self.y], |t, [y]| unary(t.cpu, self.f, t.values.get(self.x), y));
+        t.fill_rows([self.y], |cpu, _, values, rows, [y]| {
+            unary(cpu, self.f, values.rows_of(self.x, rows), y);
+        });
     }
 
     pub(crate) fn backward(&self, t: &mut Backward<'_>) {

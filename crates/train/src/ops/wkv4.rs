@@ -9,6 +9,7 @@ use rwkv::params::Vector;
 use rwkv::state::Slot;
 use rwkv_kernels::{Wkv4Gradients, Wkv4Inputs, wkv4, wkv4_backward};
 
+use crate::ops::Read;
 use crate::tape::{Backward, Forward, States, Tape, Tensor};
 
 /// Saves k, v and y; the running sums are computed again. The parameters hold w, which is what model files
@@ -32,13 +33,24 @@ impl Wkv4 {
         v: Tensor,
         slot: Slot,
     ) -> Tensor {
-        let y = tape.declare(tape.values.rows(k), tape.values.width(k));
+        let y = tape.declare(tape.width(k));
         tape.apply(Self { decay, first, k, v, slot, y });
         y
     }
 
+    pub(crate) fn reads(&self, read: &mut dyn FnMut(Tensor, Read)) {
+        read(self.k, Read::Both);
+        read(self.v, Read::Both);
+        read(self.y, Read::Backward);
+    }
+
+    #[allow(clippy::unused_self)]
+    pub(crate) fn name(&self) -> &'static str {
+        "wkv"
+    }
+
     pub(crate) fn run(&self, t: &mut Forward<'_>) {
-        let Forward { cpu, params, batch, values } = t;
+        let Forward { cpu, params, batch, values, .. } = t;
         let mut y = values.take(self.y);
         let (w, u) = (params.vector(self.decay), params.vector(self.first));
         let inputs = Wkv4Inputs { w, u, k: values.get(self.k), v: values.get(self.v) };

@@ -19,7 +19,7 @@ pub use self::describe::{DefaultValue, Described, Kind};
 pub use self::table::{
     Decay, Keep, OptimizerKind, ResumeOptions, TokenizerKind, TrainOptions, TrainPrecision, Tune,
 };
-use crate::memory::Memory;
+use crate::memory::{Memory, available_threads};
 
 /// Default of `matrix_learning_rate`.
 const MATRIX_RATE: f64 = 0.02;
@@ -115,8 +115,8 @@ impl TrainOptions {
                 return Err(Error::option("precision", "bf16", "f32: this CPU does not multiply bf16"));
             }
         };
-        let all = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Ok(Cpu::new(isa, self.threads.unwrap_or_else(all).min(MAX_THREADS)).with_precision(precision))
+        Ok(Cpu::new(isa, self.threads.unwrap_or_else(available_threads).min(MAX_THREADS))
+            .with_precision(precision))
     }
 
     /// The model's shape for a vocabulary.
@@ -339,7 +339,7 @@ mod tests {
             ("nEmbd", TrainOptions { n_embd: 1_000_000, ..options() }),
             ("nLayer", TrainOptions { n_layer: 10_000_000, ..options() }),
             ("ctxLen", TrainOptions { ctx_len: 1 << 24, ..options() }),
-            ("batchSize", TrainOptions { batch_size: 1 << 24, ..options() }),
+            ("batchSize", TrainOptions { batch_size: 1 << 24, ctx_len: 1024, ..options() }),
         ];
         for (expected, options) in cases {
             let error = options.validate().expect_err(expected);

@@ -2,25 +2,22 @@
 
 use std::ops::Range;
 
-use rwkv::params::Vector;
-use rwkv::store::Parameters;
-
-use super::ParamGradients;
-
 /// The tokens of a pass, and the states that its sequences start from and leave.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
     pub(crate) tokens: Vec<u32>,
     pub(crate) targets: Vec<u32>,
     pub(crate) segments: Vec<Range<usize>>,
+    /// How many rows of the pass come before.
+    pub(crate) first_row: usize,
+    /// The sum of the losses of all tokens, once it is computed.
+    pub(crate) loss: f64,
     /// Where each sequence starts; none if all start from the empty state and nobody asks what they leave.
     initial: Vec<Vec<f32>>,
     /// The states as operators move them on.
     moved: Vec<Vec<f32>>,
     /// Gradients of `initial`; none if they are not wanted.
     gradients: Vec<Vec<f32>>,
-    /// The parameter that is the initial state of all sequences.
-    parameter: Option<Vector>,
 }
 
 /// What the backward of an operator with a state reads and adds to.
@@ -34,28 +31,26 @@ pub(crate) struct States<'a> {
 }
 
 impl Batch {
-    pub(super) fn begin(&mut self, tokens: &[u32], ctx_len: usize, params: &Parameters) {
+    /// Sequences of `ctx_len` tokens (the last may be shorter), after `first_row` rows of the pass. All start
+    /// from `state`, or from the empty one.
+    pub(super) fn begin(&mut self, tokens: &[u32], ctx_len: usize, first_row: usize, state: Option<&[f32]>) {
+        self.first_row = first_row;
         self.tokens.clear();
         self.tokens.extend_from_slice(tokens);
         self.segments.clear();
         let starts = (0..tokens.len()).step_by(ctx_len);
         self.segments.extend(starts.map(|start| start..(start + ctx_len).min(tokens.len())));
         self.initial.clear();
-        if let Some(state) = self.parameter {
-            self.initial.resize(self.segments.len(), params.vector(state).to_vec());
+        if let Some(state) = state {
+            self.initial.resize(self.segments.len(), state.to_vec());
         }
         self.moved.clone_from(&self.initial);
     }
 
     pub(super) fn start_from(&mut self, states: &[Vec<f32>]) {
-        assert_eq!(states.len(), self.segments.len(), "a state for each sequence");
         self.initial.clear();
         self.initial.extend_from_slice(states);
         self.moved.clone_from(&self.initial);
-    }
-
-    pub(super) fn start_from_parameter(&mut self, state: Vector) {
-        self.parameter = Some(state);
     }
 
     pub(super) fn left(&self) -> &[Vec<f32>] {
@@ -85,20 +80,18 @@ impl Batch {
         }
     }
 
-    pub(super) fn zero_gradients(&mut self, params: &Parameters) {
+    /// Begins with the gradients of the initial states, or without if they are not wanted.
+    pub(super) fn zero_gradients(&mut self, are_wanted: bool) {
         self.gradients.clear();
-        if self.parameter.is_some_and(|state| params.is_trained(state.index())) {
-            let zeros = self.initial.iter().map(|state| vec![0.0; state.len()]);
-            self.gradients.extend(zeros);
+        if are_wanted {
+            self.gradients.extend(self.initial.iter().map(|state| vec![0.0; state.len()]));
         }
     }
 
-    /// Adds the gradients of all sequences, in their order, to that of the parameter.
-    pub(super) fn add_gradients(&self, params: &Parameters, into: &mut ParamGradients) {
-        let Some(state) = self.parameter.filter(|state| params.is_trained(state.index())) else { return };
-        let [sum] = into.vectors([state]);
+    /// Adds the gradients of all sequences, in their order, to that of the state that they all started from.
+    pub(super) fn add_gradients(&self, into: &mut [f32]) {
         for gradient in &self.gradients {
-            sum.iter_mut().zip(gradient).for_each(|(sum, gradient)| *sum += gradient);
+            into.iter_mut().zip(gradient).for_each(|(sum, gradient)| *sum += gradient);
         }
     }
 }

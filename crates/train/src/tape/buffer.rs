@@ -2,14 +2,15 @@
 //!
 //! Buffers are cut from large anonymous maps, in huge pages where the system has them: a step goes through
 //! hundreds of megabytes in order, and with pages of 4 KB most of the TLB would be renewed all the time. They
-//! begin on cache lines, so that no vector of 64 bytes lies on two. Every tensor of a pass has the same size, or
-//! nearly; a line between two buffers keeps them from beginning at the same place of a page, where they would
-//! compete for the same sets of the caches.
+//! begin on cache lines, so that no vector of 64 bytes lies on two. Every tensor of a pass has the same size,
+//! or nearly; a line between two buffers keeps them from beginning at the same place of a page, where they
+//! would compete for the same sets of the caches.
 
 use std::alloc::{Layout, handle_alloc_error};
+use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use memmap2::{MmapMut, MmapRaw};
 
@@ -19,13 +20,47 @@ const LINE: usize = 16;
 /// Floats of the first map, and of the largest that is made of more than one buffer.
 const SIZES: [usize; 2] = [1 << 16, 1 << 24];
 
-/// Makes buffers.
+/// Makes buffers, for several threads.
 #[derive(Debug, Default)]
-pub(crate) struct Pool {
+pub(crate) struct Pool(Mutex<Maps>);
+
+#[derive(Debug, Default)]
+struct Maps {
     map: Option<Arc<MmapRaw>>,
     /// Floats of the map that buffers have, and those of all maps.
     used: usize,
     total: usize,
+    /// Buffers that came back, by their length.
+    free: HashMap<usize, Vec<Buffer>>,
+}
+
+/// A buffer that goes back to its pool, for whichever thread wants one.
+#[derive(Debug)]
+pub(crate) struct Pooled {
+    buffer: Buffer,
+    pool: Arc<Pool>,
+}
+
+impl Deref for Pooled {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.buffer
+    }
+}
+
+impl DerefMut for Pooled {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.buffer
+    }
+}
+
+impl Drop for Pooled {
+    fn drop(&mut self) {
+        let buffer = std::mem::take(&mut self.buffer);
+        let mut maps = self.pool.0.lock().unwrap_or_else(PoisonError::into_inner);
+        maps.free.entry(buffer.len()).or_default().push(buffer);
+    }
 }
 
 /// Floats of its own.
@@ -69,8 +104,8 @@ impl Deref for Buffer {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        // SAFETY: the map has these floats, any bits of which are valid; it was all zeros at first and lives as
-        // long as the buffer; no other buffer has them.
+        // SAFETY: the map has these floats, any bits of which are valid; it was all zeros at first and lives
+        // as long as the buffer; no other buffer has them.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 }
@@ -84,7 +119,26 @@ impl DerefMut for Buffer {
 
 impl Pool {
     /// A new buffer of `len` zeros.
-    pub(crate) fn take(&mut self, len: usize) -> Buffer {
+    pub(crate) fn take(&self, len: usize) -> Buffer {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take(len)
+    }
+
+    /// A buffer of `len` floats, whatever they are, that comes back when it is dropped.
+    pub(crate) fn borrow(pool: &Arc<Self>, len: usize) -> Pooled {
+        let mut maps = pool.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = maps.free.get_mut(&len).and_then(Vec::pop);
+        let buffer = free.unwrap_or_else(|| maps.take(len));
+        Pooled { buffer, pool: Arc::clone(pool) }
+    }
+
+    /// Floats of all maps that were made.
+    pub(crate) fn total(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).total
+    }
+}
+
+impl Maps {
+    fn take(&mut self, len: usize) -> Buffer {
         if len == 0 {
             return Buffer::default();
         }
@@ -106,11 +160,6 @@ impl Pool {
         self.used += room;
         Buffer { start: first, len, capacity: len, _map: map }
     }
-
-    /// Floats of all maps that were made.
-    pub(crate) fn total(&self) -> usize {
-        self.total
-    }
 }
 
 /// Zeros, in huge pages if the system has them.
@@ -130,7 +179,7 @@ mod tests {
 
     #[test]
     fn buffers_are_zeros_on_lines_of_their_own_and_outlive_their_pool() {
-        let mut pool = Pool::default();
+        let pool = Pool::default();
         let mut buffers: Vec<_> = (0..40).map(|i| pool.take(i * 1000)).collect();
         assert!(pool.total() >= 780_000, "{}", pool.total());
         drop(pool);

@@ -8,11 +8,11 @@ use rwkv::store::Parameters;
 use rwkv_kernels::Store;
 
 use super::Tensor;
-use super::buffer::{Buffer, Pool};
+use super::buffer::{Buffer, Pool, Pooled};
 
 /// Gradients of the parameters; every operator adds to them. Matrices that are not trained have none;
 /// vectors, which are small, always have one, so that operators need not ask.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct ParamGradients(Vec<Vec<f32>>);
 
 impl ParamGradients {
@@ -22,6 +22,19 @@ impl ParamGradients {
             if params.is_trained(index) || !spec.is_matrix() { params.raw(index).len() } else { 0 }
         };
         Self(specs.map(len).map(|len| vec![0.0; len]).collect())
+    }
+
+    /// As [`new`](Self::new), of vectors alone.
+    pub(super) fn of_vectors(params: &Parameters) -> Self {
+        let specs = params.layout().specs().iter();
+        Self(specs.map(|spec| vec![0.0; if spec.is_matrix() { 0 } else { spec.len() }]).collect())
+    }
+
+    /// Adds the gradients of all vectors of `other`.
+    pub(super) fn add_vectors(&mut self, other: &Self) {
+        for (own, other) in self.0.iter_mut().zip(&other.0) {
+            own.iter_mut().zip(other).for_each(|(own, other)| *own += other);
+        }
     }
 
     pub(super) fn zero(&mut self) {
@@ -34,9 +47,13 @@ impl ParamGradients {
         &self.0
     }
 
-    /// The gradient of a matrix; none if it is not trained.
-    pub(crate) fn matrix(&mut self, matrix: Matrix) -> Option<&mut [f32]> {
-        Some(self.0[matrix.index()].as_mut_slice()).filter(|gradient| !gradient.is_empty())
+    pub(super) fn all_mut(&mut self) -> &mut [Vec<f32>] {
+        &mut self.0
+    }
+
+    /// The gradient of a matrix; empty if it is not trained.
+    pub(super) fn matrix(&mut self, matrix: Matrix) -> &mut [f32] {
+        &mut self.0[matrix.index()]
     }
 
     /// The gradients of several vectors at once.
@@ -58,7 +75,7 @@ impl ParamGradients {
 pub(crate) struct Gradients {
     of: Vec<Option<Gradient>>,
     free: Vec<Gradient>,
-    pool: Pool,
+    pool: Arc<Pool>,
 }
 
 /// The gradient of one activation, perhaps shared with others that are equal.
@@ -79,6 +96,11 @@ impl Open {
 }
 
 impl Gradients {
+    /// Gradients whose buffers come from `pool`.
+    pub(super) fn new(pool: Arc<Pool>) -> Self {
+        Self { pool, ..Self::default() }
+    }
+
     /// Forgets all gradients and keeps their buffers.
     pub(super) fn clear(&mut self) {
         for index in 0..self.of.len() {
@@ -135,16 +157,16 @@ impl Gradients {
         false
     }
 
-    /// Floats that buffers were ever taken from.
-    pub(super) fn total(&self) -> usize {
-        self.pool.total()
-    }
-
     fn slot(&mut self, Tensor(index): Tensor) -> &mut Option<Gradient> {
         if index >= self.of.len() {
             self.of.resize(index + 1, None);
         }
         &mut self.of[index]
+    }
+
+    /// A buffer for what waits for other groups.
+    pub(crate) fn pooled(&self, len: usize) -> Pooled {
+        Pool::borrow(&self.pool, len)
     }
 
     fn buffer(&mut self, len: usize) -> Gradient {

@@ -1,33 +1,49 @@
 //! The training executor: it computes as [`rwkv::Infer`] does, records each operator, and computes gradients.
 //!
-//! A pass records one entry for each operator that the model's equations call. [`Tape::backward`] goes
-//! through that list from its end; each operator reads the gradient of its output and adds to those of its
-//! inputs and parameters. An entry can also run again: with [`recompute`](Tape::recompute) a pass keeps only
-//! what leaves each block, and backward computes the rest of a block anew when it gets there (Chen et al.,
-//! <https://arxiv.org/abs/1604.06174>). Since a model calls the same operators with the same shapes at every
-//! step, the n-th tensor of a pass takes the n-th buffer of the pass before: once warm, a step allocates no
-//! activation and no gradient.
+//! A pass records one entry for each operator that the model's equations call. Backward goes through that
+//! list from its end; each operator reads the gradient of its output and adds to those of its inputs and
+//! parameters. An entry can also run again: with [`recompute`](Tape::recompute) a pass keeps only what leaves
+//! each block, and backward computes the rest of a block anew when it gets there (Chen et al.,
+//! <https://arxiv.org/abs/1604.06174>). Sequences are computed in groups, see `group.rs`. Buffers are used
+//! again: once warm, a step allocates no activation and no gradient.
 
 mod batch;
 mod buffer;
 mod gradients;
+mod group;
+mod pending;
+mod record;
+mod run;
 mod until;
 mod values;
+mod weights;
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use rwkv::model::Network;
-use rwkv::params::{Layout, Vector};
+use rwkv::params::{Layout, Matrix, Vector};
 use rwkv::store::Parameters;
-use rwkv_kernels::{Cpu, Isa};
+use rwkv_kernels::{Cpu, Isa, Packing, packed_len};
 
 pub(crate) use batch::{Batch, States};
+use buffer::Pool;
 pub(crate) use gradients::{Gradient, Gradients, ParamGradients};
+use group::{Group, Work};
+pub(crate) use pending::Pending;
+use record::Record;
+pub(crate) use run::{packed_weights, rows_at_once};
 pub use until::Until;
 pub(crate) use values::Values;
+pub(crate) use weights::Weights;
 
 use crate::ops::{self, Op};
+use crate::profile::Profile;
+
+/// Words of packed weights that are kept for a whole step, as forward and as backward multiply them: 128 MB.
+const WEIGHTS: usize = 1 << 25;
+
+/// A group has at least so many rows: with fewer a product would wait for its weights.
+const ROWS_OF_GROUP: usize = 128;
 
 /// A tensor of the pass under way: `(rows, width)`, owned by the [`Tape`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,18 +53,34 @@ pub struct Tensor(usize);
 #[derive(Debug)]
 pub struct Tape {
     pub(crate) cpu: Arc<Cpu>,
+    /// The same with one thread: each thread of the team computes groups of its own.
+    alone: Cpu,
     pub(crate) params: Parameters,
-    pub(crate) batch: Batch,
-    pub(crate) values: Values,
-    ops: Vec<Op>,
-    /// The blocks of this pass that have ended.
-    blocks: Vec<Block>,
-    recompute: bool,
-    /// Whether operators are recorded only, and run later or never.
-    is_deferred: bool,
+    /// Those of the pass under way, and others in waiting.
+    groups: Vec<Group>,
+    /// Groups and rows of the pass under way.
+    n_groups: usize,
+    rows: usize,
+    /// The groups that `works` belong to, and their memory.
+    wave: Range<usize>,
+    works: Vec<Work>,
+    /// At least as many rows are in a group, if there are as many.
+    rows_of_group: usize,
+    /// Words of packed weights that are kept for a whole step.
+    room_for_weights: usize,
+    /// The parameter that is the initial state of all sequences.
+    initial: Option<Vector>,
+    record: Record,
+    /// The operators that have run.
+    n_run: usize,
     dropout: Option<Dropout>,
+    /// Weights as operators multiply them, and as their backward does.
+    weights: [Weights; 2],
     param_gradients: ParamGradients,
-    gradients: Gradients,
+    /// Gradients of vectors in waiting, for the next groups.
+    vectors: Vec<ParamGradients>,
+    pool: Arc<Pool>,
+    profile: Profile,
 }
 
 /// Dropout of the pass under way.
@@ -70,22 +102,12 @@ impl Dropout {
     }
 }
 
-/// A stretch of operators that ended with [`Exec::keep`].
-#[derive(Debug)]
-struct Block {
-    ops: Range<usize>,
-    tensors: Range<usize>,
-    /// Those that later blocks read.
-    live: Vec<Tensor>,
-    /// Whether the values of the others were given up.
-    is_freed: bool,
-}
-
 /// What an operator reads and writes when it runs, for the first time or again.
 #[derive(Debug)]
 pub(crate) struct Forward<'a> {
     pub(crate) cpu: &'a Cpu,
     pub(crate) params: &'a Parameters,
+    pub(crate) weights: &'a Weights,
     pub(crate) batch: &'a mut Batch,
     pub(crate) values: &'a mut Values,
 }
@@ -95,10 +117,14 @@ pub(crate) struct Forward<'a> {
 pub(crate) struct Backward<'a> {
     pub(crate) cpu: &'a Cpu,
     pub(crate) params: &'a Parameters,
+    pub(crate) weights: &'a Weights,
     pub(crate) batch: &'a mut Batch,
     pub(crate) values: &'a Values,
+    /// Of vectors alone.
     pub(crate) param_gradients: &'a mut ParamGradients,
     pub(crate) gradients: &'a mut Gradients,
+    /// What the gradients of matrices are made of.
+    pub(crate) pending: &'a mut Vec<Pending>,
 }
 
 impl Forward<'_> {
@@ -116,6 +142,26 @@ impl Forward<'_> {
     }
 }
 
+impl Forward<'_> {
+    /// Fills N tensors of one width that were declared before, by rows: `compute` is called with ranges of
+    /// them, and writes these rows alone.
+    pub(crate) fn fill_rows<const N: usize>(
+        &mut self,
+        tensors: [Tensor; N],
+        compute: impl Fn(&Cpu, &Parameters, &Values, Range<usize>, [&mut [f32]; N]),
+    ) {
+        let (cpu, params) = (self.cpu, self.params);
+        // A team would wait for itself after every few rows.
+        if cpu.threads() == 1 && tensors.iter().all(|&tensor| self.values.is_operand(tensor)) {
+            self.values
+                .fill_operands(cpu, tensors, |values, rows, out| compute(cpu, params, values, rows, out));
+        } else {
+            let rows = self.values.rows();
+            self.fill(tensors, |t, out| compute(cpu, params, t.values, 0..rows, out));
+        }
+    }
+}
+
 impl Tape {
     /// A tape for the model whose parameters `layout` declares; `params` holds a raw f32 value for each of
     /// them, and all are trained.
@@ -128,33 +174,43 @@ impl Tape {
 
     /// A tape over parameters some or all of which may be frozen, and may have adapters.
     pub fn of_store(cpu: Arc<Cpu>, params: Parameters) -> Self {
-        let param_gradients = ParamGradients::new(&params);
+        let matrices = (0..params.layout().specs().len()).filter_map(|index| params.matrix_at(index));
+        // Frozen weights are decoded anew for each group.
+        let is_frozen = { matrices }.any(|matrix| params.f32_matrix(matrix).is_none());
         Self {
+            alone: Cpu::new(cpu.isa(), 1).with_precision(cpu.precision()),
             cpu,
-            params,
-            batch: Batch::default(),
-            values: Values::default(),
-            ops: Vec::new(),
-            blocks: Vec::new(),
-            recompute: false,
-            is_deferred: false,
+            groups: Vec::new(),
+            n_groups: 0,
+            rows: 0,
+            wave: 0..0,
+            works: Vec::new(),
+            rows_of_group: if is_frozen { usize::MAX } else { ROWS_OF_GROUP },
+            room_for_weights: WEIGHTS,
+            initial: None,
+            record: Record::default(),
+            n_run: 0,
             dropout: None,
-            param_gradients,
-            gradients: Gradients::default(),
+            weights: Default::default(),
+            param_gradients: ParamGradients::new(&params),
+            vectors: Vec::new(),
+            params,
+            pool: Arc::default(),
+            profile: Profile::default(),
         }
     }
 
     /// A tape without values that records passes and computes nothing: for what a pass would take.
     pub(crate) fn of_shapes(layout: Layout) -> Self {
         let cpu = Arc::new(Cpu::new(Isa::Scalar, 1));
-        Self { is_deferred: true, ..Self::of_store(cpu, Parameters::of_shapes(layout)) }
+        Self::of_store(cpu, Parameters::of_shapes(layout))
     }
 
     /// Whether passes from now on keep only what leaves each block and compute the rest again in backward:
     /// the memory of one block instead of all, for about a third more time. The numbers are the same to the
     /// last bit.
     pub fn recompute(&mut self, recompute: bool) {
-        self.recompute = recompute;
+        self.record.recompute = recompute;
     }
 
     /// Drops elements with probability `p` in the next pass, where the model says so; which ones follows from
@@ -167,11 +223,19 @@ impl Tape {
     /// state, or from the trained one if there is one (the last may be shorter). Tensors of the pass before
     /// are gone.
     pub fn begin(&mut self, tokens: &[u32], ctx_len: usize) {
-        self.batch.begin(tokens, ctx_len, &self.params);
-        self.values.clear();
-        self.ops.clear();
-        self.blocks.clear();
-        self.gradients.clear();
+        self.record.clear();
+        self.n_run = 0;
+        self.rows = tokens.len();
+        let rows = self.rows_of_group.min(tokens.len()).div_ceil(ctx_len).max(1) * ctx_len;
+        self.n_groups = tokens.len().div_ceil(rows);
+        self.wave = 0..self.n_groups;
+        let state = self.initial.map(|state| self.params.vector(state));
+        while self.groups.len() < self.n_groups {
+            self.groups.push(Group::default());
+        }
+        for ((index, group), tokens) in self.groups.iter_mut().enumerate().zip(tokens.chunks(rows)) {
+            group.begin(tokens, ctx_len, index * rows, state);
+        }
     }
 
     /// As [`begin`](Self::begin), but the i-th sequence starts from `states[i]`, which is taken as a
@@ -181,54 +245,39 @@ impl Tape {
     /// If there is not a state for each sequence.
     pub fn begin_from(&mut self, tokens: &[u32], ctx_len: usize, states: &[Vec<f32>]) {
         self.begin(tokens, ctx_len);
-        self.batch.start_from(states);
+        assert_eq!(states.len(), tokens.len().div_ceil(ctx_len), "a state for each sequence");
+        let mut rest = states;
+        for group in &mut self.groups[..self.n_groups] {
+            let (states, after) = rest.split_at(group.batch.segments.len());
+            group.batch.start_from(states);
+            rest = after;
+        }
     }
 
     /// The state that each sequence of this pass has left; none if the pass began with
     /// [`begin`](Self::begin).
-    pub fn states(&self) -> &[Vec<f32>] {
-        self.batch.left()
+    pub fn states(&mut self) -> Vec<Vec<f32>> {
+        self.run();
+        self.groups[..self.n_groups].iter().flat_map(|group| group.batch.left()).cloned().collect()
     }
 
     /// Makes the vector `state` of the parameters the state that every sequence starts from, trained or not.
     pub fn start_from_parameter(&mut self, state: Vector) {
-        self.batch.start_from_parameter(state);
-    }
-
-    /// Records the operators of `network`, for [`run_while`](Self::run_while) to run. Returns the logits.
-    pub(crate) fn record(&mut self, network: &Network) -> Tensor {
-        let was_deferred = std::mem::replace(&mut self.is_deferred, true);
-        let logits = network.forward(self);
-        self.is_deferred = was_deferred;
-        logits
-    }
-
-    /// Runs the operators that [`record`](Self::record) recorded, asking before each whether to go on.
-    pub(crate) fn run_while(&mut self, mut go_on: impl FnMut() -> bool) {
-        let mut ended = 0;
-        for at in 0..self.ops.len() {
-            if !go_on() {
-                return;
-            }
-            let Self { ops, cpu, params, batch, values, .. } = self;
-            ops[at].run(&mut Forward { cpu, params, batch, values });
-            if self.blocks.get(ended).is_some_and(|block| block.ops.end == at + 1) {
-                self.free_before(ended);
-                ended += 1;
-            }
-        }
+        self.initial = Some(state);
     }
 
     /// Mean over the rows of `−ln softmax(logits)[target]`, in nats: the loss, and where
     /// [`backward`](Self::backward) starts.
     pub fn cross_entropy(&mut self, logits: Tensor, targets: &[u32]) -> f32 {
-        ops::CrossEntropy::forward(self, logits, targets, 1)
+        self.cross_entropy_of(logits, targets, 1)
     }
 
     /// As [`cross_entropy`](Self::cross_entropy) of one of `passes` passes whose gradients are added up: they
     /// are those of the mean over all passes.
     pub fn cross_entropy_of(&mut self, logits: Tensor, targets: &[u32], passes: usize) -> f32 {
-        ops::CrossEntropy::forward(self, logits, targets, passes)
+        ops::CrossEntropy::record(self, logits, targets, passes);
+        self.run();
+        self.mean_loss()
     }
 
     /// Gradients of the loss by all trained parameters: see [`param_gradients`](Self::param_gradients).
@@ -236,7 +285,7 @@ impl Tape {
     /// Every tensor of the pass must have led to the loss, as they do in a model.
     pub fn backward(&mut self) {
         self.zero_gradients();
-        self.backward_while(|| true);
+        self.add_gradients();
     }
 
     /// Forgets what earlier passes added to the gradients of the parameters.
@@ -244,59 +293,36 @@ impl Tape {
         self.param_gradients.zero();
     }
 
-    /// Adds the gradients of this pass to those of the parameters, asking before each operator whether to go
-    /// on; if not, all gradients mean nothing.
-    pub(crate) fn backward_while(&mut self, mut go_on: impl FnMut() -> bool) {
-        self.batch.zero_gradients(&self.params);
-        let ops = std::mem::take(&mut self.ops);
-        let mut blocks = std::mem::take(&mut self.blocks);
-        let mut at = ops.len();
-        while at > 0 {
-            // From the end of a block back to its start, or what lies after the last block or between two.
-            let block = blocks.pop_if(|block| block.ops.end == at);
-            let start = block
-                .as_ref()
-                .map_or_else(|| blocks.last().map_or(0, |before| before.ops.end), |block| block.ops.start);
-            if block.as_ref().is_some_and(|block| block.is_freed) {
-                for op in &ops[start..at] {
-                    if !go_on() {
-                        return;
-                    }
-                    op.run(&mut self.as_forward());
-                }
-            }
-            for op in ops[start..at].iter().rev() {
-                if !go_on() {
-                    return;
-                }
-                op.backward(&mut Backward {
-                    cpu: &self.cpu,
-                    params: &self.params,
-                    batch: &mut self.batch,
-                    values: &self.values,
-                    param_gradients: &mut self.param_gradients,
-                    gradients: &mut self.gradients,
-                });
-            }
-            if let Some(block) = block.filter(|_| self.recompute) {
-                block.tensors.map(Tensor).for_each(|tensor| self.values.free(tensor));
-            }
-            at = start;
+    /// As [`backward`](Self::backward), adding to the gradients of earlier passes.
+    pub fn add_gradients(&mut self) {
+        self.run_backward();
+    }
+
+    /// The values of a tensor of this pass, row by row. Those that only other operators read are gone once
+    /// these have run.
+    ///
+    /// # Panics
+    /// After a backward pass, which gives all values up.
+    pub fn value(&mut self, tensor: Tensor) -> Vec<f32> {
+        self.run();
+        assert!(self.n_run > 0, "backward has given the values up");
+        self.works[..self.n_groups].iter().flat_map(|work| work.values.get(tensor)).copied().collect()
+    }
+
+    /// Takes the time of every operator from now on.
+    pub fn take_time(&mut self) {
+        self.profile = Profile::on();
+        for work in &mut self.works {
+            work.profile = Profile::on();
         }
-        self.batch.add_gradients(&self.params, &mut self.param_gradients);
-        // Their memory is there for the next pass.
-        (self.ops, self.blocks) = (ops, blocks);
-        self.ops.clear();
     }
 
-    fn as_forward(&mut self) -> Forward<'_> {
-        let Self { cpu, params, batch, values, .. } = self;
-        Forward { cpu, params, batch, values }
-    }
-
-    /// The values of a tensor of this pass, row by row.
-    pub fn value(&self, tensor: Tensor) -> &[f32] {
-        self.values.get(tensor)
+    /// What the operators took since [`take_time`](Self::take_time).
+    pub fn profile(&mut self) -> &mut Profile {
+        for work in &mut self.works {
+            self.profile.take(&mut work.profile);
+        }
+        &mut self.profile
     }
 
     /// The parameters.
@@ -323,26 +349,64 @@ impl Tape {
 
     /// Floats in the buffers of activations.
     pub fn activations(&self) -> usize {
-        self.values.floats()
+        self.works.iter().map(|work| work.values.floats()).sum()
     }
 
     /// Floats of the memory that buffers of activations and gradients were ever taken from.
     pub fn reserved(&self) -> usize {
-        self.values.total() + self.gradients.total()
+        self.pool.total()
     }
 
-    /// A new tensor of `(rows, width)`, for an operator to fill.
-    pub(crate) fn declare(&mut self, rows: usize, width: usize) -> Tensor {
-        self.values.declare(rows, width)
+    /// Elements of a row of a tensor.
+    pub(crate) fn width(&self, tensor: Tensor) -> usize {
+        self.record.widths[tensor.0]
     }
 
-    /// Runs an operator and records it.
+    /// A new tensor of rows of `width`, for an operator to fill.
+    pub(crate) fn declare(&mut self, width: usize) -> Tensor {
+        self.record.declare(width)
+    }
+
+    /// Records an operator, to be run when its results are wanted.
     pub(crate) fn apply(&mut self, op: impl Into<Op>) {
-        let op = op.into();
-        if !self.is_deferred {
-            op.run(&mut self.as_forward());
+        self.record.ops.push(op.into());
+    }
+
+    /// What follows each token of this pass.
+    pub(crate) fn set_targets(&mut self, targets: &[u32]) {
+        assert_eq!(targets.len(), self.rows, "a target for each token");
+        let mut rest = targets;
+        for Batch { tokens, targets, .. } in
+            self.groups[..self.n_groups].iter_mut().map(|group| &mut group.batch)
+        {
+            let (own, after) = rest.split_at(tokens.len());
+            targets.clear();
+            targets.extend_from_slice(own);
+            rest = after;
         }
-        self.ops.push(op);
+    }
+
+    fn mean_loss(&self) -> f32 {
+        let losses = self.groups[..self.n_groups].iter().map(|group| group.batch.loss);
+        (losses.sum::<f64>() / self.rows as f64) as f32
+    }
+
+    /// Words of the packed weights of all operators, for forward and backward.
+    fn packed_weights(&self) -> usize {
+        let words = |packing| Weights::words(&self.cpu, &self.params, &self.record.ops, packing);
+        [Packing::Forward, Packing::Backward].map(words).iter().sum()
+    }
+
+    /// Words of packed operands that one group leaves for the gradients of matrices.
+    fn pending_words(&self) -> usize {
+        let rows = self.groups.first().map_or(0, |group| group.batch.tokens.len());
+        let specs = self.params.layout().specs();
+        let trained = self.record.ops.iter().filter_map(Op::weight).map(Matrix::index);
+        let words = trained.filter(|&index| self.params.is_trained(index)).map(|index| {
+            packed_len(&self.cpu, Packing::Output, rows, specs[index].rows)
+                + packed_len(&self.cpu, Packing::Input, rows, specs[index].cols)
+        });
+        words.sum::<usize>().max(1)
     }
 
     /// Probability and seed of the next operator that drops elements; none without dropout.
@@ -352,70 +416,57 @@ impl Tape {
 
     /// Ends a block, of whose tensors later ones read `live` alone.
     pub(crate) fn end_block(&mut self, live: &[Tensor]) {
-        let (ops, tensors) = self.blocks.last().map_or((0, 0), |last| (last.ops.end, last.tensors.end));
-        self.blocks.push(Block {
-            ops: ops..self.ops.len(),
-            tensors: tensors..self.values.len(),
-            live: live.to_vec(),
-            is_freed: false,
-        });
-        if !self.is_deferred {
-            self.free_before(self.blocks.len() - 1);
-        }
-    }
-
-    /// Frees what the block before the one at `index` computed, if it is to be computed again. So the last
-    /// block, where backward starts, never has to be.
-    fn free_before(&mut self, index: usize) {
-        let Some([before, block]) =
-            index.checked_sub(1).and_then(|before| self.blocks.get_mut(before..=index))
-        else {
-            return;
-        };
-        if self.recompute {
-            before.is_freed = true;
-            for tensor in before.tensors.clone().map(Tensor) {
-                if !before.live.contains(&tensor) && !block.live.contains(&tensor) {
-                    self.values.free(tensor);
-                }
-            }
-        }
+        self.record.end_block(live);
     }
 
     /// Widths of the tensors that each block of this pass makes, and of those that leave it. What follows the
     /// last block comes last.
     pub(crate) fn widths(&self) -> Vec<[Vec<usize>; 2]> {
-        let widths = |tensors: &mut dyn Iterator<Item = Tensor>| {
-            tensors.map(|tensor| self.values.width(tensor)).collect()
-        };
-        let of_block = |block: &Block| {
-            let made = widths(&mut block.tensors.clone().map(Tensor));
-            [made, widths(&mut block.live.iter().copied())]
-        };
-        let rest = self.blocks.last().map_or(0, |last| last.tensors.end)..self.values.len();
-        let rest = [widths(&mut rest.map(Tensor)), Vec::new()];
-        self.blocks.iter().map(of_block).chain([rest]).collect()
+        self.record.widths_of_blocks()
+    }
+
+    /// Elements of a row that the products of this pass read and make.
+    pub(crate) fn operands(&self) -> usize {
+        let specs = self.params.layout().specs();
+        let matrices = self.record.ops.iter().filter_map(Op::weight).map(|matrix| &specs[matrix.index()]);
+        matrices.map(|spec| spec.rows + spec.cols).sum()
+    }
+
+    /// Makes every sequence a group of its own, however short.
+    #[cfg(test)]
+    pub(crate) fn cut_into_sequences(&mut self) {
+        self.rows_of_group = 1;
+    }
+
+    /// Keeps no weights for a whole step.
+    #[cfg(test)]
+    pub(crate) fn go_by_blocks(&mut self) {
+        self.room_for_weights = 0;
     }
 
     /// A tensor whose values are given: an operator's input in tests.
     #[cfg(test)]
-    pub(crate) fn leaf(&mut self, rows: usize, width: usize, values: &[f32]) -> Tensor {
-        let leaf = self.declare(rows, width);
-        self.as_forward().fill([leaf], |_, [leaf]| leaf.copy_from_slice(values));
-        leaf
+    pub(crate) fn leaf(&mut self, width: usize, values: &[f32]) -> Tensor {
+        ops::Leaf::forward(self, width, values)
     }
 
     /// Sets the gradient of an output.
     #[cfg(test)]
     pub(crate) fn seed(&mut self, tensor: Tensor, gradient: &[f32]) {
-        let mut open = self.gradients.open(tensor, gradient.len());
-        open.values().copy_from_slice(gradient);
-        self.gradients.close(open);
+        self.run();
+        let width = self.width(tensor);
+        for (group, work) in self.groups[..self.n_groups].iter().zip(&mut self.works) {
+            let len = group.batch.tokens.len() * width;
+            let mut open = work.gradients.open(tensor, len);
+            open.values().copy_from_slice(&gradient[group.batch.first_row * width..][..len]);
+            work.gradients.close(open);
+        }
     }
 
     /// The gradient that [`backward`](Self::backward) left at a leaf.
     #[cfg(test)]
     pub(crate) fn gradient(&mut self, leaf: Tensor) -> Vec<f32> {
-        self.gradients.take(leaf).to_vec()
+        let works = self.works[..self.n_groups].iter_mut();
+        works.flat_map(|work| work.gradients.take(leaf).to_vec()).collect()
     }
 }

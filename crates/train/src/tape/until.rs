@@ -3,7 +3,7 @@
 use rwkv::model::Network;
 use rwkv::{Error, Result};
 
-use super::{Tape, Tensor};
+use super::Tape;
 
 /// A [`Tape`] that asks before each operator whether to stop. Once the answer is yes, no operator runs, and
 /// what the pass has computed means nothing; the next pass is not affected.
@@ -14,64 +14,30 @@ pub struct Until<'a, S> {
     stopped: bool,
 }
 
-impl<'a, S: FnMut() -> bool> Until<'a, S> {
+impl<'a, S: FnMut() -> bool + Send> Until<'a, S> {
     /// `tape` until `stop` answers true, which is then asked no more.
     pub fn new(tape: &'a mut Tape, stop: S) -> Self {
         Self { tape, stop, stopped: false }
     }
 
-    /// The logits of `network`, whose operators are recorded first and then run one by one.
+    /// Forward and backward: the mean loss over `targets`. The gradients, of the mean over `passes` times as
+    /// many, are added to those of earlier passes, or take their place if this one is the `first`.
     ///
     /// # Errors
     /// [`Error::Aborted`] if the pass was stopped.
-    pub fn forward(&mut self, network: &Network) -> Result<Tensor> {
-        let logits = self.tape.record(network);
+    pub fn learn(&mut self, network: &Network, targets: &[u32], passes: usize, first: bool) -> Result<f32> {
+        self.check()?;
+        if first {
+            self.tape.zero_gradients();
+        }
         let Self { tape, stop, stopped } = self;
-        tape.run_while(|| {
+        let logits = network.forward(*tape);
+        let loss = tape.learn(logits, targets, passes, &mut || {
             *stopped = *stopped || stop();
             !*stopped
         });
         self.check()?;
-        Ok(logits)
-    }
-
-    /// As [`Tape::cross_entropy`].
-    ///
-    /// # Errors
-    /// [`Error::Aborted`] if the pass was stopped.
-    pub fn cross_entropy(&mut self, logits: Tensor, targets: &[u32]) -> Result<f32> {
-        self.cross_entropy_of(logits, targets, 1)
-    }
-
-    /// As [`Tape::cross_entropy_of`].
-    ///
-    /// # Errors
-    /// [`Error::Aborted`] if the pass was stopped.
-    pub fn cross_entropy_of(&mut self, logits: Tensor, targets: &[u32], passes: usize) -> Result<f32> {
-        self.check()?;
-        Ok(self.tape.cross_entropy_of(logits, targets, passes))
-    }
-
-    /// As [`Tape::backward`].
-    ///
-    /// # Errors
-    /// As [`cross_entropy`](Self::cross_entropy).
-    pub fn backward(&mut self) -> Result<()> {
-        self.tape.zero_gradients();
-        self.add_gradients()
-    }
-
-    /// As [`backward`](Self::backward), adding to the gradients of earlier passes.
-    ///
-    /// # Errors
-    /// As [`cross_entropy`](Self::cross_entropy).
-    pub fn add_gradients(&mut self) -> Result<()> {
-        let Self { tape, stop, stopped } = self;
-        tape.backward_while(|| {
-            *stopped = *stopped || stop();
-            !*stopped
-        });
-        self.check()
+        Ok(loss)
     }
 
     fn check(&mut self) -> Result<()> {
@@ -99,12 +65,9 @@ mod tests {
         let cpu = Arc::new(Cpu::new(Isa::Scalar, 1));
         let params = initialize(&cpu, &layout, 1);
         let (tokens, targets) = ([1, 2, 3, 4, 5, 6], [2, 3, 4, 5, 6, 0]);
-        let pass = |tape: &mut Tape, stop: &mut dyn FnMut() -> bool| {
+        let pass = |tape: &mut Tape, stop: &mut (dyn FnMut() -> bool + Send)| {
             tape.begin(&tokens, 3);
-            let mut tape = Until::new(tape, stop);
-            let logits = tape.forward(&network)?;
-            let loss = tape.cross_entropy(logits, &targets)?;
-            tape.backward()?;
+            let loss = Until::new(tape, stop).learn(&network, &targets, 1, true)?;
             Ok::<_, Error>(loss.to_bits())
         };
         let mut fresh = Tape::new(Arc::clone(&cpu), &layout, params.clone());

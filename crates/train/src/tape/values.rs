@@ -1,71 +1,157 @@
 //! Activations: what operators read and make.
 
-use super::Tensor;
-use super::buffer::{Buffer, Pool};
+use std::ops::Range;
+use std::sync::Arc;
 
-/// The activations of a pass.
+use rwkv_kernels::{Cpu, Packing, RowsOf, pack_rows, packed_len};
+
+use super::Tensor;
+use super::buffer::{Buffer, Pool, Pooled};
+use super::record::Use;
+
+/// The activations of one group of sequences.
 ///
 /// Buffers stay where they are between passes: the n-th tensor of a pass gets the n-th buffer. Those that are
 /// freed within a pass are there for every tensor of their size.
 #[derive(Debug, Default)]
 pub(crate) struct Values {
+    rows: usize,
     nodes: Vec<Node>,
     /// Tensors of this pass; nodes from here on are buffers in waiting.
     len: usize,
     free: Vec<Buffer>,
-    pool: Pool,
+    pool: Arc<Pool>,
+    /// Some rows of f32, before they are packed.
+    scratch: Vec<f32>,
 }
 
 #[derive(Debug, Default)]
 struct Node {
-    rows: usize,
     width: usize,
+    use_: Use,
     value: Buffer,
+    /// The same, packed for products: as their rows, and for the gradients of the matrices.
+    rows: Option<Pooled>,
+    input: Option<Arc<Pooled>>,
 }
 
+/// Floats of the rows that are computed before they are packed: they are still in the L1 cache then.
+const SCRATCH: usize = 4096;
+
 impl Values {
-    pub(super) fn clear(&mut self) {
-        self.len = 0;
+    /// Activations whose buffers come from `pool`.
+    pub(super) fn new(pool: Arc<Pool>) -> Self {
+        Self { pool, ..Self::default() }
     }
 
-    /// Number of tensors of this pass.
-    pub(super) fn len(&self) -> usize {
-        self.len
-    }
-
-    /// A new tensor, without values yet.
-    pub(super) fn declare(&mut self, rows: usize, width: usize) -> Tensor {
-        if self.len == self.nodes.len() {
-            self.nodes.push(Node::default());
+    /// Forgets all tensors: the next ones have `rows` rows, these widths and uses, and no values yet.
+    pub(super) fn begin(&mut self, rows: usize, widths: &[usize], uses: &[Use]) {
+        (self.rows, self.len) = (rows, widths.len());
+        if self.nodes.len() < self.len {
+            self.nodes.resize_with(self.len, Node::default);
         }
-        let node = &mut self.nodes[self.len];
-        (node.rows, node.width) = (rows, width);
-        self.len += 1;
-        Tensor(self.len - 1)
+        for (node, (&width, &use_)) in self.nodes.iter_mut().zip(widths.iter().zip(uses)) {
+            (node.width, node.use_, node.rows, node.input) = (width, use_, None, None);
+        }
     }
 
     /// The tensor's buffer, to be filled and [`put`](Self::put) back. Its content is what was there before.
     pub(crate) fn take(&mut self, tensor: Tensor) -> Buffer {
-        let node = &mut self.nodes[tensor.0];
-        let len = node.rows * node.width;
-        let mut buffer = std::mem::take(&mut node.value);
-        if !buffer.fit(len) {
-            buffer = match self.free.iter().rposition(|free| free.capacity() == len) {
-                Some(position) => self.free.swap_remove(position),
-                None => self.pool.take(len),
-            };
-            buffer.fit(len);
-        }
-        buffer
+        let len = self.len(tensor);
+        let buffer = std::mem::take(&mut self.nodes[tensor.0].value);
+        self.fit(buffer, len)
     }
 
     pub(crate) fn put(&mut self, tensor: Tensor, buffer: Buffer) {
         self.nodes[tensor.0].value = buffer;
     }
 
-    /// Gives up the values of a tensor until its operator runs again.
-    pub(super) fn free(&mut self, tensor: Tensor) {
-        let buffer = std::mem::take(&mut self.nodes[tensor.0].value);
+    /// Whether only products read the tensor: then it need not be there as f32.
+    pub(crate) fn is_operand(&self, tensor: Tensor) -> bool {
+        self.nodes[tensor.0].use_ != Use::Values
+    }
+
+    /// Fills tensors of one width that only products read: `compute` is given some rows at a time to compute,
+    /// and what it makes of them is packed while it is in the L1 cache.
+    pub(crate) fn fill_operands<const N: usize>(
+        &mut self,
+        cpu: &Cpu,
+        tensors: [Tensor; N],
+        mut compute: impl FnMut(&Self, Range<usize>, [&mut [f32]; N]),
+    ) {
+        let (rows, width) = (self.rows, self.width(tensors[0]));
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let mut packed = tensors.map(|tensor| self.new_packed(cpu, tensor));
+        // An even number: elements of bf16 hold two rows.
+        let some = (SCRATCH / (N * width) / 2).max(1) * 2;
+        scratch.resize((N * some * width).max(scratch.len()), 0.0);
+        for first in (0..rows).step_by(some) {
+            let some = some.min(rows - first);
+            let mut values = scratch.chunks_exact_mut(some * width);
+            let mut values = [(); N].map(|()| values.next().expect("there is room for N of them"));
+            compute(self, first..first + some, values.each_mut().map(|values| &mut **values));
+            for (values, packed) in values.iter().zip(&mut packed) {
+                packed.put(cpu, values, width, RowsOf { first, of: rows });
+            }
+        }
+        self.scratch = scratch;
+        for (tensor, packed) in tensors.into_iter().zip(packed) {
+            self.keep(tensor, packed);
+        }
+    }
+
+    /// Packs a tensor for products, if it is not packed yet; for the gradients of matrices too if it
+    /// `is_trained`.
+    pub(crate) fn pack(&mut self, cpu: &Cpu, tensor: Tensor, is_trained: bool) {
+        let Node { width, value, rows, input, .. } = &self.nodes[tensor.0];
+        let (width, of) = (*width, self.rows);
+        let has_all = rows.is_some() && (input.is_some() || !is_trained);
+        if !has_all {
+            let mut packed = Packed::new(cpu, &self.pool, [of, width], is_trained);
+            packed.put(cpu, value, width, RowsOf { first: 0, of });
+            self.keep(tensor, packed);
+        }
+    }
+
+    fn new_packed(&self, cpu: &Cpu, tensor: Tensor) -> Packed {
+        let Node { width, use_, .. } = self.nodes[tensor.0];
+        Packed::new(cpu, &self.pool, [self.rows, width], use_ == Use::TrainedProducts)
+    }
+
+    fn keep(&mut self, tensor: Tensor, Packed { rows, input }: Packed) {
+        let node = &mut self.nodes[tensor.0];
+        node.rows = Some(rows);
+        if let Some(input) = input {
+            node.input = Some(Arc::new(input));
+        }
+    }
+
+    /// A tensor as products multiply it.
+    ///
+    /// # Panics
+    /// If it is not packed.
+    pub(crate) fn packed_rows(&self, tensor: Tensor) -> &[f32] {
+        self.nodes[tensor.0].rows.as_ref().expect("a product has packed its input")
+    }
+
+    /// A tensor as the gradient of a matrix multiplies it.
+    ///
+    /// # Panics
+    /// If it is not packed.
+    pub(crate) fn packed_input(&self, tensor: Tensor) -> Arc<Pooled> {
+        let input = self.nodes[tensor.0].input.as_ref();
+        Arc::clone(input.expect("an operator that is trained has packed its input"))
+    }
+
+    /// Gives up the values of a tensor until its operator runs again, and what is packed for the gradients of
+    /// matrices if that is not to be kept.
+    pub(super) fn free(&mut self, tensor: Tensor, keep_input: bool) {
+        let node = &mut self.nodes[tensor.0];
+        let buffer = std::mem::take(&mut node.value);
+        node.rows = None;
+        if !keep_input {
+            node.input = None;
+        }
         if buffer.capacity() > 0 {
             self.free.push(buffer);
         }
@@ -76,8 +162,19 @@ impl Values {
         &self.nodes[index].value
     }
 
-    pub(crate) fn rows(&self, tensor: Tensor) -> usize {
-        self.nodes[tensor.0].rows
+    /// Some rows of a tensor.
+    pub(crate) fn rows_of(&self, tensor: Tensor, rows: Range<usize>) -> &[f32] {
+        let width = self.width(tensor);
+        &self.get(tensor)[rows.start * width..rows.end * width]
+    }
+
+    /// Elements of a tensor.
+    pub(crate) fn len(&self, tensor: Tensor) -> usize {
+        self.rows * self.width(tensor)
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
     }
 
     pub(crate) fn width(&self, tensor: Tensor) -> usize {
@@ -86,12 +183,48 @@ impl Values {
 
     /// Floats that are held in buffers, freed ones included.
     pub(super) fn floats(&self) -> usize {
+        let rows = self.nodes.iter().filter_map(|node| node.rows.as_ref()).map(|rows| rows.len());
+        let inputs = self.nodes.iter().filter_map(|node| node.input.as_ref()).map(|input| input.len());
         let values = self.nodes.iter().map(|node| &node.value).chain(&self.free);
-        values.map(Buffer::capacity).sum()
+        rows.chain(inputs).sum::<usize>() + values.map(Buffer::capacity).sum::<usize>()
     }
 
-    /// Floats that buffers were ever taken from.
-    pub(super) fn total(&self) -> usize {
-        self.pool.total()
+    /// `buffer` or another one, `len` floats long.
+    fn fit(&mut self, mut buffer: Buffer, len: usize) -> Buffer {
+        if !buffer.fit(len) {
+            if buffer.capacity() > 0 {
+                self.free.push(buffer);
+            }
+            buffer = match self.free.iter().rposition(|free| free.capacity() == len) {
+                Some(position) => self.free.swap_remove(position),
+                None => self.pool.take(len),
+            };
+            buffer.fit(len);
+        }
+        buffer
+    }
+}
+
+/// A tensor that is packed for products, and for the gradients of matrices if these are trained.
+struct Packed {
+    rows: Pooled,
+    input: Option<Pooled>,
+}
+
+impl Packed {
+    fn new(cpu: &Cpu, pool: &Arc<Pool>, [rows, width]: [usize; 2], is_trained: bool) -> Self {
+        let borrow = |packing| Pool::borrow(pool, packed_len(cpu, packing, rows, width));
+        Self { rows: borrow(Packing::Rows), input: is_trained.then(|| borrow(Packing::Input)) }
+    }
+
+    /// Packs some rows.
+    fn put(&mut self, cpu: &Cpu, values: &[f32], width: usize, part: RowsOf) {
+        let rows = (Packing::Rows, &mut *self.rows);
+        match &mut self.input {
+            Some(input) => {
+                pack_rows(cpu, values, width, part, &mut [rows, (Packing::Input, &mut **input)]);
+            }
+            None => pack_rows(cpu, values, width, part, &mut [rows]),
+        }
     }
 }

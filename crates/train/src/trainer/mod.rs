@@ -20,6 +20,7 @@ use crate::data::{Dataset, Windows};
 use crate::error::{Error, Result, SoundCheckpoint};
 use crate::optimizer::{Optimizer, Rates, Settings, global_norm};
 use crate::options::{OptimizerKind, TrainOptions};
+use crate::profile::{Pass, Profile};
 use crate::run::{LogLine, RunDirectory};
 use crate::schedule::Schedule;
 use crate::streams::Streams;
@@ -121,7 +122,7 @@ impl Trainer {
         self.learn(|| stop.load(Ordering::Relaxed))
     }
 
-    fn learn(&mut self, mut stop: impl FnMut() -> bool) -> Result<StepReport> {
+    fn learn(&mut self, mut stop: impl FnMut() -> bool + Send) -> Result<StepReport> {
         self.check_not_diverged()?;
         let start = Instant::now();
         let Gradients { loss, norm: grad_norm, tokens, states } = self.gradients(&mut stop)?;
@@ -159,30 +160,34 @@ impl Trainer {
 
     /// Forward and backward over all passes of the step after `self.step`: the tape holds the gradients of
     /// their mean. Changes nothing that a step would leave.
-    fn gradients(&mut self, mut stop: impl FnMut() -> bool) -> Result<Gradients> {
+    fn gradients(&mut self, mut stop: impl FnMut() -> bool + Send) -> Result<Gradients> {
         let passes = self.options.accumulate;
         let (mut sum, mut tokens, mut states) = (0.0, 0, Vec::new());
         for pass in 0..passes {
             self.next_batch(pass);
             tokens += self.inputs.len();
             self.begin_pass(pass);
-            let mut tape = Until::new(&mut self.tape, &mut stop);
-            let logits = tape.forward(&self.network)?;
-            let loss = tape.cross_entropy_of(logits, &self.targets, passes)?;
+            let loss = Until::new(&mut self.tape, &mut stop).learn(
+                &self.network,
+                &self.targets,
+                passes,
+                pass == 0,
+            )?;
             // A frozen model's file that changed explains more than what was computed with it.
             self.tape.params().check_file()?;
             if !loss.is_finite() {
                 return Err(self.diverge(self.step + 1, loss));
             }
-            let mut tape = Until::new(&mut self.tape, &mut stop);
-            if pass == 0 { tape.backward() } else { tape.add_gradients() }?;
             sum += f64::from(loss);
             if self.streams.is_some() {
-                states.extend_from_slice(self.tape.states());
+                states.extend(self.tape.states());
             }
         }
-        self.tape.params().check_file()?;
+        let profile = self.tape.profile();
+        let start = profile.start();
         let norm = global_norm(self.tape.cpu(), self.tape.params(), self.tape.param_gradients());
+        let threads = self.tape.cpu().threads();
+        self.tape.profile().stop(start, Pass::Update, "norm of the gradients", threads);
         if !norm.is_finite() {
             // The next loss would not be finite either.
             return Err(self.diverge(self.step + 1, f32::NAN));
@@ -193,6 +198,7 @@ impl Trainer {
     /// Moves the trained parameters by the gradients that the tape holds.
     fn update(&mut self, learning_rate: f64, norm: f64) {
         let cpu = Arc::clone(self.tape.cpu());
+        let start = self.tape.profile().start();
         let (params, gradients) = self.tape.params_and_gradients();
         let of_matrices = self.options.matrix_learning_rate.unwrap_or_default();
         let rates = Rates { adamw: learning_rate, muon: of_matrices * learning_rate / self.schedule.peak };
@@ -200,6 +206,7 @@ impl Trainer {
         if let Some(state) = self.state {
             self.state_layout.clamp(params.raw_mut(state.index()));
         }
+        self.tape.profile().stop(start, Pass::Update, "optimizer", cpu.threads());
     }
 
     /// The model as it is now, ready to run on the trainer's threads. It shares its values with the trainer
@@ -219,6 +226,17 @@ impl Trainer {
     /// The validation with the lowest loss so far.
     pub fn best(&self) -> Option<Best> {
         self.best
+    }
+
+    /// Takes the time of every operator of the steps from now on.
+    pub fn take_time(&mut self) {
+        self.tape.take_time();
+    }
+
+    /// What the parts of the steps took since [`take_time`](Self::take_time), all threads together. What is
+    /// left of a step's time they waited for each other.
+    pub fn profile(&mut self) -> &Profile {
+        self.tape.profile()
     }
 
     /// Steps done so far.

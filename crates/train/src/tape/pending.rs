@@ -1,0 +1,58 @@
+//! Gradients of matrices, which are sums over all sequences: what each group of them has left at the end of a
+//! block, and the sum.
+
+use std::sync::Arc;
+
+use rwkv::params::Matrix;
+use rwkv_kernels::{Cpu, PackedDw, embed_backward, linear_dw_packed};
+
+use super::ParamGradients;
+use super::buffer::Pooled;
+use super::group::Group;
+
+/// What a group adds to the gradient of a matrix.
+#[derive(Debug)]
+pub(crate) enum Pending {
+    /// `dW += dyᵀ x`, where `dy` is packed and so is x.
+    Product { weight: Matrix, k: usize, x: Arc<Pooled>, dy: Pooled },
+    /// A row of `dy` for each token, added to the token's row of the table.
+    Rows { table: Matrix, dy: Pooled },
+}
+
+/// Adds what all groups have left, in their order. They have run the same operators.
+pub(super) fn add(cpu: &Cpu, groups: &[Group], gradients: &mut ParamGradients) {
+    let Some(first) = groups.first() else { return };
+    if groups.iter().any(|group| group.pending.len() != first.pending.len()) {
+        return; // stopped half-way, and the gradients mean nothing
+    }
+    let mut products = Vec::new();
+    for (index, pending) in first.pending.iter().enumerate() {
+        let of_all = groups.iter().map(|group| (group, &group.pending[index]));
+        match pending {
+            Pending::Rows { table, .. } => {
+                let dtable = gradients.matrix(*table);
+                for (group, pending) in of_all {
+                    let Pending::Rows { dy, .. } = pending else { continue };
+                    let tokens = &group.batch.tokens;
+                    embed_backward(cpu, dy.len() / tokens.len(), tokens, dy, dtable);
+                }
+            }
+            Pending::Product { weight, k, .. } => {
+                let terms = of_all.filter_map(|(group, pending)| match pending {
+                    Pending::Product { dy, x, .. } => Some((group.batch.tokens.len(), &**dy, &***x)),
+                    Pending::Rows { .. } => None,
+                });
+                products.push((weight.index(), *k, terms.collect::<Vec<_>>()));
+            }
+        }
+    }
+    let mut dws: Vec<_> = Vec::new();
+    for (index, dw) in gradients.all_mut().iter_mut().enumerate() {
+        let mut of_matrix = products.extract_if(.., |(matrix, ..)| *matrix == index);
+        if let Some((_, k, mut terms)) = of_matrix.next() {
+            terms.extend(of_matrix.flat_map(|(_, _, terms)| terms));
+            dws.push(PackedDw { terms, k, dw });
+        }
+    }
+    linear_dw_packed(cpu, &mut dws);
+}

@@ -1,0 +1,338 @@
+//! How a pass runs: block by block for all groups, or group by group.
+//!
+//! A whole step ([`Tape::learn`]) goes forward and backward with as many groups at a time as keep the threads
+//! busy, so that memory does not grow with the batch. If the packed weights of the whole model are small,
+//! each thread takes a group through all of the model, forward and backward, before the next one; else all
+//! threads go from block to block together, for whose weights there is memory.
+
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+
+use rwkv::params::Vector;
+use rwkv_kernels::{Cpu, Packing};
+
+use super::group::{Ask, GoOn, Group, Shared, Work, for_each};
+use super::record::Stage;
+use super::{ParamGradients, ROWS_OF_GROUP, Tape, Tensor, WEIGHTS, pending};
+use crate::ops::CrossEntropy;
+use crate::profile::Pass;
+
+/// Words of packed operands that wait for the gradients of matrices: 16 MB.
+const PENDING: usize = 1 << 22;
+
+/// Rows of the groups that go from block to block together, at least: weights are packed for them anew.
+const ROWS: usize = 1024;
+
+/// Rows whose activations are in memory at the same time when a step learns from `rows` of them: an estimate,
+/// in floats, because nonsense values must not overflow. `parameters` are those of matrices that are packed.
+pub(crate) fn rows_at_once([rows, ctx_len]: [f64; 2], threads: usize, parameters: f64) -> f64 {
+    let group = (ROWS_OF_GROUP as f64 / ctx_len).ceil() * ctx_len;
+    let threads = threads as f64;
+    let groups = if 2.0 * parameters <= WEIGHTS as f64 {
+        threads
+    } else {
+        (ROWS as f64 / group / threads).ceil() * threads
+    };
+    rows.min(groups * group)
+}
+
+/// Bytes of the packed weights of matrices with so many `parameters`, estimated as above: those of a larger
+/// model are there for one block at a time.
+pub(crate) fn packed_weights(parameters: f64) -> f64 {
+    4.0 * (2.0 * parameters).min(WEIGHTS as f64)
+}
+
+impl Tape {
+    /// Runs all operators that were recorded and have not run.
+    pub(super) fn run(&mut self) {
+        self.run_while(&mut || true);
+    }
+
+    /// Runs them, asking before each whether to go on.
+    pub(crate) fn run_while(&mut self, go_on: &mut (dyn FnMut() -> bool + Send)) {
+        if self.n_run == self.record.ops.len() {
+            return;
+        }
+        let stages = self.record.stages(&self.params);
+        if self.n_run == 0 {
+            self.attach();
+        }
+        let ask = Ask::new(go_on);
+        let go_on: GoOn<'_> = &|| ask.go_on();
+        let start = self.n_run;
+        for stage in stages.iter().filter(|stage| stage.ops.end > start) {
+            self.pack_weights(stage, Packing::Forward);
+            self.each_group(go_on, |cpu, group, work, shared| work.forward(cpu, group, shared, stage, start));
+        }
+        self.n_run = self.record.ops.len();
+    }
+
+    /// Adds the gradients of this pass to those of the parameters.
+    pub(super) fn run_backward(&mut self) {
+        self.run();
+        let all = 0..self.n_groups;
+        self.begin_gradients(all.clone());
+        let go_on: GoOn<'_> = &|| true;
+        for stage in self.record.stages(&self.params).iter().rev() {
+            self.stage_backward(stage, go_on);
+        }
+        self.end_gradients(all);
+        self.end();
+    }
+
+    /// Runs the pass that was recorded and adds its gradients to those of the parameters. Returns the loss,
+    /// the mean over `targets`; the gradients are of the mean over `passes` times as many. Asks before each
+    /// operator whether to go on; if not, all of that means nothing.
+    pub(crate) fn learn(
+        &mut self,
+        logits: Tensor,
+        targets: &[u32],
+        passes: usize,
+        go_on: &mut (dyn FnMut() -> bool + Send),
+    ) -> f32 {
+        CrossEntropy::record(self, logits, targets, passes);
+        let stages = self.record.stages(&self.params);
+        let ask = Ask::new(go_on);
+        let go_on: GoOn<'_> = &|| ask.go_on();
+        if self.packed_weights() <= self.room_for_weights {
+            self.learn_by_groups(&stages, go_on);
+        } else {
+            self.learn_by_blocks(&stages, go_on);
+        }
+        self.end();
+        self.mean_loss()
+    }
+
+    /// Each thread takes a group through the whole model at a time.
+    fn learn_by_groups(&mut self, stages: &[Stage], go_on: GoOn<'_>) {
+        let at_once = (PENDING / self.pending_words()).max(1).next_multiple_of(self.cpu.threads());
+        let all = 0..self.record.ops.len();
+        self.pack(all, &[Packing::Forward, Packing::Backward]);
+        for groups in self.waves(at_once) {
+            self.begin_gradients(groups.clone());
+            let Self { cpu, alone, params, record, weights, works, pool, profile, groups: all, .. } =
+                &mut *self;
+            let shared = Shared { params, record, weights, go_on };
+            let spare = Mutex::new(std::mem::take(works));
+            let spare_works = || spare.lock().unwrap_or_else(PoisonError::into_inner);
+            for_each([cpu, alone], &mut all[groups.clone()], |cpu, group| {
+                let work = spare_works().pop();
+                let mut work = work.unwrap_or_else(|| Work::new(pool, profile));
+                work.begin(group, record);
+                for stage in stages {
+                    work.forward(cpu, group, shared, stage, 0);
+                }
+                for stage in stages.iter().rev() {
+                    work.backward(cpu, group, shared, stage);
+                }
+                spare_works().push(work);
+            });
+            *works = spare.into_inner().unwrap_or_else(PoisonError::into_inner);
+            self.add_pending(groups.clone());
+            self.end_gradients(groups);
+        }
+    }
+
+    /// All threads go from block to block together, with some groups at a time.
+    fn learn_by_blocks(&mut self, stages: &[Stage], go_on: GoOn<'_>) {
+        let of_group = self.groups.first().map_or(1, |group| group.batch.tokens.len().max(1));
+        let at_once = ROWS.div_ceil(of_group).next_multiple_of(self.cpu.threads());
+        for groups in self.waves(at_once) {
+            self.begin_gradients(groups.clone());
+            self.wave = groups.clone();
+            self.attach();
+            for stage in stages {
+                self.pack_weights(stage, Packing::Forward);
+                self.each_group(go_on, |cpu, group, work, shared| work.forward(cpu, group, shared, stage, 0));
+            }
+            for stage in stages.iter().rev() {
+                self.stage_backward(stage, go_on);
+            }
+            self.end_gradients(groups);
+        }
+    }
+
+    fn stage_backward(&mut self, stage: &Stage, go_on: GoOn<'_>) {
+        if stage.is_computed_again {
+            self.pack_weights(stage, Packing::Forward);
+        }
+        self.pack_weights(stage, Packing::Backward);
+        self.each_group(go_on, |cpu, group, work, shared| work.backward(cpu, group, shared, stage));
+        self.add_pending(self.wave.clone());
+    }
+
+    /// Gives the groups under way memory to work with.
+    fn attach(&mut self) {
+        while self.works.len() < self.wave.len() {
+            self.works.push(Work::new(&self.pool, &self.profile));
+        }
+        for (group, work) in self.groups[self.wave.clone()].iter().zip(&mut self.works) {
+            work.begin(group, &self.record);
+        }
+    }
+
+    /// Runs `body` for the groups under way.
+    fn each_group(&mut self, go_on: GoOn<'_>, body: impl Fn(&Cpu, &mut Group, &mut Work, Shared<'_>) + Sync) {
+        let Self { cpu, alone, params, record, weights, groups, works, wave, .. } = self;
+        let shared = Shared { params, record, weights, go_on };
+        let mut groups: Vec<_> = groups[wave.clone()].iter_mut().zip(works).collect();
+        for_each([cpu, alone], &mut groups, |cpu, (group, work)| body(cpu, group, work, shared));
+    }
+
+    fn pack_weights(&mut self, stage: &Stage, packing: Packing) {
+        self.pack(stage.ops.clone(), &[packing]);
+    }
+
+    /// Packs the weights of these operators.
+    fn pack(&mut self, ops: Range<usize>, packings: &[Packing]) {
+        let Self { cpu, params, record, weights, pool, profile, .. } = self;
+        for (weights, packing) in weights.iter_mut().zip([Packing::Forward, Packing::Backward]) {
+            if packings.contains(&packing) {
+                let start = profile.start();
+                weights.pack(cpu, params, &record.ops[ops.clone()], packing, pool);
+                let pass = if packing == Packing::Forward { Pass::Forward } else { Pass::Backward };
+                profile.stop(start, pass, "packing of weights", cpu.threads());
+            }
+        }
+    }
+
+    /// Adds what the operators of these groups have left to the gradients of the matrices, the groups in
+    /// order.
+    fn add_pending(&mut self, groups: Range<usize>) {
+        let Self { cpu, param_gradients, profile, .. } = self;
+        let groups = &mut self.groups[groups];
+        let start = profile.start();
+        pending::add(cpu, groups, param_gradients);
+        for group in groups {
+            group.pending.clear();
+        }
+        profile.stop(start, Pass::Backward, "gradients of matrices", cpu.threads());
+    }
+
+    /// Gives groups gradients of vectors to add to.
+    fn begin_gradients(&mut self, groups: Range<usize>) {
+        let are_states = self.trained_state().is_some();
+        for group in &mut self.groups[groups] {
+            let spare = self.vectors.pop();
+            group.vectors = spare.unwrap_or_else(|| ParamGradients::of_vectors(&self.params));
+            group.zero_gradients(are_states);
+        }
+    }
+
+    /// Adds the gradients of vectors, the groups in order.
+    fn end_gradients(&mut self, groups: Range<usize>) {
+        let state = self.trained_state();
+        for group in &mut self.groups[groups] {
+            self.param_gradients.add_vectors(&group.vectors);
+            self.vectors.push(std::mem::take(&mut group.vectors));
+            if let Some(state) = state {
+                let [sum] = self.param_gradients.vectors([state]);
+                group.batch.add_gradients(sum);
+            }
+        }
+    }
+
+    /// The record has served: the parameters change.
+    fn end(&mut self) {
+        self.record.end();
+        self.n_run = 0;
+    }
+
+    fn trained_state(&self) -> Option<Vector> {
+        self.initial.filter(|state| self.params.is_trained(state.index()))
+    }
+
+    /// Groups that are worked on at the same time, one range of them after the other.
+    fn waves(&self, at_once: usize) -> Vec<Range<usize>> {
+        let n_groups = self.n_groups;
+        (0..n_groups).step_by(at_once).map(|start| start..n_groups.min(start + at_once)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rwkv::ModelConfig;
+    use rwkv::model::Network;
+    use rwkv_kernels::Isa;
+
+    use super::*;
+    use crate::init::initialize;
+    use crate::ops::check::numbers;
+
+    const CTX_LEN: usize = 5;
+
+    /// Loss, gradients and what the sequences leave, over seven sequences, the last of which is shorter.
+    fn learn(
+        threads: usize,
+        prepare: impl Fn(&mut Tape),
+        in_parts: bool,
+    ) -> (u32, Vec<Vec<f32>>, Vec<Vec<f32>>) {
+        let config = ModelConfig::v4(7, 8, 3);
+        let (network, layout, states) = Network::new(&config);
+        let cpu = Arc::new(Cpu::new(Isa::detect(), threads));
+        let mut params = initialize(&cpu, &layout, 1);
+        for (values, seed) in params.iter_mut().zip(5..) {
+            let noise = numbers(seed, values.len());
+            values.iter_mut().zip(noise).for_each(|(value, noise)| *value += 0.1 * noise);
+        }
+        let mut tape = Tape::new(cpu, &layout, params);
+        prepare(&mut tape);
+        let tokens: Vec<u32> = (0..33).map(|i| i * i % 7).collect();
+        let targets: Vec<u32> = (0..33).map(|i| i * i % 5).collect();
+        tape.begin_from(&tokens, CTX_LEN, &vec![states.initial(); 7]);
+        let logits = network.forward(&mut tape);
+        let loss = if in_parts {
+            let loss = tape.cross_entropy(logits, &targets);
+            tape.backward();
+            loss
+        } else {
+            tape.zero_gradients();
+            tape.learn(logits, &targets, 1, &mut || true)
+        };
+        let left = tape.groups.iter().flat_map(|group| group.batch.left().to_vec()).collect();
+        (loss.to_bits(), tape.param_gradients().to_vec(), left)
+    }
+
+    #[test]
+    fn no_schedule_and_no_number_of_threads_changes_a_bit() {
+        let cut = |tape: &mut Tape| {
+            tape.cut_into_sequences();
+            tape.dropout(0.1, 3);
+        };
+        let expected = learn(1, cut, true);
+        assert!(expected.1.iter().all(|gradient| gradient.iter().any(|&x| x != 0.0)));
+        for threads in [1, 2, 3, 5] {
+            for by_blocks in [false, true] {
+                for recompute in [false, true] {
+                    let prepare = |tape: &mut Tape| {
+                        cut(tape);
+                        tape.recompute(recompute);
+                        if by_blocks {
+                            tape.go_by_blocks();
+                        }
+                    };
+                    for in_parts in [false, true] {
+                        let got = learn(threads, prepare, in_parts);
+                        assert!(got == expected, "{threads} {by_blocks} {recompute} {in_parts}");
+                    }
+                }
+            }
+        }
+    }
+
+    /// With all sequences in one group sums are taken in another order.
+    #[test]
+    fn groups_change_sums_by_rounding_alone() {
+        let (loss, gradients, left) = learn(2, Tape::cut_into_sequences, false);
+        let (loss_of_one, gradients_of_one, left_of_one) = learn(2, |_| {}, false);
+        let difference = f32::from_bits(loss) - f32::from_bits(loss_of_one);
+        assert!(difference.abs() < 1e-5, "{difference}");
+        assert!(left == left_of_one);
+        for (gradient, of_one) in gradients.iter().zip(&gradients_of_one) {
+            let largest = of_one.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
+            assert!(gradient.iter().zip(of_one).all(|(a, b)| (a - b).abs() < 1e-4 * largest));
+        }
+    }
+}
