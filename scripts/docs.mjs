@@ -37,7 +37,7 @@ function installTools() {
 function typescript() {
   run(process.execPath, [
     join(tools, 'node_modules/typedoc/bin/typedoc'),
-    ...['--entryPoints', 'src/index.ts', '--tsconfig', 'src/tsconfig.json', '--out', join(out, 'typescript')],
+    ...['--entryPoints', 'src/index.ts', '--tsconfig', 'tsconfig.json', '--out', join(out, 'typescript')],
     ...['--name', 'rwkv', '--includeVersion', '--readme', 'none', '--disableSources'],
     ...['--excludePrivate', '--excludeInternal', '--validation.notDocumented', '--treatWarningsAsErrors'],
     ...['--intentionallyNotExported', 'Off', '--sort', 'kind', '--sort', 'source-order'],

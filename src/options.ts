@@ -28,11 +28,16 @@ export type TrainOptionsInForce = {
  * browser.
  */
 export interface Signal {
+  /** Whether the work is to stop. */
   readonly aborted: boolean
+  /** What the call that is stopped throws. */
   // biome-ignore lint/suspicious/noExplicitAny: as an AbortSignal has it
   readonly reason: any
+  /** Throws {@link reason} if the work is to stop. */
   throwIfAborted(): void
+  /** Calls `listener` when the work is to stop. */
   addEventListener(type: 'abort', listener: () => void, options?: { once?: boolean }): void
+  /** Calls `listener` no more. */
   removeEventListener(type: 'abort', listener: () => void): void
 }
 
