@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::Write as _;
 use std::ops::ControlFlow;
@@ -46,9 +46,13 @@ fn succeed(command: &mut Command) -> Output {
     output
 }
 
+fn compiler() -> OsString {
+    std::env::var_os("CC").unwrap_or_else(|| "cc".into())
+}
+
 /// Compiles `source`, a path in this package, into `directory`.
 fn compile(source: &str, directory: &Path) -> PathBuf {
-    let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
+    let compiler = compiler();
     assert!(
         Command::new(&compiler).arg("--version").output().is_ok(),
         "these tests compile C programs and there is no C compiler {}: \
@@ -215,29 +219,76 @@ fn no_byte_is_misused_and_none_is_lost() {
     check(&succeed(&mut valgrind));
 }
 
+/// What `model` writes after `prompt` if it always takes the likeliest of its tokens, which are `texts`.
+fn likeliest(path: &Path, texts: &[Vec<u8>], prompt: &[u32]) -> Vec<u8> {
+    let model = Model::load(path, &LoadOptions::default()).unwrap();
+    let mut state = model.new_state();
+    let mut written: Vec<u8> = prompt.iter().flat_map(|&token| texts[token as usize].clone()).collect();
+    let mut logits = model.eval(prompt, &mut state).unwrap();
+    for _ in 0..20 {
+        let best = (0..texts.len())
+            .reduce(|best, token| if logits[token] > logits[best] { token } else { best })
+            .unwrap();
+        written.extend(&texts[best]);
+        logits = model.eval(&[best as u32], &mut state).unwrap();
+    }
+    written.push(b'\n');
+    written
+}
+
 #[test]
 fn the_example_goes_on_with_a_text() {
     let directory = tempfile::tempdir().unwrap();
+    let program = compile("examples/generate.c", directory.path());
+    let generate = |model: &str, temperature: &str| {
+        succeed(run(&program, directory.path()).args([model, "Call me", "20", temperature])).stdout
+    };
+
     let path = directory.path().join("bytes.bin");
     write_example(&path, &ModelConfig::v4(256, 32, 2));
-    let program = compile("examples/generate.c", directory.path());
-
-    let model = Model::load(&path, &LoadOptions::default()).unwrap();
-    let (mut state, mut expected) = (model.new_state(), b"Call me".to_vec());
-    let mut logits =
-        model.eval(&expected.iter().map(|&byte| byte.into()).collect::<Vec<_>>(), &mut state).unwrap();
-    for _ in 0..20 {
-        let best =
-            (0..256).reduce(|best, token| if logits[token] > logits[best] { token } else { best }).unwrap();
-        expected.push(best as u8);
-        logits = model.eval(&[best as u32], &mut state).unwrap();
-    }
-    expected.push(b'\n');
-
-    let output = succeed(run(&program, directory.path()).args(["bytes.bin", "Call me", "20", "0"]));
-    assert_eq!(output.stdout, expected);
+    let texts: Vec<_> = (0..=255).map(|byte| vec![byte]).collect();
+    let expected = likeliest(&path, &texts, &b"Call me".map(u32::from));
+    assert_eq!(generate("bytes.bin", "0"), expected);
     // With a temperature, as many bytes, but others.
-    let warm = succeed(run(&program, directory.path()).args(["bytes.bin", "Call me", "20", "2.5"])).stdout;
+    let warm = generate("bytes.bin", "2.5");
     assert_eq!(warm.len(), expected.len());
     assert!(warm.starts_with(b"Call me") && warm != expected);
+
+    // The default of a training run: characters, in every length and with everything that JSON escapes.
+    let run_directory = directory.path().join("run");
+    fs::create_dir(&run_directory).unwrap();
+    let path = run_directory.join("model.bin");
+    let characters = "\n\t\u{8}\u{c}\r\u{1}\"\\/ Cacelmz€ßé猫🐋";
+    let tokenizer = rwkv_core::Tokenizer::characters_of(characters).unwrap();
+    tokenizer.save(run_directory.join("tokenizer.json")).unwrap();
+    let n_vocab = tokenizer.n_vocab();
+    write_example(&path, &ModelConfig::v4(n_vocab, 32, 2));
+    let texts: Vec<_> = (0..n_vocab as u32).map(|token| tokenizer.decode(&[token]).unwrap()).collect();
+    let expected = likeliest(&path, &texts, &tokenizer.encode("Call me").unwrap());
+    assert_eq!(generate("run/model.bin", "0"), expected);
+    assert!(generate("run/model.bin", "3").starts_with(b"Call me"));
+
+    let unknown =
+        run(&program, directory.path()).args(["run/model.bin", "Call X", "1", "0"]).output().unwrap();
+    assert!(!unknown.status.success());
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("no token for the beginning of: X"));
+}
+
+#[test]
+fn the_example_is_c99_and_cpp17() {
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/generate.c");
+    let include = concat!(env!("CARGO_MANIFEST_DIR"), "/include");
+    let strict = ["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-fsyntax-only", "-I", include, source];
+    succeed(Command::new(compiler()).arg("-std=c99").args(strict));
+    // Most C compilers take C++ as well; one that lacks its headers is no fault of ours.
+    let probe = tempfile::tempdir().unwrap();
+    let empty = probe.path().join("empty.cpp");
+    fs::write(&empty, "#include <cstdlib>\n").unwrap();
+    let cpp = ["-x", "c++", "-std=c++17"];
+    if Command::new(compiler()).args(cpp).arg("-fsyntax-only").arg(&empty).output().unwrap().status.success()
+    {
+        succeed(Command::new(compiler()).args(cpp).args(strict));
+    } else {
+        let _ = writeln!(std::io::stderr(), "skipped: there is no C++ compiler");
+    }
 }

@@ -79,7 +79,7 @@ pub enum Error {
     /// An option has a value that makes no sense.
     #[error("{name} is {value}; it must be {expected}")]
     InvalidOption {
-        /// The option's name in camelCase.
+        /// The option's name, that of the field.
         name: &'static str,
         /// What was given.
         value: String,

@@ -35,10 +35,10 @@ impl SamplerOptions {
             return Err(Error::option("temperature", temperature, "a finite number, at least 0"));
         }
         if top_k == Some(0) {
-            return Err(Error::option("topK", 0, "at least 1"));
+            return Err(Error::option("top_k", 0, "at least 1"));
         }
         if !(top_p > 0.0 && top_p <= 1.0) {
-            return Err(Error::option("topP", top_p, "above 0 and at most 1"));
+            return Err(Error::option("top_p", top_p, "above 0 and at most 1"));
         }
         Ok(())
     }
@@ -280,10 +280,10 @@ mod tests {
             ("temperature", SamplerOptions { temperature: -0.1, ..Default::default() }),
             ("temperature", SamplerOptions { temperature: f64::NAN, ..Default::default() }),
             ("temperature", SamplerOptions { temperature: f64::INFINITY, ..Default::default() }),
-            ("topK", SamplerOptions { top_k: Some(0), ..Default::default() }),
-            ("topP", SamplerOptions { top_p: 0.0, ..Default::default() }),
-            ("topP", SamplerOptions { top_p: 1.1, ..Default::default() }),
-            ("topP", SamplerOptions { top_p: f64::NAN, ..Default::default() }),
+            ("top_k", SamplerOptions { top_k: Some(0), ..Default::default() }),
+            ("top_p", SamplerOptions { top_p: 0.0, ..Default::default() }),
+            ("top_p", SamplerOptions { top_p: 1.1, ..Default::default() }),
+            ("top_p", SamplerOptions { top_p: f64::NAN, ..Default::default() }),
         ];
         for (expected, options) in cases {
             let error = Sampler::new(options).unwrap_err();

@@ -1,8 +1,10 @@
 //! Errors on their way to JavaScript.
 
 use std::any::Any;
+use std::sync::LazyLock;
 
 use napi::{Env, JsError, Unknown};
+use rwkv_train::TrainOptions;
 
 /// What goes wrong in this crate or below it: a stable code and a message, which become an `Error` with a
 /// `code`.
@@ -53,14 +55,69 @@ impl Failure {
 
 impl From<rwkv_core::Error> for Failure {
     fn from(error: rwkv_core::Error) -> Self {
-        Self { code: error.code(), message: error.to_string() }
+        Self { code: error.code(), message: in_camel_case(&error) }
     }
 }
 
 impl From<rwkv_train::Error> for Failure {
     fn from(error: rwkv_train::Error) -> Self {
-        Self { code: error.code(), message: error.to_string() }
+        match error {
+            rwkv_train::Error::Rwkv(error) => error.into(),
+            error => Self { code: error.code(), message: error.to_string() },
+        }
     }
+}
+
+/// The message of an error, with options named as in JavaScript: `ctxLen` for `ctx_len`. What users wrote, a value
+/// or a path, stays as it is.
+fn in_camel_case(error: &rwkv_core::Error) -> String {
+    use rwkv_core::Error;
+    match error {
+        Error::InvalidOption { name, value, expected } => {
+            format!("{} is {value}; it must be {}", renamed(name), renamed(expected))
+        }
+        Error::Data { path, problem } => format!("{}: {}", path.display(), renamed(problem)),
+        error => error.to_string(),
+    }
+}
+
+/// A text in which names of options are those of JavaScript.
+fn renamed(text: &str) -> String {
+    let is_letter = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(start) = rest.find(is_letter) {
+        let end = rest[start..].find(|c| !is_letter(c)).map_or(rest.len(), |len| start + len);
+        out += &rest[..start];
+        let word = &rest[start..end];
+        if is_option(word) {
+            out += &camel(word)
+        } else {
+            out += word
+        }
+        rest = &rest[end..];
+    }
+    out + rest
+}
+
+/// Options that are no training run's.
+const OTHERS: [&str; 7] = ["ctx_len", "data_type", "max_tokens", "n_ffn", "n_vocab", "top_k", "top_p"];
+
+fn is_option(word: &str) -> bool {
+    static OF_TRAINING: LazyLock<Vec<&'static str>> =
+        LazyLock::new(|| TrainOptions::table().iter().map(|option| option.field).collect());
+    word.contains('_') && (OTHERS.contains(&word) || OF_TRAINING.contains(&word))
+}
+
+fn camel(word: &str) -> String {
+    let mut parts = word.split('_');
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (first, rest) = part.split_at(part.len().min(1));
+        out += &first.to_ascii_uppercase();
+        out += rest;
+    }
+    out
 }
 
 impl From<Failure> for Thrown {

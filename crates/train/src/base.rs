@@ -92,7 +92,7 @@ impl Start {
         } else {
             if params.data_type().is_quantized() {
                 let expected = "an FP32 or FP16 model, because quantized weights cannot be trained; to train \
-                    adapters of this model give loraRank, to train its initial state set tune to \"state\"";
+                    adapters of this model give lora_rank, to train its initial state set tune to \"state\"";
                 return Err(Error::option("from", options.base_path(), expected));
             }
             for index in chosen(options, &params)? {
@@ -168,7 +168,7 @@ pub(crate) fn targets(options: &TrainOptions, specs: &[ParamSpec]) -> Result<Vec
     let matrices: Vec<_> = (0..specs.len()).filter(|&index| specs[index].is_matrix()).collect();
     let names: Vec<_> = matrices.iter().map(|&index| specs[index].name.as_str()).collect();
     let of_blocks = ["blocks.*".to_owned()];
-    let is_target = matches("loraTargets", options.lora_targets.as_deref().unwrap_or(&of_blocks), &names)?;
+    let is_target = matches("lora_targets", options.lora_targets.as_deref().unwrap_or(&of_blocks), &names)?;
     Ok(matrices
         .into_iter()
         .zip(is_target)
@@ -191,11 +191,11 @@ fn add_adapters(options: &TrainOptions, rank: usize, params: &mut Parameters) ->
         let width = rows.min(cols);
         if rank > width {
             let expected = format!("at most {width}, the smaller side of {:?}", spec.name);
-            return Err(Error::option("loraRank", rank, expected));
+            return Err(Error::option("lora_rank", rank, expected));
         }
         if spec.name == "emb.weight" {
             let expected = "matrices that are multiplied with; the embedding is only looked up";
-            return Err(Error::option("loraTargets", &spec.name, expected));
+            return Err(Error::option("lora_targets", &spec.name, expected));
         }
         let matrix: Matrix = params.matrix_at(index).expect("only matrices are among the targets");
         let bound = (3.0 / cols as f32).sqrt();

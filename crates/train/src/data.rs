@@ -129,8 +129,8 @@ fn too_short(tokens: &[u32], n_train: usize, ctx_len: usize, unit: &str) -> Opti
     }
     if n_train < ctx_len + 1 {
         return Some(format!(
-            "the text has only {count}, of which the first {n_train} are to be learned, and ctxLen is {ctx_len}; \
-             take a ctxLen of at most {}, or a longer text",
+            "the text has only {count}, of which the first {n_train} are to be learned, and ctx_len is {ctx_len}; \
+             take a ctx_len of at most {}, or a longer text",
             n_train - 1
         ));
     }
@@ -242,7 +242,7 @@ mod tests {
             Case { text: b"a", ctx_len: 8, says: "a single character" },
             Case { text: b"aaaaaaaaaaaaaaaaaaaaaaaaaaaa", ctx_len: 8, says: "all of them the same" },
             Case { text: b"abcabcabca", ctx_len: 2, says: "only 10 characters; training takes at least 11" },
-            Case { text: b"abcabcabcabcabcabcab", ctx_len: 18, says: "ctxLen of at most 17" },
+            Case { text: b"abcabcabcabcabcabcab", ctx_len: 18, says: "ctx_len of at most 17" },
             Case { text: b"abcabc\xff", ctx_len: 2, says: "byte 6 is not UTF-8" },
         ];
         for Case { text, ctx_len, says } in cases {

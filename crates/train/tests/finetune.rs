@@ -226,13 +226,13 @@ fn what_makes_no_sense_is_refused_by_name() {
             says: "all that train names",
         },
         Case { change: |o| o.train = Some(vec!["x".into()]), name: "train", says: "patterns that match" },
-        Case { change: |o| o.lora_rank = Some(33), name: "loraRank", says: "at most 32" },
-        Case { change: |o| o.lora_rank = Some(0), name: "loraRank", says: "" },
-        Case { change: |o| (o.lora_rank, o.from) = (Some(4), None), name: "loraRank", says: "from" },
+        Case { change: |o| o.lora_rank = Some(33), name: "lora_rank", says: "at most 32" },
+        Case { change: |o| o.lora_rank = Some(0), name: "lora_rank", says: "" },
+        Case { change: |o| (o.lora_rank, o.from) = (Some(4), None), name: "lora_rank", says: "from" },
         Case { change: |o| (o.tune, o.from) = (Tune::State, None), name: "tune", says: "from" },
-        Case { change: |o| o.lora_alpha = Some(2.0), name: "loraAlpha", says: "without loraRank" },
+        Case { change: |o| o.lora_alpha = Some(2.0), name: "lora_alpha", says: "without lora_rank" },
         Case { change: |o| (o.tune, o.carry_state) = (Tune::State, true), name: "carryState", says: "off" },
-        Case { change: |o| o.n_layer = 3, name: "nLayer", says: "that of the model, 2" },
+        Case { change: |o| o.n_layer = 3, name: "n_layer", says: "that of the model, 2" },
         Case { change: |o| o.tokenizer = TokenizerKind::Character, name: "", says: "" },
     ];
     for Case { change, name, says } in cases {
@@ -258,7 +258,7 @@ fn what_makes_no_sense_is_refused_by_name() {
     let mut options = place.tuned("refused", "base");
     options.from = Some(quantized.clone());
     let error = Trainer::create(&options).expect_err("quantized").to_string();
-    assert!(error.contains("loraRank") && error.contains("tune"), "{error}");
+    assert!(error.contains("lora_rank") && error.contains("tune"), "{error}");
     // Without a tokenizer beside the file, 256 tokens are bytes, and any other number is that of the text.
     (options.lora_rank, options.tokenizer) = (Some(2), TokenizerKind::Character);
     let trainer = Trainer::create(&TrainOptions { out: place.path("bytes"), ..options.clone() });

@@ -90,7 +90,7 @@ fn a_run_can_be_made_longer_and_needs_its_own_text() {
     drop(trainer);
     let shorter = ResumeOptions { max_steps: Some(2), ..ResumeOptions::default() };
     let error = Trainer::resume(place.path("run"), &shorter).expect_err("fewer steps than done");
-    assert!(error.to_string().starts_with("maxSteps is 2; it must be at least 3"), "{error}");
+    assert!(error.to_string().starts_with("max_steps is 2; it must be at least 3"), "{error}");
     let longer = ResumeOptions { max_steps: Some(5), ..ResumeOptions::default() };
     let mut trainer = Trainer::resume(place.path("run"), &longer).expect("the run");
     assert!(!trainer.done());

@@ -39,12 +39,12 @@ pub fn write_model(
     }
     let header = Header {
         version: 101,
-        n_vocab: size("nVocab", config.n_vocab)?,
-        n_embd: size("nEmbd", config.n_embd)?,
-        n_layer: size("nLayer", config.n_layer)?,
+        n_vocab: size("n_vocab", config.n_vocab)?,
+        n_embd: size("n_embd", config.n_embd)?,
+        n_layer: size("n_layer", config.n_layer)?,
         data_type,
     };
-    size("nFfn", config.n_ffn)?;
+    size("n_ffn", config.n_ffn)?;
     write_atomically(path.as_ref(), |w| {
         self::header(w, &header)?;
         specs.iter().zip(values).try_for_each(|(spec, values)| {
@@ -66,11 +66,11 @@ fn check_range(spec: &ParamSpec, values: &[f32], data_type: DataType) -> Result<
                 Some(value) => {
                     let expected =
                         format!("FP32, because {} holds {value} and FP16 ends at 65504", spec.name);
-                    Err(Error::option("dataType", data_type, expected))
+                    Err(Error::option("data_type", data_type, expected))
                 }
             }
         }
-        _ => Err(Error::option("dataType", data_type, "FP32 or FP16")),
+        _ => Err(Error::option("data_type", data_type, "FP32 or FP16")),
     }
 }
 

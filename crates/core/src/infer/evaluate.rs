@@ -68,7 +68,7 @@ impl Model {
             return Err(Error::option("tokens", tokens.len(), "at least 2, one to predict the other from"));
         }
         if ctx_len == Some(0) {
-            return Err(Error::option("ctxLen", 0, "at least 1"));
+            return Err(Error::option("ctx_len", 0, "at least 1"));
         }
         self.shared.check_tokens(tokens)?;
         let pairs = tokens.len() - 1;

@@ -244,12 +244,16 @@ pub(super) fn parse(json: &str) -> Result<Map<String, Value>> {
     }
 }
 
-/// Takes the option `name` out of those that were given.
+/// Takes an option out of those that were given, by its name in JSON.
 ///
 /// # Errors
-/// [`Error::InvalidOption`] if it is of another kind.
-pub(super) fn take<T: Setting>(given: &mut Map<String, Value>, name: &'static str) -> Result<Option<T>> {
-    let Some(value) = given.remove(name) else { return Ok(None) };
+/// [`Error::InvalidOption`] with its `name` in Rust if it is of another kind.
+pub(super) fn take<T: Setting>(
+    given: &mut Map<String, Value>,
+    in_json: &str,
+    name: &'static str,
+) -> Result<Option<T>> {
+    let Some(value) = given.remove(in_json) else { return Ok(None) };
     let refused = || Error::option(name, shown(&value), T::KIND.expected());
     if !T::KIND.accepts(&value) {
         return Err(refused());

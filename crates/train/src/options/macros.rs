@@ -119,7 +119,7 @@ macro_rules! training_options {
             $($(#[doc = $r_doc])+ pub $r_name: Option<$r_type>,)+
         }
 
-        /// The options' names in camelCase.
+        /// The options' names in camelCase, as JSON has them. Errors have those of Rust.
         #[allow(non_upper_case_globals)]
         mod names {
             use $crate::options::describe::{camel_case, camel_case_len};
@@ -149,15 +149,15 @@ macro_rules! training_options {
             /// Refuses numbers out of their range and paths that are empty.
             pub(super) fn check_each(&self) -> Result<()> {
                 $(
-                    check_value::<$type>(names::$name, &self.$name)?;
-                    $(check_range::<$type>(names::$name, &self.$name, range!($low $above x $below $high))?;)?
+                    check_value::<$type>(stringify!($name), &self.$name)?;
+                    $(check_range::<$type>(stringify!($name), &self.$name, range!($low $above x $below $high))?;)?
                 )+
                 Ok(())
             }
 
             /// Takes the options that are given.
             pub(super) fn take(&mut self, given: &mut Map<String, Value>) -> Result<()> {
-                $(if let Some(value) = take::<$type>(given, names::$name)? {
+                $(if let Some(value) = take::<$type>(given, names::$name, stringify!($name))? {
                     self.$name = value.into();
                 })+
                 check_all_taken(given, Self::NAMES)
@@ -165,7 +165,7 @@ macro_rules! training_options {
 
             /// All options with their names; those that are off or not known yet are null.
             pub(super) fn values(&self) -> Result<Vec<(&'static str, Value)>> {
-                Ok(vec![$((names::$name, to_json(names::$name, &self.$name)?)),+])
+                Ok(vec![$((names::$name, to_json(stringify!($name), &self.$name)?)),+])
             }
 
             /// Every option, described.
@@ -188,7 +188,7 @@ macro_rules! training_options {
 
             /// Takes the options that are given.
             pub(super) fn take(&mut self, given: &mut Map<String, Value>) -> Result<()> {
-                $(self.$r_name = take::<$r_type>(given, names::$r_name)?;)+
+                $(self.$r_name = take::<$r_type>(given, names::$r_name, stringify!($r_name))?;)+
                 check_all_taken(given, Self::NAMES)
             }
 
@@ -411,8 +411,8 @@ mod tests {
             (json!({"share": null}), "share is null; it must be a finite number"),
             (json!({"from": ""}), "from is empty; it must be a path"),
             (json!({"words": 1}), "words is 1; it must be a string"),
-            (json!({"onlyThese": "x"}), "onlyThese is \"x\"; it must be an array of strings"),
-            (json!({"onlyThese": ["x", ""]}), "onlyThese is an array; it must be an array of strings"),
+            (json!({"onlyThese": "x"}), "only_these is \"x\"; it must be an array of strings"),
+            (json!({"onlyThese": ["x", ""]}), "only_these is an array; it must be an array of strings"),
             (json!({"again": 1}), "again is 1; it must be true or false"),
             (json!({"which": "other"}), "which is \"other\"; it must be this or that"),
         ] {

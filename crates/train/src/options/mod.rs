@@ -89,9 +89,9 @@ impl TrainOptions {
         self.check_each()?;
         if let Some(warmup) = self.warmup_steps.filter(|&warmup| warmup > self.max_steps) {
             return Err(Error::option(
-                "warmupSteps",
+                "warmup_steps",
                 warmup,
-                format!("at most maxSteps, {}", self.max_steps),
+                format!("at most max_steps, {}", self.max_steps),
             ));
         }
         self.check_together()?;
@@ -140,8 +140,8 @@ impl TrainOptions {
     pub(crate) fn take_shape(&mut self, model: &ModelConfig) -> Result<()> {
         let usual = Self::new("", "");
         for (name, value, usual, is) in [
-            ("nLayer", self.n_layer, usual.n_layer, model.n_layer),
-            ("nEmbd", self.n_embd, usual.n_embd, model.n_embd),
+            ("n_layer", self.n_layer, usual.n_layer, model.n_layer),
+            ("n_embd", self.n_embd, usual.n_embd, model.n_embd),
         ] {
             if value != usual && value != is {
                 let expected = format!("left out: with from, it is that of the model, {is}");
@@ -172,27 +172,27 @@ impl TrainOptions {
             (
                 "optimizer",
                 muon && (lora || state),
-                "adamw with loraRank and tune \"state\": Muon moves whole matrices",
+                "adamw with lora_rank and tune \"state\": Muon moves whole matrices",
             ),
             (
-                "matrixLearningRate",
+                "matrix_learning_rate",
                 self.matrix_learning_rate.is_some() && !muon,
                 "left out without optimizer \"muon\"",
             ),
-            ("loraRank", lora && !from, "left out without from, the model to adapt"),
+            ("lora_rank", lora && !from, "left out without from, the model to adapt"),
             ("tune", state && !from, "\"model\" without from, the model whose state is trained"),
-            ("loraAlpha", self.lora_alpha.is_some() && !lora, "left out without loraRank"),
-            ("loraTargets", self.lora_targets.is_some() && !lora, "left out without loraRank"),
-            ("loraRank", lora && state, "left out with tune \"state\": one or the other is trained"),
+            ("lora_alpha", self.lora_alpha.is_some() && !lora, "left out without lora_rank"),
+            ("lora_targets", self.lora_targets.is_some() && !lora, "left out without lora_rank"),
+            ("lora_rank", lora && state, "left out with tune \"state\": one or the other is trained"),
             (
                 "train",
                 train && (lora || state),
-                "left out with loraRank and tune \"state\": the model is frozen",
+                "left out with lora_rank and tune \"state\": the model is frozen",
             ),
             (
                 "freeze",
                 freeze && (lora || state),
-                "left out with loraRank and tune \"state\": the model is frozen",
+                "left out with lora_rank and tune \"state\": the model is frozen",
             ),
         ];
         match rules.into_iter().find(|&(_, is_broken, _)| is_broken) {
@@ -226,10 +226,10 @@ impl TrainOptions {
         // The one farthest above its default is the one to blame.
         let usual = Self::new("", "");
         let counts = [
-            ("nEmbd", self.n_embd, usual.n_embd),
-            ("nLayer", self.n_layer, usual.n_layer),
-            ("ctxLen", self.ctx_len, usual.ctx_len),
-            ("batchSize", self.batch_size, usual.batch_size),
+            ("n_embd", self.n_embd, usual.n_embd),
+            ("n_layer", self.n_layer, usual.n_layer),
+            ("ctx_len", self.ctx_len, usual.ctx_len),
+            ("batch_size", self.batch_size, usual.batch_size),
         ];
         let excess = |&(_, value, usual): &(&str, usize, usize)| value as f64 / usual as f64;
         let worst = counts.into_iter().max_by(|a, b| excess(a).total_cmp(&excess(b)));
@@ -262,7 +262,7 @@ impl ResumeOptions {
         match self.max_steps {
             Some(too_few) if too_few < done => {
                 let problem = format!("at least {done}, the steps that this run has done");
-                Err(Error::option("maxSteps", too_few, problem))
+                Err(Error::option("max_steps", too_few, problem))
             }
             _ => Ok(()),
         }
@@ -308,24 +308,24 @@ mod tests {
         let cases = [
             ("data", TrainOptions::new("", "run")),
             ("out", TrainOptions::new("book.txt", "")),
-            ("nLayer", TrainOptions { n_layer: 0, ..options() }),
-            ("nEmbd", TrainOptions { n_embd: usize::MAX, ..options() }),
-            ("ctxLen", TrainOptions { ctx_len: 0, ..options() }),
-            ("batchSize", TrainOptions { batch_size: 0, ..options() }),
+            ("n_layer", TrainOptions { n_layer: 0, ..options() }),
+            ("n_embd", TrainOptions { n_embd: usize::MAX, ..options() }),
+            ("ctx_len", TrainOptions { ctx_len: 0, ..options() }),
+            ("batch_size", TrainOptions { batch_size: 0, ..options() }),
             ("threads", TrainOptions { threads: Some(0), ..options() }),
             ("threads", TrainOptions { threads: Some(100_000), ..options() }),
-            ("maxSteps", TrainOptions { max_steps: 0, ..options() }),
-            ("maxSteps", TrainOptions { max_steps: u64::MAX, ..options() }),
-            ("warmupSteps", TrainOptions { warmup_steps: Some(2001), ..options() }),
-            ("learningRate", TrainOptions { learning_rate: Some(0.0), ..options() }),
-            ("learningRate", TrainOptions { learning_rate: Some(-1e-3), ..options() }),
-            ("learningRate", TrainOptions { learning_rate: Some(nan), ..options() }),
-            ("learningRate", TrainOptions { learning_rate: Some(3.0), ..options() }),
-            ("finalLearningRate", TrainOptions { final_learning_rate: Some(f64::INFINITY), ..options() }),
-            ("weightDecay", TrainOptions { weight_decay: -0.1, ..options() }),
+            ("max_steps", TrainOptions { max_steps: 0, ..options() }),
+            ("max_steps", TrainOptions { max_steps: u64::MAX, ..options() }),
+            ("warmup_steps", TrainOptions { warmup_steps: Some(2001), ..options() }),
+            ("learning_rate", TrainOptions { learning_rate: Some(0.0), ..options() }),
+            ("learning_rate", TrainOptions { learning_rate: Some(-1e-3), ..options() }),
+            ("learning_rate", TrainOptions { learning_rate: Some(nan), ..options() }),
+            ("learning_rate", TrainOptions { learning_rate: Some(3.0), ..options() }),
+            ("final_learning_rate", TrainOptions { final_learning_rate: Some(f64::INFINITY), ..options() }),
+            ("weight_decay", TrainOptions { weight_decay: -0.1, ..options() }),
             ("beta1", TrainOptions { beta1: 1.0, ..options() }),
             ("beta2", TrainOptions { beta2: nan, ..options() }),
-            ("gradClip", TrainOptions { grad_clip: -1.0, ..options() }),
+            ("grad_clip", TrainOptions { grad_clip: -1.0, ..options() }),
         ];
         for (expected, options) in cases {
             let error = options.validate().expect_err(expected);
@@ -336,10 +336,10 @@ mod tests {
     #[test]
     fn a_run_that_memory_cannot_hold_is_refused_with_the_estimate() {
         let cases = [
-            ("nEmbd", TrainOptions { n_embd: 1_000_000, ..options() }),
-            ("nLayer", TrainOptions { n_layer: 10_000_000, ..options() }),
-            ("ctxLen", TrainOptions { ctx_len: 1 << 24, ..options() }),
-            ("batchSize", TrainOptions { batch_size: 1 << 24, ctx_len: 1024, ..options() }),
+            ("n_embd", TrainOptions { n_embd: 1_000_000, ..options() }),
+            ("n_layer", TrainOptions { n_layer: 10_000_000, ..options() }),
+            ("ctx_len", TrainOptions { ctx_len: 1 << 24, ..options() }),
+            ("batch_size", TrainOptions { batch_size: 1 << 24, ctx_len: 1024, ..options() }),
         ];
         for (expected, options) in cases {
             let error = options.validate().expect_err(expected);
@@ -411,12 +411,12 @@ mod tests {
             assert!(error.starts_with(says), "{error}");
         }
         let cases = [
-            (r#"{"maxSteps":-1}"#, "maxSteps is -1; it must be a whole number from 0 to 2^53 − 1"),
-            (r#"{"maxSteps":1.5}"#, "maxSteps is 1.5; it must be a whole number from 0 to 2^53 − 1"),
-            (r#"{"maxSteps":9007199254740992}"#, "maxSteps is 9007199254740992; it must be a whole number"),
-            (r#"{"maxSteps":1e300}"#, "maxSteps is 1e+300; it must be a whole number from 0 to 2^53 − 1"),
-            (r#"{"learningRate":"x"}"#, "learningRate is \"x\"; it must be a finite number"),
-            (r#"{"learningRate":null}"#, "learningRate is null; it must be a finite number"),
+            (r#"{"maxSteps":-1}"#, "max_steps is -1; it must be a whole number from 0 to 2^53 − 1"),
+            (r#"{"maxSteps":1.5}"#, "max_steps is 1.5; it must be a whole number from 0 to 2^53 − 1"),
+            (r#"{"maxSteps":9007199254740992}"#, "max_steps is 9007199254740992; it must be a whole number"),
+            (r#"{"maxSteps":1e300}"#, "max_steps is 1e+300; it must be a whole number from 0 to 2^53 − 1"),
+            (r#"{"learningRate":"x"}"#, "learning_rate is \"x\"; it must be a finite number"),
+            (r#"{"learningRate":null}"#, "learning_rate is null; it must be a finite number"),
             (r#"{"precision":"f16"}"#, "precision is \"f16\"; it must be f32 or bf16"),
             (
                 r#"{"nLayer":3}"#,

@@ -119,7 +119,7 @@ impl Trainer {
             let is_unknown = manifest.is_some_and(|manifest| manifest.soundness.is_none());
             if let (false, Some(too_few)) = (is_unknown, changes.max_steps.filter(|&steps| steps < step)) {
                 let problem = format!("at least {step}, the steps that this run has done");
-                return Err(rwkv_core::Error::option("maxSteps", too_few, problem).into());
+                return Err(rwkv_core::Error::option("max_steps", too_few, problem).into());
             }
             let options = manifest.map_or(&found.config.options, |manifest| &manifest.options).clone();
             let options = changes.apply(TrainOptions { out: out.to_owned(), ..options.resolved() });
@@ -294,7 +294,7 @@ fn streams(options: &TrainOptions, data: &Dataset) -> Option<Streams> {
 fn check_streams(options: &TrainOptions, data: &Dataset) -> Result<()> {
     if options.carry_state && options.tune == Tune::State {
         let expected = "off where the initial state is trained: carried states would take its place";
-        return Err(rwkv_core::Error::option("carryState", true, expected).into());
+        return Err(rwkv_core::Error::option("carry_state", true, expected).into());
     }
     if options.carry_state && streams(options, data).is_none() {
         let (count, tokens) = (options.batch_size * options.accumulate, data.train().len());
