@@ -29,7 +29,7 @@ SYSTEM = {
     "glibc": r"(libc|libm|libdl|libpthread|librt|libutil)\.so\.\d+|ld-linux-(x86-64|aarch64)\.so\.\d+|libgcc_s\.so\.1",
     # A package cannot ask for libgcc on Alpine: the image has none.
     "musl": r"libc\.so|libc\.musl-(x86_64|aarch64)\.so\.1",
-    "macOS": r"/usr/lib/lib(System\.B|iconv\.2|objc\.A)\.dylib|/System/Library/Frameworks/.*",
+    "macOS": r"/usr/lib/lib(System\.B|iconv\.2|charset\.1|objc\.A)\.dylib|/System/Library/Frameworks/.*",
     # Not vcruntime140.dll: it is part of Visual C++, not of Windows. Link with -Ctarget-feature=+crt-static.
     "Windows": r"(?i)(kernel32|ntdll|advapi32|bcrypt|bcryptprimitives|userenv|ws2_32|ucrtbase|msvcrt|dbghelp|synchronization)"
     r"\.dll|api-ms-win-[a-z0-9-]+\.dll",
