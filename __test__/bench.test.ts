@@ -53,7 +53,7 @@ describe('Model.bench', async () => {
 
 it('the example measures a model in four formats', async () => {
   const directory = await trainTiny(await temporaryDirectory(), { maxSteps: 2 })
-  const example = join(import.meta.dirname, '../.cache/examples/smaller.js')
+  const example = join(import.meta.dirname, '../.cache/examples/smaller.mjs')
   const { stdout } = await promisify(execFile)(process.execPath, [
     example,
     directory,

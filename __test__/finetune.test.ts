@@ -40,7 +40,7 @@ describe('fine-tuning', async () => {
       const made = await train(out, ...batches, '--from', from, '--lora-rank', 4)
       expect(made).toMatchObject({ code: 0, err: '' })
     }
-    const made = await train('state', ...batches, '--from', base, '--tune', 'state', '--learning-rate', 0.05)
+    const made = await train('state', ...batches, '--from', base, '--tune', 'state', '--learning-rate', 0.02)
     expect(made).toMatchObject({ code: 0, err: '' })
   })
 

@@ -137,9 +137,6 @@ function inlineUplot() {
  * loaded.
  */
 function compile() {
-  // A package.json of its own says that these are not ES modules; so it also has to say where '#native' is.
-  const imports = { '#native': './native.cjs', '#uplot': './uplot.cjs', '#version': './version.cjs' }
-  writeFileSync('dist/package.json', `${JSON.stringify({ type: 'commonjs', imports }, null, 2)}\n`)
   tool('typescript', ['-p', 'src'])
   const names = Object.keys(createRequire(import.meta.url)('../dist/index.js')).filter(
     name => name !== '__esModule',

@@ -79,7 +79,7 @@ function written() {
       ...{ license, homepage, bugs, repository: { ...repository, directory: `npm/${platform}` } },
       ...{ engines, os: [os], cpu: [cpu] },
       ...(os === 'linux' && { libc: [libc === 'gnu' ? 'glibc' : libc] }),
-      ...{ main: file, files: [file] },
+      ...{ type: 'commonjs', main: file, files: [file] },
     }
     const readme = `# rwkv-${platform}
 

@@ -231,7 +231,7 @@ fn what_makes_no_sense_is_refused_by_name() {
         Case { change: |o| (o.lora_rank, o.from) = (Some(4), None), name: "lora_rank", says: "from" },
         Case { change: |o| (o.tune, o.from) = (Tune::State, None), name: "tune", says: "from" },
         Case { change: |o| o.lora_alpha = Some(2.0), name: "lora_alpha", says: "without lora_rank" },
-        Case { change: |o| (o.tune, o.carry_state) = (Tune::State, true), name: "carryState", says: "off" },
+        Case { change: |o| (o.tune, o.carry_state) = (Tune::State, true), name: "carry_state", says: "off" },
         Case { change: |o| o.n_layer = 3, name: "n_layer", says: "that of the model, 2" },
         Case { change: |o| o.tokenizer = TokenizerKind::Character, name: "", says: "" },
     ];

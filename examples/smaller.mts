@@ -1,6 +1,6 @@
 // Makes a trained model smaller, and says what that costs and gains. After `npm start`:
 //
-//   node .cache/examples/smaller.js runs/moby-dick .cache/moby-dick.txt
+//   node .cache/examples/smaller.mjs runs/moby-dick .cache/moby-dick.txt
 //
 // The quantized files are written beside the model. The text is read in windows, as training does.
 
