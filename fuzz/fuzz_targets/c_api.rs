@@ -11,7 +11,6 @@ use std::sync::LazyLock;
 
 use arbitrary::{Arbitrary, Unstructured};
 use libfuzzer_sys::fuzz_target;
-use rwkv_core::DataType;
 use rwkv_capi::{
     Context, rwkv_clone_context, rwkv_eval, rwkv_eval_sequence, rwkv_eval_sequence_in_chunks, rwkv_free,
     rwkv_get_last_error, rwkv_get_logits_buffer_element_count, rwkv_get_logits_len, rwkv_get_n_embed,
@@ -19,6 +18,7 @@ use rwkv_capi::{
     rwkv_get_state_len, rwkv_get_system_info_string, rwkv_init_from_file, rwkv_init_state,
     rwkv_quantize_model_file, rwkv_set_print_errors,
 };
+use rwkv_core::DataType;
 use rwkv_fuzz::{directory, exercise::bits, model_files};
 
 /// Flags that say "a fault of this library": a panic that was caught at the border.
