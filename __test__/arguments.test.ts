@@ -69,6 +69,7 @@ describe('arguments of every call', async () => {
     ],
     [() => Model.load(run, { signal: wrong({}) }), 'signal is an object; it must be an AbortSignal'],
     [() => Model.load(run, { onProgress: wrong(5) }), 'onProgress is 5; it must be a function'],
+    [() => Model.load(run, { onProgress: wrong(Model) }), 'onProgress is a class; it must be a function'],
     [() => model.evaluate(wrong(undefined)), 'path is undefined; it must be a path'],
     [
       () => model.evaluate(data, { ctxLen: 0.5 }),

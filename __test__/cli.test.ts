@@ -158,6 +158,16 @@ describe('rwkv', async () => {
     expect(object.fileSize).toBeGreaterThan(4 * object.parameters)
     const { out } = await rwkv('info', join(run, 'model.bin'))
     expect(out).toContain('n_layer 2, n_embd 32')
+    const isa = process.env.RWKV_ISA
+    process.env.RWKV_ISA = 'scalar'
+    try {
+      const slow =
+        /^runs on +scalar, \d+ threads \(no vector instructions, many times slower: RWKV_ISA asks for it\)$/m
+      expect((await rwkv('info', run)).out).toMatch(slow)
+    } finally {
+      if (isa === undefined) delete process.env.RWKV_ISA
+      else process.env.RWKV_ISA = isa
+    }
   })
 
   const figures = [

@@ -74,7 +74,7 @@ export function describe(value: unknown): string {
   if (typeof value === 'string') return JSON.stringify(value.length > 60 ? `${value.slice(0, 60)}…` : value)
   if (typeof value === 'bigint') return 'a bigint'
   if (typeof value === 'symbol') return 'a symbol'
-  if (typeof value === 'function') return 'a function'
+  if (typeof value === 'function') return isClass(value) ? 'a class' : 'a function'
   if (typeof value !== 'object' || value === null) return String(value)
   if (Array.isArray(value)) return 'an array'
   // The class of what is built in: a promise that was not awaited says so.
@@ -128,7 +128,11 @@ export const text = kind<string>('a string', value => typeof value === 'string')
  */
 export const path = kind<string>('a path', value => typeof value === 'string' && value !== '')
 // biome-ignore lint/suspicious/noExplicitAny: what it takes is for the interface of the options to say
-export const callback = kind<(...args: any[]) => void>('a function', value => typeof value === 'function')
+export const callback = kind<(...args: any[]) => void>(
+  'a function',
+  // A class is a function to `typeof`, and cannot be called.
+  value => typeof value === 'function' && !isClass(value),
+)
 export const bytes = kind<Uint8Array>('a Uint8Array', isUint8Array)
 
 /** An `AbortSignal`, of whichever realm: what is used of it is what counts. */
@@ -187,6 +191,11 @@ export function instance<T>(name: string, classOf: () => new (...args: never[]) 
       return false
     }
   })
+}
+
+/** Whether a function is a class: only its text tells. */
+function isClass(value: object): boolean {
+  return /^class\b/.test(Function.prototype.toString.call(value))
 }
 
 const plainObject = kind<Record<string, unknown>>(

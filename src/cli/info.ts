@@ -30,7 +30,7 @@ the run that trained it.`,
       ['parameters', count(parameters)],
       ['format', `${format}, ${bytes(fileSize)}`],
       ['tokenizer', tokenizer ?? 'none: only tokens can be evaluated'],
-      ['runs on', `${isa}, ${model.threads} threads`],
+      ['runs on', `${isa}, ${model.threads} threads${isa === 'scalar' ? slow() : ''}`],
     ] as const
     table(rows, output)
     return 0
@@ -50,6 +50,12 @@ async function adapter(path: string, output: Output): Promise<number> {
   ] as const
   table(rows, output)
   return 0
+}
+
+/** Why no vector instructions are used, and what that means. */
+function slow(): string {
+  const why = process.env.RWKV_ISA === 'scalar' ? 'RWKV_ISA asks for it' : 'this processor has no AVX2'
+  return ` (no vector instructions, many times slower: ${why})`
 }
 
 function table(rows: readonly (readonly [name: string, value: string])[], output: Output): void {
