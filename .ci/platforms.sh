@@ -11,6 +11,7 @@ if [ "$(uname -sm)" != 'Linux x86_64' ] || ! grep -qs '^VERSION_CODENAME=bookwor
   exit 0
 fi
 bash scripts/platforms/install.sh
+[ "${1-}" != install ] || exit 0
 . scripts/platforms/environment.sh
 python3 scripts/platforms/check_test.py
 

@@ -1,6 +1,6 @@
 //! A model's promises to its callers.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod common;
 

@@ -1,7 +1,7 @@
 //! Quantized files are rwkv.cpp's, byte for byte; what cannot be quantized is refused and leaves nothing
 //! behind.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod common;
 

@@ -91,9 +91,9 @@ fn renamed(text: &str) -> String {
         out += &rest[..start];
         let word = &rest[start..end];
         if is_option(word) {
-            out += &camel(word)
+            out += &camel(word);
         } else {
-            out += word
+            out += word;
         }
         rest = &rest[end..];
     }

@@ -1,5 +1,7 @@
 //! Whole training runs: learning, stopping, going on, saving.
 
+#![allow(clippy::disallowed_methods)] // compared with what others compute
+
 mod common;
 
 use std::fs;

@@ -1,6 +1,8 @@
 //! Adapters, an initial state and carried states through the whole model: against PyTorch's autograd on a
 //! recorded model, and against differences of the loss.
 
+#![allow(clippy::disallowed_methods)] // compared with what others compute
+
 use std::sync::Arc;
 
 use rwkv_core::ModelConfig;

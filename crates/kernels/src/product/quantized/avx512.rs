@@ -5,7 +5,9 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::activations::Quantized;
-use super::{Activations, PANEL, Panels, put, unsigned_zero_point};
+#[cfg(target_os = "linux")]
+use super::unsigned_zero_point;
+use super::{Activations, PANEL, Panels, put};
 use crate::data_type::with_quantized;
 use crate::{DataType, Parts};
 
@@ -15,7 +17,7 @@ pub(super) fn task(panels: Panels<'_>, range: Range<usize>, x: &Activations, y: 
     unsafe { with_quantized!(panels.format(), FORMAT => tokens::<FORMAT>(panels, range, x, y)) }
 }
 
-/// A panel block's weights as eight registers of unsigned bytes: [`unsigned_zero_point`] is what they are too
+/// A panel block's weights as eight registers of unsigned bytes: `unsigned_zero_point` is what they are too
 /// large by.
 ///
 /// # Safety
