@@ -30,6 +30,6 @@ cd "$(dirname "$0")/../.."
 tools=.cache/platforms/tools
 if [ "$(cat "$tools/versions" 2> /dev/null)" != "${wheels[*]}" ]; then
   echo "platforms: installing ${wheels[*]}" >&2
-  python3 -m pip install --quiet --disable-pip-version-check --upgrade --target "$tools" "${wheels[@]}"
+  python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --upgrade --target "$tools" "${wheels[@]}"
   echo "${wheels[*]}" > "$tools/versions"
 fi
