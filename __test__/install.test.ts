@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process'
-import { copyFile, cp, mkdir, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises'
+import { copyFile, cp, mkdir, readdir, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { beforeAll, describe, expect, it } from 'vitest'
@@ -58,7 +58,7 @@ describe('an install', async () => {
   async function node(args: readonly string[], before = ''): Promise<End> {
     const preload = join(directory, 'before.cjs')
     await writeFile(preload, before)
-    const env = { ...process.env, NAPI_RS_NATIVE_LIBRARY_PATH: '' }
+    const env = { ...process.env, RWKV_BINARY: '' }
     return run(process.execPath, ['--require', preload, ...args], { cwd: directory, env }).then(
       ({ stdout, stderr }) => ({ code: 0, stdout, stderr }),
       ({ code, stdout, stderr }) => ({ code, stdout, stderr }),
@@ -162,6 +162,21 @@ describe('an install', async () => {
     expect(message).toMatch(
       new RegExp(`^true INSTALL ${own} cannot be loaded: .*; npm install --force ${own}@`),
     )
+  })
+
+  it('takes the binary that RWKV_BINARY names, or says that it cannot', async () => {
+    const binary = (await readdir(join(modules, own))).find(name => name.endsWith('.node')) ?? ''
+    const named = (path: string) => `process.env.RWKV_BINARY = ${JSON.stringify(path)}`
+    await rename(join(modules, own), join(directory, 'elsewhere'))
+    try {
+      expect(await load(named(join(directory, 'elsewhere', binary)))).toBe('loaded')
+      const none = join(directory, 'none.node')
+      const message = await load(named(none))
+      expect(message).toContain(`true INSTALL ${none} cannot be loaded: `)
+      expect(message).toContain('RWKV_BINARY names it: set it to a binary of this version')
+    } finally {
+      await rename(join(directory, 'elsewhere'), join(modules, own))
+    }
   })
 
   it.each([

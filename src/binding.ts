@@ -34,9 +34,9 @@ function load(): Record<string, unknown> {
   const [major = 0, minor = 0] = process.versions.node.split('.').map(Number)
   if (major < 20 || (major === 20 && minor < 19))
     throw fault(`rwkv needs Node 20.19 or newer, and this is ${process.versions.node}: https://nodejs.org`)
-  // The name that all packages made with napi-rs know.
-  const named = process.env.NAPI_RS_NATIVE_LIBRARY_PATH
-  if (named) return open(named, 'NAPI_RS_NATIVE_LIBRARY_PATH names it: set it to a binary of this version')
+  // A name of our own: what napi-rs's own loader asks for would be taken by every package that is made with it.
+  const named = process.env.RWKV_BINARY
+  if (named) return open(named, 'RWKV_BINARY names it: set it to a binary of this version')
   const platform = platformOf(process)
   const built = join(__dirname, `rwkv.${platform}.node`)
   return existsSync(built) ? open(built, 'npm run build makes it anew') : openPackage(platform)

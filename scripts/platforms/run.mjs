@@ -144,7 +144,7 @@ for (const name of names) {
           ...process.env,
           ...env,
           ...(isa && { RWKV_ISA: isa }),
-          NAPI_RS_NATIVE_LIBRARY_PATH: wine ? `Z:${binding}` : binding,
+          RWKV_BINARY: wine ? `Z:${binding}` : binding,
         },
         stdio: ['ignore', 'ignore', wine ? 'ignore' : 'pipe'],
         encoding: 'utf8',
