@@ -83,8 +83,8 @@ function written() {
     }
     const readme = `# rwkv-${platform}
 
-The binary of [rwkv](https://www.npmjs.com/package/rwkv) for ${what}. \`npm install rwkv\` brings it where it
-fits; there is no need to name it.
+The binary of [rwkv](https://www.npmjs.com/package/rwkv) for ${what}.
+\`npm install rwkv\` brings it where it fits; there is no need to name it.
 `
     return [
       [`npm/${platform}/package.json`, `${JSON.stringify(about, null, 2)}\n`],

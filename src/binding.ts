@@ -76,8 +76,9 @@ function platformOf({ platform, arch }: { platform: string; arch: string }): str
   const libc =
     platform === 'linux' ? (glibc() === undefined ? '-musl' : '-gnu') : platform === 'win32' ? '-msvc' : ''
   if (platforms.includes(kind + libc)) return kind + libc
+  const those = '64-bit x86 and ARM, on Linux, macOS and Windows'
   throw fault(
-    `there is no binary of rwkv for ${kind}: they are for 64-bit x86 and ARM, on Linux, macOS and Windows; its Rust crates can be compiled for others`,
+    `there is no binary of rwkv for ${kind}: they are for ${those}; its Rust crates can be compiled for others`,
   )
 }
 
@@ -111,7 +112,8 @@ function missing(name: string): string {
     others.length > 0
       ? `installed is ${others.join(', ')}, for another system: was node_modules copied from there?`
       : 'npm leaves it out with --omit=optional, and where node_modules was made on another system'
-  return `${name} is not installed, the package with the binary of rwkv for this system (${why}); npm install ${name}@${version} adds it`
+  const what = `${name} is not installed, the package with the binary of rwkv for this system`
+  return `${what} (${why}); npm install ${name}@${version} adds it`
 }
 
 function fault(message: string, cause?: unknown): RwkvError {

@@ -136,7 +136,8 @@ def check(path, platform):
     want = TABLE[platform]
     binary, kind, check_format = read(path)
     demand(kind == want["format"], f"is {kind}, and {platform} takes {want['format']}")
-    machine = binary.header.cpu_type if kind == "Mach-O" else binary.header.machine if kind == "PE" else binary.header.machine_type
+    field = {"ELF": "machine_type", "Mach-O": "cpu_type", "PE": "machine"}[kind]
+    machine = getattr(binary.header, field)
     demand(name_of(machine) == want["machine"], f"is for {name_of(machine)}, and {platform} is {want['machine']}")
     about = check_format(binary, want)
     for library in needed(binary, kind):
