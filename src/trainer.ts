@@ -1,5 +1,5 @@
 import { randomInt } from 'node:crypto'
-import { type Cancel, NativeTrainer, type RunInfo } from '#native'
+import { type Cancel, NativeTrainer, type RunInfo, type StepInfo } from '#native'
 import { type Controls, cancellable } from './cancel.js'
 import { Pending, Turn } from './internal.js'
 import { argument, options as check, path as pathKind } from './kinds.js'
@@ -12,7 +12,6 @@ import type {
   TrainOptionsInForce,
   ValidateOptions,
 } from './options.js'
-import { writeReport } from './report/run.js'
 import { resumeOptions, sampleOptions, saveOptions, trainOptions, validateOptions } from './schemas.js'
 import { Tokenizer } from './tokenizer.js'
 
@@ -236,7 +235,11 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
    *   `IO`, `BUSY` or `CLOSED`.
    */
   async step(): Promise<Step> {
-    return (await this.#step(undefined)).report
+    const step = await this.#work({}, cancel => this.#native.step(cancel))
+    this.#steps = step.step
+    this.#isDone = step.step >= this.options.maxSteps
+    this.#seconds += step.seconds
+    return withSpeed(step)
   }
 
   /**
@@ -279,36 +282,13 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
    */
   async save(options: SaveOptions = {}): Promise<void> {
     const { sample = true } = check('save()', saveOptions, options)
-    return this.#save(sample, undefined)
+    return this.#save(sample)
   }
 
-  /** {@link save}; without a sample in the report once the signal is aborted. */
-  async #save(withSample: boolean, signal: Signal | undefined): Promise<void> {
-    const { kept, ...saved } = await this.#work({}, cancel => this.#native.save(cancel))
+  async #save(withSample: boolean): Promise<void> {
+    const { kept, ...saved } = await this.#work({}, cancel => this.#native.save(withSample, cancel))
     this.#kept = kept
     this.#saved = saved
-    const { parameters, trainedParameters, isa } = this
-    // What a model far above chance writes is noise, if its numbers are finite at all.
-    const text = withSample && this.#saved.isSound ? await this.#writing(signal) : undefined
-    const sample = text === undefined ? undefined : { prompt: '', text: text.trim() }
-    await writeReport(this.options.out, {
-      parameters,
-      trainedParameters,
-      isa,
-      threads: this.options.threads,
-      sample,
-    })
-  }
-
-  /** A sample for the report; none if the signal is aborted. */
-  async #writing(signal: Signal | undefined): Promise<string | undefined> {
-    const sampling = { maxTokens: 400, temperature: 0.8, topP: 0.95, seed: 1 }
-    try {
-      return await this.sample({ ...sampling, ...(signal && { signal }) })
-    } catch (error) {
-      if (signal?.aborted && error === signal.reason) return undefined
-      throw error
-    }
   }
 
   /**
@@ -318,13 +298,21 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
    * @throws The signal's reason, once it is aborted; what {@link step} throws.
    */
   async *[Symbol.asyncIterator](): AsyncGenerator<Step, void, undefined> {
-    while (!this.isDone) {
-      const { report, validationDue, checkpointDue } = await this.#step(this.#signal)
+    for (;;) {
       const signal = this.#signal
-      const valLoss = validationDue ? await this.validate(signal && { signal }) : undefined
-      if (checkpointDue || this.isDone) await this.#save(true, signal)
-      else if (valLoss !== undefined && this.#best?.step === report.step)
-        this.#kept = await this.#work({}, cancel => this.#native.saveModel(cancel))
+      const found = await this.#work({ signal }, cancel => this.#native.advance(cancel))
+      if (found === null) return
+      const { step, valLoss, saved, best, kept, seconds, isDone } = found
+      this.#steps = step.step
+      this.#seconds = seconds
+      this.#best = best
+      this.#kept = kept
+      this.#isDone = isDone
+      if (saved !== undefined) {
+        const { valLoss, isSound, wroteModel } = saved
+        this.#saved = { valLoss, isSound, wroteModel }
+      }
+      const report = withSpeed(step)
       yield valLoss === undefined ? report : { ...report, valLoss }
     }
   }
@@ -355,13 +343,8 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
     return this.#turn.take(() => this.#pending.track(cancellable({ ...controls, closing }, work)))
   }
 
-  async #step(signal: Signal | undefined) {
-    const found = await this.#work({ signal }, cancel => this.#native.step(cancel))
-    const { validationDue, checkpointDue, ...report } = found
-    this.#steps = report.step
-    this.#isDone = report.step >= this.options.maxSteps
-    this.#seconds += report.seconds
-    const tokensPerSecond = report.tokens / report.seconds
-    return { report: { ...report, tokensPerSecond } satisfies Step, validationDue, checkpointDue }
-  }
+}
+
+function withSpeed(step: StepInfo): Step {
+  return { ...step, tokensPerSecond: step.tokens / step.seconds }
 }

@@ -2,6 +2,7 @@
 
 #![no_main]
 
+use rwkv_core::go_on;
 use std::sync::atomic::AtomicBool;
 
 use libfuzzer_sys::fuzz_target;
@@ -13,11 +14,11 @@ fuzz_target!(init: check_a_sound_run(), |data: &[u8]| {
     let text = directory::write("book.txt", runs::TEXT.as_bytes());
     let run = directory::path("run");
     let Some(changes) = runs::make(&run, &text, data) else { return };
-    let mut trainer = match Trainer::resume(&run, &changes) {
+    let mut trainer = match Trainer::resume(&run, &changes, go_on) {
         Ok(trainer) => trainer,
         Err(error) => return check_train_error(&error),
     };
-    let second = Trainer::resume(&run, &changes);
+    let second = Trainer::resume(&run, &changes, go_on);
     assert!(second.is_err(), "two trainers in one directory");
     learn(&mut trainer);
     let go_on = AtomicBool::new(false);
@@ -36,7 +37,7 @@ fuzz_target!(init: check_a_sound_run(), |data: &[u8]| {
         let _ = Model::load_on(&run, cpu()).inspect_err(check_error);
     }
     match saved {
-        Ok(saved) if saved.is_sound => match Trainer::resume(&run, &changes) {
+        Ok(saved) if saved.is_sound => match Trainer::resume(&run, &changes, go_on) {
             Ok(again) => assert!(again.steps() >= steps || again.went_back_from().is_some()),
             Err(error) => assert!(changes.max_steps.is_some(), "its own checkpoint is refused: {error}"),
         },
@@ -74,6 +75,6 @@ fn check_a_sound_run() {
     for (kind, steps) in [(TokenizerKind::Byte, 2), (TokenizerKind::Character, 0)] {
         let data = runs::sound(kind, steps > 0);
         let changes = runs::make(&run, &text, &data).expect("a small run");
-        assert_eq!(Trainer::resume(&run, &changes).expect("a sound run").steps(), steps);
+        assert_eq!(Trainer::resume(&run, &changes, go_on).expect("a sound run").steps(), steps);
     }
 }

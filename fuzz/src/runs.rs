@@ -3,6 +3,7 @@
 //! The bytes are five parts, each ended by a zero byte: `config.json`, `tokenizer.json`, `checkpoint.json`,
 //! `log.jsonl`, and what else is done. In the last, all zeros mean that checksums and sizes are put right.
 
+use rwkv_core::go_on;
 use std::fs;
 use std::path::Path;
 
@@ -249,7 +250,7 @@ pub fn sound(tokenizer: TokenizerKind, with_checkpoint: bool) -> Vec<u8> {
         checkpoint_interval: 2,
         ..TrainOptions::new(text, &run)
     };
-    let mut trainer = Trainer::create(&options).expect("a run");
+    let mut trainer = Trainer::create(&options, go_on).expect("a run");
     for _ in 0..2 {
         trainer.step().expect("a step");
     }

@@ -100,6 +100,7 @@
 
 mod atomic;
 mod config;
+mod control;
 mod data_type;
 mod error;
 mod exec;
@@ -121,6 +122,7 @@ mod tokenizer;
 
 pub use atomic::{Staged, write_atomically};
 pub use config::{ModelConfig, Sizes, Version};
+pub use control::{Control, ask, go_on, until};
 pub use data_type::DataType;
 pub use error::{Error, Fault, Result};
 pub use exec::{Binary, Exec, Unary};

@@ -8,13 +8,13 @@
 //! be quantized.
 
 use std::io::{self, Write};
-use std::ops::ControlFlow;
 use std::path::Path;
 
 use half::f16;
 use rwkv_kernels::{Cpu, Unquantizable, WEIGHTS_PER_BLOCK};
 
 use crate::atomic::write_atomically;
+use crate::control::{Control, ask};
 use crate::data_type::DataType;
 use crate::error::{Error, Fault, Result};
 use crate::file::{self, Header, TensorFile, TensorInfo};
@@ -76,12 +76,11 @@ fn targets() -> String {
 ///
 /// The input holds FP32 or FP16 weights of any version of RWKV. It is read, and the output written, some MB
 /// at a time, and the output is renamed into place when it is whole: on an error, or when `progress` says
-/// [`Break`](ControlFlow::Break), there is none, and what was there before is as it was.
+/// to end, there is none, and what was there before is as it was.
 /// `progress(done, total)` is told bytes of the input, before the first and after every few MB.
 ///
 /// ```no_run
-/// use std::ops::ControlFlow;
-/// use rwkv_core::{DataType, LoadOptions, quantize};
+/// /// use rwkv_core::{DataType, LoadOptions, quantize};
 ///
 /// # fn main() -> rwkv_core::Result<()> {
 /// let made = quantize("169M-FP16.bin", "169M-Q5_1.bin", DataType::Q5_1, &LoadOptions::default(), |done, total| {
@@ -108,7 +107,7 @@ pub fn quantize(
     output: impl AsRef<Path>,
     format: DataType,
     options: &LoadOptions,
-    progress: impl FnMut(u64, u64) -> ControlFlow<()>,
+    progress: impl Control,
 ) -> Result<Quantized> {
     let (input, output) = (input.as_ref(), output.as_ref());
     if !format.is_quantized() {
@@ -221,7 +220,7 @@ struct Work<'a, P> {
     written: u64,
 }
 
-impl<P: FnMut(u64, u64) -> ControlFlow<()>> Work<'_, P> {
+impl<P: Control> Work<'_, P> {
     fn run(&mut self, out: &mut dyn Write) -> std::result::Result<(), Failure> {
         let out = &mut Counted { out, count: 0 };
         // Version 101 is that of today's blocks; the one before it is the same but for those.
@@ -292,10 +291,7 @@ impl<P: FnMut(u64, u64) -> ControlFlow<()>> Work<'_, P> {
     }
 
     fn report(&mut self, done: usize) -> Result<()> {
-        match (self.progress)(done as u64, self.file.len()) {
-            ControlFlow::Continue(()) => Ok(()),
-            ControlFlow::Break(()) => Err(Error::Aborted),
-        }
+        ask(&mut self.progress, done as u64, self.file.len())
     }
 }
 

@@ -4,6 +4,7 @@ use std::fs::{File, FileType, OpenOptions};
 use std::io::{self, Read};
 use std::path::Path;
 
+use crate::control::{Control, ask};
 use crate::error::{Error, Result};
 use crate::machine::{self, Bytes};
 
@@ -11,22 +12,22 @@ use crate::machine::{self, Bytes};
 /// and there is a model beside it.
 const PART: f64 = 8.0;
 
-/// Bytes between two looks at `stop`.
+/// Bytes between two questions to the control.
 const CHUNK: usize = 1 << 20;
 
 /// The bytes of the file or pipe `path`; of a pipe, all until its writers have closed it.
 ///
-/// `stop` is asked now and then, also while a pipe has no writer yet.
+/// `control` is asked now and then, with bytes, also while a pipe has no writer yet.
 ///
 /// # Errors
 /// [`Error::Io`] if it cannot be read; [`Error::Data`] if it is a directory, a device or a socket, or larger
 /// than an eighth of the machine's memory: a file is then not read at all, and a pipe no further than that;
-/// [`Error::Aborted`] once `stop` answers true.
-pub fn read_text(path: &Path, stop: impl Fn() -> bool) -> Result<Vec<u8>> {
-    read_within(path, (machine::memory() / PART) as usize, stop)
+/// [`Error::Aborted`] if `control` says so.
+pub fn read_text(path: &Path, control: impl Control) -> Result<Vec<u8>> {
+    read_within(path, (machine::memory() / PART) as usize, control)
 }
 
-fn read_within(path: &Path, limit: usize, stop: impl Fn() -> bool) -> Result<Vec<u8>> {
+fn read_within(path: &Path, limit: usize, mut control: impl Control) -> Result<Vec<u8>> {
     // Opening a device may do something to it, so it is not even opened.
     let there = std::fs::metadata(path).map_err(Error::io("read", path))?;
     check(path, there.file_type())?;
@@ -42,9 +43,7 @@ fn read_within(path: &Path, limit: usize, stop: impl Fn() -> bool) -> Result<Vec
     reserve(&mut bytes, len as usize).map_err(Error::io("read", path))?;
     let mut chunk = vec![0; CHUNK];
     loop {
-        if stop() {
-            return Err(Error::Aborted);
-        }
+        ask(&mut control, bytes.len() as u64, len)?;
         if is_pipe && !is_ready(&file).map_err(Error::io("read", path))? {
             continue;
         }
@@ -135,9 +134,12 @@ fn is_ready(_: &File) -> io::Result<bool> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::ops::ControlFlow;
 
-    const NEVER: fn() -> bool = || false;
+    use super::*;
+    use crate::control::go_on;
+
+    const NEVER: fn(u64, u64) -> ControlFlow<()> = go_on;
 
     #[test]
     fn a_file_within_the_limit_is_read_and_a_larger_one_is_not_even_begun() {
@@ -147,9 +149,12 @@ mod tests {
         std::fs::write(&path, &text).unwrap();
         assert!(read_text(&path, NEVER).unwrap() == text);
         assert!(read_within(&path, text.len(), NEVER).unwrap() == text);
-        let error = read_within(&path, text.len() - 1, || panic!("reading has begun")).unwrap_err();
+        let error = read_within(&path, text.len() - 1, |_, _| panic!("reading has begun")).unwrap_err();
         assert!(error.code() == "DATA" && error.to_string().contains("the text has 1.0 MB"), "{error}");
-        assert_eq!(read_within(&path, text.len(), || true).unwrap_err().code(), "ABORTED");
+        assert_eq!(
+            read_within(&path, text.len(), |_, _| ControlFlow::Break(())).unwrap_err().code(),
+            "ABORTED"
+        );
     }
 
     #[test]
@@ -157,7 +162,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("sparse");
         File::create(&path).unwrap().set_len((machine::memory() / PART) as u64 + 1).unwrap();
-        let error = read_text(&path, || panic!("reading has begun")).unwrap_err();
+        let error = read_text(&path, |_, _| panic!("reading has begun")).unwrap_err();
         assert!(error.to_string().contains("an eighth of the machine's memory"), "{error}");
     }
 
@@ -195,9 +200,15 @@ mod tests {
             let pipe = directory.path().join("pipe");
             assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
 
-            // No writer: three looks at `stop`, then the end.
+            // No writer: three questions, then the end.
             let looks = Cell::new(0);
-            let stop = || looks.replace(looks.get() + 1) == 3;
+            let stop = |_, _| {
+                if looks.replace(looks.get() + 1) == 3 {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
+            };
             assert_eq!(read_text(&pipe, stop).unwrap_err().code(), "ABORTED");
 
             let text: Vec<u8> = (0..300_000_u32).map(|i| (i % 251) as u8).collect();

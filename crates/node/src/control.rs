@@ -1,9 +1,11 @@
 //! How JavaScript stops work and sees how far it is, without a callback between threads.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use napi_derive::napi;
+use rwkv_core::Control;
 
 use crate::failure::Result;
 
@@ -20,8 +22,8 @@ pub(crate) struct Flag(Arc<Shared>);
 #[derive(Default)]
 struct Shared {
     raised: AtomicBool,
-    done: AtomicUsize,
-    total: AtomicUsize,
+    done: AtomicU64,
+    total: AtomicU64,
 }
 
 #[napi]
@@ -64,9 +66,12 @@ impl Flag {
         self.0.raised.store(true, Ordering::Relaxed);
     }
 
-    /// The flag as other crates know it.
-    pub(crate) fn raised(&self) -> &AtomicBool {
-        &self.0.raised
+    /// As other crates know it.
+    pub(crate) fn control(&self) -> impl Control + Send + '_ {
+        |done, total| {
+            self.progress(done, total);
+            if self.is_raised() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        }
     }
 
     /// Whether the work is to stop.
@@ -80,7 +85,7 @@ impl Flag {
     }
 
     /// Says how far the work is.
-    pub(crate) fn progress(&self, done: usize, total: usize) {
+    pub(crate) fn progress(&self, done: u64, total: u64) {
         self.0.done.store(done, Ordering::Relaxed);
         self.0.total.store(total, Ordering::Relaxed);
     }

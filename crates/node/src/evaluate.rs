@@ -51,7 +51,9 @@ impl NativeModel {
             }
             let ctx_len = count("ctxLen", ctx_len)?;
             let path = Path::new(&path);
-            let bytes = rwkv_core::read_text(path, || handle.go_on(&cancel).is_err())?;
+            let bytes = rwkv_core::read_text(path, |_, _| {
+                if handle.go_on(&cancel).is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            })?;
             let tokens = tokenizer.encode_bytes(&bytes, path)?;
             if tokens.len() < 2 {
                 let problem =

@@ -3,8 +3,6 @@
 // napi leaves its registration out of test builds, and with it the only use of what is here.
 #![cfg_attr(test, allow(dead_code))]
 
-use std::ops::ControlFlow;
-
 use napi::bindgen_prelude::AsyncTask;
 use napi_derive::napi;
 use rwkv_core::lora::{LoraInfo, Merged};
@@ -41,10 +39,7 @@ pub(crate) fn merge(
     let cancel = cancel.flag();
     Job::run(move || {
         cancel.check()?;
-        let merged = rwkv_core::lora::merge(base, adapter, output, |done, total| {
-            cancel.progress(done as usize, total as usize);
-            if cancel.is_raised() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })?;
+        let merged = rwkv_core::lora::merge(base, adapter, output, cancel.control())?;
         let Merged { from, to, bytes_in, bytes_out, adapted, tensors } = merged;
         Ok(MergeResult {
             from: from.to_string(),

@@ -118,10 +118,7 @@ impl NativeModel {
             let options = LoadOptions { threads: count("threads", threads)?, isa: None };
             let file_size = file_size(&path)?;
             let cpu = options.start_cpu()?;
-            let model = Model::load_with(&path, cpu, |done, total| {
-                cancel.progress(done as usize, total as usize);
-                if cancel.is_raised() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            })?;
+            let model = Model::load_with(&path, cpu, cancel.control())?;
             let model = match lora {
                 Some(lora) => model.with_lora(lora)?,
                 None => model,

@@ -3,8 +3,6 @@
 // napi leaves its registration out of test builds, and with it the only use of what is here.
 #![cfg_attr(test, allow(dead_code))]
 
-use std::ops::ControlFlow;
-
 use napi::bindgen_prelude::AsyncTask;
 use napi_derive::napi;
 use rwkv_core::LoadOptions;
@@ -45,10 +43,7 @@ pub(crate) fn quantize(
         cancel.check()?;
         let format = quantized_format(&format)?;
         let options = LoadOptions { threads: count("threads", threads)?, isa: None };
-        let made = rwkv_core::quantize(input, output, format, &options, |done, total| {
-            cancel.progress(done as usize, total as usize);
-            if cancel.is_raised() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })?;
+        let made = rwkv_core::quantize(input, output, format, &options, cancel.control())?;
         let Quantized { from, to, bytes_in, bytes_out, tensors, quantized } = made;
         Ok(QuantizeResult {
             from: from.to_string(),

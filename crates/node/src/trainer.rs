@@ -5,8 +5,7 @@ use std::sync::Arc;
 use napi::Env;
 use napi::bindgen_prelude::{AsyncTask, ObjectFinalize, ToNapiValue, TypeName};
 use napi_derive::napi;
-use rwkv_core::Error;
-use rwkv_train::{Kept, OptimizerKind, ResumeOptions, TrainOptions, Trainer};
+use rwkv_train::{Kept, OptimizerKind, ResumeOptions, Saved, StepReport, TrainOptions, Trainer};
 
 use crate::control::Cancel;
 use crate::environment::{Close, Held};
@@ -95,10 +94,38 @@ pub struct StepInfo {
     pub tokens: f64,
     /// How long the step took.
     pub seconds: f64,
-    /// The options ask for a validation after this step.
-    pub validation_due: bool,
-    /// The options ask for a checkpoint after this step.
-    pub checkpoint_due: bool,
+}
+
+impl StepInfo {
+    fn of(report: &StepReport) -> Self {
+        Self {
+            step: report.step as f64,
+            loss: report.loss.into(),
+            learning_rate: report.learning_rate,
+            grad_norm: report.grad_norm,
+            tokens: report.tokens as f64,
+            seconds: report.seconds,
+        }
+    }
+}
+
+/// A step of a run, what came after it, and what is known by then.
+#[napi(object)]
+pub struct AdvanceInfo {
+    /// The step.
+    pub step: StepInfo,
+    /// Mean loss over the whole validation split, if it was due.
+    pub val_loss: Option<f64>,
+    /// What was saved, if that was due.
+    pub saved: Option<SaveInfo>,
+    /// The best validation so far.
+    pub best: Option<BestInfo>,
+    /// What the file that the run writes is.
+    pub kept: Option<KeptInfo>,
+    /// Time spent in steps.
+    pub seconds: f64,
+    /// Whether the run is over.
+    pub is_done: bool,
 }
 
 /// The best validation of a run.
@@ -158,6 +185,17 @@ pub struct SaveInfo {
     pub kept: Option<KeptInfo>,
 }
 
+impl SaveInfo {
+    fn of(saved: &Saved) -> Self {
+        Self {
+            val_loss: saved.soundness.val_loss.into(),
+            is_sound: saved.soundness.is_sound,
+            wrote_model: saved.wrote_result,
+            kept: None,
+        }
+    }
+}
+
 /// A model in training.
 #[napi(custom_finalize)]
 pub struct NativeTrainer {
@@ -178,7 +216,7 @@ impl NativeTrainer {
         Ok(Job::run_then(
             move || {
                 cancel.check()?;
-                Ok(Trainer::create_until(&options, cancel.raised())?)
+                Ok(Trainer::create(&options, cancel.control())?)
             },
             Self::new,
         ))
@@ -196,7 +234,7 @@ impl NativeTrainer {
         Ok(Job::run_then(
             move || {
                 cancel.check()?;
-                Ok(Trainer::resume_until(out, &changes, cancel.raised())?)
+                Ok(Trainer::resume(out, &changes, cancel.control())?)
             },
             Self::new,
         ))
@@ -226,23 +264,30 @@ impl NativeTrainer {
         let flag = cancel.flag();
         self.work(cancel, move |trainer| {
             flag.check()?;
-            if trainer.done() {
-                let steps = trainer.steps();
-                return Err(
-                    Error::option("maxSteps", steps, "more to go on: that many steps are done").into()
-                );
-            }
-            let report = trainer.step_until(flag.raised())?;
-            Ok(StepInfo {
-                step: report.step as f64,
-                loss: report.loss.into(),
-                learning_rate: report.learning_rate,
-                grad_norm: report.grad_norm,
-                tokens: report.tokens as f64,
-                seconds: report.seconds,
-                validation_due: report.validation_due,
-                checkpoint_due: report.checkpoint_due,
-            })
+            trainer.check_not_done()?;
+            Ok(StepInfo::of(&trainer.step(flag.control())?))
+        })
+    }
+
+    /// The next step of the run and what is due after it; nothing if the run is over.
+    #[napi(ts_return_type = "Promise<AdvanceInfo | null>")]
+    pub fn advance(
+        &self,
+        cancel: &Cancel,
+    ) -> std::result::Result<AsyncTask<Job<Option<AdvanceInfo>>>, Thrown> {
+        let flag = cancel.flag();
+        self.work(cancel, move |trainer| {
+            flag.check()?;
+            let advance = trainer.advance(flag.control())?;
+            Ok(advance.map(|advance| AdvanceInfo {
+                step: StepInfo::of(&advance.step),
+                val_loss: advance.val_loss.map(f64::from),
+                saved: advance.saved.map(|saved| SaveInfo::of(&saved)),
+                best: BestInfo::of(trainer),
+                kept: KeptInfo::of(trainer),
+                seconds: trainer.seconds(),
+                is_done: trainer.done(),
+            }))
         })
     }
 
@@ -251,9 +296,7 @@ impl NativeTrainer {
     pub fn validate(&self, cancel: &Cancel) -> std::result::Result<AsyncTask<Job<ValidationInfo>>, Thrown> {
         let flag = cancel.flag();
         self.work(cancel, move |trainer| {
-            const PARTS: f64 = 1000.0;
-            let progress = |part: f64| flag.progress((part * PARTS) as usize, PARTS as usize);
-            let val_loss = trainer.validate(flag.raised(), progress)?.into();
+            let val_loss = trainer.validate(flag.control())?.into();
             Ok(ValidationInfo { val_loss, best: BestInfo::of(trainer), is_done: trainer.done() })
         })
     }
@@ -271,34 +314,26 @@ impl NativeTrainer {
         let (flag, sampling) = (cancel.flag(), sampling.options()?);
         self.work(cancel, move |trainer| {
             flag.check()?;
-            Ok(trainer.sample(&prompt, tokens, sampling, flag.raised())?)
+            Ok(trainer.sample(&prompt, tokens, sampling, flag.control())?)
         })
     }
 
-    /// Writes a checkpoint, and the model as it is.
+    /// Writes a checkpoint, the model as it is, unless that would replace a better one, and, if asked to,
+    /// something that the model writes.
     #[napi(ts_return_type = "Promise<SaveInfo>")]
-    pub fn save(&self, cancel: &Cancel) -> std::result::Result<AsyncTask<Job<SaveInfo>>, Thrown> {
+    pub fn save(
+        &self,
+        with_sample: bool,
+        cancel: &Cancel,
+    ) -> std::result::Result<AsyncTask<Job<SaveInfo>>, Thrown> {
         let flag = cancel.flag();
         self.work(cancel, move |trainer| {
-            let (soundness, wrote_model) = trainer.save_until(flag.raised())?;
-            Ok(SaveInfo {
-                val_loss: soundness.val_loss.into(),
-                is_sound: soundness.is_sound,
-                wrote_model,
-                kept: KeptInfo::of(trainer),
-            })
-        })
-    }
-
-    /// Writes the model as it is, unless that would replace a better one; returns what is there by then.
-    #[napi(ts_return_type = "Promise<KeptInfo>")]
-    pub fn save_model(
-        &self,
-        cancel: &Cancel,
-    ) -> std::result::Result<AsyncTask<Job<Option<KeptInfo>>>, Thrown> {
-        self.work(cancel, move |trainer| {
-            trainer.save_model()?;
-            Ok(KeptInfo::of(trainer))
+            let saved = if with_sample {
+                trainer.save(flag.control())?
+            } else {
+                trainer.save_without_sample(flag.control())?
+            };
+            Ok(SaveInfo { kept: KeptInfo::of(trainer), ..SaveInfo::of(&saved) })
         })
     }
 

@@ -1,8 +1,6 @@
 //! Trains with default options and prints how fast: `train TEXT OUT [STEPS] [SEED] [f32|bf16] [profile]`.
 
-use std::sync::atomic::AtomicBool;
-
-use rwkv_core::Error;
+use rwkv_core::{Error, go_on};
 use rwkv_train::{TrainOptions, TrainPrecision, Trainer};
 
 fn main() -> rwkv_train::Result<()> {
@@ -20,7 +18,7 @@ fn main() -> rwkv_train::Result<()> {
         Some(other) => return Err(Error::option("precision", other, "f32 or bf16").into()),
         None => None,
     };
-    let mut trainer = Trainer::create(&options)?;
+    let mut trainer = Trainer::create(&options, go_on)?;
     println!("{} parameters, {} threads", trainer.n_params(), trainer.threads());
     let profile = std::env::args().any(|arg| arg == "profile");
     if profile {
@@ -28,7 +26,7 @@ fn main() -> rwkv_train::Result<()> {
     }
     let mut tokens = 0;
     while !trainer.done() {
-        let report = trainer.step()?;
+        let report = trainer.step(go_on)?;
         tokens += report.tokens;
         if report.step % 50 == 0 {
             let speed = tokens as f64 / trainer.seconds();
@@ -48,16 +46,16 @@ fn main() -> rwkv_train::Result<()> {
         }
         println!("{:9} {:24} {rest:5.1} %", "", "waiting and the rest");
     }
-    println!("validation {:.4}", trainer.validate(&AtomicBool::new(false), |_| ())?);
-    trainer.save_checkpoint()?;
-    trainer.save_model()?;
+    println!("validation {:.4}", trainer.validate(go_on)?);
+    trainer.save_checkpoint(go_on)?;
+    trainer.save_model(go_on)?;
     println!(
         "{}",
         trainer.sample(
             "\n",
             300,
             rwkv_core::SamplerOptions { temperature: 0.8, ..Default::default() },
-            &AtomicBool::new(false)
+            go_on
         )?
     );
     Ok(())

@@ -6,21 +6,26 @@
 
 use std::path::Path;
 
-use rwkv_core::{Decoder, LoadOptions, Model, Sampler, SamplerOptions, Tokenizer};
-use rwkv_train::{TrainOptions, Trainer};
+use rwkv_core::{Decoder, LoadOptions, Model, Sampler, SamplerOptions, Tokenizer, go_on};
+use rwkv_train::{Advance, TrainOptions, Trainer};
 
 /// Learns the text file `book`, leaves a run in the directory `out`, and writes 200 characters after
 /// `prompt`.
 pub(crate) fn learn_and_write(book: &Path, out: &Path, prompt: &str) -> rwkv_train::Result<String> {
-    let options = TrainOptions { n_layer: 2, n_embd: 64, max_steps: 300, ..TrainOptions::new(book, out) };
-    let mut trainer = Trainer::create(&options)?;
-    while !trainer.done() {
-        let report = trainer.step()?;
-        if report.step % 100 == 0 {
-            println!("step {}: loss {:.3}", report.step, report.loss);
+    let options = TrainOptions {
+        n_layer: 2,
+        n_embd: 64,
+        max_steps: 300,
+        eval_interval: 100,
+        ..TrainOptions::new(book, out)
+    };
+    let mut trainer = Trainer::create(&options, go_on)?;
+    // Learns, validates, keeps the best model and saves, as the options say.
+    trainer.run(go_on, |_, Advance { step, val_loss, .. }| {
+        if let Some(val_loss) = val_loss {
+            println!("step {}: loss {:.3}, validation loss {val_loss:.3}", step.step, step.loss);
         }
-    }
-    trainer.save_model()?;
+    })?;
 
     // From here on the crate `rwkv-core` alone is needed, and the files in `out`.
     let model = Model::load(out, &LoadOptions::default())?;

@@ -2,12 +2,11 @@
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use rwkv_core::{Error, Result, Tokenizer, read_text};
+use rwkv_core::{Control, Error, Result, Tokenizer, read_text};
 
 use crate::options::TokenizerKind;
 
@@ -23,16 +22,16 @@ impl Dataset {
     /// Reads a text and makes its tokenizer.
     ///
     /// # Errors
-    /// As [`read_text`], with [`Error::Aborted`] soon after `stop` is set; [`Error::InvalidUtf8`];
+    /// As [`read_text`], with [`Error::Aborted`] if `control` says so; [`Error::InvalidUtf8`];
     /// [`Error::Data`] if there is nothing to learn, or less than a training text of `ctx_len` tokens and
     /// what follows its last one.
     pub fn read(
         path: &Path,
         kind: TokenizerKind,
         ctx_len: usize,
-        stop: &AtomicBool,
+        control: impl Control,
     ) -> Result<(Self, Tokenizer)> {
-        let bytes = read_text(path, || stop.load(Ordering::Relaxed))?;
+        let bytes = read_text(path, control)?;
         let tokenizer = match kind {
             TokenizerKind::Byte => Tokenizer::Byte,
             TokenizerKind::Character => {
@@ -57,8 +56,13 @@ impl Dataset {
     ///
     /// # Errors
     /// As [`read`](Self::read); [`Error::UnknownCharacter`] if the tokenizer does not know one of the text.
-    pub fn read_with(path: &Path, tokenizer: &Tokenizer, ctx_len: usize, stop: &AtomicBool) -> Result<Self> {
-        let bytes = read_text(path, || stop.load(Ordering::Relaxed))?;
+    pub fn read_with(
+        path: &Path,
+        tokenizer: &Tokenizer,
+        ctx_len: usize,
+        control: impl Control,
+    ) -> Result<Self> {
+        let bytes = read_text(path, control)?;
         Self::new(path, &bytes, tokenizer, ctx_len)
     }
 
@@ -71,9 +75,9 @@ impl Dataset {
         tokenizer: &Tokenizer,
         ctx_len: usize,
         crc32: u32,
-        stop: &AtomicBool,
+        control: impl Control,
     ) -> Result<Self> {
-        let bytes = read_text(path, || stop.load(Ordering::Relaxed))?;
+        let bytes = read_text(path, control)?;
         if crc32fast::hash(&bytes) != crc32 {
             let problem = "this is not the text that the run began with; a new text takes a new run";
             return Err(fault(path, problem.to_owned()));
@@ -212,13 +216,15 @@ pub fn adjoining_windows(n_tokens: usize, ctx_len: usize) -> (usize, usize) {
 
 #[cfg(test)]
 mod tests {
+    use rwkv_core::go_on;
+
     use super::*;
 
     fn dataset(text: &[u8], kind: TokenizerKind, ctx_len: usize) -> Result<(Dataset, Tokenizer)> {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("book.txt");
         std::fs::write(&path, text).expect("a file");
-        Dataset::read(&path, kind, ctx_len, &AtomicBool::new(false))
+        Dataset::read(&path, kind, ctx_len, go_on)
     }
 
     #[test]
@@ -251,8 +257,7 @@ mod tests {
         }
         dataset(b"abcabcabcabcabcabcab", TokenizerKind::Character, 17).expect("just long enough");
         dataset(b"abcabcabcab", TokenizerKind::Character, 8).expect("the shortest text");
-        let never = AtomicBool::new(false);
-        assert!(Dataset::read(Path::new("/no/such/book.txt"), TokenizerKind::Byte, 8, &never).is_err());
+        assert!(Dataset::read(Path::new("/no/such/book.txt"), TokenizerKind::Byte, 8, go_on).is_err());
     }
 
     #[test]

@@ -1,9 +1,7 @@
 //! Trains RWKV language models on the CPU of one machine: text in, model file out.
 //!
 //! ```
-//! use std::sync::atomic::AtomicBool;
-//!
-//! use rwkv_core::SamplerOptions;
+//! use rwkv_core::{SamplerOptions, go_on};
 //! use rwkv_train::{TrainOptions, Trainer};
 //!
 //! # fn main() -> rwkv_train::Result<()> {
@@ -12,20 +10,17 @@
 //! std::fs::write(&book, "tick tock ".repeat(60)).expect("a text");
 //! let options = TrainOptions { n_layer: 2, n_embd: 32, ctx_len: 16, max_steps: 60, ..TrainOptions::new(&book, &out) };
 //!
-//! let mut trainer = Trainer::create(&options)?;
-//! while !trainer.done() {
-//!     let report = trainer.step()?;
-//!     if report.checkpoint_due {
-//!         trainer.save_checkpoint()?;
+//! let mut trainer = Trainer::create(&options, go_on)?;
+//! trainer.run(go_on, |_, advance| {
+//!     if let Some(val_loss) = advance.val_loss {
+//!         println!("step {}: validation loss {val_loss:.3}", advance.step.step);
 //!     }
-//! }
-//! trainer.save_model()?; // runs/book/model.bin, which rwkv.cpp reads too
-//!
-//! let never = AtomicBool::new(false); // set by another thread, it ends the call soon
-//! let loss = trainer.validate(&never, |_| ())?;
-//! assert!(loss < 0.5, "{loss}");
+//! })?;
+//! // The best model is in runs/book/model.bin, which rwkv.cpp reads too.
+//! let best = trainer.best().expect("a run validates at its end");
+//! assert!(best.val_loss < 0.5, "{best:?}");
 //! let likeliest = SamplerOptions { temperature: 0.0, ..SamplerOptions::default() };
-//! assert_eq!(trainer.sample("tick", 6, likeliest, &never)?, " tock ");
+//! assert_eq!(trainer.sample("tick", 6, likeliest, go_on)?, " tock ");
 //! # Ok(())
 //! # }
 //! ```
@@ -54,9 +49,9 @@
 //!
 //! # How it differs from other trainers
 //! - It needs no Python, no GPU and no framework, and the file it writes is the file that inference maps.
-//! - [`Trainer`] does not own the loop. The caller calls one step at a time and decides what happens in
-//!   between, so stopping, saving, validating and plotting are ordinary code. Long operations poll a flag
-//!   between two operators; a step that was stopped has changed nothing.
+//! - [`Trainer`] is moved on by its caller, by a whole run or by one step of it, so plotting, stopping and doing
+//!   otherwise are ordinary code. Long operations ask a [`Control`](rwkv_core::Control) between two operators
+//!   whether to go on; a step that was stopped has changed nothing.
 //! - A [run's directory](run) is never half written nor written by two trainers, and [`Trainer::resume`]
 //!   continues bit for bit. A run that diverges continues from the newest checkpoint that is
 //!   [sound](Soundness).
@@ -91,7 +86,7 @@ pub use options::{
 };
 pub use profile::{Pass, Profile};
 pub use record::{Kept, read_kept};
-pub use trainer::{Best, Soundness, StepReport, Trainer};
+pub use trainer::{Advance, Best, Saved, Soundness, StepReport, Trainer};
 
 /// The program in README.md, which is to compile.
 #[cfg(doctest)]

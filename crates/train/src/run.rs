@@ -8,6 +8,7 @@
 //! | `lora.safetensors`, `tuned.state` | instead of `model.bin`, of a run that trains an adapter or a state |
 //! | `result.json` | which step's that is, its loss, its checksum: see [`Kept`](crate::Kept) |
 //! | `checkpoint-<step>/` | all that is needed to go on bit for bit; the newest two are kept, and the newest sound one |
+//! | `samples.jsonl` | one object a line: what the model wrote when it was saved |
 //! | `log.jsonl` | one object a line: a step, or a validation |
 //! | `.lock`, `.lock.json` | while a trainer is at work here: what it has locked, and who it is |
 //!
@@ -20,6 +21,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use rwkv_core::{ModelConfig, Tokenizer, write_atomically};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{self, Manifest};
@@ -79,6 +81,19 @@ pub struct LogLine {
     pub val_loss: Option<f32>,
     /// Time spent in training steps since the run began.
     pub seconds: f64,
+    /// Time by the clock since then, without that between two sessions.
+    pub clock: f64,
+}
+
+/// A line of `samples.jsonl`: what the model wrote.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    /// The step after which it did.
+    pub step: u64,
+    /// What it was to go on from.
+    pub prompt: String,
+    /// What it wrote.
+    pub text: String,
 }
 
 /// A run's directory, held by this trainer: what has to be in it, and the log under way.
@@ -90,6 +105,10 @@ pub(crate) struct RunDirectory {
     log: File,
     /// All that the log has to hold, some 150 bytes a step: its file may be deleted, replaced or emptied.
     lines: Vec<u8>,
+    /// What the model has written.
+    samples: Vec<Sample>,
+    /// The last step's line of the log, and the time in steps at the one before it.
+    last: Option<(LogLine, f64)>,
     /// Dropped last.
     lock: Lock,
 }
@@ -179,13 +198,19 @@ impl RunDirectory {
         tokenizer.save(path.join("tokenizer.json"))?;
         let file = path.join("log.jsonl");
         let mut lines = Vec::new();
+        let (mut last, mut seconds) = (None, 0.0);
         for line in read_log(&path)?.iter().filter(|line| line.step <= step) {
             push_line(&mut lines, line).map_err(Error::io("write", &file))?;
+            if line.loss.is_some() {
+                last = Some((line.clone(), seconds));
+                seconds = line.seconds;
+            }
         }
+        let samples = read_samples(&path)?.into_iter().filter(|sample| sample.step <= step).collect();
         write_atomically(&file, |w| w.write_all(&lines))?;
         write_config(&path, &config)?;
         let log = open_log(&file)?;
-        Ok(Self { path, config, tokenizer, log, lines, lock })
+        Ok(Self { path, config, tokenizer, log, lines, samples, last, lock })
     }
 
     /// Writes again what is no longer there, or no longer what this trainer wrote: a run that goes on must
@@ -195,7 +220,7 @@ impl RunDirectory {
     /// [`rwkv_core::Error::Io`]; [`Error::Run`] if the directory was removed and another trainer has begun in a
     /// new one.
     pub(crate) fn mend(&mut self) -> Result<()> {
-        let Self { path, config, tokenizer, log, lines, lock } = self;
+        let Self { path, config, tokenizer, log, lines, lock, .. } = self;
         fs::create_dir_all(&*path).map_err(Error::io("create", &*path))?;
         lock.renew()?;
         if !Tokenizer::load(&*path).is_ok_and(|there| there == *tokenizer) {
@@ -237,6 +262,23 @@ impl RunDirectory {
         let written =
             push_line(&mut self.lines, line).and_then(|()| self.log.write_all(&self.lines[before..]));
         written.map_err(Error::io("write", path))
+    }
+
+    /// The last step's line of the log that the run went on from, and the time in steps at the one before it.
+    pub(crate) fn last(&self) -> Option<&(LogLine, f64)> {
+        self.last.as_ref()
+    }
+
+    /// Adds what the model wrote, in the place of what it wrote after the same step before.
+    pub(crate) fn add_sample(&mut self, sample: Sample) -> Result<()> {
+        self.samples.retain(|other| other.step < sample.step);
+        self.samples.push(sample);
+        let mut lines = Vec::new();
+        let path = self.path.join("samples.jsonl");
+        for sample in &self.samples {
+            push_line(&mut lines, sample).map_err(Error::io("write", &path))?;
+        }
+        Ok(write_atomically(&path, |w| w.write_all(&lines))?)
     }
 
     /// Removes all checkpoints but the newest two, and the newest sound one.
@@ -353,7 +395,7 @@ fn in_the_way(path: &Path) -> Vec<&'static str> {
     RESULTS.into_iter().chain(FILES).filter(is_there).collect()
 }
 
-fn push_line(lines: &mut Vec<u8>, line: &LogLine) -> io::Result<()> {
+fn push_line(lines: &mut Vec<u8>, line: &impl Serialize) -> io::Result<()> {
     serde_json::to_writer(&mut *lines, line)?;
     lines.push(b'\n');
     Ok(())
@@ -368,8 +410,20 @@ fn open_log(file: &Path) -> Result<File> {
 /// # Errors
 /// [`rwkv_core::Error::Io`].
 pub fn read_log(run: &Path) -> Result<Vec<LogLine>> {
-    let file = run.join("log.jsonl");
-    match fs::read(&file) {
+    read_lines(&run.join("log.jsonl"))
+}
+
+/// What the model of a run has written, in order; nothing if there is no such file.
+///
+/// # Errors
+/// [`rwkv_core::Error::Io`].
+pub fn read_samples(run: &Path) -> Result<Vec<Sample>> {
+    read_lines(&run.join("samples.jsonl"))
+}
+
+/// The lines of a file, each an object; none if there is no file. What is none of these objects is left out.
+fn read_lines<T: DeserializeOwned>(file: &Path) -> Result<Vec<T>> {
+    match fs::read(file) {
         Ok(bytes) => Ok(bytes
             .split(|&byte| byte == b'\n')
             .filter_map(|line| serde_json::from_slice(line).ok())

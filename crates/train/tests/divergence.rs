@@ -4,8 +4,8 @@
 
 mod common;
 
+use rwkv_core::go_on;
 use std::ops::ControlFlow;
-use std::sync::atomic::AtomicBool;
 
 use common::{Place, checkpoints, prose, run_steps, validate};
 use rwkv_core::LoadOptions;
@@ -27,11 +27,11 @@ fn absurd(options: TrainOptions) -> TrainOptions {
 fn run_until_it_diverges(trainer: &mut Trainer) -> Error {
     loop {
         if trainer.steps().is_multiple_of(2)
-            && let Err(error) = trainer.save_checkpoint().and_then(|_| trainer.save_model())
+            && let Err(error) = trainer.save_checkpoint(go_on).and_then(|_| trainer.save_model(go_on))
         {
             return error;
         }
-        if let Err(error) = trainer.step() {
+        if let Err(error) = trainer.step(go_on) {
             return error;
         }
     }
@@ -40,7 +40,7 @@ fn run_until_it_diverges(trainer: &mut Trainer) -> Error {
 #[test]
 fn a_run_that_diverges_keeps_its_newest_sound_checkpoint_and_goes_on_from_it() {
     let place = Place::new(&prose(120));
-    let mut trainer = Trainer::create(&absurd(place.options("run"))).expect("a run");
+    let mut trainer = Trainer::create(&absurd(place.options("run")), go_on).expect("a run");
     let error = run_until_it_diverges(&mut trainer);
     let Error::Diverged { step, checkpoint: Some(ref sound), ref run, .. } = error else { panic!("{error}") };
     // A step found it, or the loss on validation text of what was to be saved.
@@ -48,16 +48,17 @@ fn a_run_that_diverges_keeps_its_newest_sound_checkpoint_and_goes_on_from_it() {
     let most = (trainer.config().n_vocab as f32).ln() + 1.0;
     assert!(sound.val_loss.is_some_and(|loss| loss < most), "{sound:?}");
     assert_eq!(sound.path, place.path(&format!("run/checkpoint-{}", sound.step)));
-    let error = trainer.step().expect_err("it has diverged");
+    let error = trainer.step(go_on).expect_err("it has diverged");
     for says in [&format!("goes on from checkpoint-{}, whose", sound.step), "learning rate lower than 0.3:"] {
         assert!(error.to_string().contains(says), "{error}");
     }
     // The two newest ones are ruins.
     let kept = checkpoints(&place);
     assert!(kept.len() == 3 && kept[0] == sound.step && kept[1] > sound.step + 2, "{kept:?}, {sound:?}");
-    for error in
-        [trainer.save_checkpoint().expect_err("diverged"), trainer.save_model().expect_err("diverged")]
-    {
+    for error in [
+        trainer.save_checkpoint(go_on).expect_err("diverged"),
+        trainer.save_model(go_on).expect_err("diverged"),
+    ] {
         assert_eq!(error.code(), "DIVERGED");
     }
     // model.bin is of the last sound checkpoint too.
@@ -68,11 +69,11 @@ fn a_run_that_diverges_keeps_its_newest_sound_checkpoint_and_goes_on_from_it() {
     assert!(loss < f64::from(most), "{loss}");
 
     let milder = ResumeOptions { learning_rate: Some(1e-3), weight_decay: Some(0.1), ..Default::default() };
-    let mut trainer = Trainer::resume(place.path("run"), &milder).expect("the last sound checkpoint");
+    let mut trainer = Trainer::resume(place.path("run"), &milder, go_on).expect("the last sound checkpoint");
     assert_eq!((trainer.steps(), trainer.went_back_from()), (sound.step, kept.last().copied()));
     assert_eq!(checkpoints(&place), [sound.step]);
     assert!(run_steps(&mut trainer, 4).last().expect("a step").loss < most + 1.0);
-    assert!(trainer.save_checkpoint().expect("a checkpoint").is_sound);
+    assert!(trainer.save_checkpoint(go_on).expect("a checkpoint").is_sound);
 }
 
 #[test]
@@ -85,19 +86,19 @@ fn a_run_without_a_sound_checkpoint_begins_again() {
         warmup_steps: Some(0),
         ..place.options("run")
     };
-    let mut trainer = Trainer::create(&options).expect("a run");
+    let mut trainer = Trainer::create(&options, go_on).expect("a run");
     run_steps(&mut trainer, 2);
-    let found = trainer.save_checkpoint().expect("a checkpoint");
+    let found = trainer.save_checkpoint(go_on).expect("a checkpoint");
     assert!(!found.is_sound && found.val_loss > 10.0, "{found:?}");
     // There is none that it would replace.
-    assert!(trainer.save_model().expect("a model"));
+    assert!(trainer.save_model(go_on).expect("a model"));
     run_steps(&mut trainer, 1);
-    assert!(!trainer.save_model().expect("the one before"));
-    let error = (0..100).find_map(|_| trainer.step().err()).expect("an overflow");
+    assert!(!trainer.save_model(go_on).expect("the one before"));
+    let error = (0..100).find_map(|_| trainer.step(go_on).err()).expect("an overflow");
     assert!(error.to_string().contains("no checkpoint is sound, so it begins again"), "{error}");
     drop(trainer);
     let milder = ResumeOptions { learning_rate: Some(1e-3), weight_decay: Some(0.1), ..Default::default() };
-    let mut trainer = Trainer::resume(place.path("run"), &milder).expect("the run");
+    let mut trainer = Trainer::resume(place.path("run"), &milder, go_on).expect("the run");
     assert_eq!((trainer.steps(), trainer.went_back_from()), (0, Some(2)));
     assert!(run_steps(&mut trainer, 1)[0].loss < 5.0);
 }
@@ -105,19 +106,19 @@ fn a_run_without_a_sound_checkpoint_begins_again() {
 #[test]
 fn a_model_whose_loss_is_not_finite_is_never_saved() {
     let place = Place::new(&prose(120));
-    let mut first = Trainer::create(&absurd(place.options("first"))).expect("a run");
-    while first.step().is_ok() {}
-    let sample = first.sample("", 3, SamplerOptions::default(), &AtomicBool::new(false));
+    let mut first = Trainer::create(&absurd(place.options("first")), go_on).expect("a run");
+    while first.step(go_on).is_ok() {}
+    let sample = first.sample("", 3, SamplerOptions::default(), go_on);
     assert_eq!(sample.expect_err("no numbers").code(), "DIVERGED");
     // Its last step left parameters that the next one's loss was not finite with.
-    let mut trainer = Trainer::create(&absurd(place.options("run"))).expect("a run");
+    let mut trainer = Trainer::create(&absurd(place.options("run")), go_on).expect("a run");
     run_steps(&mut trainer, first.steps() as usize);
-    let error = trainer.save_checkpoint().expect_err("a loss that is not finite");
+    let error = trainer.save_checkpoint(go_on).expect_err("a loss that is not finite");
     assert!(
         matches!(error, Error::Diverged { step, loss, .. } if step == trainer.steps() && !loss.is_finite())
     );
-    assert_eq!(trainer.save_model().expect_err("it has diverged").code(), "DIVERGED");
-    assert_eq!(trainer.step().expect_err("it has diverged").code(), "DIVERGED");
+    assert_eq!(trainer.save_model(go_on).expect_err("it has diverged").code(), "DIVERGED");
+    assert_eq!(trainer.step(go_on).expect_err("it has diverged").code(), "DIVERGED");
     assert!(checkpoints(&place).is_empty() && !place.path("run/model.bin").exists());
 }
 
@@ -126,20 +127,20 @@ fn a_model_whose_loss_is_not_finite_is_never_saved() {
 fn a_model_that_has_overfitted_is_sound() {
     let place = Place::new(&("ab".repeat(450) + &"cd".repeat(50)));
     let options = TrainOptions { max_steps: 150, learning_rate: Some(1e-2), ..place.options("run") };
-    let mut trainer = Trainer::create(&options).expect("a run");
+    let mut trainer = Trainer::create(&options, go_on).expect("a run");
     run_steps(&mut trainer, 150);
-    let found = trainer.save_checkpoint().expect("a checkpoint");
+    let found = trainer.save_checkpoint(go_on).expect("a checkpoint");
     assert!(found.is_sound && found.val_loss > 4_f32.ln() + 1.0, "{found:?}");
 }
 
 #[test]
 fn a_part_of_the_validation_text_tells_what_the_whole_does() {
     let place = Place::new(&prose(120));
-    let mut trainer = Trainer::create(&place.options("run")).expect("a run");
-    let part = trainer.soundness().expect("a loss");
+    let mut trainer = Trainer::create(&place.options("run"), go_on).expect("a run");
+    let part = trainer.soundness(go_on).expect("a loss");
     run_steps(&mut trainer, 1);
     let whole = validate(&mut trainer);
-    let found = trainer.soundness().expect("a loss");
+    let found = trainer.soundness(go_on).expect("a loss");
     assert_eq!(found.val_loss.to_bits(), whole.to_bits());
     assert!(part.is_sound && found.is_sound && (part.val_loss - whole).abs() < 0.5, "{part:?}, {found:?}");
 }

@@ -1,9 +1,9 @@
 //! Runs that start from a model that is there already: trained whole or in part, with adapters, or with a
 //! state.
 
+use rwkv_core::go_on;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 
 use rwkv_core::model::Network;
 use rwkv_core::{DataType, LoadOptions, Model, ModelConfig, State, quantize, write_model};
@@ -22,7 +22,7 @@ impl Place {
         let verse = |i: usize| format!("{} thou {} art, {} thine", i * 31 % 11, i * i % 7, i % 5);
         fs::write(place.path("second.txt"), (0..160).map(verse).collect::<Vec<_>>().join("; "))
             .expect("a text");
-        let mut trainer = Trainer::create(&place.options("first.txt", "base")).expect("a run");
+        let mut trainer = Trainer::create(&place.options("first.txt", "base"), go_on).expect("a run");
         run(&mut trainer);
         place
     }
@@ -68,14 +68,14 @@ impl Place {
 
 fn run(trainer: &mut Trainer) {
     while !trainer.done() {
-        trainer.step().expect("a step");
+        trainer.step(go_on).expect("a step");
     }
-    trainer.save_checkpoint().expect("a checkpoint");
-    assert!(trainer.save_model().expect("a model"));
+    trainer.save_checkpoint(go_on).expect("a checkpoint");
+    assert!(trainer.save_model(go_on).expect("a model"));
 }
 
 fn validate(trainer: &mut Trainer) -> f32 {
-    trainer.validate(&AtomicBool::new(false), |_| ()).expect("a validation")
+    trainer.validate(go_on).expect("a validation")
 }
 
 fn load(path: &Path) -> Model {
@@ -92,7 +92,7 @@ fn a_whole_model_goes_on_learning_from_where_it_was() {
     let place = Place::new();
     for from in ["base", "base/model.bin", place.stored(DataType::F16)] {
         let out = from.replace('/', "-") + "-tuned";
-        let mut trainer = Trainer::create(&place.tuned(&out, from)).expect("a run");
+        let mut trainer = Trainer::create(&place.tuned(&out, from), go_on).expect("a run");
         // Raw parameters go through −exp and back.
         let (before, base) = (trainer.model(), load(&place.path(from)));
         let largest = logits(&before, &before.new_state())
@@ -115,8 +115,8 @@ fn what_is_frozen_stays_to_the_last_bit() {
     let freeze = Some(vec!["emb.*".to_owned(), "*.att.*".to_owned()]);
     let train = Some(vec!["*.ffn.*".to_owned(), "head.weight".to_owned()]);
     for (out, freeze, train) in [("frozen", freeze, None), ("trained", None, train)] {
-        let mut trainer =
-            Trainer::create(&TrainOptions { freeze, train, ..place.tuned(out, "base") }).expect("a run");
+        let mut trainer = Trainer::create(&TrainOptions { freeze, train, ..place.tuned(out, "base") }, go_on)
+            .expect("a run");
         let before = trainer.params().clone();
         assert!(trainer.n_trained() < trainer.n_params());
         run(&mut trainer);
@@ -129,7 +129,7 @@ fn what_is_frozen_stays_to_the_last_bit() {
             assert_eq!(before.stored(index) == trainer.params().stored(index), is_frozen, "{}", spec.name);
         }
         drop(trainer);
-        let again = Trainer::resume(place.path(out), &ResumeOptions::default()).expect("the run");
+        let again = Trainer::resume(place.path(out), &ResumeOptions::default(), go_on).expect("the run");
         assert_eq!(again.steps(), 40);
     }
 }
@@ -142,7 +142,7 @@ fn adapters_learn_over_every_format_and_go_on_bit_for_bit() {
         let (out, other) = (format!("lora-{format}"), format!("lora-{format}-again"));
         let options =
             |out: &str| TrainOptions { lora_rank: Some(4), checkpoint_interval: 0, ..place.tuned(out, from) };
-        let mut trainer = Trainer::create(&options(&out)).expect("a run");
+        let mut trainer = Trainer::create(&options(&out), go_on).expect("a run");
         let first = validate(&mut trainer);
         run(&mut trainer);
         let last = validate(&mut trainer);
@@ -152,20 +152,21 @@ fn adapters_learn_over_every_format_and_go_on_bit_for_bit() {
         );
 
         // The same run, stopped and taken up again.
-        let mut trainer_again = Trainer::create(&options(&other)).expect("a run");
+        let mut trainer_again = Trainer::create(&options(&other), go_on).expect("a run");
         for _ in 0..15 {
-            trainer_again.step().expect("a step");
+            trainer_again.step(go_on).expect("a step");
         }
-        trainer_again.save_checkpoint().expect("a checkpoint");
+        trainer_again.save_checkpoint(go_on).expect("a checkpoint");
         drop(trainer_again);
         let mut trainer_again =
-            Trainer::resume(place.path(&other), &ResumeOptions::default()).expect("the run");
+            Trainer::resume(place.path(&other), &ResumeOptions::default(), go_on).expect("the run");
         assert_eq!(trainer_again.steps(), 15);
         run(&mut trainer_again);
         let adapter = |out: &str| fs::read(place.path(out).join("lora.safetensors")).expect("an adapter");
         assert!(adapter(&out) == adapter(&other), "{format}: resumed");
 
-        let error = Trainer::create(&place.tuned("of-adapter", &out)).expect_err("no model").to_string();
+        let error =
+            Trainer::create(&place.tuned("of-adapter", &out), go_on).expect_err("no model").to_string();
         assert!(error.starts_with("from is ") && error.contains("merge the adapter"), "{error}");
 
         // The base with the adapter is what was trained.
@@ -193,7 +194,7 @@ fn a_state_learns_alone_and_is_one_that_a_model_starts_from() {
         learning_rate: Some(0.02),
         ..place.tuned("state", place.stored(DataType::Q5_1))
     };
-    let mut trainer = Trainer::create(&options).expect("a run");
+    let mut trainer = Trainer::create(&options, go_on).expect("a run");
     assert_eq!(trainer.n_trained(), 5 * 2 * 32);
     let first = validate(&mut trainer);
     run(&mut trainer);
@@ -204,7 +205,7 @@ fn a_state_learns_alone_and_is_one_that_a_model_starts_from() {
         base.state_from_bytes(&fs::read(place.path("state/tuned.state")).expect("a state")).expect("a state");
     assert_eq!(logits(&base, &state), logits(&trainer.model(), &trainer.initial_state(&trainer.model())));
     drop(trainer);
-    let again = Trainer::resume(place.path("state"), &ResumeOptions::default()).expect("the run");
+    let again = Trainer::resume(place.path("state"), &ResumeOptions::default(), go_on).expect("the run");
     assert_eq!(again.initial_state(&again.model()), state);
 }
 
@@ -242,7 +243,7 @@ fn what_makes_no_sense_is_refused_by_name() {
     for Case { change, name, says } in cases {
         let mut options = place.tuned("refused", "base");
         change(&mut options);
-        let error = Trainer::create(&options).expect_err(name);
+        let error = Trainer::create(&options, go_on).expect_err(name);
         assert!(
             matches!(&error, Error::Rwkv(rwkv_core::Error::InvalidOption { name: n, .. }) if *n == name),
             "{name}: {error}"
@@ -252,18 +253,18 @@ fn what_makes_no_sense_is_refused_by_name() {
     }
     let mut options = place.tuned("refused", "base");
     options.from = Some(quantized.clone());
-    let error = Trainer::create(&options).expect_err("quantized").to_string();
+    let error = Trainer::create(&options, go_on).expect_err("quantized").to_string();
     assert!(error.contains("lora_rank") && error.contains("tune"), "{error}");
     // Without a tokenizer beside the file, 256 tokens are bytes, and any other number is that of the text.
     (options.lora_rank, options.tokenizer) = (Some(2), None);
-    let trainer = Trainer::create(&TrainOptions { out: place.path("bytes"), ..options.clone() });
+    let trainer = Trainer::create(&TrainOptions { out: place.path("bytes"), ..options.clone() }, go_on);
     assert_eq!(trainer.expect("a run").options().tokenizer, Some(TokenizerKind::Byte));
     let config = ModelConfig::v4(7, 32, 2);
     let (_, layout, _) = Network::new(&config);
     let values: Vec<_> = layout.specs().iter().map(|spec| vec![0.5; spec.len()]).collect();
     write_model(place.path("other.bin"), &config, &layout, &values, DataType::F32).expect("a file");
     options.from = Some(place.path("other.bin"));
-    let error = Trainer::create(&options).expect_err("another vocabulary").to_string();
+    let error = Trainer::create(&options, go_on).expect_err("another vocabulary").to_string();
     assert!(error.contains("7 tokens") && error.contains("tokenizer has"), "{error}");
 }
 
@@ -272,19 +273,20 @@ fn a_run_does_not_go_on_with_another_base() {
     let place = Place::new();
     let base = place.path(place.stored(DataType::F16));
     let options = TrainOptions { lora_rank: Some(2), max_steps: 3, ..place.tuned("lora", "other.bin") };
-    let mut trainer = Trainer::create(&options).expect("a run");
+    let mut trainer = Trainer::create(&options, go_on).expect("a run");
     run(&mut trainer);
     drop(trainer);
     let good = fs::read(&base).expect("the base");
     place.stored(DataType::Q8_0);
-    let error = Trainer::resume(place.path("lora"), &ResumeOptions::default()).expect_err("another base");
+    let error =
+        Trainer::resume(place.path("lora"), &ResumeOptions::default(), go_on).expect_err("another base");
     assert!(error.code() == "RUN" && error.to_string().contains("another one now"), "{error}");
     // The same model in another place is the same model.
     let moved = place.path("moved.bin");
     fs::write(&moved, good).expect("the base");
     let from = ResumeOptions { from: Some(moved.clone()), ..ResumeOptions::default() };
-    drop(Trainer::resume(place.path("lora"), &from).expect("the run"));
-    let trainer = Trainer::resume(place.path("lora"), &ResumeOptions::default()).expect("the run");
+    drop(Trainer::resume(place.path("lora"), &from, go_on).expect("the run"));
+    let trainer = Trainer::resume(place.path("lora"), &ResumeOptions::default(), go_on).expect("the run");
     assert_eq!(trainer.options().from.as_ref(), Some(&moved));
 }
 
@@ -294,14 +296,14 @@ fn a_run_does_not_write_over_the_model_that_it_starts_from() {
     for force in [false, true] {
         let options = TrainOptions { out: place.path("base"), force, ..place.tuned("", "base") };
         let before = fs::read(place.path("base/model.bin")).expect("the base");
-        Trainer::create(&options).expect_err("the base's own directory");
+        Trainer::create(&options, go_on).expect_err("the base's own directory");
         assert_eq!(fs::read(place.path("base/model.bin")).expect("the base"), before);
         // Without its configuration the directory is none of a run.
         let alone = place.path(&format!("alone-{force}"));
         fs::create_dir(&alone).expect("a directory");
         fs::write(alone.join("model.bin"), &before).expect("a model");
         let options = TrainOptions { from: Some(alone.clone()), out: alone.clone(), ..options };
-        let error = Trainer::create(&options).expect_err("the base's own directory");
+        let error = Trainer::create(&options, go_on).expect_err("the base's own directory");
         assert!(force == error.to_string().contains("than that of the model to start from"), "{error}");
         assert_eq!(fs::read(alone.join("model.bin")).expect("the base"), before);
     }

@@ -2,6 +2,7 @@
 
 mod common;
 
+use rwkv_core::go_on;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -33,8 +34,8 @@ fn three_passes_over_four_sequences_learn_as_one_over_twelve() {
             precision: Some(TrainPrecision::F32),
             ..place.options(&format!("{out}-{carry_state}"))
         };
-        let mut whole = Trainer::create(&options("whole", 12, 1)).expect("a run");
-        let mut parts = Trainer::create(&options("parts", 4, 3)).expect("a run");
+        let mut whole = Trainer::create(&options("whole", 12, 1), go_on).expect("a run");
+        let mut parts = Trainer::create(&options("parts", 4, 3), go_on).expect("a run");
         let mut largest = 0.0_f32;
         let reports = [&mut whole, &mut parts].map(|trainer| run_steps(trainer, 20));
         assert!(reports[0][19].loss < reports[0][0].loss - 0.5, "{:?}", reports[0]);
@@ -49,17 +50,17 @@ fn three_passes_over_four_sequences_learn_as_one_over_twelve() {
 
 /// Runs `options` in one go and with a stop after 7 of 20 steps.
 fn check_resumes(place: &Place, name: &str, options: impl Fn(&str) -> TrainOptions) {
-    let mut whole = Trainer::create(&options(&format!("{name}-whole"))).expect("a run");
+    let mut whole = Trainer::create(&options(&format!("{name}-whole")), go_on).expect("a run");
     let expected = run_steps(&mut whole, 20);
     let halves = format!("{name}-halves");
-    let mut first = Trainer::create(&options(&halves)).expect("a run");
-    first.save_checkpoint().expect("a checkpoint before the first step");
+    let mut first = Trainer::create(&options(&halves), go_on).expect("a run");
+    first.save_checkpoint(go_on).expect("a checkpoint before the first step");
     drop(first);
-    let resume = || Trainer::resume(place.path(&halves), &ResumeOptions::default()).expect("the run");
+    let resume = || Trainer::resume(place.path(&halves), &ResumeOptions::default(), go_on).expect("the run");
     let mut first = resume();
     let mut reports = run_steps(&mut first, 7);
     validate(&mut first);
-    first.save_checkpoint().expect("a checkpoint");
+    first.save_checkpoint(go_on).expect("a checkpoint");
     run_steps(&mut first, 2); // lost
     drop(first);
     let mut second = resume();
@@ -105,15 +106,15 @@ fn recomputation_changes_no_bit_of_a_run_and_may_be_changed_on_the_way() {
         accumulate: 2,
         ..place.options(out)
     };
-    let mut kept = Trainer::create(&options("kept", false)).expect("a run");
-    let mut again = Trainer::create(&options("again", true)).expect("a run");
+    let mut kept = Trainer::create(&options("kept", false), go_on).expect("a run");
+    let mut again = Trainer::create(&options("again", true), go_on).expect("a run");
     run_steps(&mut kept, 6);
     run_steps(&mut again, 3);
     assert!(bits(&kept) != bits(&again));
-    again.save_checkpoint().expect("a checkpoint");
+    again.save_checkpoint(go_on).expect("a checkpoint");
     drop(again);
     let changes = ResumeOptions { recompute: Some(false), ..ResumeOptions::default() };
-    let mut again = Trainer::resume(place.path("again"), &changes).expect("the run");
+    let mut again = Trainer::resume(place.path("again"), &changes, go_on).expect("the run");
     run_steps(&mut again, 3);
     assert!(bits(&kept) == bits(&again));
 }
@@ -121,16 +122,16 @@ fn recomputation_changes_no_bit_of_a_run_and_may_be_changed_on_the_way() {
 #[test]
 fn dropout_is_of_training_alone() {
     let place = place();
-    let mut plain = Trainer::create(&place.options("plain")).expect("a run");
+    let mut plain = Trainer::create(&place.options("plain"), go_on).expect("a run");
     let mut dropped =
-        Trainer::create(&TrainOptions { dropout: 0.5, ..place.options("dropped") }).expect("a run");
+        Trainer::create(&TrainOptions { dropout: 0.5, ..place.options("dropped") }, go_on).expect("a run");
     assert_eq!(validate(&mut plain).to_bits(), validate(&mut dropped).to_bits());
     let losses = [&mut plain, &mut dropped].map(|trainer| run_steps(trainer, 20)[19].loss);
     assert!((losses[0] - losses[1]).abs() > 1e-3, "{losses:?}");
 
     let twice = [validate(&mut dropped), validate(&mut dropped)].map(f32::to_bits);
     assert_eq!(twice[0], twice[1]);
-    assert!(dropped.save_model().expect("a model"));
+    assert!(dropped.save_model(go_on).expect("a model"));
     let model = Model::load(place.path("dropped"), &LoadOptions::default()).expect("the model");
     let tokens = &dropped.data().validation()[..=12 * 20];
     let live = dropped.model();

@@ -5,9 +5,9 @@
 
 mod common;
 
+use rwkv_core::go_on;
 use std::fs;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 
 use common::{Place, checkpoints, prose, run_steps, validate};
 use rwkv_core::{LoadOptions, Model};
@@ -27,7 +27,7 @@ fn learn(trainer: &mut Trainer, last: u64) {
     while trainer.steps() < last {
         run_steps(trainer, 2);
         validate(trainer);
-        trainer.save_model().expect("a model");
+        trainer.save_model(go_on).expect("a model");
     }
 }
 
@@ -36,15 +36,15 @@ fn kept(run: &Path) -> Kept {
 }
 
 fn resume(place: &Place, changes: &ResumeOptions) -> Trainer {
-    Trainer::resume(place.path("run"), changes).expect("the run")
+    Trainer::resume(place.path("run"), changes, go_on).expect("the run")
 }
 
 /// A run of 8 steps with a checkpoint of step 4, killed after its last validation.
 fn killed(place: &Place, learning_rate: f64) -> Trainer {
     let options = TrainOptions { learning_rate: Some(learning_rate), ..place.options("run") };
-    let mut trainer = Trainer::create(&options).expect("a run");
+    let mut trainer = Trainer::create(&options, go_on).expect("a run");
     learn(&mut trainer, 4);
-    trainer.save_checkpoint().expect("a checkpoint");
+    trainer.save_checkpoint(go_on).expect("a checkpoint");
     learn(&mut trainer, 8);
     trainer
 }
@@ -65,11 +65,11 @@ fn the_record_tells_the_step_and_the_loss_of_the_file() {
 fn a_model_that_was_not_written_with_its_checkpoint_is_written_when_the_run_goes_on() {
     let place = Place::new(&prose(120));
     let run = place.path("run");
-    let mut trainer = Trainer::create(&place.options("run")).expect("a run");
+    let mut trainer = Trainer::create(&place.options("run"), go_on).expect("a run");
     learn(&mut trainer, 2);
     let before = ["model.bin", "result.json"].map(|name| fs::read(run.join(name)).expect(name));
     learn(&mut trainer, 4);
-    trainer.save_checkpoint().expect("a checkpoint");
+    trainer.save_checkpoint(go_on).expect("a checkpoint");
     let after = ["model.bin", "result.json"].map(|name| fs::read(run.join(name)).expect(name));
     assert!(before[0] != after[0], "the run has learned");
     drop(trainer);
@@ -118,9 +118,9 @@ fn keep_last_and_then_best_tells_what_the_file_is() {
     let run = place.path("run");
     let options =
         TrainOptions { keep: Keep::Last, max_steps: 8, learning_rate: Some(1e-2), ..place.options("run") };
-    let mut trainer = Trainer::create(&options).expect("a run");
+    let mut trainer = Trainer::create(&options, go_on).expect("a run");
     learn(&mut trainer, 8);
-    trainer.save_checkpoint().expect("a checkpoint");
+    trainer.save_checkpoint(go_on).expect("a checkpoint");
     assert_eq!(kept(&run).step, 8);
     drop(trainer);
     let changes = ResumeOptions { keep: Some(Keep::Best), max_steps: Some(12), ..ResumeOptions::default() };
@@ -139,15 +139,15 @@ fn files_that_no_run_wrote_are_not_replaced() {
     {
         fs::create_dir(&run).expect("a directory");
         fs::write(run.join(name), "mine").expect("a file");
-        let error = Trainer::create(&place.options("run")).expect_err(name);
+        let error = Trainer::create(&place.options("run"), go_on).expect_err(name);
         assert!(error.code() == "RUN" && error.to_string().contains(name), "{error}");
         assert_eq!(fs::read_dir(&run).expect("it").count(), 1, "{name}");
         assert_eq!(fs::read(run.join(name)).expect(name), b"mine");
         let forced = TrainOptions { force: true, ..place.options("run") };
-        let mut trainer = Trainer::create(&forced).expect("a run");
+        let mut trainer = Trainer::create(&forced, go_on).expect("a run");
         assert!(["tokenizer.json", "log.jsonl"].contains(&name) || !run.join(name).exists(), "{name}");
         run_steps(&mut trainer, 1);
-        assert!(trainer.save_model().expect("a model"));
+        assert!(trainer.save_model(go_on).expect("a model"));
         drop(trainer);
         fs::remove_dir_all(&run).expect("the run");
     }
@@ -160,11 +160,11 @@ fn a_file_that_somebody_puts_in_the_results_place_stays() {
     let mut trainer = killed(&place, 1e-2);
     fs::write(run.join("model.bin"), "mine").expect("a file");
     validate(&mut trainer);
-    let error = trainer.save_until(&AtomicBool::new(false)).expect_err("a foreign file");
+    let error = trainer.save(go_on).expect_err("a foreign file");
     assert!(error.code() == "RUN" && error.to_string().contains("did not write it"), "{error}");
     assert_eq!(checkpoints(&place), [4, 8], "the checkpoint was saved all the same");
     drop(trainer);
-    let error = Trainer::resume(&run, &ResumeOptions::default()).expect_err("a foreign file");
+    let error = Trainer::resume(&run, &ResumeOptions::default(), go_on).expect_err("a foreign file");
     assert!(error.code() == "RUN" && error.to_string().contains("force"), "{error}");
     assert_eq!(fs::read(run.join("model.bin")).expect("the file"), b"mine");
     let force = ResumeOptions { force: Some(true), ..ResumeOptions::default() };
@@ -178,9 +178,9 @@ fn a_damaged_checkpoint_says_what_is_left() {
     let place = Place::new(&prose(120));
     let run = place.path("run");
     let mut trainer = killed(&place, 1e-2);
-    trainer.save_checkpoint().expect("a checkpoint");
+    trainer.save_checkpoint(go_on).expect("a checkpoint");
     drop(trainer);
-    let error = || Trainer::resume(&run, &ResumeOptions::default()).expect_err("damage").to_string();
+    let error = || Trainer::resume(&run, &ResumeOptions::default(), go_on).expect_err("damage").to_string();
     fs::write(run.join("checkpoint-8/means.f32"), "x").expect("damage");
     assert!(error().ends_with("remove its directory to go on from the one before, of step 4"), "{}", error());
     fs::write(run.join("checkpoint-8/checkpoint.json"), "x").expect("damage");
@@ -197,18 +197,18 @@ fn a_damaged_checkpoint_says_what_is_left() {
         resume(&place, &ResumeOptions { learning_rate: Some(1e-4), ..ResumeOptions::default() });
     assert_eq!(trainer.steps(), 0);
     learn(&mut trainer, 2);
-    trainer.save_checkpoint().expect("a checkpoint");
+    trainer.save_checkpoint(go_on).expect("a checkpoint");
     assert_eq!(kept(&run), before);
 }
 
 #[test]
 fn a_file_called_like_a_checkpoint_is_none() {
     let place = Place::new(&prose(120));
-    let mut trainer = Trainer::create(&place.options("run")).expect("a run");
+    let mut trainer = Trainer::create(&place.options("run"), go_on).expect("a run");
     fs::write(place.path("run/checkpoint-3"), "mine").expect("a file");
     for _ in 0..4 {
         run_steps(&mut trainer, 1);
-        trainer.save_checkpoint().expect("a checkpoint");
+        trainer.save_checkpoint(go_on).expect("a checkpoint");
     }
     // It made room for the checkpoint of that step, and is still there.
     assert_eq!(fs::read(place.path("run/checkpoint-3.aside-1")).expect("the file"), b"mine");

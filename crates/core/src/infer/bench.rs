@@ -1,13 +1,14 @@
 //! The speed of a model on this machine, and how near it is to the speed of the memory.
 
 use std::hint::black_box;
-use std::ops::{ControlFlow, Range};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use rwkv_kernels::read_sum;
 
 use super::batch::{Outputs, PASS, Segment};
 use super::model::Model;
+use crate::control::{Control, ask};
 use crate::error::{Error, Result};
 use crate::store::Memory;
 
@@ -115,11 +116,7 @@ impl Model {
     /// # Errors
     /// [`Error::InvalidOption`] for counts or seconds that make no sense, and for a buffer that memory cannot
     /// hold.
-    pub fn bench(
-        &self,
-        options: &BenchOptions,
-        progress: impl FnMut(usize, usize) -> ControlFlow<()>,
-    ) -> Result<Bench> {
+    pub fn bench(&self, options: &BenchOptions, progress: impl Control) -> Result<Bench> {
         options.check()?;
         let (memory, range) = read_buffer(options.buffer)?;
         let buffer: &[f32] = bytemuck::cast_slice(memory.get(range));
@@ -165,7 +162,7 @@ impl Model {
     }
 
     /// The time in which `sessions` new texts each read `tokens` tokens, one at a time and all together.
-    fn decode(&self, tokens: usize, sessions: usize, clock: &mut Clock<impl Progress>) -> Result<Duration> {
+    fn decode(&self, tokens: usize, sessions: usize, clock: &mut Clock<impl Control>) -> Result<Duration> {
         let mut states: Vec<_> = (0..sessions).map(|_| self.new_state()).collect();
         let start = Instant::now();
         for at in 0..tokens {
@@ -181,7 +178,7 @@ impl Model {
     }
 
     /// The time in which a new text reads a prompt, for the last logits alone.
-    fn prefill(&self, tokens: usize, clock: &mut Clock<impl Progress>) -> Result<Duration> {
+    fn prefill(&self, tokens: usize, clock: &mut Clock<impl Control>) -> Result<Duration> {
         let prompt: Vec<_> = (0..tokens).map(|at| self.token(at)).collect();
         let mut state = self.new_state();
         let start = Instant::now();
@@ -203,10 +200,6 @@ impl Model {
     }
 }
 
-trait Progress: FnMut(usize, usize) -> ControlFlow<()> {}
-
-impl<F: FnMut(usize, usize) -> ControlFlow<()>> Progress for F {}
-
 /// How far the measuring is.
 struct Clock<P> {
     start: Instant,
@@ -217,7 +210,7 @@ struct Clock<P> {
     progress: P,
 }
 
-impl<P: Progress> Clock<P> {
+impl<P: Control> Clock<P> {
     /// Measurements there are at least: two to warm up, and in each round decoding, a batch and a prompt.
     const PIECES: usize = 2 + 3 * BenchOptions::ROUNDS;
 
@@ -231,10 +224,7 @@ impl<P: Progress> Clock<P> {
 
     fn report(&mut self, share: f64) -> Result<()> {
         let total = (1000.0 * self.seconds).max(1000.0);
-        match (self.progress)((total * share) as usize, total as usize) {
-            ControlFlow::Continue(()) => Ok(()),
-            ControlFlow::Break(()) => Err(Error::Aborted),
-        }
+        ask(&mut self.progress, (total * share) as u64, total as u64)
     }
 
     /// A measurement is done.

@@ -1,11 +1,10 @@
 //! The loss of a model on a text.
 
-use std::ops::ControlFlow;
-
 use rwkv_kernels::cross_entropy;
 
 use super::batch::{Outputs, PASS, Segment};
 use super::model::Model;
+use crate::control::{Control, ask};
 use crate::error::{Error, Result};
 use crate::state::State;
 
@@ -38,18 +37,18 @@ impl Model {
     /// from an empty state, with the targets one further; what does not fill a window is left out (a text
     /// shorter than one window is one short window). Without, the text is read in one go.
     ///
-    /// `progress(done, total)` is called with the numbers of tokens now and then; if it breaks, the
-    /// evaluation ends with [`Error::Aborted`].
+    /// `control` is told numbers of tokens.
     ///
     /// # Errors
-    /// [`Error::InvalidOption`] for fewer than two tokens or a `ctx_len` of 0; [`Error::TokenOutOfRange`].
+    /// [`Error::InvalidOption`] for fewer than two tokens or a `ctx_len` of 0; [`Error::TokenOutOfRange`];
+    /// [`Error::Aborted`] if `control` says so.
     pub fn evaluate(
         &self,
         tokens: &[u32],
         ctx_len: Option<usize>,
-        progress: impl FnMut(usize, usize) -> ControlFlow<()>,
+        control: impl Control,
     ) -> Result<Evaluation> {
-        self.evaluate_from(&self.new_state(), tokens, ctx_len, progress)
+        self.evaluate_from(&self.new_state(), tokens, ctx_len, control)
     }
 
     /// As [`evaluate`](Self::evaluate), with `initial` in place of the empty state: one that was trained, or
@@ -62,7 +61,7 @@ impl Model {
         initial: &State,
         tokens: &[u32],
         ctx_len: Option<usize>,
-        mut progress: impl FnMut(usize, usize) -> ControlFlow<()>,
+        mut control: impl Control,
     ) -> Result<Evaluation> {
         if tokens.len() < 2 {
             return Err(Error::option("tokens", tokens.len(), "at least 2, one to predict the other from"));
@@ -88,10 +87,7 @@ impl Model {
                 let targets = &tokens[at + range.start..at + range.end];
                 sum += cross_entropy(&self.cpu, logits, self.shared.config.n_vocab, targets);
                 done += targets.len();
-                match progress(done, n_tokens) {
-                    ControlFlow::Continue(()) => Ok(()),
-                    ControlFlow::Break(()) => Err(Error::Aborted),
-                }
+                ask(&mut control, done as u64, n_tokens as u64)
             })?;
         }
         Ok(Evaluation { n_tokens, loss: sum / n_tokens as f64 })

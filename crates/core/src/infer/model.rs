@@ -1,7 +1,7 @@
 //! A loaded model.
 
 use std::fmt;
-use std::ops::{ControlFlow, Range};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use super::cpu::LoadOptions;
 use super::loaded::{self, Identity};
 use super::shared::Shared;
 use crate::config::ModelConfig;
+use crate::control::{Control, go_on};
 use crate::data_type::DataType;
 use crate::error::{Error, Result};
 use crate::file::ModelFile;
@@ -52,18 +53,14 @@ impl Model {
 
     /// As [`load`](Self::load), with threads that others may use too.
     pub fn load_on(path: impl AsRef<Path>, cpu: Arc<Cpu>) -> Result<Self> {
-        Self::load_with(path, cpu, |_, _| ControlFlow::Continue(()))
+        Self::load_with(path, cpu, go_on)
     }
 
     /// As [`load_on`](Self::load_on), calling `progress(done, total)` with numbers of bytes now and then.
     ///
     /// # Errors
     /// [`Error::Aborted`](crate::Error::Aborted) if `progress` breaks.
-    pub fn load_with(
-        path: impl AsRef<Path>,
-        cpu: Arc<Cpu>,
-        progress: impl FnMut(u64, u64) -> ControlFlow<()>,
-    ) -> Result<Self> {
+    pub fn load_with(path: impl AsRef<Path>, cpu: Arc<Cpu>, progress: impl Control) -> Result<Self> {
         let path = path.as_ref();
         let path = if path.is_dir() { &path.join("model.bin") } else { path };
         // Looked at before the file is opened: if it is replaced in between, it will not be taken for the new
@@ -239,6 +236,8 @@ impl fmt::Debug for Model {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::ControlFlow;
+
     use super::*;
     use crate::file::write_model;
     use crate::quantize;
@@ -284,7 +283,6 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (path, small) = (directory.path().join("model.bin"), directory.path().join("small.bin"));
         write(&path, 1);
-        let go_on = |_, _| ControlFlow::Continue(());
         quantize(&path, &small, DataType::Q5_0, &LoadOptions::default(), go_on).unwrap();
         let cpu = LoadOptions { threads: Some(2), ..Default::default() }.start_cpu().unwrap();
         let mut calls = 0;

@@ -2,13 +2,13 @@
 
 use std::borrow::Cow;
 use std::io::{self, Write};
-use std::ops::ControlFlow;
 use std::path::Path;
 
 use half::f16;
 
 use super::{Factors, Lora};
 use crate::atomic::write_atomically;
+use crate::control::{Control, ask};
 use crate::data_type::DataType;
 use crate::error::{Error, Result};
 use crate::file::{self, Header, ModelFile, TensorInfo};
@@ -42,7 +42,7 @@ pub struct Merged {
 ///
 /// `base` and `adapter` can also be directories of training runs, for the `model.bin` and `lora.safetensors`
 /// in them. Of the base a few MB are in memory at a time. The output is renamed into place when it is whole:
-/// on an error, or when `progress` says [`Break`](ControlFlow::Break), what was there before is as it was.
+/// on an error, or when `progress` says to end, what was there before is as it was.
 /// `progress(done, total)` is told bytes of the base.
 ///
 /// # Errors
@@ -56,7 +56,7 @@ pub fn merge(
     base: impl AsRef<Path>,
     adapter: impl AsRef<Path>,
     output: impl AsRef<Path>,
-    progress: impl FnMut(u64, u64) -> ControlFlow<()>,
+    progress: impl Control,
 ) -> Result<Merged> {
     let (base, adapter, output) = (base.as_ref(), adapter.as_ref(), output.as_ref());
     let base = if base.is_dir() { &base.join("model.bin") } else { base };
@@ -141,7 +141,7 @@ struct Work<'a, P> {
     written: u64,
 }
 
-impl<P: FnMut(u64, u64) -> ControlFlow<()>> Work<'_, P> {
+impl<P: Control> Work<'_, P> {
     fn run(&mut self, out: &mut dyn Write) -> std::result::Result<(), Failure> {
         let file = self.file;
         let data_type = merged_format(file.data_type());
@@ -203,10 +203,7 @@ impl<P: FnMut(u64, u64) -> ControlFlow<()>> Work<'_, P> {
     }
 
     fn report(&mut self, done: u64) -> Result<()> {
-        match (self.progress)(done, self.file.len()) {
-            ControlFlow::Continue(()) => Ok(()),
-            ControlFlow::Break(()) => Err(Error::Aborted),
-        }
+        ask(&mut self.progress, done, self.file.len())
     }
 }
 

@@ -1,12 +1,13 @@
 //! From a model file to its parameters.
 
-use std::ops::{ControlFlow, Range};
+use std::ops::Range;
 use std::sync::Arc;
 
 use rwkv_kernels::{Cpu, Panels};
 
 use super::panels::Memory;
 use super::{Entry, Parameters, Value};
+use crate::control::Control;
 use crate::error::{Error, Fault, Result};
 use crate::file::ModelFile;
 
@@ -19,11 +20,7 @@ impl Parameters {
     /// # Errors
     /// [`Error::ModelFile`] for a vector with a value that is infinite or no number; [`Error::FileChanged`];
     /// [`Error::Io`] if memory is short. Matrices are looked at when they are first used.
-    pub fn of_file(
-        file: ModelFile,
-        cpu: &Cpu,
-        mut progress: impl FnMut(u64, u64) -> ControlFlow<()>,
-    ) -> Result<Self> {
+    pub fn of_file(file: ModelFile, cpu: &Cpu, mut progress: impl Control) -> Result<Self> {
         let layout = file.layout().clone();
         let n = layout.specs().len();
         let quantized = |index: usize| {

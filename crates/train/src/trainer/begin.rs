@@ -2,10 +2,10 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::time::Instant;
 
 use rwkv_core::model::Network;
-use rwkv_core::{Fingerprint, Model, ModelConfig, ModelFile, Tokenizer};
+use rwkv_core::{Control, Fingerprint, Model, ModelConfig, ModelFile, Tokenizer};
 use rwkv_kernels::Cpu;
 
 use super::{Trainer, save, schedule, settings};
@@ -37,15 +37,8 @@ impl Trainer {
     /// [`rwkv_core::Error::Data`] if the text cannot be learned; those of reading a model, if the run starts from
     /// one; [`Error::Run`] if the directory holds a run already or another trainer is at work in it. Nothing
     /// is written before all of these are ruled out.
-    pub fn create(options: &TrainOptions) -> Result<Self> {
-        Self::create_until(options, &AtomicBool::new(false))
-    }
-
-    /// As [`create`](Self::create), with a flag for a text that is long, or a pipe that nobody writes to.
-    ///
-    /// # Errors
-    /// [`rwkv_core::Error::Aborted`] soon after `stop` is set, if the text is not read by then.
-    pub fn create_until(options: &TrainOptions, stop: &AtomicBool) -> Result<Self> {
+    /// [`rwkv_core::Error::Aborted`] if `control` says so, which is told bytes of the text, while that is read.
+    pub fn create(options: &TrainOptions, control: impl Control) -> Result<Self> {
         options.validate()?;
         let mut options = options.clone();
         RunDirectory::check_free(&options.out, options.force)?;
@@ -53,14 +46,14 @@ impl Trainer {
         let file = options.from.as_deref().map(base::open).transpose()?;
         let (data, tokenizer) = match (&file, base_tokenizer(&options, file.as_ref())?) {
             (Some(_), Some(tokenizer)) => {
-                let data = Dataset::read_with(&options.data, &tokenizer, options.ctx_len, stop)?;
+                let data = Dataset::read_with(&options.data, &tokenizer, options.ctx_len, control)?;
                 (data, tokenizer)
             }
             _ => Dataset::read(
                 &options.data,
                 options.tokenizer.unwrap_or(TokenizerKind::Character),
                 options.ctx_len,
-                stop,
+                control,
             )?,
         };
         let kind = match tokenizer {
@@ -106,12 +99,7 @@ impl Trainer {
     /// [`Error::Run`] if there is no run, if another trainer is at work on it, if its checkpoint is damaged,
     /// or if the model that it began from is another one now; [`rwkv_core::Error::Data`] if the text is not the
     /// one it began with; otherwise as [`create`](Self::create).
-    pub fn resume(out: impl AsRef<Path>, changes: &ResumeOptions) -> Result<Self> {
-        Self::resume_until(out, changes, &AtomicBool::new(false))
-    }
-
-    /// As [`resume`](Self::resume), with a flag as that of [`create_until`](Self::create_until).
-    pub fn resume_until(out: impl AsRef<Path>, changes: &ResumeOptions, stop: &AtomicBool) -> Result<Self> {
+    pub fn resume(out: impl AsRef<Path>, changes: &ResumeOptions, mut control: impl Control) -> Result<Self> {
         let out = out.as_ref();
         let mut found = RunDirectory::take(out)?;
         found.check_result(found.config.options.result_name(), changes.force == Some(true))?;
@@ -142,7 +130,7 @@ impl Trainer {
             let options = TrainOptions { data, from, ..options };
             let options = changes.apply(TrainOptions { out: out.to_owned(), ..options.resolved() });
             let is_new = checkpoint.is_none();
-            let mut parts = Parts::of_run(&found, options, is_new, text.take(), stop)?;
+            let mut parts = Parts::of_run(&found, options, is_new, text.take(), &mut control)?;
             let checkpoint = checkpoint
                 .map(|(manifest, path)| checkpoint::read(&path, manifest, &parts.lengths()))
                 .transpose()
@@ -153,7 +141,7 @@ impl Trainer {
             if is_unknown {
                 let checked =
                     Model::of_store(parts.model, parts.start.params.clone(), Arc::clone(&parts.cpu));
-                if !save::is_sound(&checked, &parts.data, &parts.options, stop)? {
+                if !save::is_sound(&checked, &parts.data, &parts.options, &mut control)? {
                     (before, text) = (step, Some(parts.data));
                     continue;
                 }
@@ -167,6 +155,7 @@ impl Trainer {
         let mut trainer = Self::assemble(parts, run, checkpoint);
         trainer.went_back_from = newest.filter(|&newest| newest > step);
         trainer.write_what_is_missing()?;
+        trainer.find_what_is_due();
         Ok(trainer)
     }
 
@@ -216,6 +205,8 @@ impl Trainer {
             val_loss,
             soundness,
             best,
+            pending: None,
+            clock: (Instant::now(), 0.0),
             kept: None,
             inputs: Vec::new(),
             targets: Vec::new(),
@@ -231,7 +222,7 @@ impl Parts {
         mut options: TrainOptions,
         is_new: bool,
         text: Option<Dataset>,
-        stop: &AtomicBool,
+        control: impl Control,
     ) -> Result<Self> {
         let (model, tokenizer) = (found.config.model, found.tokenizer.clone());
         options.validate()?;
@@ -239,7 +230,7 @@ impl Parts {
             data
         } else {
             let crc32 = found.config.data_crc32;
-            Dataset::read_again(&options.data, &tokenizer, options.ctx_len, crc32, stop)?
+            Dataset::read_again(&options.data, &tokenizer, options.ctx_len, crc32, control)?
         };
         let file = options.from.as_deref().map(base::open).transpose()?;
         if file.as_ref().is_some_and(|file| *file.config() != model) {

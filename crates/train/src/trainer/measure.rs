@@ -1,10 +1,6 @@
 //! Looking at the model in training: its loss, and what it writes.
 
-use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use rwkv_core::State;
-use rwkv_core::{Decoder, Model, Sampler, SamplerOptions};
+use rwkv_core::{Control, Decoder, Model, Sampler, SamplerOptions, State, ask};
 
 use super::{Best, Trainer};
 use crate::data::{Dataset, adjoining_windows};
@@ -18,14 +14,13 @@ const STRETCH: usize = 64;
 impl Trainer {
     /// Mean loss over the whole validation split, in nats a token: in adjoining windows of `ctx_len` tokens,
     /// each from an empty state or the one that is trained; or in one go, if the run carries states. It runs
-    /// through the inference path, with products in the precision of inference. `progress` gets the share
-    /// that is done, from 0 to 1.
+    /// through the inference path, with products in the precision of inference. `control` is told tokens.
     ///
     /// # Errors
-    /// [`rwkv_core::Error::Aborted`] soon after `stop` is set. [`Error::Diverged`](crate::Error::Diverged) if the
+    /// [`rwkv_core::Error::Aborted`] if `control` says so. [`Error::Diverged`](crate::Error::Diverged) if the
     /// loss is not finite: nothing more is saved. [`rwkv_core::Error::Io`] if the log cannot be written.
-    pub fn validate(&mut self, stop: &AtomicBool, progress: impl FnMut(f64)) -> Result<f32> {
-        let val_loss = self.mean_loss(Dataset::validation, usize::MAX, stop, progress)?;
+    pub fn validate(&mut self, control: impl Control) -> Result<f32> {
+        let val_loss = self.mean_loss(Dataset::validation, usize::MAX, control)?;
         if !val_loss.is_finite() {
             return Err(self.diverge(self.step, val_loss));
         }
@@ -35,6 +30,7 @@ impl Trainer {
             step: self.step,
             val_loss: Some(val_loss),
             seconds: self.seconds,
+            clock: self.clock(),
             ..LogLine::default()
         };
         self.run.log(&line)?;
@@ -46,12 +42,11 @@ impl Trainer {
         &self,
         part: fn(&Dataset) -> &[u32],
         most: usize,
-        stop: &AtomicBool,
-        progress: impl FnMut(f64),
+        control: impl Control,
     ) -> Result<f32> {
         let model = self.model();
         let initial = self.initial_state(&model);
-        mean_loss(&model, &initial, part(&self.data), &self.options, most, stop, progress)
+        mean_loss(&model, &initial, part(&self.data), &self.options, most, control)
     }
 
     /// What the model writes after `prompt`: `n_tokens` tokens. Without a prompt it goes on from a line
@@ -59,30 +54,30 @@ impl Trainer {
     ///
     /// # Errors
     /// [`rwkv_core::Error::UnknownCharacter`] in the prompt; [`rwkv_core::Error::InvalidOption`] among the options;
-    /// [`rwkv_core::Error::Aborted`] soon after `stop` is set; [`Error::Diverged`](crate::Error::Diverged) if the
+    /// [`rwkv_core::Error::Aborted`] if `control` says so, which is told tokens; [`Error::Diverged`](crate::Error::Diverged) if the
     /// model's numbers are no longer finite.
     pub fn sample(
         &self,
         prompt: &str,
         n_tokens: usize,
         options: SamplerOptions,
-        stop: &AtomicBool,
+        mut control: impl Control,
     ) -> Result<String> {
-        let check = || if stop.load(Ordering::Relaxed) { Err(rwkv_core::Error::Aborted) } else { Ok(()) };
+        let total = n_tokens as u64;
         let mut sampler = Sampler::new(options)?;
         let mut tokens = self.tokenizer.encode(prompt)?;
         if tokens.is_empty() {
             tokens = self.tokenizer.encode("\n").unwrap_or_else(|_| vec![0]);
         }
-        check()?;
+        ask(&mut control, 0, total)?;
         let model = self.model();
         let mut state = self.initial_state(&model);
         let mut decoder = Decoder::default();
         let mut text = String::new();
-        for _ in 0..n_tokens {
+        for done in 0..total {
             let mut logits = Vec::new();
             for stretch in tokens.chunks(STRETCH) {
-                check()?;
+                ask(&mut control, done, total)?;
                 logits = model.eval(stretch, &mut state).map_err(|error| match error {
                     rwkv_core::Error::Weight { .. } | rwkv_core::Error::NotFinite { .. } => {
                         self.divergence(self.step, f32::NAN)
@@ -102,26 +97,19 @@ impl Trainer {
 /// options say so.
 ///
 /// # Errors
-/// [`rwkv_core::Error::Aborted`] soon after `stop` is set.
+/// [`rwkv_core::Error::Aborted`] if `control` says so.
 pub(super) fn mean_loss(
     model: &Model,
     initial: &State,
     tokens: &[u32],
     options: &TrainOptions,
     most: usize,
-    stop: &AtomicBool,
-    mut progress: impl FnMut(f64),
+    mut control: impl Control,
 ) -> Result<f32> {
     let (len, count) = adjoining_windows(tokens.len(), options.ctx_len);
     let tokens = &tokens[..=len * count.min(most)];
-    let look = |done: usize, total: usize| {
-        progress(done as f64 / total as f64);
-        if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    };
-    if stop.load(Ordering::Relaxed) {
-        return Err(rwkv_core::Error::Aborted.into());
-    }
-    match model.evaluate_from(initial, tokens, (!options.carry_state).then_some(len), look) {
+    ask(&mut control, 0, tokens.len() as u64)?;
+    match model.evaluate_from(initial, tokens, (!options.carry_state).then_some(len), control) {
         Ok(evaluation) => Ok(evaluation.loss as f32),
         Err(rwkv_core::Error::Weight { .. } | rwkv_core::Error::NotFinite { .. }) => Ok(f32::NAN),
         Err(error) => Err(error.into()),

@@ -1,19 +1,18 @@
 //! A training run, moved on by its caller one step at a time.
 
+mod advance;
 mod begin;
 mod measure;
 mod save;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use rwkv_core::model::Network;
 use rwkv_core::params::Vector;
 use rwkv_core::store::Parameters;
-use rwkv_core::{Model, ModelConfig, Tokenizer};
-use rwkv_core::{State, StateLayout};
+use rwkv_core::{Control, Model, ModelConfig, State, StateLayout, Tokenizer, ask};
 use rwkv_kernels::{Isa, Precision};
 
 use crate::data::{Dataset, Windows};
@@ -27,15 +26,17 @@ use crate::schedule::Schedule;
 use crate::streams::Streams;
 use crate::tape::{Tape, Until};
 
-pub use save::{Best, Soundness};
+pub use advance::Advance;
+pub use save::{Best, Saved, Soundness};
 
 /// A model in training, with its data, its optimizer and its directory.
 ///
-/// The caller pulls: [`step`](Self::step) until [`done`](Self::done), and in between, when a report says it
-/// is due or whenever it likes, [`validate`](Self::validate) and [`save_checkpoint`](Self::save_checkpoint).
+/// [`run`](Self::run) is the whole of a run: it learns, validates, keeps the best model, saves and stops as the
+/// options say. [`advance`](Self::advance) is one step of that, for a caller who wants to do something in
+/// between; [`step`](Self::step), [`validate`](Self::validate) and [`save`](Self::save) are its parts.
 ///
-/// What takes long takes a flag, which another thread or a signal's handler may set: the call then ends soon
-/// with [`rwkv_core::Error::Aborted`], and the trainer is as it was before the call.
+/// What takes long takes a [`Control`], which may end it: the call then ends soon with
+/// [`rwkv_core::Error::Aborted`], and the trainer is as it was before the call.
 #[derive(Debug)]
 pub struct Trainer {
     options: TrainOptions,
@@ -66,6 +67,10 @@ pub struct Trainer {
     soundness: Option<Soundness>,
     /// The best validation so far.
     best: Option<Best>,
+    /// The last step, if what is due after it is not done.
+    pending: Option<StepReport>,
+    /// When this trainer began, and the time by the clock that the run had taken before.
+    clock: (Instant, f64),
     /// What the run's result is, as far as this trainer has looked.
     kept: Option<Kept>,
     /// Tokens and targets of the pass under way.
@@ -106,38 +111,26 @@ pub struct StepReport {
 }
 
 impl Trainer {
-    /// Learns from one batch.
+    /// Learns from one batch, and does nothing else. `control` is asked between two operators, with batches.
     ///
     /// # Errors
     /// [`Error::Diverged`] if the loss or a gradient is not finite: the parameters stay as they were, and
     /// nothing more is saved. [`rwkv_core::Error::Io`] if the log cannot be written.
-    pub fn step(&mut self) -> Result<StepReport> {
-        self.learn(|| false)
-    }
-
-    /// As [`step`](Self::step), looking at `stop` between two operators.
-    ///
-    /// # Errors
-    /// [`rwkv_core::Error::Aborted`] soon after `stop` is set: parameters, moments, log and the number of steps
-    /// are as before, and the next step is the one that this would have been. From where it begins to change
-    /// the parameters, a step is finished instead.
-    pub fn step_until(&mut self, stop: &AtomicBool) -> Result<StepReport> {
-        self.learn(|| stop.load(Ordering::Relaxed))
-    }
-
-    fn learn(&mut self, mut stop: impl FnMut() -> bool + Send) -> Result<StepReport> {
+    /// [`rwkv_core::Error::Aborted`] if `control` says so: parameters, moments, log and the number of steps are as
+    /// before, and the next step is the one that this would have been. From where it begins to change the
+    /// parameters, a step is finished instead.
+    pub fn step(&mut self, mut control: impl Control + Send) -> Result<StepReport> {
         self.check_not_diverged()?;
         let start = Instant::now();
-        let Gradients { loss, norm: grad_norm, tokens, states } = self.gradients(&mut stop)?;
-        if stop() {
-            return Err(rwkv_core::Error::Aborted.into());
-        }
+        let Gradients { loss, norm: grad_norm, tokens, states } = self.gradients(&mut control)?;
+        let batches = self.options.accumulate as u64;
+        ask(&mut control, batches, batches)?;
         // From here on there is no way back.
         let learning_rate = self.schedule.learning_rate(self.step);
         self.update(learning_rate, grad_norm);
         self.states = states;
         self.step += 1;
-        (self.val_loss, self.soundness) = (None, None);
+        (self.val_loss, self.soundness, self.pending) = (None, None, None);
         let seconds = start.elapsed().as_secs_f64();
         self.seconds += seconds;
         self.run.log(&LogLine {
@@ -147,29 +140,38 @@ impl Trainer {
             grad_norm: Some(grad_norm),
             val_loss: None,
             seconds: self.seconds,
+            clock: self.clock(),
         })?;
-        let due = |interval: u64| self.done() || (interval > 0 && self.step.is_multiple_of(interval));
+        let (validation_due, checkpoint_due) = self.due();
+        let step = self.step;
         Ok(StepReport {
-            step: self.step,
+            step,
             loss,
             learning_rate,
             grad_norm,
             tokens,
             seconds,
-            validation_due: due(self.options.eval_interval),
-            checkpoint_due: due(self.options.checkpoint_interval),
+            validation_due,
+            checkpoint_due,
         })
+    }
+
+    /// Whether the options ask for a validation after the last step, and for a checkpoint.
+    fn due(&self) -> (bool, bool) {
+        let due = |interval: u64| self.done() || (interval > 0 && self.step.is_multiple_of(interval));
+        (due(self.options.eval_interval), due(self.options.checkpoint_interval))
     }
 
     /// Forward and backward over all passes of the step after `self.step`: the tape holds the gradients of
     /// their mean. Changes nothing that a step would leave.
-    fn gradients(&mut self, mut stop: impl FnMut() -> bool + Send) -> Result<Gradients> {
+    fn gradients(&mut self, control: &mut (impl Control + Send)) -> Result<Gradients> {
         let passes = self.options.accumulate;
         let (mut sum, mut tokens, mut states) = (0.0, 0, Vec::new());
         for pass in 0..passes {
             self.next_batch(pass);
             tokens += self.inputs.len();
             self.begin_pass(pass);
+            let mut stop = || control(pass as u64, passes as u64).is_break();
             let loss = Until::new(&mut self.tape, &mut stop).learn(
                 &self.network,
                 &self.targets,
@@ -226,6 +228,24 @@ impl Trainer {
         self.step >= self.options.max_steps || is_hopeless
     }
 
+    /// Refuses what would go beyond the end of the run.
+    ///
+    /// # Errors
+    /// [`rwkv_core::Error::InvalidOption`] that names the option which ends the run: `max_steps`, or `patience`.
+    pub fn check_not_done(&self) -> Result<()> {
+        if self.step >= self.options.max_steps {
+            let expected = "more to go on: that many steps are done";
+            return Err(rwkv_core::Error::option("max_steps", self.step, expected).into());
+        }
+        match self.options.patience {
+            Some(patience) if self.done() => {
+                let expected = "more to go on: as many validations have found no better loss";
+                Err(rwkv_core::Error::option("patience", patience, expected).into())
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The validation with the lowest loss so far.
     pub fn best(&self) -> Option<Best> {
         self.best
@@ -262,6 +282,12 @@ impl Trainer {
     /// Time spent in steps since the run began, over all its sessions.
     pub fn seconds(&self) -> f64 {
         self.seconds
+    }
+
+    /// Seconds by the clock since the run began, over all its sessions: with validating and saving, and without
+    /// the time in between.
+    pub fn clock(&self) -> f64 {
+        self.clock.0.elapsed().as_secs_f64() + self.clock.1
     }
 
     /// The options in force.

@@ -1,22 +1,35 @@
 //! What a run leaves on disk, and whether it is worth going on from.
 
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
 
 use rwkv_core::lora::stage_lora;
-use rwkv_core::{DataType, Model, Staged, State, stage_model};
+use rwkv_core::{Control, DataType, Model, SamplerOptions, Staged, State, stage_model};
 use serde::{Deserialize, Serialize};
 
 use super::Trainer;
 use super::measure::mean_loss;
 use crate::checkpoint::{self, Manifest};
 use crate::data::Dataset;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::options::TrainOptions;
 use crate::record::{self, Holding, Kept};
+use crate::run::Sample;
 
 /// Tokens, or one window if that is longer, which tell a sound model from one that is not.
 const TOKENS: usize = 2048;
+
+/// Tokens of the validation text that the model is asked to go on from, and how many it writes.
+const PROMPT: usize = 32;
+const WRITTEN: usize = 400;
+
+/// What was saved.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Saved {
+    /// Whether the model is one to go on from.
+    pub soundness: Soundness,
+    /// Whether [`Trainer::result`] is of this step.
+    pub wrote_result: bool,
+}
 
 /// Whether a model is one to keep and to go on from.
 ///
@@ -65,27 +78,53 @@ impl Trainer {
     ///
     /// # Errors
     /// [`rwkv_core::Error::Io`], with the last good checkpoint still there;
-    /// [`Error::Diverged`](crate::Error::Diverged) once the run has diverged, or if the model's loss is not
-    /// finite; [`Error::Run`](crate::Error::Run) if the directory was removed and another trainer is at work
+    /// [`Error::Diverged`] once the run has diverged, or if the model's loss is not
+    /// finite; [`Error::Run`] if the directory was removed and another trainer is at work
     /// in a new one.
-    pub fn save_checkpoint(&mut self) -> Result<Soundness> {
-        let soundness = self.soundness()?;
+    /// [`rwkv_core::Error::Aborted`] if `control` says so, before anything is written.
+    pub fn save_checkpoint(&mut self, control: impl Control) -> Result<Soundness> {
+        let soundness = self.soundness(control)?;
         self.run.mend()?;
         self.write_checkpoint(soundness)?;
         Ok(soundness)
     }
 
-    /// [`save_checkpoint`](Self::save_checkpoint) and [`save_model`](Self::save_model), with a flag for the
-    /// measuring that comes first. Returns whether the model is sound, and whether it was written.
+    /// All that a run leaves, as it is by now: [`save_checkpoint`](Self::save_checkpoint),
+    /// [`save_model`](Self::save_model), and, if the model is sound, something that it writes, into
+    /// `samples.jsonl`.
     ///
     /// # Errors
-    /// [`rwkv_core::Error::Aborted`] soon after `stop` is set, if the model is not measured by then: nothing is
-    /// written. Otherwise as [`save_checkpoint`](Self::save_checkpoint).
-    pub fn save_until(&mut self, stop: &AtomicBool) -> Result<(Soundness, bool)> {
-        let soundness = self.soundness_until(stop)?;
-        self.run.mend()?;
-        self.write_checkpoint(soundness)?;
-        Ok((soundness, self.write_model(soundness)?))
+    /// [`rwkv_core::Error::Aborted`] if `control` says so while the model is measured: nothing is written. If it
+    /// says so while the model writes, only that is left out. Otherwise as [`save_model`](Self::save_model).
+    pub fn save(&mut self, mut control: impl Control) -> Result<Saved> {
+        let saved = self.save_without_sample(&mut control)?;
+        if saved.soundness.is_sound {
+            match self.add_sample(control) {
+                Err(Error::Rwkv(rwkv_core::Error::Aborted)) => (),
+                done => done?,
+            }
+        }
+        Ok(saved)
+    }
+
+    /// As [`save`](Self::save), but that the model is not asked to write anything, which takes a while.
+    ///
+    /// # Errors
+    /// Those of [`save`](Self::save).
+    pub fn save_without_sample(&mut self, control: impl Control) -> Result<Saved> {
+        let soundness = self.save_checkpoint(control)?;
+        Ok(Saved { soundness, wrote_result: self.write_model(soundness)? })
+    }
+
+    /// Has the model go on from the beginning of the validation text, which it has never seen.
+    fn add_sample(&mut self, control: impl Control) -> Result<()> {
+        let start = &self.data.validation()[..PROMPT.min(self.data.validation().len())];
+        let prompt = String::from_utf8_lossy(&self.tokenizer.decode(start)?).into_owned();
+        // A whole word is a fairer beginning, and a whole character one that can be encoded.
+        let prompt = prompt.rsplit_once(char::is_whitespace).map_or("", |(whole, _)| whole);
+        let options = SamplerOptions { temperature: 0.8, top_p: 0.95, seed: 1, ..SamplerOptions::default() };
+        let text = self.sample(prompt, WRITTEN, options, control)?;
+        self.run.add_sample(Sample { step: self.step, prompt: prompt.to_owned(), text })
     }
 
     fn write_checkpoint(&self, soundness: Soundness) -> Result<()> {
@@ -109,10 +148,10 @@ impl Trainer {
     /// whether it was written; [`kept`](Self::kept) says what it is by then.
     ///
     /// # Errors
-    /// As [`save_checkpoint`](Self::save_checkpoint); [`Error::Run`](crate::Error::Run) if somebody has put
+    /// As [`save_checkpoint`](Self::save_checkpoint); [`Error::Run`] if somebody has put
     /// another file in its place, which stays.
-    pub fn save_model(&mut self) -> Result<bool> {
-        let soundness = self.soundness()?;
+    pub fn save_model(&mut self, control: impl Control) -> Result<bool> {
+        let soundness = self.soundness(control)?;
         self.run.mend()?;
         self.write_model(soundness)
     }
@@ -195,33 +234,30 @@ impl Trainer {
     /// Whether the model after the last step is sound.
     ///
     /// # Errors
-    /// [`Error::Diverged`](crate::Error::Diverged) if its loss is not even finite.
-    pub fn soundness(&mut self) -> Result<Soundness> {
-        self.soundness_until(&AtomicBool::new(false))
-    }
-
-    fn soundness_until(&mut self, stop: &AtomicBool) -> Result<Soundness> {
+    /// [`Error::Diverged`] if its loss is not even finite;
+    /// [`rwkv_core::Error::Aborted`] if `control` says so.
+    pub fn soundness(&mut self, mut control: impl Control) -> Result<Soundness> {
         self.check_not_diverged()?;
         if let Some(known) = self.soundness {
             return Ok(known);
         }
         let val_loss = match self.val_loss {
             Some(known) => known,
-            None => self.loss_of_a_few(Dataset::validation, stop)?,
+            None => self.loss_of_a_few(Dataset::validation, &mut control)?,
         };
         if !val_loss.is_finite() {
             return Err(self.diverge(self.step, val_loss));
         }
         let most = most(self.config.n_vocab);
-        let is_sound = val_loss <= most || self.loss_of_a_few(Dataset::train, stop)? <= most;
+        let is_sound = val_loss <= most || self.loss_of_a_few(Dataset::train, &mut control)? <= most;
         let soundness = Soundness { val_loss, is_sound };
         self.soundness = Some(soundness);
         Ok(soundness)
     }
 
-    fn loss_of_a_few(&mut self, part: fn(&Dataset) -> &[u32], stop: &AtomicBool) -> Result<f32> {
+    fn loss_of_a_few(&mut self, part: fn(&Dataset) -> &[u32], control: impl Control) -> Result<f32> {
         let model = self.model();
-        loss_of_a_few(&model, &self.initial_state(&model), part(&self.data), &self.options, stop)
+        loss_of_a_few(&model, &self.initial_state(&model), part(&self.data), &self.options, control)
     }
 }
 
@@ -230,25 +266,25 @@ fn loss_of_a_few(
     initial: &State,
     tokens: &[u32],
     options: &TrainOptions,
-    stop: &AtomicBool,
+    control: impl Control,
 ) -> Result<f32> {
     let windows = (TOKENS / options.ctx_len).clamp(1, options.batch_size);
-    mean_loss(model, initial, tokens, options, windows, stop, |_| ())
+    mean_loss(model, initial, tokens, options, windows, control)
 }
 
 /// Whether a model is sound whose checkpoint does not say: see [`Soundness`].
 ///
 /// # Errors
-/// [`rwkv_core::Error::Aborted`] soon after `stop` is set.
+/// [`rwkv_core::Error::Aborted`] if `control` says so.
 pub(super) fn is_sound(
     model: &Model,
     data: &Dataset,
     options: &TrainOptions,
-    stop: &AtomicBool,
+    mut control: impl Control,
 ) -> Result<bool> {
     let (most, initial) = (most(model.config().n_vocab), model.new_state());
-    Ok(loss_of_a_few(model, &initial, data.validation(), options, stop)? <= most
-        || loss_of_a_few(model, &initial, data.train(), options, stop)? <= most)
+    Ok(loss_of_a_few(model, &initial, data.validation(), options, &mut control)? <= most
+        || loss_of_a_few(model, &initial, data.train(), options, control)? <= most)
 }
 
 /// The loss of guessing, and one nat more.

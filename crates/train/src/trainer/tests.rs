@@ -3,6 +3,9 @@
 use super::*;
 use crate::checkpoint;
 use crate::options::{ResumeOptions, TrainPrecision};
+use std::ops::ControlFlow;
+
+use rwkv_core::go_on;
 
 fn raw(trainer: &Trainer) -> Vec<Vec<f32>> {
     trainer.params().trained().map(|index| trainer.params().raw(index).to_vec()).collect()
@@ -21,7 +24,7 @@ fn a_checkpoint_that_does_not_say_whether_it_is_sound_is_measured() {
         threads: Some(1),
         ..TrainOptions::new(&book, &out)
     };
-    let trainer = Trainer::create(&options).expect("a run");
+    let trainer = Trainer::create(&options, go_on).expect("a run");
     // The step of each, and what its parameters are multiplied by: sound, far above chance, no numbers.
     for (step, factor) in [(3, 1.0), (4, 1e3), (5, f32::NAN)] {
         let soundness = Soundness { val_loss: 1.0, is_sound: true };
@@ -35,7 +38,7 @@ fn a_checkpoint_that_does_not_say_whether_it_is_sound_is_measured() {
         checkpoint::write(&out, manifest, [&params, means, squares]).expect("a checkpoint");
     }
     drop(trainer);
-    let trainer = Trainer::resume(&out, &ResumeOptions::default()).expect("the run");
+    let trainer = Trainer::resume(&out, &ResumeOptions::default(), go_on).expect("the run");
     assert_eq!((trainer.steps(), trainer.went_back_from()), (3, Some(5)));
     assert!(!out.join("checkpoint-4").exists());
 }
@@ -66,7 +69,7 @@ fn a_step_can_be_stopped_at_every_look_and_leaves_no_trace() {
     for (kind, options) in [("plain", plain), ("everything", everything)] {
         let create = |out: &str| {
             let out = directory.path().join(format!("{kind}-{out}"));
-            Trainer::create(&TrainOptions { out, ..options.clone() }).expect("a run")
+            Trainer::create(&TrainOptions { out, ..options.clone() }, go_on).expect("a run")
         };
         check_every_stop(create("whole"), create("stopped"));
     }
@@ -80,17 +83,17 @@ fn check_every_stop(mut whole: Trainer, mut stopped: Trainer) {
     };
     for step in 1..=3 {
         let mut looks = 0_u32;
-        let expected = whole.learn(|| {
+        let expected = whole.step(|_, _| {
             looks += 1;
-            false
+            ControlFlow::Continue(())
         });
         let expected = expected.expect("a step");
         let before = trace(&stopped);
         for at in 0..looks {
             let mut left = at;
-            let error = stopped.learn(|| {
+            let error = stopped.step(|_, _| {
                 left = left.wrapping_sub(1);
-                left == u32::MAX
+                if left == u32::MAX { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             });
             assert!(
                 matches!(error, Err(Error::Rwkv(rwkv_core::Error::Aborted))),
@@ -99,7 +102,7 @@ fn check_every_stop(mut whole: Trainer, mut stopped: Trainer) {
             assert_eq!(stopped.steps(), step - 1);
             assert!(trace(&stopped) == before);
         }
-        let found = stopped.step().expect("the same step");
+        let found = stopped.step(go_on).expect("the same step");
         assert_eq!((found.loss, found.grad_norm), (expected.loss, expected.grad_norm));
         assert!(raw(&stopped) == raw(&whole) && stopped.optimizer.moments() == whole.optimizer.moments());
         assert!(stopped.states == whole.states);
@@ -121,7 +124,7 @@ fn carried_states_make_one_text_of_the_windows_of_a_stream() {
         precision: Some(TrainPrecision::F32),
         ..plain
     };
-    let mut trainer = Trainer::create(&options).expect("a run");
+    let mut trainer = Trainer::create(&options, go_on).expect("a run");
     for index in trainer.tape.params.trained() {
         let values = trainer.tape.params.raw_mut(index).iter_mut();
         values.zip(0..).for_each(|(value, i)| *value += 0.4 * (f64::from(i) * 0.7548 % 1.0 - 0.5) as f32);
@@ -131,9 +134,9 @@ fn carried_states_make_one_text_of_the_windows_of_a_stream() {
     for epoch in 0..2 {
         let first = trainer.steps();
         assert!(streams.starts_anew(first), "epoch {epoch}");
-        let mut losses = vec![f64::from(trainer.step().expect("a step").loss)];
+        let mut losses = vec![f64::from(trainer.step(go_on).expect("a step").loss)];
         while !streams.starts_anew(trainer.steps()) {
-            losses.push(f64::from(trainer.step().expect("a step").loss));
+            losses.push(f64::from(trainer.step(go_on).expect("a step").loss));
         }
         let n_steps = losses.len();
         assert!(n_steps > 20);

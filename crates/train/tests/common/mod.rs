@@ -1,9 +1,9 @@
 //! What the integration tests share.
 #![allow(dead_code)] // each test program uses a part of it
 
+use rwkv_core::go_on;
 use std::fs;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
 
 use rwkv_train::{StepReport, TrainOptions, Trainer};
 use tempfile::TempDir;
@@ -43,7 +43,7 @@ pub(crate) fn prose(sentences: usize) -> String {
 }
 
 pub(crate) fn run_steps(trainer: &mut Trainer, steps: usize) -> Vec<StepReport> {
-    (0..steps).map(|_| trainer.step().expect("a step")).collect()
+    (0..steps).map(|_| trainer.step(go_on).expect("a step")).collect()
 }
 
 pub(crate) fn bits(trainer: &Trainer) -> Vec<u32> {
@@ -53,7 +53,7 @@ pub(crate) fn bits(trainer: &Trainer) -> Vec<u32> {
 }
 
 pub(crate) fn validate(trainer: &mut Trainer) -> f32 {
-    trainer.validate(&AtomicBool::new(false), |_| ()).expect("a validation")
+    trainer.validate(go_on).expect("a validation")
 }
 
 /// The steps of the run's checkpoints, in order.
