@@ -78,6 +78,7 @@ mod ops;
 pub mod optimizer;
 pub mod options;
 mod profile;
+pub mod report;
 pub mod run;
 pub mod schedule;
 mod streams;
