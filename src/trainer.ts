@@ -298,9 +298,13 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
    * @throws The signal's reason, once it is aborted; what {@link step} throws.
    */
   async *[Symbol.asyncIterator](): AsyncGenerator<Step, void, undefined> {
-    for (;;) {
+    while (!this.isDone) {
       const signal = this.#signal
-      const found = await this.#work({ signal }, cancel => this.#native.advance(cancel))
+      const found = await this.#work({ signal }, cancel => this.#native.advance(cancel)).catch(error => {
+        // A step may be done, and what was due after it not.
+        if (!this.#isClosed) this.#steps = this.#native.info.step
+        throw error
+      })
       if (found === null) return
       const { step, valLoss, saved, best, kept, seconds, isDone } = found
       this.#steps = step.step
@@ -342,7 +346,6 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
     const { closing } = this.#pending
     return this.#turn.take(() => this.#pending.track(cancellable({ ...controls, closing }, work)))
   }
-
 }
 
 function withSpeed(step: StepInfo): Step {

@@ -15,6 +15,7 @@ mod lora;
 mod model;
 mod number;
 mod quantize;
+mod report;
 mod session;
 mod slot;
 mod state;

@@ -74,6 +74,7 @@ pub mod optimizer;
 pub mod options;
 mod profile;
 mod record;
+pub mod report;
 pub mod run;
 pub mod schedule;
 mod streams;

@@ -55,7 +55,7 @@ impl Trainer {
             known => known,
         };
         let mut saved = None;
-        if step.checkpoint_due || self.done() {
+        if step.checkpoint_due || self.is_last_step() {
             saved = Some(self.save(&mut control)?);
         } else if val_loss.is_some() && self.may_replace() {
             self.save_model(&mut control)?;

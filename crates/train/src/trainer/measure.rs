@@ -24,7 +24,7 @@ impl Trainer {
         if !val_loss.is_finite() {
             return Err(self.diverge(self.step, val_loss));
         }
-        self.val_loss = Some(val_loss);
+        (self.val_loss, self.soundness) = (Some(val_loss), None);
         self.best = Some(Best::after(self.best, self.step, val_loss));
         let line = LogLine {
             step: self.step,

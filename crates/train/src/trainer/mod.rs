@@ -158,7 +158,7 @@ impl Trainer {
 
     /// Whether the options ask for a validation after the last step, and for a checkpoint.
     fn due(&self) -> (bool, bool) {
-        let due = |interval: u64| self.done() || (interval > 0 && self.step.is_multiple_of(interval));
+        let due = |interval: u64| self.is_last_step() || (interval > 0 && self.step.is_multiple_of(interval));
         (due(self.options.eval_interval), due(self.options.checkpoint_interval))
     }
 
@@ -221,8 +221,13 @@ impl Trainer {
     }
 
     /// Whether the run is over: all steps are done, or as many validations as `patience` says have found no
-    /// better loss.
+    /// better loss; and [`advance`](Self::advance) has nothing left to do after the last step.
     pub fn done(&self) -> bool {
+        self.is_last_step() && self.pending.is_none()
+    }
+
+    /// Whether no step comes after this one.
+    fn is_last_step(&self) -> bool {
         let is_hopeless =
             self.options.patience.zip(self.best).is_some_and(|(patience, best)| best.since >= patience);
         self.step >= self.options.max_steps || is_hopeless
@@ -238,7 +243,7 @@ impl Trainer {
             return Err(rwkv_core::Error::option("max_steps", self.step, expected).into());
         }
         match self.options.patience {
-            Some(patience) if self.done() => {
+            Some(patience) if self.is_last_step() => {
                 let expected = "more to go on: as many validations have found no better loss";
                 Err(rwkv_core::Error::option("patience", patience, expected).into())
             }

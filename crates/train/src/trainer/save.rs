@@ -13,6 +13,7 @@ use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::options::TrainOptions;
 use crate::record::{self, Holding, Kept};
+use crate::report::write_report;
 use crate::run::Sample;
 
 /// Tokens, or one window if that is longer, which tell a sound model from one that is not.
@@ -90,20 +91,21 @@ impl Trainer {
     }
 
     /// All that a run leaves, as it is by now: [`save_checkpoint`](Self::save_checkpoint),
-    /// [`save_model`](Self::save_model), and, if the model is sound, something that it writes, into
-    /// `samples.jsonl`.
+    /// [`save_model`](Self::save_model), if the model is sound something that it writes, into `samples.jsonl`, and
+    /// `report.html`.
     ///
     /// # Errors
     /// [`rwkv_core::Error::Aborted`] if `control` says so while the model is measured: nothing is written. If it
     /// says so while the model writes, only that is left out. Otherwise as [`save_model`](Self::save_model).
     pub fn save(&mut self, mut control: impl Control) -> Result<Saved> {
-        let saved = self.save_without_sample(&mut control)?;
+        let saved = self.save_checkpoint_and_model(&mut control)?;
         if saved.soundness.is_sound {
             match self.add_sample(control) {
                 Err(Error::Rwkv(rwkv_core::Error::Aborted)) => (),
                 done => done?,
             }
         }
+        write_report(self.run.path())?;
         Ok(saved)
     }
 
@@ -112,6 +114,12 @@ impl Trainer {
     /// # Errors
     /// Those of [`save`](Self::save).
     pub fn save_without_sample(&mut self, control: impl Control) -> Result<Saved> {
+        let saved = self.save_checkpoint_and_model(control)?;
+        write_report(self.run.path())?;
+        Ok(saved)
+    }
+
+    fn save_checkpoint_and_model(&mut self, control: impl Control) -> Result<Saved> {
         let soundness = self.save_checkpoint(control)?;
         Ok(Saved { soundness, wrote_result: self.write_model(soundness)? })
     }

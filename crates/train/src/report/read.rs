@@ -1,0 +1,351 @@
+//! What the files of a run say of it.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use rwkv_core::model::Network;
+use rwkv_core::{ModelConfig, Tokenizer, machine};
+use serde::{Deserialize, Serialize};
+use wildmatch::WildMatch;
+
+use super::series::Point;
+use crate::base::targets;
+use crate::error::{Error, Result};
+use crate::options::{TrainOptions, Tune};
+use crate::run::{RunConfig, fault};
+
+/// More bytes than a file that is no log or model of a run has.
+const MAX_BYTES: u64 = 64 << 20;
+
+/// Beyond this many blocks the trained parameters are not counted: each has to be named for that.
+const MAX_LAYERS: usize = 4096;
+
+/// A training run, as its directory tells of it. Nothing is said of a file that was not looked at.
+#[derive(Clone, Debug)]
+pub struct RunView {
+    /// The run's name: its directory's.
+    pub name: String,
+    /// `config.json`.
+    pub config: RunConfig,
+    /// How text becomes tokens; none if `tokenizer.json` is gone.
+    pub tokenizer: Option<Tokenizer>,
+    /// The file that the run leaves, `model.bin` or what stands for it; none if it is not there.
+    pub file: Option<String>,
+    /// What that file is. None if nothing says so, or if it is not the one of which that is said.
+    pub kept: Option<Kept>,
+    /// The texts that the run's model wrote, oldest first, one for a step.
+    pub samples: Vec<Sample>,
+    /// The steps of the checkpoints, in order.
+    pub checkpoints: Vec<u64>,
+    /// The steps of the log, in order.
+    pub(super) steps: Vec<Line>,
+    /// The validations of the log, in order.
+    pub(super) validations: Vec<Point>,
+}
+
+/// What the file is that a run has written, as its `result.json` says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Kept {
+    /// Its name in the run's directory.
+    pub file: String,
+    /// Its length.
+    pub bytes: u64,
+    /// The CRC-32 of all its bytes.
+    pub crc32: u32,
+    /// The step after which it was written.
+    pub step: u64,
+    /// Mean loss over the whole validation split after that step, in nats a token. None if that was not taken.
+    pub val_loss: Option<f32>,
+    /// Whether it is sound: see [`Soundness`](crate::Soundness).
+    pub is_sound: bool,
+}
+
+/// A text that a run's model wrote: a line of `samples.jsonl`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    /// The step after which it was.
+    pub step: u64,
+    /// What the model was given to go on from.
+    #[serde(default)]
+    pub prompt: String,
+    /// What it wrote.
+    pub text: String,
+}
+
+/// A step, as a line of `log.jsonl` tells of it.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Line {
+    pub(super) step: u64,
+    pub(super) loss: Option<f64>,
+    pub(super) learning_rate: Option<f64>,
+    pub(super) grad_norm: Option<f64>,
+    val_loss: Option<f64>,
+    #[serde(default)]
+    pub(super) seconds: f64,
+    /// Seconds since the run began, over all its sessions, all that is not a step included.
+    pub(super) clock: Option<f64>,
+}
+
+impl Line {
+    /// A value of the step as a point of a curve.
+    pub(super) fn point(&self, value: f64) -> Point {
+        Point { step: self.step, seconds: self.seconds, value }
+    }
+}
+
+/// `result.json`.
+#[derive(Deserialize)]
+struct Record {
+    format: u32,
+    results: Vec<Kept>,
+}
+
+impl RunView {
+    /// Reads what is in the directory of a run, whether a trainer is at work there or not. A log, samples, a model
+    /// or a tokenizer that are not there yet are no error.
+    ///
+    /// # Errors
+    /// [`Error::Run`] that names the file, if there is no run, or if `config.json` is not of one or a file is too
+    /// large; [`rwkv_core::Error::Io`] if one cannot be read.
+    pub fn read(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let file = path.join("config.json");
+        let bytes = contents(&file, MAX_BYTES)?
+            .ok_or_else(|| fault(path, "there is no run here: the directory has no config.json"))?;
+        let config: RunConfig = serde_json::from_slice(&bytes)
+            .map_err(|error| fault(&file, format!("not a run's configuration: {error}")))?;
+        check(&config).map_err(|problem| fault(&file, problem))?;
+        let mut steps = Vec::new();
+        let mut validations = Vec::new();
+        // As large as a text may be that is learned.
+        let log = contents(&path.join("log.jsonl"), (machine::memory() / 8.0) as u64)?.unwrap_or_default();
+        for line in log.split(|&byte| byte == b'\n') {
+            // A last line may be cut off.
+            let Ok(line) = serde_json::from_slice::<Line>(line) else { continue };
+            if line.val_loss.is_none() {
+                steps.push(line);
+            }
+            validations.extend(line.val_loss.map(|loss| line.point(loss)));
+        }
+        in_order(&mut steps, |line| line.step);
+        in_order(&mut validations, |point| point.step);
+        // Time does not run back, even if the log was put together by hand.
+        let mut before = 0.0_f64;
+        for line in &mut steps {
+            before = before.max(line.seconds);
+            line.seconds = before;
+        }
+        let last = steps.iter().map(|line| line.step).chain(validations.iter().map(|point| point.step)).max();
+        // Those of steps that were undone, when the run went on from a checkpoint before them, are not its own.
+        let mut samples = samples(path)?;
+        samples.retain(|sample| last.is_none_or(|last| sample.step <= last));
+        let file = ["model.bin", "lora.safetensors", "tuned.state"]
+            .into_iter()
+            .find(|file| path.join(file).is_file());
+        Ok(Self {
+            name: name(path),
+            tokenizer: tokenizer(path)?,
+            file: file.map(str::to_owned),
+            kept: kept(path)?,
+            samples,
+            checkpoints: checkpoints(path)?,
+            config,
+            steps,
+            validations,
+        })
+    }
+
+    /// The last step that the run has done and logged; 0 before the first.
+    pub fn last_step(&self) -> u64 {
+        self.steps.last().map_or(0, |line| line.step)
+    }
+
+    /// The validation with the lowest loss: its step and its loss.
+    pub fn best(&self) -> Option<(u64, f64)> {
+        let lowest = self.validations.iter().min_by(|a, b| a.value.total_cmp(&b.value));
+        lowest.map(|point| (point.step, point.value))
+    }
+
+    /// The last validation: its step and its loss.
+    pub fn last_validation(&self) -> Option<(u64, f64)> {
+        self.validations.last().map(|point| (point.step, point.value))
+    }
+
+    /// Tokens that a step learns from.
+    pub fn tokens_per_step(&self) -> f64 {
+        let TrainOptions { ctx_len, batch_size, accumulate, .. } = &self.config.options;
+        *ctx_len as f64 * *batch_size as f64 * *accumulate as f64
+    }
+
+    /// Number of parameters of the model.
+    pub fn parameters(&self) -> f64 {
+        let model = self.config.model;
+        let of = |n_layer: usize| Network::new(&ModelConfig { n_layer, ..model }).1.n_params() as f64;
+        // Every block is like the second.
+        match model.n_layer {
+            1 => of(1),
+            n => of(2) + (n as f64 - 2.0) * (of(2) - of(1)),
+        }
+    }
+
+    /// Number of values that are trained: parameters of the model, of its adapters, or of the initial state. None
+    /// if that cannot be said.
+    pub fn trained_parameters(&self) -> Option<f64> {
+        let RunConfig { model, options, .. } = &self.config;
+        if model.n_layer > MAX_LAYERS {
+            return None;
+        }
+        let (_, layout, states) = Network::new(model);
+        let specs = layout.specs();
+        if options.tune == Tune::State {
+            return Some(states.len() as f64);
+        }
+        if let Some(rank) = options.lora_rank {
+            let targets = targets(options, specs).ok()?;
+            let sides = targets.into_iter().map(|index| specs[index].rows as f64 + specs[index].cols as f64);
+            return Some(rank as f64 * sides.sum::<f64>());
+        }
+        let matches =
+            |patterns: &[String], name: &str| patterns.iter().any(|it| WildMatch::new(it).matches(name));
+        let is_trained = |name: &str| {
+            options.train.as_ref().is_none_or(|patterns| matches(patterns, name))
+                && !options.freeze.as_ref().is_some_and(|patterns| matches(patterns, name))
+        };
+        Some(specs.iter().filter(|spec| is_trained(&spec.name)).map(|spec| spec.len() as f64).sum())
+    }
+
+    /// Whether a token is a byte of the text: each is, or every character of the vocabulary is one. None if the
+    /// tokenizer is gone.
+    pub(super) fn tokens_are_bytes(&self) -> Option<bool> {
+        Some(match self.tokenizer.as_ref()? {
+            Tokenizer::Byte => true,
+            Tokenizer::Character(characters) => characters.iter().all(|c| c.is_ascii()),
+        })
+    }
+}
+
+/// Refuses sizes that no run has, before anything is computed from them.
+fn check(config: &RunConfig) -> std::result::Result<(), String> {
+    const MAX: usize = 1 << 24;
+    let RunConfig { format, model, options, .. } = config;
+    if *format != RunConfig::FORMAT {
+        return Err(format!("format {format}, and this version reads format {}", RunConfig::FORMAT));
+    }
+    let of_model = [model.n_vocab, model.n_embd, model.n_layer, model.n_ffn];
+    let of_options =
+        [options.ctx_len, options.batch_size, options.accumulate, options.lora_rank.unwrap_or(1)];
+    if of_model.into_iter().chain(of_options).all(|size| (1..=MAX).contains(&size)) {
+        Ok(())
+    } else {
+        Err("its sizes are not those of a run".to_owned())
+    }
+}
+
+/// What the file is that a run leaves, if `result.json` tells of the very file that is there.
+fn kept(run: &Path) -> Result<Option<Kept>> {
+    let Some(bytes) = contents(&run.join("result.json"), MAX_BYTES)? else { return Ok(None) };
+    let Ok(record) = serde_json::from_slice::<Record>(&bytes) else { return Ok(None) };
+    if record.format != 1 {
+        return Ok(None);
+    }
+    for kept in record.results {
+        let is_name = ["model.bin", "lora.safetensors", "tuned.state"].contains(&kept.file.as_str());
+        let path = run.join(&kept.file);
+        if is_name && length(&path)? == Some(kept.bytes) && crc32(&path)? == kept.crc32 {
+            return Ok(Some(kept));
+        }
+    }
+    Ok(None)
+}
+
+/// The samples of a run, oldest first; of a step that was done twice the last.
+fn samples(run: &Path) -> Result<Vec<Sample>> {
+    let bytes = contents(&run.join("samples.jsonl"), MAX_BYTES)?.unwrap_or_default();
+    let lines = bytes.split(|&byte| byte == b'\n');
+    let mut samples = lines.filter_map(|line| serde_json::from_slice(line).ok()).collect();
+    in_order(&mut samples, |sample: &Sample| sample.step);
+    Ok(samples)
+}
+
+fn tokenizer(run: &Path) -> Result<Option<Tokenizer>> {
+    let path = run.join("tokenizer.json");
+    let Some(length) = length(&path)? else { return Ok(None) };
+    if length > MAX_BYTES {
+        return Err(too_large(&path, length, MAX_BYTES));
+    }
+    Ok(Some(Tokenizer::load(&path)?))
+}
+
+/// The steps of the checkpoints, in order.
+fn checkpoints(run: &Path) -> Result<Vec<u64>> {
+    let mut steps = Vec::new();
+    for entry in fs::read_dir(run).map_err(Error::io("read", run))? {
+        let name = entry.map_err(Error::io("read", run))?.file_name();
+        steps.extend(name.to_str().and_then(|name| name.strip_prefix("checkpoint-")?.parse::<u64>().ok()));
+    }
+    steps.sort_unstable();
+    Ok(steps)
+}
+
+/// What a run is called.
+fn name(path: &Path) -> String {
+    let whole = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let name = whole.file_name().or(path.file_name());
+    name.map_or_else(|| "run".to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
+/// Sorts by step; of two with the same step the later one stays.
+fn in_order<T>(values: &mut Vec<T>, step: impl Fn(&T) -> u64) {
+    if values.windows(2).all(|pair| step(&pair[0]) < step(&pair[1])) {
+        return;
+    }
+    values.reverse();
+    values.sort_by_key(&step);
+    values.dedup_by_key(|value| step(value));
+}
+
+/// The bytes of a regular file; none if there is no file.
+fn contents(path: &Path, max: u64) -> Result<Option<Vec<u8>>> {
+    let Some(length) = length(path)? else { return Ok(None) };
+    if length > max {
+        return Err(too_large(path, length, max));
+    }
+    let file = File::open(path).map_err(Error::io("read", path))?;
+    let mut bytes = Vec::with_capacity(length as usize);
+    // It may grow meanwhile.
+    file.take(max).read_to_end(&mut bytes).map_err(Error::io("read", path))?;
+    Ok(Some(bytes))
+}
+
+/// The length of a regular file; none if there is no file. What is there and is no file is not opened: a pipe
+/// would be waited for.
+fn length(path: &Path) -> Result<Option<u64>> {
+    match fs::metadata(path) {
+        Ok(found) if found.is_file() => Ok(Some(found.len())),
+        Ok(_) => Err(fault(path, "it is not a regular file")),
+        // Of a path through a file it is said as of one that is not there.
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(None)
+        }
+        Err(error) => Err(Error::io("read", path)(error)),
+    }
+}
+
+fn too_large(path: &Path, length: u64, max: u64) -> Error {
+    fault(path, format!("it has {length} bytes, and at most {max} are read"))
+}
+
+fn crc32(path: &PathBuf) -> Result<u32> {
+    let mut file = File::open(path).map_err(Error::io("read", path))?;
+    let mut crc32 = crc32fast::Hasher::new();
+    let mut buffer = vec![0; 1 << 18];
+    loop {
+        match file.read(&mut buffer).map_err(Error::io("read", path))? {
+            0 => return Ok(crc32.finalize()),
+            n => crc32.update(&buffer[..n]),
+        }
+    }
+}

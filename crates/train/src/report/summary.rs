@@ -1,0 +1,236 @@
+//! A run in figures: what its report and `rwkv info` say of it.
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::read::{Kept, RunView};
+use super::text::{name_of, significant};
+use crate::options::{DefaultValue, Kind, TrainOptions};
+
+/// The figures of a run.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Summary {
+    /// The run's name: its directory's.
+    pub name: String,
+    /// Steps done, those before a resumption included.
+    pub steps: u64,
+    /// Steps of the whole run.
+    pub max_steps: u64,
+    /// The file that the run leaves; none if it is not there.
+    pub file: Option<String>,
+    /// What that file is; none if nothing says so, or if it is not the file of which that is said.
+    pub kept: Option<Kept>,
+    /// The step and the loss of the last step.
+    pub train_loss: Option<Loss>,
+    /// The last validation.
+    pub val_loss: Option<Loss>,
+    /// The validation with the lowest loss.
+    pub best: Option<Loss>,
+    /// Tokens learned from.
+    pub tokens: f64,
+    /// Time spent in steps.
+    pub seconds: f64,
+    /// Time that the run took in all, where its log says so.
+    pub clock: Option<f64>,
+    /// Tokens a second, over the time spent in steps.
+    pub tokens_per_second: Option<f64>,
+    /// Number of parameters of the model.
+    pub parameters: f64,
+    /// How many values are trained, where that can be said.
+    pub trained_parameters: Option<f64>,
+    /// What a token is, `character` or `byte`; none if the tokenizer is gone.
+    pub token: Option<&'static str>,
+    /// The steps of the checkpoints, in order.
+    pub checkpoints: Vec<u64>,
+    /// The model that the run started from, by its name.
+    pub from: Option<String>,
+    /// The fingerprint of that model.
+    pub base: Option<String>,
+    /// The options that differ from their defaults; of paths the last part.
+    pub options: Map<String, Value>,
+}
+
+/// A loss, in nats a token, and the step that it is of.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Loss {
+    /// The step, counted from 1.
+    pub step: u64,
+    /// The loss.
+    pub loss: f64,
+}
+
+/// An option of a run as it was used.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Setting {
+    pub(super) group: &'static str,
+    pub(super) name: &'static str,
+    /// What it was; none if it is off or was left to the machine.
+    pub(super) value: Value,
+    /// What is shown of that.
+    pub(super) shown: String,
+    pub(super) is_default: bool,
+}
+
+/// The options in the order and the groups in which they are shown. Others follow in a group of their own.
+const GROUPS: [(&str, &[&str]); 5] = [
+    ("Text and model", &["data", "tokenizer", "nLayer", "nEmbd", "ctxLen", "seed"]),
+    ("Fine-tuning", &["from", "tune", "train", "freeze", "loraRank", "loraAlpha", "loraTargets"]),
+    (
+        "Optimizer",
+        &[
+            "optimizer",
+            "batchSize",
+            "accumulate",
+            "weightDecay",
+            "beta1",
+            "beta2",
+            "gradClip",
+            "dropout",
+            "carryState",
+        ],
+    ),
+    (
+        "Learning rate",
+        &["learningRate", "finalLearningRate", "matrixLearningRate", "warmupSteps", "decay", "cooldown"],
+    ),
+    (
+        "Course of the run",
+        &[
+            "maxSteps",
+            "evalInterval",
+            "checkpointInterval",
+            "keep",
+            "patience",
+            "precision",
+            "threads",
+            "recompute",
+        ],
+    ),
+];
+
+impl Summary {
+    /// The summary as a JSON object.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+impl RunView {
+    /// The run in figures.
+    pub fn summary(&self) -> Summary {
+        let last = self.steps.last();
+        let seconds = last.map_or(0.0, |line| line.seconds);
+        let tokens = self.last_step() as f64 * self.tokens_per_step();
+        let loss = |(step, loss)| Loss { step, loss };
+        let options = self.settings().into_iter().filter(|setting| !setting.is_default);
+        Summary {
+            name: self.name.clone(),
+            steps: self.last_step(),
+            max_steps: self.config.options.max_steps,
+            file: self.file.clone(),
+            kept: self.kept.clone(),
+            train_loss: last.and_then(|line| Some(Loss { step: line.step, loss: line.loss? })),
+            val_loss: self.last_validation().map(loss),
+            best: self.best().map(loss),
+            tokens,
+            seconds,
+            clock: last.and_then(|line| line.clock),
+            tokens_per_second: (seconds > 0.0).then(|| tokens / seconds),
+            parameters: self.parameters(),
+            trained_parameters: self.trained_parameters(),
+            token: self.token(),
+            checkpoints: self.checkpoints.clone(),
+            from: self.config.options.from.as_deref().map(name_of),
+            base: self.config.base.clone(),
+            options: options.map(|setting| (setting.name.to_owned(), setting.value)).collect(),
+        }
+    }
+
+    /// What a token is.
+    pub(super) fn token(&self) -> Option<&'static str> {
+        Some(match self.tokenizer.as_ref()? {
+            rwkv_core::Tokenizer::Byte => "byte",
+            rwkv_core::Tokenizer::Character(_) => "character",
+        })
+    }
+
+    /// Every option in force but the run's directory, in groups.
+    pub(super) fn settings(&self) -> Vec<Setting> {
+        let options = &self.config.options;
+        let values = values(options);
+        // What those would be that depend on others, had they been left out.
+        let auto = TrainOptions {
+            learning_rate: None,
+            final_learning_rate: None,
+            matrix_learning_rate: None,
+            warmup_steps: None,
+            lora_alpha: None,
+            ..options.clone()
+        };
+        // The last rate is a part of the highest, whatever that is.
+        let of_rate = TrainOptions { learning_rate: options.learning_rate, ..auto.clone() };
+        let (auto, of_rate) = (self::values(&auto.resolved()), self::values(&of_rate.resolved()));
+        let place =
+            |name: &str| GROUPS.iter().position(|(_, names)| names.contains(&name)).unwrap_or(GROUPS.len());
+        let rank = |group: usize, name: &str| GROUPS.get(group)?.1.iter().position(|it| *it == name);
+        let mut placed = Vec::new();
+        for option in TrainOptions::table() {
+            let name = option.name;
+            if name == "out" {
+                continue;
+            }
+            let value = values.get(name).cloned().unwrap_or_default();
+            let is_default = match &option.default {
+                DefaultValue::Required => false,
+                DefaultValue::None => value.is_null(),
+                DefaultValue::Value(default) => value == *default,
+                DefaultValue::Auto(_) => {
+                    let auto = if name == "finalLearningRate" { &of_rate } else { &auto };
+                    // One that no other option decides is given or left out.
+                    let by_others = [
+                        "learningRate",
+                        "finalLearningRate",
+                        "matrixLearningRate",
+                        "warmupSteps",
+                        "loraAlpha",
+                    ];
+                    value.is_null()
+                        || (by_others.contains(&name) && auto.get(name) == Some(&value))
+                        || (name == "optimizer" && value == "adamw")
+                }
+            };
+            let value = match (option.kind, value.as_str()) {
+                (Kind::Path, Some(path)) => Value::from(name_of(path.as_ref())),
+                _ => value,
+            };
+            let shown = match (&value, &option.default) {
+                (Value::Null, DefaultValue::Auto(_)) if name == "threads" => "all".to_owned(),
+                (Value::Null, DefaultValue::Auto(_)) if name == "precision" => "the fastest".to_owned(),
+                (Value::Null, _) => "–".to_owned(),
+                (Value::String(text), _) => text.clone(),
+                (Value::Bool(on), _) => if *on { "on" } else { "off" }.to_owned(),
+                (Value::Array(texts), _) => {
+                    texts.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" ")
+                }
+                // Without the digits that only tell how it was computed.
+                (Value::Number(number), _) if number.is_f64() => {
+                    significant(number.as_f64().unwrap_or(0.0), 6)
+                }
+                (value, _) => value.to_string(),
+            };
+            let place = place(name);
+            let group = GROUPS.get(place).map_or("Other", |(group, _)| group);
+            placed.push(((place, rank(place, name)), Setting { group, name, value, shown, is_default }));
+        }
+        placed.sort_by_key(|(place, _)| *place);
+        placed.into_iter().map(|(_, setting)| setting).collect()
+    }
+}
+
+/// The values of options by name; those that are left out are missing.
+fn values(options: &TrainOptions) -> Map<String, Value> {
+    // It fails at paths that are not UTF-8, and these come from a file of JSON.
+    let json = options.to_json().unwrap_or_default();
+    serde_json::from_str(&json).unwrap_or_default()
+}
