@@ -36,11 +36,13 @@ describe('rwkv', async () => {
     expect(events.filter(({ event }) => event === 'step').map(({ step }) => step)).toHaveLength(12)
     expect(events.filter(({ event }) => event === 'validation').map(({ step }) => step)).toEqual([6, 12])
     const done = events.at(-1)
-    const keys = ['event', 'steps', 'trainLoss', 'valLoss', 'best', 'tokensPerSecond', 'seconds', 'model']
+    const figures = ['trainLoss', 'valLoss', 'best', 'kept', 'tokensPerSecond', 'seconds']
+    const keys = ['event', 'steps', ...figures, 'model']
     expect(Object.keys(done)).toEqual(keys)
     expect(done).toMatchObject({ event: 'done', steps: 12, model: join(out, 'model.bin') })
     const losses = events.filter(({ event }) => event === 'validation').map(event => event.valLoss)
     expect(done.best).toEqual({ step: losses[0] < losses[1] ? 6 : 12, valLoss: Math.min(...losses) })
+    expect(done.kept).toEqual(done.best)
     expect((await stat(done.model)).size).toBeGreaterThan(100_000)
     for (const key of ['trainLoss', 'valLoss', 'tokensPerSecond', 'seconds'])
       expect(done[key]).toBeGreaterThan(0)

@@ -39,6 +39,7 @@ describe('the loop closes', async () => {
       'log.jsonl',
       'model.bin',
       'report.html',
+      'result.json',
       'tokenizer.json',
     ]
     expect(names.sort()).toEqual(expected)

@@ -48,7 +48,7 @@ describe('a run', async () => {
     expect(code).toBe(0)
     const [, steps] =
       shown.match(/stopped after step (\d+): no better validation loss in 2 validations/) ?? []
-    const [, best, loss] = shown.match(/the model of step (\d+), .* was the best: (\d\.\d{3})/) ?? []
+    const [, best, loss] = shown.match(/the model of step (\d+), with a validation loss of (\d\.\d{3})/) ?? []
     expect(Number(steps)).toBe(Number(best) + 10)
     await using model = await Model.load(out)
     const val = join(directory, 'second-half.txt')
@@ -60,6 +60,7 @@ describe('a run', async () => {
     const more = await rwkv('train', '--resume', out, '--patience', 3, '--json')
     const done = objects(more.out).at(-1)
     expect(done).toMatchObject({ event: 'done', steps: Number(best) + 15, best: { step: Number(best) } })
+    expect(done.kept).toEqual(done.best)
   })
 
   it('is for one trainer at a time; a killed one is not in the way', async () => {

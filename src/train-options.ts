@@ -12,8 +12,13 @@ export interface TrainOptions {
   /** Directory of the run, created if it does not exist. */
   out: string
   /**
+   * Replace files in `out` that no run of this program wrote: a model, an adapter, a tokenizer. Default:
+   * false.
+   */
+  force?: boolean | undefined
+  /**
    * How text becomes tokens: one for each distinct character of the text, or one for each byte. Default:
-   * 'character'.
+   * character; with `from`, that of the model.
    */
   tokenizer?: 'character' | 'byte' | undefined
   /** Number of layers (blocks). Default: 4. Range: a whole number from 1 to 16777216. */
@@ -74,7 +79,7 @@ export interface TrainOptions {
   /**
    * Model to fine-tune instead of training a new one: a .bin file or a run's directory. Its weights are FP32
    * or FP16; with `loraRank`, or if `tune` is state, they can also be quantized. The new run takes over its
-   * shape and its tokenizer. Default: none.
+   * shape and its tokenizer. A run that goes on needs the same model, wherever it is by then. Default: none.
    */
   from?: string | undefined
   /** Parameters to freeze, by name; * stands for any characters, as in emb.* or *.att.*. Default: none. */
@@ -153,6 +158,7 @@ export interface TrainOptions {
 export type ResumeOptions = Pick<
   Partial<TrainOptions>,
   | 'data'
+  | 'force'
   | 'maxSteps'
   | 'learningRate'
   | 'finalLearningRate'
@@ -161,6 +167,7 @@ export type ResumeOptions = Pick<
   | 'precision'
   | 'evalInterval'
   | 'checkpointInterval'
+  | 'from'
   | 'recompute'
   | 'matrixLearningRate'
   | 'decay'
@@ -178,11 +185,17 @@ export const trainOptionTable = {
     changesOnResume: true,
   },
   out: { kind: 'path', help: 'directory of the run, created if it does not exist', required: true },
+  force: {
+    kind: 'boolean',
+    help: 'replace files in out that no run of this program wrote: a model, an adapter, a tokenizer',
+    default: false,
+    changesOnResume: true,
+  },
   tokenizer: {
     kind: 'choice',
     words: ['character', 'byte'],
     help: 'how text becomes tokens: one for each distinct character of the text, or one for each byte',
-    default: 'character',
+    auto: 'character; with from, that of the model',
   },
   nLayer: { kind: 'count', help: 'number of layers (blocks)', default: 4 },
   nEmbd: { kind: 'count', help: 'embedding size: the width of the model', default: 128 },
@@ -248,6 +261,7 @@ export const trainOptionTable = {
   from: {
     kind: 'path',
     help: "model to fine-tune instead of training a new one: a .bin file or a run's directory",
+    changesOnResume: true,
   },
   freeze: {
     kind: 'texts',

@@ -47,6 +47,14 @@ export interface Best {
   readonly valLoss: number
 }
 
+/** What the file is that a run writes: see {@link Trainer.result}. */
+export interface Kept {
+  /** The step after which it was written. */
+  readonly step: number
+  /** Mean loss over the whole validation split after that step; undefined if that was not taken. */
+  readonly valLoss?: number | undefined
+}
+
 /** Result of {@link Trainer.save}. */
 export interface Saved {
   /**
@@ -61,7 +69,8 @@ export interface Saved {
   readonly isSound: boolean
   /**
    * Whether {@link Trainer.result} is of this step: a model that is not sound does not replace another, nor,
-   * unless the option `keep` is `last`, one whose validation loss is not the best.
+   * unless the option `keep` is `last`, one whose validation loss is not lower. {@link Trainer.kept} says what
+   * it is then.
    */
   readonly wroteModel: boolean
 }
@@ -95,6 +104,7 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
   #seconds: number
   #saved: Saved | undefined
   #best: Best | undefined
+  #kept: Kept | undefined
   #isDone: boolean
 
   /** The options in force, defaults included. */
@@ -131,6 +141,7 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
     this.#steps = info.step
     this.#seconds = info.seconds
     this.#best = info.best
+    this.#kept = info.kept
     this.#isDone = info.isDone
     // The native side fills in every one of them.
     this.options = Object.freeze(JSON.parse(info.options) as TrainOptionsInForce)
@@ -205,6 +216,14 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
     return this.#best
   }
 
+  /**
+   * What {@link result} is, by its own record: the model of another step than the last one, perhaps, or one of
+   * before the run was resumed. Undefined before there is one.
+   */
+  get kept(): Kept | undefined {
+    return this.#kept
+  }
+
   /** Result of the last {@link save}; undefined before the first. */
   get saved(): Saved | undefined {
     return this.#saved
@@ -265,7 +284,9 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
 
   /** {@link save}; without a sample in the report once the signal is aborted. */
   async #save(withSample: boolean, signal: Signal | undefined): Promise<void> {
-    this.#saved = await this.#work({}, cancel => this.#native.save(cancel))
+    const { kept, ...saved } = await this.#work({}, cancel => this.#native.save(cancel))
+    this.#kept = kept
+    this.#saved = saved
     const { parameters, trainedParameters, isa } = this
     // What a model far above chance writes is noise, if its numbers are finite at all.
     const text = withSample && this.#saved.isSound ? await this.#writing(signal) : undefined
@@ -303,7 +324,7 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
       const valLoss = validationDue ? await this.validate(signal && { signal }) : undefined
       if (checkpointDue || this.isDone) await this.#save(true, signal)
       else if (valLoss !== undefined && this.#best?.step === report.step)
-        await this.#work({}, cancel => this.#native.saveModel(cancel))
+        this.#kept = await this.#work({}, cancel => this.#native.saveModel(cancel))
       yield valLoss === undefined ? report : { ...report, valLoss }
     }
   }

@@ -178,13 +178,14 @@ export class Progress {
     const seconds = (performance.now() - this.#startedAt) / 1000
     // The last object is the one that sums up; for people the last lines are what they must not miss.
     if (this.#output.json) tellUnsound(this.#trainer, this.#output)
-    const { best } = this.#trainer
-    const figures = { steps, trainLoss, valLoss, best, tokensPerSecond, seconds }
+    const { best, kept } = this.#trainer
+    const figures = { steps, trainLoss, valLoss, best, kept, tokensPerSecond, seconds }
     this.#output.object({ event: 'done', ...figures, [trainedKind(options)]: result })
     const ended = `no better validation loss in ${options.patience} validations`
     if (this.#training.length === 0) {
       const why = steps < options.maxSteps ? `${ended}; a larger --patience goes on` : 'all steps are done'
       this.#output.line(`the run ended with step ${count(steps)}: ${why}; see ${result}`)
+      this.#tellKept()
       return
     }
     const { columns, colour } = this.#output
@@ -199,12 +200,19 @@ export class Progress {
     this.#output.line(losses)
     this.#output.line(`${this.#speed()} in steps · ${clock(seconds)} in all`)
     this.#output.line(`${result} (${bytes(sizeOf(result))}) · ${join(options.out, 'report.html')}`)
-    if (best !== undefined && best.step !== steps && options.keep !== 'last')
-      this.#output.line(
-        `it is the model of step ${count(best.step)}, whose validation loss was the best: ${style.bold(best.valLoss.toFixed(3))}`,
-      )
+    this.#tellKept()
     for (const line of useCommands(options)) this.#output.line(`  ${line}`)
     if (!this.#output.json) tellUnsound(this.#trainer, this.#output)
+  }
+
+  /** Which step's the file of the run is, if it is not the last one's. */
+  #tellKept(): void {
+    const { steps, kept } = this.#trainer
+    if (kept === undefined || kept.step === steps) return
+    const loss =
+      kept.valLoss === undefined ? '' : `, with a validation loss of ${style.bold(kept.valLoss.toFixed(3))}`
+    const before = kept.step > steps ? ', from before the run went back' : ''
+    this.#output.line(`it is the model of step ${count(kept.step)}${loss}${before}`)
   }
 }
 

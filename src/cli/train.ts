@@ -52,10 +52,10 @@ terminal) and standard output that cannot be written do the same. Tokens a secon
 alone: neither validation, sampling nor saving counts.
 
 With --json the last line is
-{"event":"done","steps","trainLoss","valLoss","best","tokensPerSecond","seconds","model"}
+{"event":"done","steps","trainLoss","valLoss","best","kept","tokensPerSecond","seconds","model"}
 (instead of model, lora or state if that is what the run has written): trainLoss is the mean over the last fifty steps
-or so, valLoss that of the whole validation split, best the lowest of those with its step, seconds are those of the
-whole run by the clock.`,
+or so, valLoss that of the whole validation split, best the lowest of those with its step, kept the step and the
+validation loss of the file that was written, seconds are those of the whole run by the clock.`,
   async run(_, values, output, signal) {
     await using trainer = await begin(values, signal).catch(error => {
       throw isCode(error, 'INVALID_UTF8') ? new Hinted(error, '--tokenizer byte trains on bytes') : error

@@ -7,54 +7,129 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 
 /// Writes `path` through `body` so that a crash, a full disk or an error at any point leaves the old file, or
-/// none.
+/// none: [`Staged::write`] and [`Staged::commit`] in one.
 ///
-/// The bytes go to a new file in the same directory, which is flushed to the disk and then renamed over
-/// `path`; if that is a link to a file, over that file. On an error the new file is removed, and
-/// [`Error::Io`] names `path`. What is there and is no file, such as `/dev/null` or a pipe, is refused.
+/// # Errors
+/// [`Error::Io`] that names `path`.
+pub fn write_atomically(path: &Path, body: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+    Staged::write(path, body)?.commit()
+}
+
+/// A file that is whole and on the disk, and not yet at its place: what is there is still the old one.
+/// Dropped, it is gone.
 ///
-/// On Linux the new file has no name until it is whole, so that a killed process leaves no half of one
+/// The bytes are in a new file in the same directory. [`commit`](Self::commit) renames it over `path`; if that
+/// is a link to a file, over that file. What is there and is no file, such as `/dev/null` or a pipe, is
+/// refused.
+///
+/// On Linux the new file has no name until it takes its place, so that a killed process leaves no half of one
 /// behind. (If `path` is there already, it is called `.<name>.<random>.tmp` for the moment before it is
 /// renamed.) Elsewhere, and on file systems that know no such files, it has that name all the time, and keeps
 /// it if the process is killed.
-pub fn write_atomically(path: &Path, body: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
-    replace(path, body).map_err(Error::io("write", path))
+#[derive(Debug)]
+pub struct Staged {
+    /// As it was given, for messages.
+    path: PathBuf,
+    /// Where the file goes.
+    target: PathBuf,
+    file: New,
+    len: u64,
+    crc32: u32,
 }
 
-fn replace(path: &Path, body: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
-    let path = &*target(path)?;
+#[derive(Debug)]
+enum New {
+    Unnamed(File),
+    Named(tempfile::NamedTempFile),
+}
+
+impl Staged {
+    /// Writes the file that is to be at `path` through `body`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] that names `path`; nothing is left behind.
+    pub fn write(path: &Path, body: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<Self> {
+        stage(path, body).map_err(Error::io("write", path))
+    }
+
+    /// Puts the file in its place.
+    ///
+    /// # Errors
+    /// [`Error::Io`] that names the path; what was there still is.
+    pub fn commit(self) -> Result<()> {
+        let path = self.path.clone();
+        commit(self).map_err(Error::io("write", path))
+    }
+
+    /// Bytes of the file.
+    #[allow(clippy::len_without_is_empty)] // a file, of which nobody asks that
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// CRC-32 of its bytes.
+    pub fn crc32(&self) -> u32 {
+        self.crc32
+    }
+}
+
+/// The directory of a file, and how a new one beside it is called.
+fn beside(target: &Path) -> io::Result<(&Path, std::ffi::OsString)> {
     let name =
-        path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not a file name"))?;
-    let directory = match path.parent() {
+        target.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not a file name"))?;
+    let directory = match target.parent() {
         Some(directory) if !directory.as_os_str().is_empty() => directory,
         _ => Path::new("."),
     };
     let mut prefix = std::ffi::OsString::from(".");
     prefix.push(name);
     prefix.push(".");
+    Ok((directory, prefix))
+}
+
+fn temporary(prefix: &std::ffi::OsStr) -> tempfile::Builder<'_, 'static> {
     let mut builder = tempfile::Builder::new();
-    builder.prefix(&prefix).suffix(".tmp");
+    builder.prefix(prefix).suffix(".tmp");
     #[cfg(unix)]
     {
         // As for any new file: what the umask leaves, not the owner-only mode of temporary files.
         use std::os::unix::fs::PermissionsExt;
         builder.permissions(std::fs::Permissions::from_mode(0o666));
     }
-    if let Some(file) = unnamed::create(directory) {
-        let file = fill(file, body)?;
+    builder
+}
+
+fn stage(path: &Path, body: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<Staged> {
+    let target = target(path)?;
+    let (directory, prefix) = beside(&target)?;
+    let (file, len, crc32) = if let Some(file) = unnamed::create(directory) {
+        let (file, len, crc32) = fill(file, body)?;
         file.sync_all()?;
-        match unnamed::link(&file, path) {
+        (New::Unnamed(file), len, crc32)
+    } else {
+        let file =
+            temporary(&prefix).tempfile_in(directory).map_err(|error| cannot_create(directory, error))?;
+        let (file, len, crc32) = fill(file, body)?;
+        file.as_file().sync_all()?;
+        (New::Named(file), len, crc32)
+    };
+    Ok(Staged { path: path.to_owned(), target, file, len, crc32 })
+}
+
+fn commit(staged: Staged) -> io::Result<()> {
+    let target = &*staged.target;
+    let (directory, prefix) = beside(target)?;
+    match staged.file {
+        New::Unnamed(file) => match unnamed::link(&file, target) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                let named = builder.make_in(directory, |name| unnamed::link(&file, name))?;
-                named.persist(path).map_err(|error| error.error)?;
+                let named = temporary(&prefix).make_in(directory, |name| unnamed::link(&file, name))?;
+                named.persist(target).map_err(|error| error.error)?;
             }
             linked => linked?,
+        },
+        New::Named(file) => {
+            file.persist(target).map_err(|error| error.error)?;
         }
-    } else {
-        let file = builder.tempfile_in(directory).map_err(|error| cannot_create(directory, error))?;
-        let file = fill(file, body)?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|error| error.error)?;
     }
     // The rename itself reaches the disk with the directory. Not every system can open one; the file is whole
     // regardless.
@@ -64,10 +139,33 @@ fn replace(path: &Path, body: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> 
     Ok(())
 }
 
-fn fill<W: Write>(file: W, body: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<W> {
-    let mut writer = BufWriter::with_capacity(1 << 18, file);
+/// Writes the body; returns the file, its length and its CRC-32.
+fn fill<W: Write>(file: W, body: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<(W, u64, u32)> {
+    let mut writer =
+        BufWriter::with_capacity(1 << 18, Summed { file, len: 0, crc32: crc32fast::Hasher::new() });
     body(&mut writer)?;
-    writer.into_inner().map_err(io::IntoInnerError::into_error)
+    let Summed { file, len, crc32 } = writer.into_inner().map_err(io::IntoInnerError::into_error)?;
+    Ok((file, len, crc32.finalize()))
+}
+
+/// A writer that counts what it writes, and takes its checksum.
+struct Summed<W> {
+    file: W,
+    len: u64,
+    crc32: crc32fast::Hasher,
+}
+
+impl<W: Write> Write for Summed<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.len += written as u64;
+        self.crc32.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
 }
 
 /// Files without a name (`O_TMPFILE`), which the system frees when the process ends, however it ends.
@@ -185,6 +283,21 @@ mod tests {
         }
         assert_eq!(names(directory.path()), ["a.bin"]);
         assert_eq!(std::fs::read(&path).unwrap(), b"old");
+    }
+
+    #[test]
+    fn a_staged_file_takes_its_place_when_it_is_told_to() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.bin");
+        std::fs::write(&path, "old").unwrap();
+        drop(Staged::write(&path, |w| w.write_all(b"dropped")).unwrap());
+        let staged = Staged::write(&path, |w| w.write_all(b"123456789")).unwrap();
+        // The check value of CRC-32 in the catalogue of parametrised CRC algorithms.
+        assert_eq!((staged.len(), staged.crc32()), (9, 0xcbf4_3926));
+        assert_eq!(std::fs::read(&path).unwrap(), b"old");
+        staged.commit().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"123456789");
+        assert_eq!(names(directory.path()), ["a.bin"]);
     }
 
     /// What a kill at any moment leaves behind.

@@ -119,12 +119,12 @@ pub mod store;
 mod text;
 mod tokenizer;
 
-pub use atomic::write_atomically;
+pub use atomic::{Staged, write_atomically};
 pub use config::{ModelConfig, Sizes, Version};
 pub use data_type::DataType;
 pub use error::{Error, Fault, Result};
 pub use exec::{Binary, Exec, Unary};
-pub use file::{ModelFile, TensorInfo, write_model};
+pub use file::{ModelFile, TensorInfo, stage_model, write_model};
 pub use fingerprint::Fingerprint;
 pub use infer::{
     Bench, BenchOptions, Evaluation, Infer, LoadOptions, MAX_THREADS, Model, Outputs, Segment, Tensor,

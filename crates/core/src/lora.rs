@@ -21,7 +21,7 @@ use safetensors::tensor::{Dtype, Metadata, TensorView};
 use safetensors::{SafeTensors, serialize};
 use serde::{Deserialize, Serialize};
 
-use crate::atomic::write_atomically;
+use crate::atomic::Staged;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::fingerprint::Fingerprint;
@@ -193,6 +193,22 @@ pub fn write_lora(
     params: &Parameters,
     alpha: f32,
 ) -> Result<()> {
+    stage_lora(path, config, params, alpha)?.commit()
+}
+
+/// As [`write_lora`], up to the moment in which the file takes its place.
+///
+/// # Errors
+/// Those of [`write_lora`].
+///
+/// # Panics
+/// As [`write_lora`].
+pub fn stage_lora(
+    path: impl AsRef<Path>,
+    config: ModelConfig,
+    params: &Parameters,
+    alpha: f32,
+) -> Result<Staged> {
     let path = path.as_ref();
     let specs = params.layout().specs();
     let adapters = (0..params.n_model()).filter_map(|index| params.adapter(params.matrix_at(index)?));
@@ -216,7 +232,7 @@ pub fn write_lora(
     let text = serde_json::to_string(&description).map_err(not_described)?;
     let metadata = HashMap::from([(ENTRY.to_owned(), text)]);
     let bytes = serialize(views, Some(metadata)).map_err(not_written)?;
-    write_atomically(path, |w| w.write_all(&bytes))
+    Staged::write(path, |w| w.write_all(&bytes))
 }
 
 /// The file of the adapter at `path`, which may be the directory of a training run.

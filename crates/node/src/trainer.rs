@@ -6,7 +6,7 @@ use napi::Env;
 use napi::bindgen_prelude::{AsyncTask, ObjectFinalize, ToNapiValue, TypeName};
 use napi_derive::napi;
 use rwkv_core::Error;
-use rwkv_train::{OptimizerKind, ResumeOptions, TrainOptions, Trainer};
+use rwkv_train::{Kept, OptimizerKind, ResumeOptions, TrainOptions, Trainer};
 
 use crate::control::Cancel;
 use crate::environment::{Close, Held};
@@ -43,6 +43,8 @@ pub struct RunInfo {
     pub went_back_from: Option<f64>,
     /// The best validation so far.
     pub best: Option<BestInfo>,
+    /// What the file that the run writes is.
+    pub kept: Option<KeptInfo>,
     /// Whether the run is over.
     pub is_done: bool,
     /// The instruction set in use.
@@ -71,6 +73,7 @@ impl RunInfo {
             seconds: trainer.seconds(),
             went_back_from: trainer.went_back_from().map(|step| step as f64),
             best: BestInfo::of(trainer),
+            kept: KeptInfo::of(trainer),
             is_done: trainer.done(),
             isa: trainer.isa().to_string(),
         })
@@ -113,6 +116,22 @@ impl BestInfo {
     }
 }
 
+/// What the file is that a run writes.
+#[napi(object)]
+pub struct KeptInfo {
+    /// The step after which it was written.
+    pub step: f64,
+    /// Mean loss over the whole validation split after that step, if that was taken.
+    pub val_loss: Option<f64>,
+}
+
+impl KeptInfo {
+    fn of(trainer: &Trainer) -> Option<Self> {
+        let info = |kept: &Kept| Self { step: kept.step as f64, val_loss: kept.val_loss.map(f64::from) };
+        trainer.kept().map(info)
+    }
+}
+
 /// What a validation found.
 #[napi(object)]
 pub struct ValidationInfo {
@@ -135,6 +154,8 @@ pub struct SaveInfo {
     /// Whether the file that the run writes is of this step: a model that is not sound does not replace
     /// another.
     pub wrote_model: bool,
+    /// What that file is.
+    pub kept: Option<KeptInfo>,
 }
 
 /// A model in training.
@@ -260,14 +281,25 @@ impl NativeTrainer {
         let flag = cancel.flag();
         self.work(cancel, move |trainer| {
             let (soundness, wrote_model) = trainer.save_until(flag.raised())?;
-            Ok(SaveInfo { val_loss: soundness.val_loss.into(), is_sound: soundness.is_sound, wrote_model })
+            Ok(SaveInfo {
+                val_loss: soundness.val_loss.into(),
+                is_sound: soundness.is_sound,
+                wrote_model,
+                kept: KeptInfo::of(trainer),
+            })
         })
     }
 
-    /// Writes the model as it is, unless that would replace a better one; returns whether it did.
-    #[napi(ts_return_type = "Promise<boolean>")]
-    pub fn save_model(&self, cancel: &Cancel) -> std::result::Result<AsyncTask<Job<bool>>, Thrown> {
-        self.work(cancel, move |trainer| Ok(trainer.save_model()?))
+    /// Writes the model as it is, unless that would replace a better one; returns what is there by then.
+    #[napi(ts_return_type = "Promise<KeptInfo>")]
+    pub fn save_model(
+        &self,
+        cancel: &Cancel,
+    ) -> std::result::Result<AsyncTask<Job<Option<KeptInfo>>>, Thrown> {
+        self.work(cancel, move |trainer| {
+            trainer.save_model()?;
+            Ok(KeptInfo::of(trainer))
+        })
     }
 
     /// Frees the run's memory and threads, when the call under way has stopped. Nothing is saved.

@@ -7,7 +7,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rwkv_core::{ModelConfig, write_atomically};
 use serde::{Deserialize, Serialize};
@@ -118,22 +118,51 @@ pub(crate) fn write(run: &Path, mut manifest: Manifest, tensors: [&[impl AsRef<[
         }
         manifest.crc32 = manifest.checksum();
         write_json(&beside.join("checkpoint.json"), &manifest)?;
-        // What is there is damaged, or was put there by somebody else.
-        let old = run.join(format!(".checkpoint-{}.old.tmp", manifest.step));
-        remove(&old)?;
+        // What is there is damaged and goes, or is somebody else's and is only moved.
+        let is_ours = is_ours(&path);
+        let old =
+            if is_ours { run.join(format!(".checkpoint-{}.old.tmp", manifest.step)) } else { aside(&path) };
+        if is_ours {
+            remove(&old)?;
+        }
         match fs::rename(&path, &old) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(Error::io("move", &path)(error));
             }
             _ => fs::rename(&beside, &path).map_err(Error::io("write", &path))?,
         }
-        remove(&old)
+        if is_ours { remove(&old) } else { Ok(()) }
     });
     if written.is_err() {
         // The error that is reported is the first one.
         let _ = remove(&beside);
     }
     written
+}
+
+/// Whether there is a directory at `path` with nothing in it but what a checkpoint has.
+fn is_ours(path: &Path) -> bool {
+    let is_known = |entry: io::Result<fs::DirEntry>| {
+        entry.is_ok_and(|entry| {
+            let name = entry.file_name();
+            name == "checkpoint.json" || FILES.iter().any(|file| name == *file)
+        })
+    };
+    fs::symlink_metadata(path).is_ok_and(|there| there.is_dir())
+        && fs::read_dir(path).is_ok_and(|mut entries| entries.all(is_known))
+}
+
+/// A free name for what is in a checkpoint's place.
+fn aside(path: &Path) -> PathBuf {
+    let mut number = 0;
+    loop {
+        number += 1;
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".aside-{number}"));
+        if fs::symlink_metadata(&name).is_err() {
+            return name.into();
+        }
+    }
 }
 
 /// What the checkpoint at `path` says of itself, if it is whole and holds these very numbers.
@@ -145,41 +174,64 @@ fn holding(path: &Path, tensors: [&[impl AsRef<[f32]>]; 3]) -> Option<Manifest> 
             ours.update(bytemuck::cast_slice(values.as_ref()));
         }
         // A file that cannot be read is as good as none: it is written again.
-        if ours.finalize() != crc32 || file_crc32(&path.join(name)).ok() != Some(crc32) {
+        if ours.finalize() != crc32
+            || file_crc32(&path.join(name)).map(|(_, found)| found).ok() != Some(crc32)
+        {
             return None;
         }
     }
     Some(there)
 }
 
-fn file_crc32(path: &Path) -> io::Result<u32> {
+/// Length and CRC-32 of a file.
+pub(crate) fn file_crc32(path: &Path) -> io::Result<(u64, u32)> {
     let mut file = BufReader::with_capacity(1 << 20, File::open(path)?);
-    let mut crc32 = crc32fast::Hasher::new();
+    let (mut crc32, mut total) = (crc32fast::Hasher::new(), 0);
     loop {
         let bytes = file.fill_buf()?;
         if bytes.is_empty() {
-            return Ok(crc32.finalize());
+            return Ok((total, crc32.finalize()));
         }
         crc32.update(bytes);
         let len = bytes.len();
+        total += len as u64;
         file.consume(len);
+    }
+}
+
+/// Why a checkpoint cannot be read.
+#[derive(Debug)]
+pub(crate) enum Unread {
+    /// A file of it is missing or damaged, and what is wrong with that.
+    Damaged(PathBuf, String),
+    /// Of a format that this version does not know.
+    Other(Error),
+}
+
+impl Unread {
+    /// The error, with what can be done if the checkpoint is damaged.
+    pub(crate) fn with(self, advice: &str) -> Error {
+        match self {
+            Self::Damaged(file, problem) => {
+                fault(&file, format!("{problem}; this checkpoint is damaged: {advice}"))
+            }
+            Self::Other(error) => error,
+        }
     }
 }
 
 /// Reads what a checkpoint says of itself.
 ///
 /// # Errors
-/// [`Error::Run`] if that is missing or damaged.
-pub(crate) fn read_manifest(path: &Path) -> Result<Manifest> {
+/// If that is missing or damaged.
+pub(crate) fn read_manifest(path: &Path) -> std::result::Result<Manifest, Unread> {
     let file = path.join("checkpoint.json");
     let bytes = fs::read(&file).map_err(|error| damaged(&file, &format!("cannot be read ({error})")))?;
     let manifest: Manifest = serde_json::from_slice(&bytes)
         .map_err(|error| damaged(&file, &format!("not a checkpoint ({error})")))?;
     if !(1..=FORMAT).contains(&manifest.format) {
-        return Err(fault(
-            &file,
-            format!("format {}, and this version reads formats 1 to {FORMAT}", manifest.format),
-        ));
+        let problem = format!("format {}, and this version reads formats 1 to {FORMAT}", manifest.format);
+        return Err(Unread::Other(fault(&file, problem)));
     }
     if manifest.crc32 != manifest.checksum() {
         return Err(damaged(&file, "its checksum is wrong"));
@@ -191,8 +243,12 @@ pub(crate) fn read_manifest(path: &Path) -> Result<Manifest> {
 /// and second moments.
 ///
 /// # Errors
-/// [`Error::Run`] if anything is missing or damaged.
-pub(crate) fn read(path: &Path, manifest: Manifest, lengths: &[Vec<usize>; 3]) -> Result<Checkpoint> {
+/// If anything is missing or damaged.
+pub(crate) fn read(
+    path: &Path,
+    manifest: Manifest,
+    lengths: &[Vec<usize>; 3],
+) -> std::result::Result<Checkpoint, Unread> {
     let [params, means, squares] = std::array::from_fn(|index| {
         read_floats(&path.join(FILES[index]), manifest.files_crc32[index], &lengths[index])
     });
@@ -211,7 +267,7 @@ fn write_floats(path: &Path, values: &[impl AsRef<[f32]>]) -> Result<u32> {
     Ok(crc32.finalize())
 }
 
-fn read_floats(path: &Path, crc32: u32, lengths: &[usize]) -> Result<Vec<Vec<f32>>> {
+fn read_floats(path: &Path, crc32: u32, lengths: &[usize]) -> std::result::Result<Vec<Vec<f32>>, Unread> {
     let problem = |error: io::Error| damaged(path, &format!("cannot be read ({error})"));
     let (len, expected) =
         (fs::metadata(path).map_err(problem)?.len(), lengths.iter().sum::<usize>() as u64 * 4);
@@ -226,10 +282,8 @@ fn read_floats(path: &Path, crc32: u32, lengths: &[usize]) -> Result<Vec<Vec<f32
     Ok(lengths.iter().map(|&len| floats.by_ref().take(len).collect()).collect())
 }
 
-/// Says what is wrong with a file of a checkpoint, and how to go on without it.
-fn damaged(path: &Path, problem: &str) -> Error {
-    let advice = "this checkpoint is damaged; remove its directory to go on from the one before";
-    fault(path, format!("{problem}; {advice}"))
+fn damaged(path: &Path, problem: &str) -> Unread {
+    Unread::Damaged(path.to_owned(), problem.to_owned())
 }
 
 fn remove(directory: &Path) -> Result<()> {
@@ -254,7 +308,8 @@ mod tests {
     }
 
     fn read_all(path: &Path) -> Result<Checkpoint> {
-        read(path, read_manifest(path)?, &[vec![6, 4], vec![6, 4], vec![6, 4]])
+        let read_it = || read(path, read_manifest(path)?, &[vec![6, 4], vec![6, 4], vec![6, 4]]);
+        read_it().map_err(|unread| unread.with("advice"))
     }
 
     fn write_one(run: &Path, step: u64) {
@@ -331,7 +386,7 @@ mod tests {
                 fs::write(path.join(name), bytes).expect("a damaged file");
                 let error = read_all(&path).err().expect(name);
                 assert!(error.code() == "RUN" && error.to_string().contains(name), "{error}");
-                assert!(error.to_string().contains("remove its directory"), "{error}");
+                assert!(error.to_string().ends_with("this checkpoint is damaged: advice"), "{error}");
                 fs::remove_file(path.join(name)).expect("a missing file");
                 assert_eq!(read_all(&path).err().expect(name).code(), "RUN");
             }
@@ -361,7 +416,7 @@ mod tests {
         assert!(manifest.is_sound() && manifest.soundness.is_none());
         for (from, to) in [("\"format\": 1", "\"format\": 3"), ("\"format\": 1", "\"format\": 0")] {
             fs::write(&path, FORMAT_1.replacen(from, to, 1)).expect("another format");
-            let error = read_manifest(run.path()).expect_err(to);
+            let error = read_manifest(run.path()).expect_err(to).with("");
             assert!(error.to_string().contains("this version reads formats 1 to 2"), "{error}");
         }
     }

@@ -78,6 +78,7 @@ mod ops;
 pub mod optimizer;
 pub mod options;
 mod profile;
+mod record;
 pub mod report;
 pub mod run;
 pub mod schedule;
@@ -90,6 +91,7 @@ pub use options::{
     Decay, Keep, OptimizerKind, ResumeOptions, TokenizerKind, TrainOptions, TrainPrecision, Tune,
 };
 pub use profile::{Pass, Profile};
+pub use record::{Kept, read_kept};
 pub use trainer::{Best, Soundness, StepReport, Trainer};
 
 /// The program in README.md, which is to compile.

@@ -6,6 +6,7 @@
 //! | `tokenizer.json` | how text becomes tokens |
 //! | `model.bin` | the model with the best validation loss (or the last, see [`Keep`](crate::Keep)) |
 //! | `lora.safetensors`, `tuned.state` | instead of `model.bin`, of a run that trains an adapter or a state |
+//! | `result.json` | which step's that is, its loss, its checksum: see [`Kept`](crate::Kept) |
 //! | `checkpoint-<step>/` | all that is needed to go on bit for bit; the newest two are kept, and the newest sound one |
 //! | `log.jsonl` | one object a line: a step, or a validation |
 //! | `.lock`, `.lock.json` | while a trainer is at work here: what it has locked, and who it is |
@@ -25,9 +26,16 @@ use crate::checkpoint::{self, Manifest};
 use crate::error::{Error, Result};
 use crate::lock::Lock;
 use crate::options::TrainOptions;
+use crate::record::{self, Holding, read_kept};
 
 /// How many checkpoints are kept, besides the newest sound one.
 const KEPT: usize = 2;
+
+/// What a run may write as its result, one of these.
+pub(crate) const RESULTS: [&str; 3] = ["model.bin", "lora.safetensors", "tuned.state"];
+
+/// What else a run writes, besides `config.json` and checkpoints.
+const FILES: [&str; 5] = ["tokenizer.json", "log.jsonl", "result.json", "samples.jsonl", "report.html"];
 
 /// `config.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -96,17 +104,28 @@ pub(crate) struct Found {
 }
 
 impl RunDirectory {
-    /// Refuses a directory that holds a run or is held by a trainer. Changes nothing.
-    pub(crate) fn check_free(path: &Path) -> Result<()> {
+    /// Refuses a directory that holds a run or is held by a trainer, or, unless `force` is given, files that a
+    /// run would replace. Changes nothing.
+    pub(crate) fn check_free(path: &Path, force: bool) -> Result<()> {
         Lock::check(path)?;
-        check_empty(path)
+        check_empty(path)?;
+        if force { Ok(()) } else { check_foreign(path) }
     }
 
-    /// Makes the directory of a new run.
-    pub(crate) fn create(path: &Path, config: RunConfig, tokenizer: Tokenizer) -> Result<Self> {
+    /// Makes the directory of a new run. With `force`, files that are in its way are removed.
+    pub(crate) fn create(path: &Path, config: RunConfig, tokenizer: Tokenizer, force: bool) -> Result<Self> {
         fs::create_dir_all(path).map_err(Error::io("create", path))?;
         let lock = Lock::take(path)?;
         check_empty(path)?;
+        if force {
+            // A model that stayed would be taken for this run's.
+            for name in in_the_way(path) {
+                let file = path.join(name);
+                fs::remove_file(&file).map_err(Error::io("remove", &file))?;
+            }
+        } else {
+            check_foreign(path)?;
+        }
         Self::write(Found { path: path.to_owned(), config, tokenizer, lock }, 0)
     }
 
@@ -195,6 +214,17 @@ impl RunDirectory {
         Ok(())
     }
 
+    /// CRC-32 of the options in force, as JSON.
+    pub(crate) fn options_crc32(&self) -> u32 {
+        let json = serde_json::to_vec(&self.config.options).expect("options all have a JSON form");
+        crc32fast::hash(&json)
+    }
+
+    /// The fingerprint of the model that the run starts from, in hexadecimal.
+    pub(crate) fn base(&self) -> Option<&str> {
+        self.config.base.as_deref()
+    }
+
     /// The directory.
     pub(crate) fn path(&self) -> &Path {
         &self.path
@@ -235,13 +265,51 @@ impl Found {
     /// # Errors
     /// [`Error::Run`] if a newer one is damaged.
     pub(crate) fn newest_sound(&self, before: u64) -> Result<Option<(Manifest, PathBuf)>> {
-        for (_, path) in checkpoints(&self.path)?.into_iter().rev().filter(|&(step, _)| step < before) {
-            let manifest = checkpoint::read_manifest(&path)?;
+        for (step, path) in checkpoints(&self.path)?.into_iter().rev().filter(|&(step, _)| step < before) {
+            let manifest =
+                checkpoint::read_manifest(&path).map_err(|unread| unread.with(&self.without(step)))?;
             if manifest.is_sound() {
                 return Ok(Some((manifest, path)));
             }
         }
         Ok(None)
+    }
+
+    /// What can be done if the checkpoint of a step is damaged.
+    pub(crate) fn without(&self, damaged: u64) -> String {
+        let mut older =
+            checkpoints(&self.path).unwrap_or_default().into_iter().rev().filter(|&(step, _)| step < damaged);
+        let sound = |(_, path): &(u64, PathBuf)| {
+            checkpoint::read_manifest(path).is_ok_and(|manifest| manifest.is_sound())
+        };
+        if let Some((step, _)) = older.find(|found| sound(found)) {
+            return format!("remove its directory to go on from the one before, of step {step}");
+        }
+        let begin = "there is none before it, so this run cannot go on";
+        match read_kept(&self.path) {
+            Ok(Some(kept)) if kept.file == RESULTS[0] => {
+                let loss =
+                    kept.val_loss.map(|loss| format!(", validation loss {loss:.3}")).unwrap_or_default();
+                format!(
+                    "{begin}; {} is of step {}{loss}, and a new run can start from it",
+                    kept.file, kept.step
+                )
+            }
+            Ok(Some(kept)) => format!("{begin}; {} is of step {} and can be used", kept.file, kept.step),
+            _ => format!("{begin}; begin a new one"),
+        }
+    }
+
+    /// Refuses a run with something else in the place of its result; with `force` that is removed.
+    pub(crate) fn check_result(&self, name: &str, force: bool) -> Result<()> {
+        match record::look(&self.path, name)? {
+            Holding::Nothing | Holding::Ours(_) => Ok(()),
+            Holding::Foreign(reason) if !force => Err(record::foreign(&self.path, name, reason)),
+            Holding::Foreign(_) => {
+                let file = self.path.join(name);
+                fs::remove_file(&file).map_err(Error::io("remove", file))
+            }
+        }
     }
 
     /// The step of the newest checkpoint, sound or not.
@@ -263,6 +331,26 @@ fn check_empty(path: &Path) -> Result<()> {
         return Err(fault(path, problem));
     }
     Ok(())
+}
+
+/// Refuses a directory with files that a run would replace, and that no run here has written.
+fn check_foreign(path: &Path) -> Result<()> {
+    let names = in_the_way(path);
+    if names.is_empty() {
+        return Ok(());
+    }
+    let problem = format!(
+        "this directory holds {}, which the run would replace; train in another directory, or give force to have \
+         them replaced",
+        names.join(", ")
+    );
+    Err(fault(path, problem))
+}
+
+/// The files of a directory without `config.json` that a run would replace.
+fn in_the_way(path: &Path) -> Vec<&'static str> {
+    let is_there = |name: &&str| fs::symlink_metadata(path.join(name)).is_ok();
+    RESULTS.into_iter().chain(FILES).filter(is_there).collect()
 }
 
 fn push_line(lines: &mut Vec<u8>, line: &LogLine) -> io::Result<()> {
@@ -297,7 +385,8 @@ fn checkpoints(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
     for entry in fs::read_dir(run).map_err(Error::io("read", run))? {
         let entry = entry.map_err(Error::io("read", run))?;
         let step = entry.file_name().to_str().and_then(|name| name.strip_prefix("checkpoint-")?.parse().ok());
-        found.extend(step.map(|step| (step, entry.path())));
+        // A file of that name is somebody's, and no checkpoint.
+        found.extend(step.filter(|_| entry.path().is_dir()).map(|step| (step, entry.path())));
     }
     found.sort_unstable();
     Ok(found)
@@ -345,7 +434,7 @@ mod tests {
     }
 
     fn create(path: &Path) -> RunDirectory {
-        RunDirectory::create(path, config(), Tokenizer::Byte).expect("a new run")
+        RunDirectory::create(path, config(), Tokenizer::Byte, false).expect("a new run")
     }
 
     fn resume(path: &Path, step: u64) -> RunDirectory {
@@ -362,9 +451,10 @@ mod tests {
         assert_eq!((&found.config, &found.tokenizer), (&config(), &Tokenizer::Byte));
         drop(found);
         for file in ["config.json", "checkpoint-3"] {
-            let error = RunDirectory::check_free(&path).expect_err("a run is there");
+            let error = RunDirectory::check_free(&path, false).expect_err("a run is there");
             assert!(error.to_string().contains("another directory"), "{error}");
-            let error = RunDirectory::create(&path, config(), Tokenizer::Byte).expect_err("a run is there");
+            let error =
+                RunDirectory::create(&path, config(), Tokenizer::Byte, false).expect_err("a run is there");
             assert!(error.to_string().contains("another directory"), "{error}");
             // What is left of a run is none to begin in.
             fs::create_dir_all(path.join("checkpoint-3")).expect("a checkpoint");

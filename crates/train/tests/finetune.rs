@@ -33,7 +33,7 @@ impl Place {
 
     fn options(&self, data: &str, out: &str) -> TrainOptions {
         TrainOptions {
-            tokenizer: TokenizerKind::Byte,
+            tokenizer: Some(TokenizerKind::Byte),
             n_layer: 2,
             n_embd: 32,
             ctx_len: 16,
@@ -233,21 +233,16 @@ fn what_makes_no_sense_is_refused_by_name() {
         Case { change: |o| o.lora_alpha = Some(2.0), name: "lora_alpha", says: "without lora_rank" },
         Case { change: |o| (o.tune, o.carry_state) = (Tune::State, true), name: "carry_state", says: "off" },
         Case { change: |o| o.n_layer = 3, name: "n_layer", says: "that of the model, 2" },
-        Case { change: |o| o.tokenizer = TokenizerKind::Character, name: "", says: "" },
+        Case {
+            change: |o| o.tokenizer = Some(TokenizerKind::Character),
+            name: "tokenizer",
+            says: "left out, or byte",
+        },
     ];
     for Case { change, name, says } in cases {
         let mut options = place.tuned("refused", "base");
         change(&mut options);
-        let result = Trainer::create(&options);
-        if name.is_empty() {
-            // The tokenizer is that of the run that the model is from.
-            let trainer = result.expect("a run");
-            assert_eq!(trainer.options().tokenizer, TokenizerKind::Byte);
-            drop(trainer);
-            fs::remove_dir_all(place.path("refused")).expect("its directory");
-            continue;
-        }
-        let error = result.expect_err(name);
+        let error = Trainer::create(&options).expect_err(name);
         assert!(
             matches!(&error, Error::Rwkv(rwkv_core::Error::InvalidOption { name: n, .. }) if *n == name),
             "{name}: {error}"
@@ -260,9 +255,9 @@ fn what_makes_no_sense_is_refused_by_name() {
     let error = Trainer::create(&options).expect_err("quantized").to_string();
     assert!(error.contains("lora_rank") && error.contains("tune"), "{error}");
     // Without a tokenizer beside the file, 256 tokens are bytes, and any other number is that of the text.
-    (options.lora_rank, options.tokenizer) = (Some(2), TokenizerKind::Character);
+    (options.lora_rank, options.tokenizer) = (Some(2), None);
     let trainer = Trainer::create(&TrainOptions { out: place.path("bytes"), ..options.clone() });
-    assert_eq!(trainer.expect("a run").options().tokenizer, TokenizerKind::Byte);
+    assert_eq!(trainer.expect("a run").options().tokenizer, Some(TokenizerKind::Byte));
     let config = ModelConfig::v4(7, 32, 2);
     let (_, layout, _) = Network::new(&config);
     let values: Vec<_> = layout.specs().iter().map(|spec| vec![0.5; spec.len()]).collect();
@@ -284,6 +279,30 @@ fn a_run_does_not_go_on_with_another_base() {
     place.stored(DataType::Q8_0);
     let error = Trainer::resume(place.path("lora"), &ResumeOptions::default()).expect_err("another base");
     assert!(error.code() == "RUN" && error.to_string().contains("another one now"), "{error}");
-    fs::write(&base, good).expect("the base");
-    Trainer::resume(place.path("lora"), &ResumeOptions::default()).expect("the run");
+    // The same model in another place is the same model.
+    let moved = place.path("moved.bin");
+    fs::write(&moved, good).expect("the base");
+    let from = ResumeOptions { from: Some(moved.clone()), ..ResumeOptions::default() };
+    drop(Trainer::resume(place.path("lora"), &from).expect("the run"));
+    let trainer = Trainer::resume(place.path("lora"), &ResumeOptions::default()).expect("the run");
+    assert_eq!(trainer.options().from.as_ref(), Some(&moved));
+}
+
+#[test]
+fn a_run_does_not_write_over_the_model_that_it_starts_from() {
+    let place = Place::new();
+    for force in [false, true] {
+        let options = TrainOptions { out: place.path("base"), force, ..place.tuned("", "base") };
+        let before = fs::read(place.path("base/model.bin")).expect("the base");
+        Trainer::create(&options).expect_err("the base's own directory");
+        assert_eq!(fs::read(place.path("base/model.bin")).expect("the base"), before);
+        // Without its configuration the directory is none of a run.
+        let alone = place.path(&format!("alone-{force}"));
+        fs::create_dir(&alone).expect("a directory");
+        fs::write(alone.join("model.bin"), &before).expect("a model");
+        let options = TrainOptions { from: Some(alone.clone()), out: alone.clone(), ..options };
+        let error = Trainer::create(&options).expect_err("the base's own directory");
+        assert!(force == error.to_string().contains("than that of the model to start from"), "{error}");
+        assert_eq!(fs::read(alone.join("model.bin")).expect("the base"), before);
+    }
 }

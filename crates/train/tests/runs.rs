@@ -364,7 +364,7 @@ fn bytes_that_are_no_text_can_be_learned_as_bytes() {
     fs::write(place.path("book.txt"), bytes).expect("bytes");
     assert_eq!(Trainer::create(&place.options("run")).expect_err("not UTF-8").code(), "INVALID_UTF8");
     let mut trainer =
-        Trainer::create(&TrainOptions { tokenizer: TokenizerKind::Byte, ..place.options("run") })
+        Trainer::create(&TrainOptions { tokenizer: Some(TokenizerKind::Byte), ..place.options("run") })
             .expect("a run");
     assert_eq!(trainer.config().n_vocab, 256);
     assert!(run_steps(&mut trainer, 1)[0].loss > 0.0);

@@ -34,8 +34,8 @@ use crate::params::Layout;
 
 use mapped::{Mapped, Stamp};
 pub(crate) use tensors::TensorFile;
-pub use write::write_model;
 pub(crate) use write::{header as write_header, tensor_header as write_tensor_header};
+pub use write::{stage_model, write_model};
 
 #[cfg(target_endian = "big")]
 compile_error!("model files are used in place where they are mapped, and they are little-endian");

@@ -6,7 +6,7 @@ use std::path::Path;
 use half::f16;
 
 use super::{Header, MAGIC};
-use crate::atomic::write_atomically;
+use crate::atomic::Staged;
 use crate::config::ModelConfig;
 use crate::data_type::DataType;
 use crate::error::{Error, Result};
@@ -31,6 +31,23 @@ pub fn write_model(
     values: &[impl AsRef<[f32]>],
     data_type: DataType,
 ) -> Result<()> {
+    stage_model(path, config, layout, values, data_type)?.commit()
+}
+
+/// As [`write_model`], up to the moment in which the file takes its place.
+///
+/// # Errors
+/// Those of [`write_model`].
+///
+/// # Panics
+/// As [`write_model`].
+pub fn stage_model(
+    path: impl AsRef<Path>,
+    config: &ModelConfig,
+    layout: &Layout,
+    values: &[impl AsRef<[f32]>],
+    data_type: DataType,
+) -> Result<Staged> {
     let specs = layout.specs();
     assert_eq!(values.len(), specs.len(), "a slice for each parameter");
     for (spec, values) in specs.iter().zip(values) {
@@ -45,7 +62,7 @@ pub fn write_model(
         data_type,
     };
     size("n_ffn", config.n_ffn)?;
-    write_atomically(path.as_ref(), |w| {
+    Staged::write(path.as_ref(), |w| {
         self::header(w, &header)?;
         specs.iter().zip(values).try_for_each(|(spec, values)| {
             let data_type = if spec.is_matrix() { data_type } else { DataType::F32 };

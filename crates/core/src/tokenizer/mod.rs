@@ -102,15 +102,25 @@ impl Tokenizer {
     }
 
     /// Writes `tokenizer.json`, whole or not at all.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        write_atomically(path.as_ref(), |w| w.write_all(self.to_json().as_bytes()))
+    }
+
+    /// The content of its `tokenizer.json`.
+    ///
+    /// # Panics
+    /// Never: strings can all be written.
+    pub fn to_json(&self) -> String {
         let json = match self {
             Self::Character(characters) => Json::Character { characters: characters.iter().collect() },
             Self::Byte => Json::Byte {},
         };
-        write_atomically(path.as_ref(), |w| {
-            serde_json::to_writer_pretty(&mut *w, &json)?;
-            w.write_all(b"\n")
-        })
+        let mut text = serde_json::to_string_pretty(&json).expect("strings can all be written");
+        text.push('\n');
+        text
     }
 
     /// Reads a `tokenizer.json`, or that of a training run's directory.

@@ -20,6 +20,7 @@ pub use self::table::{
     Decay, Keep, OptimizerKind, ResumeOptions, TokenizerKind, TrainOptions, TrainPrecision, Tune,
 };
 use crate::memory::{Memory, available_threads};
+use crate::run::RESULTS;
 
 /// Default of `matrix_learning_rate`.
 const MATRIX_RATE: f64 = 0.02;
@@ -150,6 +151,16 @@ impl TrainOptions {
         }
         (self.n_layer, self.n_embd) = (model.n_layer, model.n_embd);
         Ok(())
+    }
+
+    /// The name of what a run with these options writes, in its directory.
+    pub(crate) fn result_name(&self) -> &'static str {
+        let [model, adapter, state] = RESULTS;
+        match (self.tune, self.lora_rank) {
+            (Tune::State, _) => state,
+            (Tune::Model, Some(_)) => adapter,
+            (Tune::Model, None) => model,
+        }
     }
 
     /// The model to start from, for messages.
@@ -362,7 +373,7 @@ mod tests {
     fn files_of_the_first_release_are_read_and_written_as_they_were() {
         let read: TrainOptions = serde_json::from_str(FIRST_RELEASE).expect("options");
         let expected = TrainOptions {
-            tokenizer: TokenizerKind::Byte,
+            tokenizer: Some(TokenizerKind::Byte),
             n_layer: 1,
             n_embd: 8,
             ctx_len: 8,
@@ -461,7 +472,7 @@ mod tests {
         assert_eq!(find("gradClip").range.as_deref(), Some("at least 0 and finite"));
         assert_eq!(find("beta1").range.as_deref(), Some("at least 0 and less than 1"));
         assert_eq!(find("precision").kind, Kind::Choice(&["f32", "bf16"]));
-        assert_eq!(find("tokenizer").default, DefaultValue::Value("character".into()));
+        assert_eq!(find("keep").default, DefaultValue::Value("best".into()));
         for option in &table {
             assert!(option.doc.ends_with('.') && option.doc.len() > 10, "{option:?}");
         }

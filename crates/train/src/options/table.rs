@@ -124,10 +124,13 @@ training_options! {
     /// Directory of the run, created if it does not exist.
     out: PathBuf = required, fixed;
 
+    /// Replace files in `out` that no run of this program wrote: a model, an adapter, a tokenizer.
+    force: bool = false, resumable;
+
     [saved]
 
     /// How text becomes tokens: one for each distinct character of the text, or one for each byte.
-    tokenizer: TokenizerKind = TokenizerKind::Character, fixed;
+    tokenizer: TokenizerKind = auto "character; with `from`, that of the model", fixed;
 
     /// Number of layers (blocks).
     n_layer: usize = 4, 1 <= x <= MAX_COUNT, fixed;
@@ -190,8 +193,8 @@ training_options! {
 
     /// Model to fine-tune instead of training a new one: a .bin file or a run's directory. Its weights are
     /// FP32 or FP16; with `lora_rank`, or if `tune` is state, they can also be quantized. The new run takes
-    /// over its shape and its tokenizer.
-    from: PathBuf = none, fixed;
+    /// over its shape and its tokenizer. A run that goes on needs the same model, wherever it is by then.
+    from: PathBuf = none, resumable;
 
     /// Parameters to freeze, by name; * stands for any characters, as in emb.* or *.att.*.
     freeze: Vec<String> = none, fixed;

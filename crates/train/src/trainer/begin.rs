@@ -48,20 +48,30 @@ impl Trainer {
     pub fn create_until(options: &TrainOptions, stop: &AtomicBool) -> Result<Self> {
         options.validate()?;
         let mut options = options.clone();
-        RunDirectory::check_free(&options.out)?;
+        RunDirectory::check_free(&options.out, options.force)?;
+        check_base_is_elsewhere(&options)?;
         let file = options.from.as_deref().map(base::open).transpose()?;
         let (data, tokenizer) = match (&file, base_tokenizer(&options, file.as_ref())?) {
             (Some(_), Some(tokenizer)) => {
                 let data = Dataset::read_with(&options.data, &tokenizer, options.ctx_len, stop)?;
                 (data, tokenizer)
             }
-            _ => Dataset::read(&options.data, options.tokenizer, options.ctx_len, stop)?,
+            _ => Dataset::read(
+                &options.data,
+                options.tokenizer.unwrap_or(TokenizerKind::Character),
+                options.ctx_len,
+                stop,
+            )?,
         };
-        // That of the run that the model is from, whatever the options say.
-        options.tokenizer = match tokenizer {
+        let kind = match tokenizer {
             Tokenizer::Character(_) => TokenizerKind::Character,
             Tokenizer::Byte => TokenizerKind::Byte,
         };
+        if let Some(asked) = options.tokenizer.filter(|&asked| asked != kind) {
+            let expected = format!("left out, or {}: with from, it is that of the model", kind.word());
+            return Err(rwkv_core::Error::option("tokenizer", asked.word(), expected).into());
+        }
+        options.tokenizer = Some(kind);
         let n_vocab = tokenizer.n_vocab();
         if let Some(file) = &file {
             options.take_shape(file.config())?;
@@ -81,7 +91,7 @@ impl Trainer {
             base: start.base.map(Fingerprint::to_hex),
         };
         check_streams(&options, &data)?;
-        let run = RunDirectory::create(&options.out, config, tokenizer.clone())?;
+        let run = RunDirectory::create(&options.out, config, tokenizer.clone(), options.force)?;
         Ok(Self::assemble(Parts { options, model, start, data, tokenizer, cpu }, run, None))
     }
 
@@ -104,6 +114,11 @@ impl Trainer {
     pub fn resume_until(out: impl AsRef<Path>, changes: &ResumeOptions, stop: &AtomicBool) -> Result<Self> {
         let out = out.as_ref();
         let mut found = RunDirectory::take(out)?;
+        found.check_result(found.config.options.result_name(), changes.force == Some(true))?;
+        if changes.from.is_some() && found.config.options.from.is_none() {
+            let expected = "left out: this run did not start from a model";
+            return Err(rwkv_core::Error::option("from", "given", expected).into());
+        }
         let newest = found.newest_step()?;
         let (mut before, mut text) = (u64::MAX, None);
         let (checkpoint, parts) = loop {
@@ -122,12 +137,16 @@ impl Trainer {
                 return Err(rwkv_core::Error::option("max_steps", too_few, problem).into());
             }
             let options = manifest.map_or(&found.config.options, |manifest| &manifest.options).clone();
+            // Where things are is what the run was told last; all else is as it was at the checkpoint.
+            let TrainOptions { data, from, .. } = found.config.options.clone();
+            let options = TrainOptions { data, from, ..options };
             let options = changes.apply(TrainOptions { out: out.to_owned(), ..options.resolved() });
             let is_new = checkpoint.is_none();
             let mut parts = Parts::of_run(&found, options, is_new, text.take(), stop)?;
             let checkpoint = checkpoint
                 .map(|(manifest, path)| checkpoint::read(&path, manifest, &parts.lengths()))
-                .transpose()?;
+                .transpose()
+                .map_err(|unread| unread.with(&found.without(step)))?;
             if let Some(checkpoint) = &checkpoint {
                 parts.start.set(&checkpoint.params);
             }
@@ -147,6 +166,7 @@ impl Trainer {
         let run = RunDirectory::resume(found, step)?;
         let mut trainer = Self::assemble(parts, run, checkpoint);
         trainer.went_back_from = newest.filter(|&newest| newest > step);
+        trainer.write_what_is_missing()?;
         Ok(trainer)
     }
 
@@ -157,14 +177,18 @@ impl Trainer {
         let n_trained = params.trained().count();
         let (network, _, state_layout) = Network::new(&model);
         let streams = streams(&options, &data);
-        let (mut step, mut seconds, mut best) = (0, 0.0, None);
+        let (mut step, mut seconds, mut best, mut soundness) = (0, 0.0, None, None);
         // A checkpoint holds as many states before the first step as after it.
         let mut states = vec![state_layout.initial(); streams.map_or(0, |streams| streams.count())];
         if let Some(Checkpoint { manifest, mut params, means, squares }) = checkpoint {
             (step, seconds, best) = (manifest.step, manifest.seconds, manifest.best);
+            soundness = manifest.soundness;
             optimizer = optimizer.with_moments(means, squares);
             states = params.split_off(n_trained);
         }
+        // A checkpoint has the loss of the whole split, if that was taken after its step.
+        let is_validated = best.is_some_and(|best| best.last == step);
+        let val_loss = soundness.filter(|_| is_validated).map(|soundness| soundness.val_loss);
         let mut tape = Tape::of_store(cpu, params);
         tape.recompute(options.recompute);
         if let Some(state) = state {
@@ -189,9 +213,10 @@ impl Trainer {
             seconds,
             went_back_from: None,
             diverged: None,
-            val_loss: None,
-            soundness: None,
+            val_loss,
+            soundness,
             best,
+            kept: None,
             inputs: Vec::new(),
             targets: Vec::new(),
         }
@@ -266,6 +291,19 @@ fn check_vocabulary(options: &TrainOptions, model: &ModelConfig, n_vocab: usize)
         model.n_vocab
     );
     Err(rwkv_core::Error::option("from", options.base_path(), expected).into())
+}
+
+/// A run must not write over the model that it starts from.
+fn check_base_is_elsewhere(options: &TrainOptions) -> Result<()> {
+    let Some(from) = &options.from else { return Ok(()) };
+    let file = if from.is_dir() { from.join("model.bin") } else { from.clone() };
+    let (Some(base), Ok(out)) = (file.parent(), options.out.canonicalize()) else { return Ok(()) };
+    let base = if base.as_os_str().is_empty() { Path::new(".") } else { base };
+    if base.canonicalize().is_ok_and(|base| base == out) {
+        let expected = "another directory than that of the model to start from";
+        return Err(rwkv_core::Error::option("out", options.out.display(), expected).into());
+    }
+    Ok(())
 }
 
 /// Relative paths would mean something else when the run goes on elsewhere.

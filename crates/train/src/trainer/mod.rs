@@ -21,6 +21,7 @@ use crate::error::{Error, Result, SoundCheckpoint};
 use crate::optimizer::{Optimizer, Rates, Settings, global_norm};
 use crate::options::{OptimizerKind, TrainOptions};
 use crate::profile::{Pass, Profile};
+use crate::record::Kept;
 use crate::run::{LogLine, RunDirectory};
 use crate::schedule::Schedule;
 use crate::streams::Streams;
@@ -65,6 +66,8 @@ pub struct Trainer {
     soundness: Option<Soundness>,
     /// The best validation so far.
     best: Option<Best>,
+    /// What the run's result is, as far as this trainer has looked.
+    kept: Option<Kept>,
     /// Tokens and targets of the pass under way.
     inputs: Vec<u32>,
     targets: Vec<u32>,
@@ -226,6 +229,12 @@ impl Trainer {
     /// The validation with the lowest loss so far.
     pub fn best(&self) -> Option<Best> {
         self.best
+    }
+
+    /// What [`result`](Self::result) is, as it was last written or looked at: the model of another step than the
+    /// last one, perhaps, or of an attempt that the run has gone back from since. None before it is there.
+    pub fn kept(&self) -> Option<&Kept> {
+        self.kept.as_ref()
     }
 
     /// Takes the time of every operator of the steps from now on.

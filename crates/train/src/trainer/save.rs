@@ -3,9 +3,8 @@
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
-use rwkv_core::State;
-use rwkv_core::lora::write_lora;
-use rwkv_core::{DataType, Model, write_atomically, write_model};
+use rwkv_core::lora::stage_lora;
+use rwkv_core::{DataType, Model, Staged, State, stage_model};
 use serde::{Deserialize, Serialize};
 
 use super::Trainer;
@@ -13,7 +12,8 @@ use super::measure::mean_loss;
 use crate::checkpoint::{self, Manifest};
 use crate::data::Dataset;
 use crate::error::Result;
-use crate::options::{Keep, TrainOptions};
+use crate::options::TrainOptions;
+use crate::record::{self, Holding, Kept};
 
 /// Tokens, or one window if that is longer, which tell a sound model from one that is not.
 const TOKENS: usize = 2048;
@@ -105,47 +105,91 @@ impl Trainer {
     }
 
     /// Writes [`result`](Self::result), which inference reads, unless that would replace a better model: one
-    /// that is sound by one that is not, or, if the options say so, the one with the best validation loss by
-    /// another. Returns whether it was written.
+    /// that is sound by one that is not, or, if the options say so, one with a lower validation loss. Returns
+    /// whether it was written; [`kept`](Self::kept) says what it is by then.
     ///
     /// # Errors
-    /// As [`save_checkpoint`](Self::save_checkpoint).
+    /// As [`save_checkpoint`](Self::save_checkpoint); [`Error::Run`](crate::Error::Run) if somebody has put
+    /// another file in its place, which stays.
     pub fn save_model(&mut self) -> Result<bool> {
         let soundness = self.soundness()?;
         self.run.mend()?;
         self.write_model(soundness)
     }
 
-    fn write_model(&self, soundness: Soundness) -> Result<bool> {
-        let path = self.result();
-        let is_best = self.options.keep == Keep::Last || self.best.is_none_or(|best| best.step == self.step);
-        let is_written = (soundness.is_sound && is_best) || !path.exists();
-        if is_written {
-            let params = self.tape.params();
-            if self.state.is_some() {
-                let bytes = self.initial_state(&self.model()).to_bytes();
-                write_atomically(&path, |w| w.write_all(&bytes))?;
-            } else if params.has_adapters() {
-                write_lora(&path, self.config, params, self.options.lora_alpha() as f32)?;
-            } else {
-                let values: Vec<_> = (0..params.n_model()).map(|index| params.stored(index)).collect();
-                write_model(&path, &self.config, params.layout(), &values, DataType::F32)?;
-            }
+    fn write_model(&mut self, soundness: Soundness) -> Result<bool> {
+        if let Some(kept) = &self.kept {
+            record::mend(self.run.path(), kept)?;
         }
-        Ok(is_written)
+        let new = self.description(soundness);
+        match record::look(self.run.path(), &new.file)? {
+            Holding::Foreign(reason) => return Err(record::foreign(self.run.path(), &new.file, reason)),
+            Holding::Ours(old) if !new.replaces(&old, self.options.keep) => {
+                self.kept = Some(old);
+                return Ok(false);
+            }
+            Holding::Ours(_) | Holding::Nothing => (),
+        }
+        self.kept = Some(record::replace(self.run.path(), self.stage()?, new)?);
+        Ok(true)
+    }
+
+    /// Writes what a process that was killed, or a full disk, kept from being written after the checkpoint
+    /// that the run goes on from, or what was removed since.
+    pub(super) fn write_what_is_missing(&mut self) -> Result<()> {
+        let Some(soundness) = self.soundness else { return Ok(()) };
+        match record::look(self.run.path(), self.result_name())? {
+            // Checked before the run was touched.
+            Holding::Foreign(_) => return Ok(()),
+            Holding::Ours(kept) if kept.step == self.step => {
+                self.kept = Some(kept);
+                return Ok(());
+            }
+            Holding::Ours(_) | Holding::Nothing => (),
+        }
+        self.write_model(soundness)?;
+        Ok(())
+    }
+
+    /// What the model after the last step is, but for its file's length and checksum.
+    fn description(&self, soundness: Soundness) -> Kept {
+        Kept {
+            file: self.result_name().to_owned(),
+            bytes: 0,
+            crc32: 0,
+            step: self.step,
+            val_loss: self.val_loss,
+            is_sound: soundness.is_sound,
+            options_crc32: self.run.options_crc32(),
+            data_crc32: self.data.crc32(),
+            tokenizer_crc32: crc32fast::hash(self.tokenizer.to_json().as_bytes()),
+            base: self.run.base().map(str::to_owned),
+        }
+    }
+
+    /// What the run writes as it is by now, beside the place where it goes.
+    fn stage(&self) -> Result<Staged> {
+        let (path, params) = (self.result(), self.tape.params());
+        let staged = if self.state.is_some() {
+            let bytes = self.initial_state(&self.model()).to_bytes();
+            Staged::write(&path, |w| w.write_all(&bytes))?
+        } else if params.has_adapters() {
+            stage_lora(&path, self.config, params, self.options.lora_alpha() as f32)?
+        } else {
+            let values: Vec<_> = (0..params.n_model()).map(|index| params.stored(index)).collect();
+            stage_model(&path, &self.config, params.layout(), &values, DataType::F32)?
+        };
+        Ok(staged)
     }
 
     /// The file that [`save_model`](Self::save_model) writes: `model.bin`, or what changes the model that the
     /// run started from, `lora.safetensors` or `tuned.state`.
     pub fn result(&self) -> PathBuf {
-        let name = if self.state.is_some() {
-            "tuned.state"
-        } else if self.tape.params().has_adapters() {
-            "lora.safetensors"
-        } else {
-            "model.bin"
-        };
-        self.run.path().join(name)
+        self.run.path().join(self.result_name())
+    }
+
+    fn result_name(&self) -> &'static str {
+        self.options.result_name()
     }
 
     /// Whether the model after the last step is sound.
