@@ -1,6 +1,9 @@
 import { randomInt } from 'node:crypto'
-import { type Cancel, NativeTrainer, type RunInfo } from '#native'
+import { appendFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { type Cancel, NativeTrainer, type RunInfo, writeReport } from '#native'
 import { type Controls, cancellable } from './cancel.js'
+import { RwkvError, toRwkvError } from './errors.js'
 import { Pending, Turn } from './internal.js'
 import { argument, options as check, path as pathKind } from './kinds.js'
 import type {
@@ -12,7 +15,6 @@ import type {
   TrainOptionsInForce,
   ValidateOptions,
 } from './options.js'
-import { writeReport } from './report/run.js'
 import { resumeOptions, sampleOptions, saveOptions, trainOptions, validateOptions } from './schemas.js'
 import { Tokenizer } from './tokenizer.js'
 
@@ -287,17 +289,23 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
     const { kept, ...saved } = await this.#work({}, cancel => this.#native.save(cancel))
     this.#kept = kept
     this.#saved = saved
-    const { parameters, trainedParameters, isa } = this
     // What a model far above chance writes is noise, if its numbers are finite at all.
     const text = withSample && this.#saved.isSound ? await this.#writing(signal) : undefined
-    const sample = text === undefined ? undefined : { prompt: '', text: text.trim() }
-    await writeReport(this.options.out, {
-      parameters,
-      trainedParameters,
-      isa,
-      threads: this.options.threads,
-      sample,
-    })
+    if (text !== undefined) await this.#addSample(text.trim())
+    try {
+      await writeReport(this.options.out)
+    } catch (error) {
+      throw toRwkvError(error)
+    }
+  }
+
+  async #addSample(text: string): Promise<void> {
+    const path = join(this.options.out, 'samples.jsonl')
+    try {
+      await appendFile(path, `${JSON.stringify({ step: this.#steps, prompt: '', text })}\n`)
+    } catch (error) {
+      throw new RwkvError('IO', `cannot write ${path}: ${(error as Error).message}`, { cause: error })
+    }
   }
 
   /** A sample for the report; none if the signal is aborted. */
