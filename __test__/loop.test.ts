@@ -80,8 +80,13 @@ describe('the loop closes', async () => {
 
   it('writes a report that loads nothing and has the curves and the sample', async () => {
     const page = await readFile(join(out, 'report.html'), 'utf8')
-    expect(page).toMatch(/<script[^>]* id="data"/)
-    expect(page).toContain('<blockquote')
+    const data = /<script type="application\/json" id="data">(.*?)<\/script>/s.exec(page)?.[1]
+    const [{ loss, trend, val }] = JSON.parse(data ?? '').runs
+    expect(loss.step).toEqual(Array.from({ length: tiny.maxSteps }, (_, index) => index + 1))
+    expect(loss.y[0]).toBeCloseTo(steps[0]?.loss ?? 0, 3)
+    expect(trend.y).toHaveLength(tiny.maxSteps)
+    expect(val.y).toHaveLength(2)
+    expect(page).toContain('<blockquote>')
     expect(page).not.toMatch(/<(script|link|img)[^>]+(src|href)=/)
   })
 })

@@ -76,6 +76,7 @@ describe('standard output that cannot be written', async () => {
     ['info', run],
     ['eval', run, '--data', data],
     ['generate', run, '--max-tokens', 3],
+    ['report', run],
     ['quantize', run, join(directory, 'small.bin'), 'Q4_0'],
     ['bench', run, '--decode', 2, '--prompt', 2, '--sessions', 2, '--seconds', 0],
   ]

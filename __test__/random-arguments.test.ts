@@ -2,7 +2,17 @@ import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { adapterInfo, Model, merge, quantize, Session, State, Tokenizer, Trainer } from '../src/index.js'
+import {
+  adapterInfo,
+  Model,
+  merge,
+  quantize,
+  Session,
+  State,
+  Tokenizer,
+  Trainer,
+  writeReport,
+} from '../src/index.js'
 import * as schemas from '../src/schemas.js'
 import { expectDocumented, runs, seed, timeout, within } from './random.js'
 import { temporaryDirectory, tiny, trainTiny, writeText } from './tiny.js'
@@ -123,6 +133,12 @@ describe(`random arguments (RWKV_SEED=${seed})`, async () => {
         schema: schemas.mergeOptions,
       },
       { on: () => ({ adapterInfo }), name: 'adapterInfo', args: () => [join(directory, 'adapted')] },
+      {
+        on: () => ({ writeReport }),
+        name: 'writeReport',
+        args: () => [run, { out: join(directory, 'report.html') }],
+        schema: schemas.reportOptions,
+      },
       { on: () => Trainer, name: 'create', args: () => [newRun()], schema: schemas.trainOptions },
       { on: () => Trainer, name: 'resume', args: () => [run, {}], schema: schemas.resumeOptions },
       { on: () => trainer, name: 'validate', args: () => [{}], schema: schemas.validateOptions },

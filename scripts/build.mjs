@@ -32,7 +32,6 @@ step(
   [],
   ['src', 'examples', 'package.json', 'package-lock.json', 'tsconfig.json', 'dist/native.d.cts'],
   () => {
-    inlineUplot()
     inlineVersion()
     bindNames()
     compile()
@@ -119,17 +118,6 @@ function inlineVersion() {
   const { version } = JSON.parse(readFileSync('package.json', 'utf8'))
   writeFileSync('dist/version.cjs', `exports.version = '${version}'\n`)
   writeFileSync('dist/version.d.cts', 'export declare const version: string\n')
-}
-
-/** The plotting library as two strings, '#uplot': a report is one page that loads nothing. */
-function inlineUplot() {
-  const text = name => JSON.stringify(readFileSync(`node_modules/uplot/dist/${name}`, 'utf8'))
-  mkdirSync('dist', { recursive: true })
-  writeFileSync(
-    'dist/uplot.cjs',
-    `exports.script = ${text('uPlot.iife.min.js')}\nexports.style = ${text('uPlot.min.css')}\n`,
-  )
-  writeFileSync('dist/uplot.d.cts', 'export const script: string\nexport const style: string\n')
 }
 
 /**

@@ -193,9 +193,20 @@ export interface SampleOptions extends SamplingOptions {
   signal?: Signal | undefined
 }
 
+/** Options of {@link writeReport}. */
+export interface ReportOptions {
+  /**
+   * The file to write. Default: `report.html`, in the run's directory, or in the current one if there are several
+   * runs.
+   */
+  out?: string | undefined
+  /** Replace a file that is no report. Default: false. */
+  force?: boolean | undefined
+}
+
 /** Options of {@link Trainer.save}. */
 export interface SaveOptions {
-  /** Whether `report.html` shows what the model writes. Default: true. */
+  /** Whether the model writes a sample for `report.html`. Default: true. */
   sample?: boolean | undefined
 }
 

@@ -21,6 +21,7 @@ import type {
   MergeOptions,
   PromptOptions,
   QuantizeOptions,
+  ReportOptions,
   ResumeOptions,
   SampleOptions,
   SaveOptions,
@@ -43,6 +44,7 @@ const sampling = { temperature: number, topK: count, topP: number, seed: count }
 export const loadOptions: Schema<LoadOptions> = { lora: path, threads: count, ...watched }
 export const quantizeOptions: Schema<QuantizeOptions> = { threads: count, ...watched }
 export const mergeOptions: Schema<MergeOptions> = watched
+export const reportOptions: Schema<ReportOptions> = { out: path, force: boolean }
 export const sessionOptions: Schema<SessionOptions> = { state: stateKind }
 export const evaluateOptions: Schema<EvaluateOptions> = { ctxLen: positive, state: stateKind, ...watched }
 export const benchOptions: Schema<BenchOptions> = {

@@ -53,7 +53,8 @@ export function addVerb(
     .allowExcessArguments()
     .addHelpText('after', ({ command }) => wrapped(command, details))
     .action(() => {
-      const extra = command.args[positionals.length]
+      const isOpen = positionals.at(-1)?.endsWith('...')
+      const extra = isOpen ? undefined : command.args[positionals.length]
       if (extra !== undefined)
         throw new UsageError(`unexpected argument "${extra}"`, 'quote a value that has spaces')
       return run(command.args, command.opts())

@@ -3,53 +3,133 @@ import { join } from 'node:path'
 import { RwkvError } from '../errors.js'
 import { adapterInfo } from '../lora.js'
 import { Model } from '../model.js'
-import { bytes, count } from './format.js'
+import { type RunSummary, runSummary } from '../report.js'
+import { bytes, clock, count, kebab, plain } from './format.js'
 import { type Output, style } from './output.js'
 import { common, verb } from './verb.js'
+
+type Row = readonly [name: string, value: string]
+
+/** What is said of a thing: an object for programs, rows for people. */
+interface Told {
+  readonly object: object
+  readonly rows: readonly Row[]
+}
 
 /** `rwkv info` */
 export const info = verb({
   name: 'info',
-  summary: 'show information on a model or a LoRA adapter',
+  summary: 'show information on a model, a training run or a LoRA adapter',
   positionals: ['MODEL'],
   options: common,
   details: `
 MODEL is a training run's directory or a .bin file. It can also be a LoRA adapter: a .safetensors file, or the directory of
-the run that trained it.`,
+the run that trained it. Of a run it tells how far it is, of which step its model is, and which options differ from their
+defaults. With --json all that of a run is in "run".`,
   async run([path = ''], { threads }, output, signal) {
-    if (await isAdapter(path)) return adapter(path, output)
-    await using model = await Model.load(path, { threads, signal })
-    const { config, parameters, format, fileSize, isa } = model
-    const tokenizer = tokenizerOf(model)
-    output.object({ path, ...config, parameters, format, fileSize, tokenizer, isa, threads: model.threads })
-    const { version, nLayer, nEmbd, nFfn, nVocab } = config
-    const rows = [
+    const run = (await isThere(join(path, 'config.json'))) ? await ofRun(path) : undefined
+    const found: Told[] = []
+    if (await isAdapter(path)) found.push(await ofAdapter(path))
+    else if (run === undefined || (await isThere(join(path, 'model.bin')))) {
+      await using model = await Model.load(path, { threads, signal })
+      found.push(ofModel(path, model))
+    }
+    if (run !== undefined) found.push(run)
+    output.object(Object.assign({ path }, ...found.map(({ object }) => object)))
+    found.forEach(({ rows }, index) => {
+      if (index > 0) output.line()
+      table(rows, output)
+    })
+    return 0
+  },
+})
+
+function ofModel(path: string, model: Model): Told {
+  const { config, parameters, format, fileSize, isa, threads } = model
+  const tokenizer = tokenizerOf(model)
+  const { version, nLayer, nEmbd, nFfn, nVocab } = config
+  return {
+    object: { ...config, parameters, format, fileSize, tokenizer, isa, threads },
+    rows: [
       ['model', path],
       ['version', version.replace('v', 'RWKV-')],
       ['shape', `n_layer ${nLayer}, n_embd ${nEmbd}, n_ffn ${nFfn}, n_vocab ${nVocab}`],
       ['parameters', count(parameters)],
       ['format', `${format}, ${bytes(fileSize)}`],
       ['tokenizer', tokenizer ?? 'none: only tokens can be evaluated'],
-      ['runs on', `${isa}, ${model.threads} threads${isa === 'scalar' ? slow() : ''}`],
-    ] as const
-    table(rows, output)
-    return 0
-  },
-})
+      ['runs on', `${isa}, ${threads} threads${isa === 'scalar' ? slow() : ''}`],
+    ],
+  }
+}
 
-async function adapter(path: string, output: Output): Promise<number> {
+async function ofAdapter(path: string): Promise<Told> {
   const { rank, alpha, targets, parameters, fileSize, base } = await adapterInfo(path)
-  output.object({ path, rank, alpha, targets, parameters, fileSize, base })
-  const rows = [
-    ['adapter', path],
-    ['of a model', base],
-    ['LoRA', `rank ${rank}, alpha ${alpha}`],
-    ['parameters', count(parameters)],
-    ['format', `FP32, ${bytes(fileSize)}`],
-    ['matrices', `${targets.length}: ${targets.join(', ')}`],
-  ] as const
-  table(rows, output)
-  return 0
+  return {
+    object: { rank, alpha, targets, parameters, fileSize, base },
+    rows: [
+      ['adapter', path],
+      ['of a model', base],
+      ['LoRA', `rank ${rank}, alpha ${alpha}`],
+      ['parameters', count(parameters)],
+      ['format', `FP32, ${bytes(fileSize)}`],
+      ['matrices', `${targets.length}: ${targets.join(', ')}`],
+    ],
+  }
+}
+
+/** What the directory of a run says of it; that it cannot be read is said too, and the model is shown all the same. */
+async function ofRun(path: string): Promise<Told> {
+  try {
+    const run = await runSummary(path)
+    return { object: { run }, rows: runRows(run) }
+  } catch (error) {
+    if (!(error instanceof RwkvError && ['RUN', 'TOKENIZER'].includes(error.code))) throw error
+    return { object: { run: null }, rows: [['run', error.message]] }
+  }
+}
+
+function runRows(run: RunSummary): Row[] {
+  const { steps, maxSteps, trainLoss, valLoss, tokens, tokensPerSecond, seconds, checkpoints } = run
+  const losses = [
+    trainLoss && `training ${trainLoss.loss.toFixed(3)} (step ${count(trainLoss.step)})`,
+    valLoss && `validation ${valLoss.loss.toFixed(3)} (step ${count(valLoss.step)})`,
+  ].filter(loss => loss !== null)
+  const speed = tokensPerSecond === null ? '' : `, ${count(tokensPerSecond)} a second`
+  const inAll = run.clock === null ? '' : `, ${clock(run.clock)} in all`
+  const options = Object.entries(run.options).map(([name, value]) => `--${kebab(name)} ${shown(value)}`)
+  return [
+    ['run', plain(run.name)],
+    ['result', result(run)],
+    ['steps', `${count(steps)} of ${count(maxSteps)}`],
+    ['last losses', losses.join(', ') || 'none yet'],
+    ['tokens', `${count(tokens)}${speed}`],
+    ['time', `${clock(seconds)} in steps${inAll}`],
+    ['checkpoints', checkpoints.length > 0 ? `of step ${checkpoints.map(count).join(', ')}` : 'none'],
+    ...(run.from === null ? [] : ([['started from', plain(run.from)]] as const)),
+    ['options', options.join(' ') || 'all have their defaults'],
+  ]
+}
+
+/** What the file is that the run leaves. */
+function result({ file, kept, best }: RunSummary): string {
+  if (kept !== null) {
+    const loss =
+      kept.valLoss === null ? 'not validated' : `validation loss ${style.bold(kept.valLoss.toFixed(3))}`
+    return `${kept.file}, of step ${count(kept.step)}: ${loss}${kept.isSound ? '' : ', worse than guessing'}`
+  }
+  if (file === null) return 'not written yet'
+  const lowest =
+    best && `; the lowest validation loss was ${best.loss.toFixed(3)}, after step ${count(best.step)}`
+  return `${file}; nothing says that this run wrote it, nor of which step it is${lowest ?? ''}`
+}
+
+function shown(value: RunSummary['options'][string]): string {
+  const text = Array.isArray(value)
+    ? value.join(' ')
+    : typeof value === 'number'
+      ? Number(value.toPrecision(6))
+      : value
+  return plain(String(text))
 }
 
 /** Why no vector instructions are used, and what that means. */
@@ -58,19 +138,21 @@ function slow(): string {
   return ` (no vector instructions, many times slower: ${why})`
 }
 
-function table(rows: readonly (readonly [name: string, value: string])[], output: Output): void {
-  for (const [name, value] of rows) output.line(`${style.dim(name.padEnd(11))} ${value}`)
+function table(rows: readonly Row[], output: Output): void {
+  for (const [name, value] of rows) output.line(`${style.dim(name.padEnd(12))} ${value}`)
 }
 
 /** Whether a path names an adapter and no model. */
 async function isAdapter(path: string): Promise<boolean> {
   if (path.endsWith('.safetensors')) return true
-  const isThere = (name: string) =>
-    stat(join(path, name)).then(
-      () => true,
-      () => false,
-    )
-  return (await isThere('lora.safetensors')) && !(await isThere('model.bin'))
+  return (await isThere(join(path, 'lora.safetensors'))) && !(await isThere(join(path, 'model.bin')))
+}
+
+function isThere(path: string): Promise<boolean> {
+  return stat(path).then(
+    () => true,
+    () => false,
+  )
 }
 
 function tokenizerOf(model: Model): string | null {

@@ -12,12 +12,13 @@ import { exitCode, heedSignals, Interrupt, leave } from './interrupt.js'
 import { merge } from './merge.js'
 import { Output, style } from './output.js'
 import { quantize } from './quantize.js'
+import { report as reportVerb } from './report.js'
 import { complain, OutputError, stdout } from './stdout.js'
 import { train } from './train.js'
 import { Hinted, UsageError } from './usage.js'
 import type { Verb } from './verb.js'
 
-const verbs = [train, generate, evaluate, info, quantize, merge, bench] as readonly Verb[]
+const verbs = [train, generate, evaluate, info, reportVerb, quantize, merge, bench] as readonly Verb[]
 
 const examples = `
 Examples:

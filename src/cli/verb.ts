@@ -6,7 +6,7 @@ export interface Verb<O extends Options = Options> {
   readonly name: string
   /** One line for the list of verbs. */
   readonly summary: string
-  /** Names of the words that are no options. */
+  /** Names of the words that are no options; dots after the last say that there can be more of it. */
   readonly positionals: readonly string[]
   readonly options: O
   /** More for its own help: what it prints, what it writes. */

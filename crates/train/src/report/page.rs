@@ -15,8 +15,8 @@ const UPLOT_SCRIPT: &str = include_str!("uplot.min.js");
 /// How many samples a page shows, beside the one of the model that was kept.
 const MAX_SAMPLES: usize = 12;
 
-/// With more validations than that, their trend is drawn over them.
-const MAX_VALIDATIONS: usize = 300;
+/// With more values than that, their trend is drawn over them.
+const MAX_PLAIN: usize = 300;
 
 /// What losses are measured in.
 #[derive(Clone, Copy, PartialEq)]
@@ -236,7 +236,7 @@ fn panes(runs: &[RunView]) -> String {
     let clips = || runs.iter().map(|run| run.config.options.grad_clip);
     let clip =
         clips().next().filter(|&clip| clip > 0.0 && clips().all(|other| other.to_bits() == clip.to_bits()));
-    let clip = clip.map(|clip| format!("clipped at {}, dashed", significant(clip, 6))).unwrap_or_default();
+    let clip = clip.map(|clip| format!("clipped at {}", significant(clip, 6))).unwrap_or_default();
     let pane = |id: &str, title: &str, note: &str| {
         format!(
             "<div><h2>{title} <small>{note}</small></h2><div id=\"{id}\" class=\"chart\" role=\"img\" aria-label=\"Curve: {title}\"></div></div>\n"
@@ -244,7 +244,7 @@ fn panes(runs: &[RunView]) -> String {
     };
     let panes = [
         pane("rate", "Learning rate", ""),
-        pane("norm", "Norm of the gradients", &clip),
+        pane("norm", "Gradient norm", &clip),
         pane("speed", "Tokens a second", ""),
     ]
     .concat();
@@ -413,12 +413,14 @@ fn data(runs: &[RunView], unit: Unit) -> String {
             ranges.extend(readable(&training, &run.validations).or_else(|| readable(&[], &whole)));
             // Where there are many, they are noise to the eye as the losses of steps are.
             let of_validations =
-                if run.validations.len() > MAX_VALIDATIONS { smooth(&run.validations) } else { Vec::new() };
+                if run.validations.len() > MAX_PLAIN { smooth(&run.validations) } else { Vec::new() };
             let curve = |points: &[Point], scale| to_json(&reduce(points, MAX_POINTS), scale);
             let values = |of: fn(&super::read::Line) -> Option<f64>| {
                 run.steps.iter().filter_map(|line| Some(line.point(of(line)?))).collect::<Vec<_>>()
             };
-            let norms: Vec<_> = values(|line| line.grad_norm.filter(|&norm| norm > 0.0));
+            // On a scale of powers of ten.
+            let norms: Vec<_> = values(|line| line.grad_norm.filter(|&norm| norm > 0.0).map(libm::log10));
+            let of_norms = if norms.len() > MAX_PLAIN { smooth(&norms) } else { Vec::new() };
             let steps: Vec<_> = run.steps.iter().map(|line| line.point(0.0)).collect();
             let kept = run.kept.as_ref().map(|kept| (kept.step, kept.file.clone()));
             let kept = kept.map_or("null".to_owned(), |(step, file)| {
@@ -428,7 +430,7 @@ fn data(runs: &[RunView], unit: Unit) -> String {
                 format!(r#"{{"step":{step},"seconds":{},"label":{label}}}"#, significant(seconds, 6))
             });
             format!(
-                r#"{{"name":{},"tokens":{},"clip":{},"kept":{kept},"loss":{},"trend":{},"val":{},"valTrend":{},"rate":{},"norm":{},"speed":{}}}"#,
+                r#"{{"name":{},"tokens":{},"clip":{},"kept":{kept},"loss":{},"trend":{},"val":{},"valTrend":{},"rate":{},"norm":{},"normTrend":{},"speed":{}}}"#,
                 json_string(&run.name),
                 run.tokens_per_step(),
                 significant(run.config.options.grad_clip, 6),
@@ -438,6 +440,7 @@ fn data(runs: &[RunView], unit: Unit) -> String {
                 curve(&of_validations, unit.scale()),
                 curve(&values(|line| line.learning_rate), 1.0),
                 curve(&norms, 1.0),
+                curve(&of_norms, 1.0),
                 curve(&speed(&steps, run.tokens_per_step()), 1.0),
             )
         })

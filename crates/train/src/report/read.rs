@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rwkv_core::model::Network;
 use rwkv_core::{ModelConfig, Tokenizer, machine};
@@ -13,7 +13,8 @@ use super::series::Point;
 use crate::base::targets;
 use crate::error::{Error, Result};
 use crate::options::{TrainOptions, Tune};
-use crate::run::{RunConfig, fault};
+use crate::record::{Kept, read_kept};
+use crate::run::{RESULTS, RunConfig, fault};
 
 /// More bytes than a file that is no log or model of a run has.
 const MAX_BYTES: u64 = 64 << 20;
@@ -42,24 +43,6 @@ pub struct RunView {
     pub(super) steps: Vec<Line>,
     /// The validations of the log, in order.
     pub(super) validations: Vec<Point>,
-}
-
-/// What the file is that a run has written, as its `result.json` says.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Kept {
-    /// Its name in the run's directory.
-    pub file: String,
-    /// Its length.
-    pub bytes: u64,
-    /// The CRC-32 of all its bytes.
-    pub crc32: u32,
-    /// The step after which it was written.
-    pub step: u64,
-    /// Mean loss over the whole validation split after that step, in nats a token. None if that was not taken.
-    pub val_loss: Option<f32>,
-    /// Whether it is sound: see [`Soundness`](crate::Soundness).
-    pub is_sound: bool,
 }
 
 /// A text that a run's model wrote: a line of `samples.jsonl`.
@@ -94,13 +77,6 @@ impl Line {
     pub(super) fn point(&self, value: f64) -> Point {
         Point { step: self.step, seconds: self.seconds, value }
     }
-}
-
-/// `result.json`.
-#[derive(Deserialize)]
-struct Record {
-    format: u32,
-    results: Vec<Kept>,
 }
 
 impl RunView {
@@ -142,14 +118,12 @@ impl RunView {
         // Those of steps that were undone, when the run went on from a checkpoint before them, are not its own.
         let mut samples = samples(path)?;
         samples.retain(|sample| last.is_none_or(|last| sample.step <= last));
-        let file = ["model.bin", "lora.safetensors", "tuned.state"]
-            .into_iter()
-            .find(|file| path.join(file).is_file());
+        let file = RESULTS.into_iter().find(|file| path.join(file).is_file());
         Ok(Self {
             name: name(path),
             tokenizer: tokenizer(path)?,
             file: file.map(str::to_owned),
-            kept: kept(path)?,
+            kept: read_kept(path)?,
             samples,
             checkpoints: checkpoints(path)?,
             config,
@@ -244,23 +218,6 @@ fn check(config: &RunConfig) -> std::result::Result<(), String> {
     }
 }
 
-/// What the file is that a run leaves, if `result.json` tells of the very file that is there.
-fn kept(run: &Path) -> Result<Option<Kept>> {
-    let Some(bytes) = contents(&run.join("result.json"), MAX_BYTES)? else { return Ok(None) };
-    let Ok(record) = serde_json::from_slice::<Record>(&bytes) else { return Ok(None) };
-    if record.format != 1 {
-        return Ok(None);
-    }
-    for kept in record.results {
-        let is_name = ["model.bin", "lora.safetensors", "tuned.state"].contains(&kept.file.as_str());
-        let path = run.join(&kept.file);
-        if is_name && length(&path)? == Some(kept.bytes) && crc32(&path)? == kept.crc32 {
-            return Ok(Some(kept));
-        }
-    }
-    Ok(None)
-}
-
 /// The samples of a run, oldest first; of a step that was done twice the last.
 fn samples(run: &Path) -> Result<Vec<Sample>> {
     let bytes = contents(&run.join("samples.jsonl"), MAX_BYTES)?.unwrap_or_default();
@@ -336,16 +293,4 @@ fn length(path: &Path) -> Result<Option<u64>> {
 
 fn too_large(path: &Path, length: u64, max: u64) -> Error {
     fault(path, format!("it has {length} bytes, and at most {max} are read"))
-}
-
-fn crc32(path: &PathBuf) -> Result<u32> {
-    let mut file = File::open(path).map_err(Error::io("read", path))?;
-    let mut crc32 = crc32fast::Hasher::new();
-    let mut buffer = vec![0; 1 << 18];
-    loop {
-        match file.read(&mut buffer).map_err(Error::io("read", path))? {
-            0 => return Ok(crc32.finalize()),
-            n => crc32.update(&buffer[..n]),
-        }
-    }
 }

@@ -198,10 +198,14 @@ function draw() {
   const small = { height: 200 }
   chart('rate', { ...small, curves: named('rate', 'Learning rate'), value: v => (v === 0 || v >= 1e-4 ? String(Number(v.toPrecision(3))) : v.toExponential(1)) })
   const clips = [...new Set(data.runs.map(run => run.clip))]
-  const log = curve => ({ ...curve, y: curve.y.map(Math.log10) })
+  const isNoisy = data.runs.some(run => run.normTrend.step.length > 0)
+  const norms = named('norm', 'Norm').map(curve => ({ ...curve, width: 1 }))
+  const trends = named('normTrend', 'Trend')
   chart('norm', {
     ...small,
-    curves: named('norm', 'Norm').map(curve => ({ ...curve, curve: log(curve.curve), width: 1 })),
+    curves: isNoisy
+      ? [...norms.map(curve => ({ ...curve, colour: `${curve.colour}48` })), ...(isOne ? trends : [])]
+      : norms,
     isLog: true,
     value: v => String(Number((10 ** v).toPrecision(2))),
     marks: u => clips.length === 1 && clips[0] > 0 && mark(u, { y: Math.log10(clips[0]), label: '', colour: css('--soft') }),

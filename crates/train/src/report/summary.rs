@@ -3,9 +3,10 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::read::{Kept, RunView};
+use super::read::RunView;
 use super::text::{name_of, significant};
 use crate::options::{DefaultValue, Kind, TrainOptions};
+use crate::record::Kept;
 
 /// The figures of a run.
 #[derive(Clone, Debug, Serialize)]
@@ -109,6 +110,9 @@ const GROUPS: [(&str, &[&str]); 5] = [
     ),
 ];
 
+/// Options whose default is up to the machine or a pattern: what is written of them was given.
+const AS_GIVEN: [&str; 3] = ["threads", "precision", "loraTargets"];
+
 impl Summary {
     /// The summary as a JSON object.
     pub fn to_json(&self) -> String {
@@ -174,30 +178,30 @@ impl RunView {
         let place =
             |name: &str| GROUPS.iter().position(|(_, names)| names.contains(&name)).unwrap_or(GROUPS.len());
         let rank = |group: usize, name: &str| GROUPS.get(group)?.1.iter().position(|it| *it == name);
+        let (character, adamw) = (Value::from("character"), Value::from("adamw"));
         let mut placed = Vec::new();
         for option in TrainOptions::table() {
             let name = option.name;
-            if name == "out" {
+            // They belong to a command and not to a run.
+            if ["out", "force"].contains(&name) {
                 continue;
             }
             let value = values.get(name).cloned().unwrap_or_default();
             let is_default = match &option.default {
+                // A run that starts from a model takes these from it.
+                _ if options.from.is_some() && ["tokenizer", "nLayer", "nEmbd"].contains(&name) => true,
                 DefaultValue::Required => false,
                 DefaultValue::None => value.is_null(),
                 DefaultValue::Value(default) => value == *default,
                 DefaultValue::Auto(_) => {
-                    let auto = if name == "finalLearningRate" { &of_rate } else { &auto };
-                    // One that no other option decides is given or left out.
-                    let by_others = [
-                        "learningRate",
-                        "finalLearningRate",
-                        "matrixLearningRate",
-                        "warmupSteps",
-                        "loraAlpha",
-                    ];
-                    value.is_null()
-                        || (by_others.contains(&name) && auto.get(name) == Some(&value))
-                        || (name == "optimizer" && value == "adamw")
+                    let auto = match name {
+                        "tokenizer" => Some(&character),
+                        "optimizer" => Some(&adamw),
+                        "finalLearningRate" => of_rate.get(name),
+                        name => auto.get(name),
+                    };
+                    // What no other option decides was given.
+                    value.is_null() || (!AS_GIVEN.contains(&name) && auto == Some(&value))
                 }
             };
             let value = match (option.kind, value.as_str()) {
