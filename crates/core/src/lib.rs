@@ -113,6 +113,7 @@ pub mod machine;
 pub mod model;
 pub mod params;
 mod quantize;
+mod regular;
 mod sampler;
 mod state;
 pub mod store;
@@ -131,6 +132,7 @@ pub use infer::{
 };
 pub use lora::Lora;
 pub use quantize::{Quantized, quantize, quantized_format};
+pub use regular::{open_regular, read_regular};
 pub use sampler::{Sampler, SamplerOptions};
 pub use state::{Slot, State, StateLayout};
 pub use text::read_text;
