@@ -42,8 +42,3 @@ export function near(path: string): string {
   const short = relative('', path)
   return short.length < path.length ? short : path
 }
-
-/** A word as a shell takes it. */
-export function quote(word: string): string {
-  return /^[\w@%+=:,./\\-]+$/.test(word) ? word : JSON.stringify(word)
-}
