@@ -116,6 +116,25 @@ describe('rwkv', async () => {
     expect((await rwkv(...args, '--stop', ' ')).out.split(' ')).toHaveLength(2)
   })
 
+  it('generate --json: counts the tokens that were written, not those of the text', async () => {
+    // Bytes that are no text come out as U+FFFD, which is three of them.
+    const bytes = join(directory, 'bytes')
+    await writeFile(bytes, Buffer.from(Array.from({ length: 4000 }, (_, i) => 128 + ((i * 7) % 64))))
+    const out = await trainTiny(directory, {
+      data: bytes,
+      out: join(directory, 'byte-run'),
+      tokenizer: 'byte',
+      maxSteps: 1,
+    })
+    const [object] = objects((await rwkv('generate', out, '--max-tokens', 100, '--seed', 1, '--json')).out)
+    expect(object.tokens).toBe(100)
+    expect(Buffer.byteLength(object.text)).toBeGreaterThan(100)
+    // A stop is written too, but not shown.
+    const stopped = ['generate', run, '--prompt', 'the ', '--temperature', 0, '--stop', ' ', '--json']
+    const [ended] = objects((await rwkv(...stopped)).out)
+    expect(ended.tokens).toBe(ended.text.length + 1)
+  })
+
   it('eval --json: exactly four numbers', async () => {
     const { code, out } = await rwkv('eval', run, '--data', data, '--json')
     expect(code).toBe(0)
