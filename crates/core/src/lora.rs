@@ -110,6 +110,14 @@ impl Lora {
             if file.tensor(&a).is_err() && file.tensor(&b).is_err() {
                 continue;
             }
+            if spec.is_embedding() {
+                let problem = format!(
+                    "it adapts {:?}; adapters are for matrices that are multiplied with, and the embedding is only \
+                     looked up",
+                    spec.name
+                );
+                return Err(fault(problem));
+            }
             let floats = |name: &str, shape: [usize; 2]| {
                 let tensor = file.tensor(name).map_err(|_| fault(format!("tensor {name:?} is missing")))?;
                 if tensor.dtype() != Dtype::F32 || tensor.shape() != shape {
