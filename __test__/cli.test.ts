@@ -61,20 +61,12 @@ describe('rwkv', async () => {
 
   it('train: Ctrl-C saves, and --resume ends where a run without a break does', async () => {
     const out = join(directory, 'broken')
+    // A learning rate that does not know how long the run will be, and a validation now and then.
+    const rates = ['--warmup-steps', 1, '--learning-rate', 1e-3, '--final-learning-rate', 1e-3]
+    const options = ['--data', data, ...rates, '--eval-interval', 2, '--keep', 'last', ...shape, '--json']
     // Long enough to be interrupted on any machine.
-    const child = spawn(process.execPath, [
-      main,
-      'train',
-      '--data',
-      data,
-      '--out',
-      out,
-      '--json',
-      '--max-steps',
-      '100000',
-      '--warmup-steps',
-      '1',
-    ])
+    const words = ['train', '--out', out, ...options, '--max-steps', 100000].map(String)
+    const child = spawn(process.execPath, [main, ...words])
     let printed = ''
     const code = await new Promise(resolve => {
       child.stdout.setEncoding('utf8').on('data', chunk => {
@@ -90,8 +82,19 @@ describe('rwkv', async () => {
     const resumed = await rwkv(...args)
     expect(objects(resumed.out)[0]).toMatchObject({ event: 'start', steps: last.steps })
     expect(objects(resumed.out).at(-1)).toMatchObject({ event: 'done', steps: last.steps + 3 })
+    const straight = join(directory, 'straight')
+    const ended = await rwkv('train', '--out', straight, ...options, '--max-steps', last.steps + 3)
+    expect(ended.code).toBe(0)
+    const model = (run: string) => readFile(join(run, 'model.bin'))
+    expect((await model(out)).equals(await model(straight))).toBe(true)
+    // But for how long it took.
+    const log = async (run: string) => {
+      const lines = objects(await readFile(join(run, 'log.jsonl'), 'utf8'))
+      return lines.map(({ seconds: _, tokensPerSecond: __, ...line }) => line)
+    }
+    expect(await log(out)).toEqual(await log(straight))
     // Again, as the command that began it with one word more: nothing is left to do.
-    const again = ['train', '--data', data, '--out', out, '--warmup-steps', 1, '--resume', '--json']
+    const again = ['train', '--out', out, ...options, '--resume']
     expect(objects((await rwkv(...again)).out).at(-1)).toMatchObject({ event: 'done', steps: last.steps + 3 })
   })
 

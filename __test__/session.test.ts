@@ -1,9 +1,11 @@
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { Cancel } from '#native'
 import { Model, State, Trainer } from '../src/index.js'
+import { native } from '../src/internal.js'
 import { objects, rwkv } from './cli.js'
-import { collect, goesOnBeside, temporaryDirectory, text, trainTiny } from './tiny.js'
+import { collect, isStoppedByTimer, temporaryDirectory, text, trainTiny, worksAlone } from './tiny.js'
 
 describe('Session', async () => {
   const directory = await temporaryDirectory()
@@ -159,8 +161,22 @@ describe('Session', async () => {
   })
 
   it('does not block the event loop', async () => {
-    const tokens = new Uint32Array(50_000_000)
-    await goesOnBeside(signal => model.createSession().eval(tokens, { signal }))
+    let session = model[native].createSession()
+    const tokens = model.tokenizer.encode(text.slice(0, 5000))
+    const read = () => {
+      session = model[native].createSession()
+      return session.eval(tokens, new Cancel())
+    }
+    const logits = await worksAlone(read, () => session.state)
+    expect(logits).toEqual(await model.createSession().eval(tokens))
+    const writer = session.writer(model.tokenizer[native], { seed: 1 })
+    const piece = await worksAlone(
+      () => writer.write(64, new Cancel()),
+      () => session.state,
+    )
+    expect(piece.text).toHaveLength(piece.tokens)
+    const long = new Uint32Array(50_000_000)
+    await isStoppedByTimer(signal => model.createSession().eval(long, { signal }))
   })
 
   it('names what is wrong with what it is asked', async () => {
