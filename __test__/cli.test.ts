@@ -63,20 +63,13 @@ describe('rwkv', async () => {
 
   it('train: Ctrl-C saves, and --resume ends where a run without a break does', async () => {
     const out = join(directory, 'broken')
+    // A learning rate that does not know how long the run will be; and no validations, for one that the signal
+    // stops is not made up for.
+    const rates = ['--warmup-steps', 1, '--learning-rate', 1e-3, '--final-learning-rate', 1e-3]
+    const options = ['--data', data, ...rates, '--eval-interval', 0, '--keep', 'last', ...shape, '--json']
     // Long enough to be interrupted on any machine.
-    const child = spawn(process.execPath, [
-      main,
-      'train',
-      '--data',
-      data,
-      '--out',
-      out,
-      '--json',
-      '--max-steps',
-      '100000',
-      '--warmup-steps',
-      '1',
-    ])
+    const words = ['train', '--out', out, ...options, '--max-steps', 100000].map(String)
+    const child = spawn(process.execPath, [main, ...words])
     let printed = ''
     const code = await new Promise(resolve => {
       child.stdout.setEncoding('utf8').on('data', chunk => {
@@ -92,8 +85,19 @@ describe('rwkv', async () => {
     const resumed = await rwkv(...args)
     expect(objects(resumed.out)[0]).toMatchObject({ event: 'start', steps: last.steps })
     expect(objects(resumed.out).at(-1)).toMatchObject({ event: 'done', steps: last.steps + 3 })
+    const straight = join(directory, 'straight')
+    const ended = await rwkv('train', '--out', straight, ...options, '--max-steps', last.steps + 3)
+    expect(ended.code).toBe(0)
+    const model = (run: string) => readFile(join(run, 'model.bin'))
+    expect((await model(out)).equals(await model(straight))).toBe(true)
+    // But for how long it took.
+    const log = async (run: string) => {
+      const lines = objects(await readFile(join(run, 'log.jsonl'), 'utf8'))
+      return lines.map(({ seconds: _, clock: __, tokensPerSecond: ___, ...line }) => line)
+    }
+    expect(await log(out)).toEqual(await log(straight))
     // Again, as the command that began it with one word more: nothing is left to do.
-    const again = ['train', '--data', data, '--out', out, '--warmup-steps', 1, '--resume', '--json']
+    const again = ['train', '--out', out, ...options, '--resume']
     expect(objects((await rwkv(...again)).out).at(-1)).toMatchObject({ event: 'done', steps: last.steps + 3 })
   })
 
@@ -116,6 +120,25 @@ describe('rwkv', async () => {
     expect(object).toMatchObject({ prompt: 'the red', tokens: 30 })
     expect(one.out).toBe(`the red${object.text}\n`)
     expect((await rwkv(...args, '--stop', ' ')).out.split(' ')).toHaveLength(2)
+  })
+
+  it('generate --json: counts the tokens that were written, not those of the text', async () => {
+    // Bytes that are no text come out as U+FFFD, which is three of them.
+    const bytes = join(directory, 'bytes')
+    await writeFile(bytes, Buffer.from(Array.from({ length: 4000 }, (_, i) => 128 + ((i * 7) % 64))))
+    const out = await trainTiny(directory, {
+      data: bytes,
+      out: join(directory, 'byte-run'),
+      tokenizer: 'byte',
+      maxSteps: 1,
+    })
+    const [object] = objects((await rwkv('generate', out, '--max-tokens', 100, '--seed', 1, '--json')).out)
+    expect(object.tokens).toBe(100)
+    expect(Buffer.byteLength(object.text)).toBeGreaterThan(100)
+    // A stop is written too, but not shown.
+    const stopped = ['generate', run, '--prompt', 'the ', '--temperature', 0, '--stop', ' ', '--json']
+    const [ended] = objects((await rwkv(...stopped)).out)
+    expect(ended.tokens).toBe(ended.text.length + 1)
   })
 
   it('eval --json: exactly four numbers', async () => {

@@ -44,10 +44,29 @@ function tensor(name: string, ...dims: number[]): Tensor {
 }
 
 const key = 'blocks.0.att.key.weight'
-const small = modelFile([tensor('emb.weight', 64, 3), tensor(key, 64, 40), tensor('ln_out.weight', 64)])
+const three = modelFile([tensor('emb.weight', 64, 3), tensor(key, 64, 40), tensor('ln_out.weight', 64)])
+
+/** The tensors that a model of one layer has besides, each of one number: they are copied as they are. */
+const [mix, norms] = [['time_mix_k', 'time_mix_r'], ['ln0', 'ln1', 'ln2'].map(name => `blocks.0.${name}`)]
+const names = [
+  ...norms.flatMap(norm => [`${norm}.weight`, `${norm}.bias`]),
+  ...['time_decay', 'time_first', 'time_mix_v', ...mix].map(name => `blocks.0.att.${name}`),
+  ...['value.weight', 'receptance.weight', 'output.weight'].map(name => `blocks.0.att.${name}`),
+  ...['key.weight', 'receptance.weight', 'value.weight', ...mix].map(name => `blocks.0.ffn.${name}`),
+  ...['ln_out.bias', 'head.weight'],
+]
+const others = modelFile(names.map(name => tensor(name, 1))).subarray(24)
+const small = Buffer.concat([three, others])
+/** A model of one layer with these tensors. */
+const whole = (tensors: Tensor[], dataType = 0) =>
+  Buffer.concat([
+    modelFile([...tensors, tensor('emb.weight', 64, 3), tensor('ln_out.weight', 64)], dataType),
+    others,
+  ])
+const tensors = 3 + names.length
 
 /**
- * SHA-256 of what rwkv.cpp's `rwkv_quantize_model_file` made of {@link small}, called through Python's
+ * SHA-256 of what rwkv.cpp's `rwkv_quantize_model_file` made of {@link three}, called through Python's
  * ctypes.
  */
 const hashes: Record<QuantizedFormat, string> = {
@@ -59,10 +78,13 @@ const hashes: Record<QuantizedFormat, string> = {
 }
 const formats = Object.keys(hashes) as QuantizedFormat[]
 
-const sha256 = async (path: string) =>
-  createHash('sha256')
-    .update(await readFile(path))
-    .digest('hex')
+/** The hash of what was made of {@link three}, once the others are found to be as they were. */
+async function sha256(path: string): Promise<string> {
+  const bytes = await readFile(path)
+  const end = bytes.length - others.length
+  expect(bytes.subarray(end).equals(others)).toBe(true)
+  return createHash('sha256').update(bytes.subarray(0, end)).digest('hex')
+}
 
 describe('quantize', async () => {
   const directory = await temporaryDirectory()
@@ -77,7 +99,7 @@ describe('quantize', async () => {
     await mkdir(join(directory, 'large'))
     const rows = 4_000_000
     const name = Buffer.from(key)
-    const head = Buffer.concat([u32(0x67676d66, 101, 3, 64, 1, 0, 2, name.length, 0, 64, rows), name])
+    const head = Buffer.concat([whole([]), u32(2, name.length, 0, 64, rows), name])
     const file = await open(large, 'w')
     await file.write(head)
     await file.truncate(head.length + rows * 64 * 4)
@@ -89,7 +111,7 @@ describe('quantize', async () => {
     const made = await quantize(input, output, format, { threads: 2, onProgress: at => seen.push(at) })
     expect(await sha256(output)).toBe(hashes[format])
     const [bytesIn, bytesOut] = [small.length, (await stat(output)).size]
-    expect(made).toEqual({ from: 'FP32', to: format, bytesIn, bytesOut, tensors: 3, quantized: 1 })
+    expect(made).toEqual({ from: 'FP32', to: format, bytesIn, bytesOut, tensors, quantized: 1 })
     expect(seen.at(-1)).toEqual({ done: bytesIn, total: bytesIn })
   })
 
@@ -151,10 +173,17 @@ describe('quantize', async () => {
       'format is Q3_K; it must be Q4_0, Q4_1, Q5_0, Q5_1 or Q8_0',
     ],
     ['no quantized format', small, 'FP16', 'INVALID_OPTION', 'format is FP16; it must be Q4_0'],
-    ['a file quantized before', modelFile([], 9), 'Q4_0', 'UNSUPPORTED', 'quantized already, to Q8_0'],
-    ['rows of 48', modelFile([tensor(key, 48, 2)]), 'Q4_0', 'UNSUPPORTED', `"${key}" has rows of 48 weights`],
-    ['an infinite weight', modelFile([infinite]), 'Q8_0', 'MODEL_FILE', `tensor "${key}" at byte 195`],
+    [
+      'a file quantized before',
+      whole([tensor(key, 64, 40)], 9),
+      'Q4_0',
+      'UNSUPPORTED',
+      'quantized already, to Q8_0',
+    ],
+    ['rows of 48', whole([tensor(key, 48, 2)]), 'Q4_0', 'UNSUPPORTED', `"${key}" has rows of 48 weights`],
+    ['an infinite weight', whole([infinite]), 'Q8_0', 'MODEL_FILE', `tensor "${key}" at byte 195`],
     ['a short file', small.subarray(0, 1000), 'Q8_0', 'MODEL_FILE', 'the file has'],
+    ['a file cut between two tensors', three, 'Q8_0', 'MODEL_FILE', 'the file ended without this tensor'],
     ['a tensor there twice', modelFile([infinite, infinite]), 'Q8_0', 'MODEL_FILE', 'a second tensor'],
   ]
 
@@ -227,7 +256,7 @@ describe('quantize', async () => {
       expect(code).toBe(0)
       const { seconds, ...made } = JSON.parse(out)
       const [bytesIn, bytesOut] = [small.length, (await stat(output)).size]
-      const counts = { bytesIn, bytesOut, tensors: 3, quantized: 1 }
+      const counts = { bytesIn, bytesOut, tensors, quantized: 1 }
       expect(made).toEqual({ input, output, from: 'FP32', to: 'Q5_1', ...counts })
       expect(seconds).toBeGreaterThan(0)
       expect(await sha256(output)).toBe(hashes.Q5_1)

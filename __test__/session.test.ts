@@ -1,7 +1,11 @@
+import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { Model, State } from '../src/index.js'
-import { collect, goesOnBeside, temporaryDirectory, text, trainTiny } from './tiny.js'
+import { Cancel } from '#native'
+import { Model, State, Trainer } from '../src/index.js'
+import { native } from '../src/internal.js'
+import { objects, rwkv } from './cli.js'
+import { collect, isStoppedByTimer, temporaryDirectory, text, trainTiny, worksAlone } from './tiny.js'
 
 describe('Session', async () => {
   const directory = await temporaryDirectory()
@@ -27,6 +31,26 @@ describe('Session', async () => {
     const first = await collect(session.generate('the ', { ...options, maxTokens: 25 }))
     const second = await collect(session.generate('', { ...options, maxTokens: 35 }))
     expect(first + second).toBe(whole)
+  })
+
+  it('without a prompt begins as samples of training do: with a line break, or the first token', async () => {
+    const options = { temperature: 0, maxTokens: 20 } as const
+    const write = (of: Model, prompt: string) => collect(of.createSession().generate(prompt, options))
+    expect(await write(model, '')).toBe(await write(model, '\n'))
+    const data = join(directory, 'one-line.txt')
+    await writeFile(data, text.replaceAll('\n', ' '))
+    const out = join(directory, 'one-line')
+    await using other = await Model.load(await trainTiny(directory, { data, out, maxSteps: 5 }))
+    expect(await write(other, '')).toBe(await write(other, ' '))
+    await using run = await Trainer.resume(out)
+    expect(await write(other, '')).toBe(await run.sample(options))
+    const {
+      code,
+      out: printed,
+      err,
+    } = await rwkv('generate', out, '--max-tokens', 20, '--temperature', 0, '--json')
+    expect({ code, err }).toEqual({ code: 0, err: '' })
+    expect(objects(printed)).toMatchObject([{ prompt: ' ', text: await write(other, ''), tokens: 20 }])
   })
 
   it('ends before a stop, wherever its characters come', async () => {
@@ -137,15 +161,30 @@ describe('Session', async () => {
   })
 
   it('does not block the event loop', async () => {
-    const tokens = new Uint32Array(50_000_000)
-    await goesOnBeside(signal => model.createSession().eval(tokens, { signal }))
+    let session = model[native].createSession()
+    const tokens = model.tokenizer.encode(text.slice(0, 5000))
+    const read = () => {
+      session = model[native].createSession()
+      return session.eval(tokens, new Cancel())
+    }
+    const logits = await worksAlone(read, () => session.state)
+    expect(logits).toEqual(await model.createSession().eval(tokens))
+    const writer = session.writer(model.tokenizer[native], { seed: 1 })
+    const piece = await worksAlone(
+      () => writer.write(64, new Cancel()),
+      () => session.state,
+    )
+    expect(piece.text).toHaveLength(piece.tokens)
+    const long = new Uint32Array(50_000_000)
+    await isStoppedByTimer(signal => model.createSession().eval(long, { signal }))
   })
 
   it('names what is wrong with what it is asked', async () => {
     const session = model.createSession()
+    const restored = model.createSession({ state: session.state })
     const generate = (prompt: string, options = {}) => collect(session.generate(prompt, options))
     const cases: [() => Promise<unknown>, string, string][] = [
-      [() => generate(''), 'INVALID_OPTION', 'prompt'],
+      [() => collect(restored.generate('')), 'INVALID_OPTION', 'prompt'],
       [() => generate('the Ω'), 'UNKNOWN_CHARACTER', "'Ω' (U+03A9) at position 4"],
       [() => generate('the', { temperature: -1 }), 'INVALID_OPTION', 'temperature is -1'],
       [() => generate('the', { temperature: Number.NaN }), 'INVALID_OPTION', 'temperature'],

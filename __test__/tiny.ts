@@ -1,7 +1,6 @@
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, expect } from 'vitest'
 import { Trainer, type TrainOptions } from '../src/index.js'
 
@@ -58,21 +57,43 @@ export async function collect(pieces: AsyncIterable<string>): Promise<string> {
 }
 
 /**
- * Begins something that takes minutes, and goes on when timers have fired and files were read meanwhile: of a
- * call that blocks the event loop, or one that is not stopped, there is no going on.
+ * Calls the native side, and waits for the end of its work without giving the event loop a turn: that comes
+ * only if the work is done on another thread, and then it blocks no event loop.
+ *
+ * @param look Throws `BUSY` while the work is under way.
  */
-export async function goesOnBeside(call: (signal: AbortSignal) => Promise<unknown>): Promise<void> {
-  const controller = new AbortController()
-  let isSettled = false
-  const work = call(controller.signal).finally(() => {
-    isSettled = true
-  })
-  work.catch(() => {})
-  for (let i = 0; i < 20; i++) {
-    await sleep(1)
-    await readFile(import.meta.filename)
+export async function worksAlone<T>(call: () => Promise<T>, look: () => unknown): Promise<T> {
+  const isBusy = () => {
+    try {
+      look()
+      return false
+    } catch (error) {
+      if ((error as { code?: unknown }).code !== 'BUSY') throw error
+      return true
+    }
   }
-  expect(isSettled).toBe(false)
-  controller.abort()
+  // Work that is done before the call returns is never seen. Work on another thread might be over before we
+  // look, once or twice.
+  for (let attempt = 0; attempt < 100; attempt++) {
+    let isSettled = false
+    const work = call().finally(() => {
+      isSettled = true
+    })
+    const wasSeen = isBusy()
+    const giveUpAt = performance.now() + 60_000
+    // No `await` in here.
+    while (isBusy()) if (performance.now() > giveUpAt) throw new Error('the work waits for the event loop')
+    expect(isSettled).toBe(false)
+    const result = await work
+    if (wasSeen) return result
+  }
+  throw new Error('the work is done before the call returns')
+}
+
+/** Begins something that takes minutes, and stops it by a timer, which a call that blocks would keep waiting. */
+export async function isStoppedByTimer(call: (signal: AbortSignal) => Promise<unknown>): Promise<void> {
+  const controller = new AbortController()
+  const work = call(controller.signal)
+  setTimeout(() => controller.abort(), 1)
   await expect(work).rejects.toMatchObject({ name: 'AbortError' })
 }

@@ -1,8 +1,9 @@
 import { chmod, mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { beforeAll, describe, expect, it } from 'vitest'
+import { Cancel, NativeTrainer } from '#native'
 import { Model, Trainer, type TrainOptions } from '../src/index.js'
-import { goesOnBeside, temporaryDirectory, text, tiny, trainTiny, writeText } from './tiny.js'
+import { isStoppedByTimer, temporaryDirectory, text, tiny, trainTiny, worksAlone, writeText } from './tiny.js'
 
 describe('Trainer', async () => {
   const directory = await temporaryDirectory()
@@ -108,7 +109,15 @@ describe('Trainer', async () => {
   })
 
   it('does not block the event loop', async () => {
-    await goesOnBeside(async signal => {
+    const options = JSON.stringify({ ...tiny, data, out: join(directory, 'alone') })
+    const trainer = await NativeTrainer.create(options, new Cancel())
+    const look = () => trainer.info
+    await worksAlone(() => trainer.step(new Cancel()), look)
+    await worksAlone(() => trainer.validate(new Cancel()), look)
+    await worksAlone(() => trainer.save(true, new Cancel()), look)
+    expect(trainer.info.step).toBeGreaterThan(0)
+    trainer.close()
+    await isStoppedByTimer(async signal => {
       await using trainer = await create('large', { accumulate: 1_000_000, maxSteps: 2, signal })
       for await (const _ of trainer);
     })

@@ -129,7 +129,7 @@ export class Model implements Disposable, AsyncDisposable {
 
   /**
    * A session for a new text. It starts from the empty state, or from the `state` that is given; then the
-   * first prompt must not be empty.
+   * first prompt must not be empty, for nobody but the caller knows where in a text that is.
    *
    * @throws {RwkvError} `CLOSED`; `STATE` for a state of another model, or of this one with another adapter.
    */

@@ -185,7 +185,7 @@ export interface PromptOptions {
 
 /** Options of {@link Trainer.sample}. */
 export interface SampleOptions extends SamplingOptions {
-  /** What to go on from. Default: a line break. */
+  /** What to go on from. Default: a line break, or the first token of a vocabulary that has none. */
   prompt?: string | undefined
   /** Tokens to write. Default: 200. */
   maxTokens?: number | undefined

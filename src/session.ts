@@ -2,13 +2,14 @@ import { randomInt } from 'node:crypto'
 import type { Cancel, NativeSession, NativeWriter } from '#native'
 import { cancellable } from './cancel.js'
 import { call, RwkvError } from './errors.js'
-import { native, type Pending, Turn } from './internal.js'
+import { native, type Pending, Turn, written } from './internal.js'
 import { argument, options as check, text as textKind, toTokens } from './kinds.js'
 import type { Model } from './model.js'
 import type { GenerateOptions, PromptOptions, Signal } from './options.js'
 import { generateOptions, promptOptions } from './schemas.js'
 import { State, stateKind } from './state.js'
 import { StopText } from './stop.js'
+import { beginning } from './tokenizer.js'
 
 /**
  * Tokens that one trip to the native side may write; how many it does write depends on how long they take.
@@ -38,6 +39,10 @@ export class Session implements Disposable {
   readonly #pending: Pending
   readonly #turn: Turn
   #isClosed = false
+  /** Whether it has read nothing, and was given no state. */
+  #isNew = true
+  /** Tokens that {@link generate} has written. */
+  #written = 0
   /** Whether a loop over {@link generate} is under way; between two of its pieces no native work is. */
   #isWriting = false
 
@@ -80,8 +85,10 @@ export class Session implements Disposable {
   /**
    * Reads `prompt` and writes on, in pieces of whole characters.
    *
-   * The prompt may be empty if the session has read something before. What was written is part of the
-   * session's text: a second call goes on from there.
+   * The prompt may be empty. A session that has read nothing then begins with a line break (which is not part
+   * of what is written), or with the first token of a vocabulary that has none; one that was given a state
+   * has to read something first. What was written is part of the session's text: a second call goes on from
+   * there.
    *
    * @throws {RwkvError} From the loop, what {@link Session.prompt} throws; `INVALID_OPTION` also for options that
    *   make no sense.
@@ -107,10 +114,12 @@ export class Session implements Disposable {
       const tokenizer = this.#model.tokenizer
       const seed = sampling.seed ?? randomInt(2 ** 47)
       const writer = call(() => this.#native.writer(tokenizer[native], { ...sampling, seed }))
-      if (prompt !== '') await this.#eval(tokenizer.encode(prompt), signal)
+      const text = prompt === '' && this.#isNew ? beginning(tokenizer) : prompt
+      if (text !== '') await this.#eval(tokenizer.encode(text), signal)
       for (let left = maxTokens; left > 0 && !end.isReached; ) {
         const piece = await this.#write(writer, end.isWanted ? 1 : Math.min(left, MAX_PIECE), signal)
         left -= piece.tokens
+        this.#written += piece.tokens
         const text = end.take(piece.text)
         if (text !== '') yield text
       }
@@ -140,6 +149,7 @@ export class Session implements Disposable {
     this.#refuseWhileWriting()
     this.#turn.check()
     call(() => this.#native.restore(state[native]))
+    this.#isNew = false
   }
 
   /** Frees the session's memory; later calls throw `CLOSED`. Closing the model does it too. */
@@ -153,8 +163,15 @@ export class Session implements Disposable {
     this.close()
   }
 
+  /** @internal */
+  get [written](): number {
+    return this.#written
+  }
+
   async #eval(tokens: Uint32Array, signal: Signal | undefined): Promise<Float32Array> {
-    return this.#work(signal, cancel => this.#native.eval(tokens, cancel))
+    const logits = await this.#work(signal, cancel => this.#native.eval(tokens, cancel))
+    this.#isNew = false
+    return logits
   }
 
   async #write(writer: NativeWriter, limit: number, signal: Signal | undefined) {

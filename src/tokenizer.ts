@@ -90,3 +90,16 @@ export class Tokenizer {
     }
   }
 }
+
+/**
+ * What a text begins with if there is no prompt, as in training's samples: a line break, or the first token
+ * of a vocabulary that has none. @internal
+ */
+export function beginning(tokenizer: Tokenizer): string {
+  try {
+    tokenizer.encode('\n')
+    return '\n'
+  } catch {
+    return tokenizer.decode([0])
+  }
+}

@@ -1,5 +1,6 @@
 import * as asciichart from 'asciichart'
 import { count } from './format.js'
+import { ownStyles } from './visible.js'
 
 /** A loss, and the step it was measured at. */
 export interface Point {
@@ -47,7 +48,7 @@ export function lossChart(
   })
   const left = count(first.step)
   const axis = left + `step ${count(last.step)}`.padStart(columns - left.length)
-  return `${plot}\n${' '.repeat(MARGIN)}${axis}\n${' '.repeat(MARGIN)}${legend(options.colour)}`
+  return ownStyles(`${plot}\n${' '.repeat(MARGIN)}${axis}\n${' '.repeat(MARGIN)}${legend(options.colour)}`)
 }
 
 /**

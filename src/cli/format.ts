@@ -42,14 +42,3 @@ export function near(path: string): string {
   const short = relative('', path)
   return short.length < path.length ? short : path
 }
-
-/** A word as a shell takes it. */
-export function quote(word: string): string {
-  return /^[\w@%+=:,./\\-]+$/.test(word) ? word : JSON.stringify(word)
-}
-
-/** A text of somebody else's file, without what a terminal would obey. */
-export function plain(text: string): string {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what is taken out
-  return text.replace(/[\x00-\x1f\x7f-\x9f]/g, '\ufffd')
-}

@@ -1,4 +1,6 @@
+import { written } from '../internal.js'
 import { Model } from '../model.js'
+import { beginning } from '../tokenizer.js'
 import { exitCode } from './interrupt.js'
 import { startingState } from './tuning.js'
 import { common, sampling, tuned, verb } from './verb.js'
@@ -9,7 +11,7 @@ export const generate = verb({
   summary: 'generate text from a prompt',
   positionals: ['MODEL'],
   options: {
-    prompt: { kind: 'text', help: 'what to go on from', auto: 'a line break' },
+    prompt: { kind: 'text', help: 'what to go on from', auto: 'a line break, or the first token' },
     maxTokens: { kind: 'count', help: 'tokens to write at most', default: 256 },
     stop: { kind: 'text', help: 'end before this' },
     ...tuned,
@@ -19,9 +21,11 @@ export const generate = verb({
   details: `
 MODEL is a training run's directory or a .bin file. With --json: {"prompt","text","tokens","seconds","tokensPerSecond"}.`,
   async run([path = ''], values, output, signal) {
-    const { json: _, prompt = '\n', threads, lora, state, ...options } = values
+    const { json: _, prompt: given, threads, lora, state, ...options } = values
     await using model = await Model.load(path, { lora, threads, signal })
+    const prompt = given ?? beginning(model.tokenizer)
     const session = model.createSession({ state: await startingState(model, state) })
+    const before = given?.trimStart() ?? ''
     const startedAt = performance.now()
     let text = ''
     let shown = ''
@@ -33,15 +37,15 @@ MODEL is a training run's directory or a .bin file. With --json: {"prompt","text
       for await (const piece of session.generate(prompt, { ...options, signal })) {
         text += piece
         // The prompt comes with the first piece: only now it is known to be one that the model can read.
-        show(prompt.trimStart() + text)
+        show(before + text)
       }
-      show(prompt.trimStart() + text)
+      show(before + text)
     } catch (error) {
       if (!signal.aborted) throw error
     }
     output.endText()
     const seconds = (performance.now() - startedAt) / 1000
-    const tokens = model.tokenizer.encode(text).length
+    const tokens = session[written]
     output.object({ prompt, text, tokens, seconds, tokensPerSecond: tokens / seconds })
     return exitCode(signal)
   },

@@ -4,9 +4,10 @@ import { RwkvError } from '../errors.js'
 import { adapterInfo } from '../lora.js'
 import { Model } from '../model.js'
 import { type RunSummary, runSummary } from '../report.js'
-import { bytes, clock, count, kebab, plain } from './format.js'
+import { bytes, clock, count, kebab } from './format.js'
 import { type Output, style } from './output.js'
 import { common, verb } from './verb.js'
+import { inOneLine } from './visible.js'
 
 type Row = readonly [name: string, value: string]
 
@@ -98,14 +99,14 @@ function runRows(run: RunSummary): Row[] {
   const inAll = run.clock === null ? '' : `, ${clock(run.clock)} in all`
   const options = Object.entries(run.options).map(([name, value]) => `--${kebab(name)} ${shown(value)}`)
   return [
-    ['run', plain(run.name)],
+    ['run', inOneLine(run.name)],
     ['result', result(run)],
     ['steps', `${count(steps)} of ${count(maxSteps)}`],
     ['last losses', losses.join(', ') || 'none yet'],
     ['tokens', `${count(tokens)}${speed}`],
     ['time', `${clock(seconds)} in steps${inAll}`],
     ['checkpoints', checkpoints.length > 0 ? `of step ${checkpoints.map(count).join(', ')}` : 'none'],
-    ...(run.from === null ? [] : ([['started from', plain(run.from)]] as const)),
+    ...(run.from === null ? [] : ([['started from', inOneLine(run.from)]] as const)),
     ['options', options.join(' ') || 'all have their defaults'],
   ]
 }
@@ -129,7 +130,7 @@ function shown(value: RunSummary['options'][string]): string {
     : typeof value === 'number'
       ? Number(value.toPrecision(6))
       : value
-  return plain(String(text))
+  return inOneLine(String(text))
 }
 
 /** Why no vector instructions are used, and what that means. */

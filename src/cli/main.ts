@@ -10,13 +10,14 @@ import { generate } from './generate.js'
 import { info } from './info.js'
 import { exitCode, heedSignals, Interrupt, leave } from './interrupt.js'
 import { merge } from './merge.js'
-import { Output, style } from './output.js'
+import { Output } from './output.js'
 import { quantize } from './quantize.js'
 import { report as reportVerb } from './report.js'
 import { complain, OutputError, stdout } from './stdout.js'
 import { train } from './train.js'
 import { Hinted, UsageError } from './usage.js'
 import type { Verb } from './verb.js'
+import { inOneLine, style, visibleJson } from './visible.js'
 
 const verbs = [train, generate, evaluate, info, reportVerb, quantize, merge, bench] as readonly Verb[]
 
@@ -109,12 +110,11 @@ async function arrived(code: number): Promise<number> {
 async function report(error: unknown, json: boolean): Promise<number> {
   const { message, code, hint } = describe(error)
   if (json) {
-    stdout.write(`${JSON.stringify({ event: 'error', code, message })}\n`)
+    stdout.write(`${visibleJson({ event: 'error', code, message })}\n`)
     await stdout.flush()
   }
   if (!json || stdout.failure) {
-    const red = process.stderr.isTTY && process.stderr.hasColors() ? style.red : (text: string) => text
-    complain(`${red('rwkv:')} ${message}\n${hint ? `  ${hint}\n` : ''}`)
+    complain(`${style.red('rwkv:')} ${inOneLine(message)}\n${hint ? `  ${hint}\n` : ''}`)
   }
   if (error instanceof OutputError) return error.exitCode
   return code === 'USAGE' || code === 'INVALID_OPTION' ? 2 : 1

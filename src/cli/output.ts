@@ -1,8 +1,10 @@
 import { WriteStream } from 'node:tty'
-import { stripVTControlCharacters } from 'node:util'
 import { LiveLine } from './live.js'
 import { type OutputError, stdout } from './stdout.js'
+import { rendered, visible, visibleJson } from './visible.js'
 import { Wrapping, wrap } from './wrap.js'
+
+export { style } from './visible.js'
 
 /** Where a verb's words go: lines for people, or with `--json` one object a line for programs. */
 export class Output {
@@ -14,6 +16,8 @@ export class Output {
   readonly columns: number
   readonly #live: LiveLine | undefined
   readonly #wrapping: Wrapping | undefined
+  /** The end of a piece of text, if it is that: it is not known yet what follows. */
+  #carriageReturn = ''
 
   constructor(json: boolean) {
     const terminal =
@@ -41,33 +45,51 @@ export class Output {
   line(text = ''): void {
     if (this.json) return
     this.#live?.clear()
-    stdout.write(`${this.colour ? text : stripVTControlCharacters(text)}\n`)
+    stdout.write(`${rendered(text, this.colour)}\n`)
   }
 
   /** Prose for people: on a terminal lines break between words, and `margin` stands before each. */
   prose(text: string, margin = ''): void {
-    const lines = this.#wrapping ? wrap(text, this.columns, margin) : text.replace(/^/gm, margin)
-    this.line(lines)
+    if (this.json) return
+    const [shown, before] = [rendered(text, this.colour), rendered(margin, this.colour)]
+    const lines = this.#wrapping ? wrap(shown, this.columns, before) : shown.replace(/^/gm, () => before)
+    this.#live?.clear()
+    stdout.write(`${lines}\n`)
   }
 
-  /** A piece of text for people: on a terminal lines break between words, elsewhere it stays as it is. */
+  /**
+   * A piece of text for people: on a terminal lines break between words and control characters are written
+   * out, elsewhere it stays as it is.
+   */
   text(text: string): void {
-    if (!this.json) stdout.write(this.#wrapping?.push(text) ?? text)
+    if (this.json) return
+    if (!this.#wrapping) {
+      stdout.write(text)
+      return
+    }
+    const whole = this.#carriageReturn + text
+    // It may be the first half of a line's end.
+    this.#carriageReturn = whole.endsWith('\r') ? '\r' : ''
+    const known = whole.slice(0, whole.length - this.#carriageReturn.length)
+    stdout.write(this.#wrapping.push(visible(known)))
   }
 
   /** Ends a text that came in pieces. */
   endText(): void {
-    if (!this.json) stdout.write(`${this.#wrapping?.end() ?? ''}\n`)
+    if (this.json) return
+    const last = this.#wrapping?.push(visible(this.#carriageReturn)) ?? ''
+    this.#carriageReturn = ''
+    stdout.write(`${last}${this.#wrapping?.end() ?? ''}\n`)
   }
 
   /** An object for programs; left out without `--json`. */
   object(value: object): void {
-    if (this.json) stdout.write(`${JSON.stringify(value)}\n`)
+    if (this.json) stdout.write(`${visibleJson(value)}\n`)
   }
 
   /** Rewrites the live line, where there is one. */
   live(text: string): void {
-    this.#live?.show(this.colour ? text : stripVTControlCharacters(text))
+    this.#live?.show(rendered(text, this.colour))
   }
 
   /** Takes the live line away. */
@@ -80,13 +102,4 @@ export class Output {
     await stdout.flush()
     return stdout.failure
   }
-}
-
-/** `text` between two escape sequences; {@link Output} takes them out where there are no colours. */
-export const style = {
-  bold: (text: string) => `\x1b[1m${text}\x1b[22m`,
-  dim: (text: string) => `\x1b[2m${text}\x1b[22m`,
-  cyan: (text: string) => `\x1b[36m${text}\x1b[39m`,
-  yellow: (text: string) => `\x1b[33m${text}\x1b[39m`,
-  red: (text: string) => `\x1b[31m${text}\x1b[39m`,
 }

@@ -1,6 +1,7 @@
 import { writeSync } from 'node:fs'
 import { Socket } from 'node:net'
 import { getSystemErrorMap } from 'node:util'
+import { rendered } from './visible.js'
 
 /** A write to standard output that failed: a full disk, a terminal that is gone, a pipe whose reader is. */
 export class OutputError extends Error {
@@ -92,10 +93,11 @@ export const stdout = new Stdout()
 // Where standard error is gone too, there is nobody left to tell; the exit code says it.
 process.stderr.on('error', () => {})
 
-/** Writes to standard error. */
+/** Writes to standard error, with control characters written out. */
 export function complain(text: string): void {
+  const { stderr } = process
   try {
-    process.stderr.write(text)
+    stderr.write(rendered(text, stderr.isTTY && stderr.hasColors()))
   } catch {
     // As above: streams to files throw at once.
   }

@@ -118,8 +118,9 @@ pub enum Error {
     },
     /// A character that the vocabulary does not have.
     #[error(
-        "character {character:?} (U+{:04X}) at position {position} is not among the {n_vocab} characters this model was trained on",
-        u32::from(*character)
+        "{} is not among the {n_vocab} characters this model was trained on{}",
+        at_position(*character, *position),
+        if *character == BYTE_ORDER_MARK { "; save the text as UTF-8 without it" } else { "" }
     )]
     UnknownCharacter {
         /// The character.
@@ -151,6 +152,19 @@ pub enum Error {
     /// `RWKV_ISA` names a tier that is not there.
     #[error(transparent)]
     Isa(#[from] IsaError),
+}
+
+/// What some editors write before the first character of a file, unseen, to say that it is Unicode.
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
+/// A character of a text, for messages.
+fn at_position(character: char, position: usize) -> String {
+    let code = u32::from(character);
+    match (character, position) {
+        (BYTE_ORDER_MARK, 0) => format!("the byte order mark (U+{code:04X}) that the text begins with"),
+        (BYTE_ORDER_MARK, _) => format!("the byte order mark (U+{code:04X}) at position {position}"),
+        _ => format!("character {character:?} (U+{code:04X}) at position {position}"),
+    }
 }
 
 /// The kind of thing in a model file that is wrong or not supported, for programs that tell them apart.

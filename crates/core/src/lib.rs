@@ -114,6 +114,7 @@ pub mod machine;
 pub mod model;
 pub mod params;
 mod quantize;
+mod regular;
 mod sampler;
 mod state;
 pub mod store;
@@ -133,6 +134,7 @@ pub use infer::{
 };
 pub use lora::Lora;
 pub use quantize::{Quantized, quantize, quantized_format};
+pub use regular::{open_regular, read_regular};
 pub use sampler::{Sampler, SamplerOptions};
 pub use state::{Slot, State, StateLayout};
 pub use text::read_text;

@@ -26,6 +26,7 @@ use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::fingerprint::Fingerprint;
 use crate::params::{Initial, Layout, Matrix};
+use crate::regular::open_regular;
 use crate::store::{Adapter, Parameters};
 
 pub use self::info::LoraInfo;
@@ -108,6 +109,14 @@ impl Lora {
             let [a, b] = factor_names(&spec.name);
             if file.tensor(&a).is_err() && file.tensor(&b).is_err() {
                 continue;
+            }
+            if spec.is_embedding() {
+                let problem = format!(
+                    "it adapts {:?}; adapters are for matrices that are multiplied with, and the embedding is only \
+                     looked up",
+                    spec.name
+                );
+                return Err(fault(problem));
             }
             let floats = |name: &str, shape: [usize; 2]| {
                 let tensor = file.tensor(name).map_err(|_| fault(format!("tensor {name:?} is missing")))?;
@@ -261,12 +270,9 @@ fn describe(path: &Path, header: &Metadata) -> Result<(Description, Fingerprint)
 
 /// The regular file at `path`, and its size in bytes.
 fn open(path: &Path) -> Result<(File, u64)> {
-    // Asked before opening: opening a pipe would wait for its other end.
-    let metadata = std::fs::metadata(path).map_err(Error::io("open", path))?;
-    if !metadata.is_file() {
-        return Err(Error::Adapter { path: path.to_owned(), problem: "not a regular file".to_owned() });
-    }
-    Ok((File::open(path).map_err(Error::io("open", path))?, metadata.len()))
+    let file = open_regular(path).map_err(Error::io("open", path))?;
+    let len = file.metadata().map_err(Error::io("read", path))?.len();
+    Ok((file, len))
 }
 
 /// The bytes of an adapter: not more of them than one for every matrix of the model could have.

@@ -1,12 +1,13 @@
 //! Reading texts to learn or to be tested on: regular files and pipes, within a limit of memory.
 
-use std::fs::{File, FileType, OpenOptions};
+use std::fs::{File, FileType};
 use std::io::{self, Read};
 use std::path::Path;
 
 use crate::control::{Control, ask};
 use crate::error::{Error, Result};
 use crate::machine::{self, Bytes};
+use crate::regular::{name_of, open};
 
 /// A text may take one part in so many of the machine's memory: as tokens it takes four times as much again,
 /// and there is a model beside it.
@@ -31,6 +32,7 @@ fn read_within(path: &Path, limit: usize, mut control: impl Control) -> Result<V
     // Opening a device may do something to it, so it is not even opened.
     let there = std::fs::metadata(path).map_err(Error::io("read", path))?;
     check(path, there.file_type())?;
+    // A pipe without a writer does not keep us waiting here: `is_ready` does that.
     let mut file = open(path).map_err(Error::io("open", path))?;
     let opened = file.metadata().map_err(Error::io("read", path))?;
     check(path, opened.file_type())?;
@@ -77,42 +79,22 @@ fn too_large(path: &Path, size: &str, limit: usize) -> Error {
 
 /// Refuses what is neither a file nor a pipe.
 fn check(path: &Path, kind: FileType) -> Result<()> {
-    match wrong(kind) {
-        None => Ok(()),
-        Some(what) => {
-            let problem = format!("it is {what}; the text must be a regular file or a pipe");
-            Err(Error::Data { path: path.to_owned(), problem })
-        }
+    if kind.is_file() || is_pipe(kind) {
+        return Ok(());
     }
+    let problem = format!("it is {}; the text must be a regular file or a pipe", name_of(kind));
+    Err(Error::Data { path: path.to_owned(), problem })
 }
 
+/// Whether a file is a pipe, which is read like a regular one.
 #[cfg(unix)]
-fn wrong(kind: FileType) -> Option<&'static str> {
-    use std::os::unix::fs::FileTypeExt;
-    match kind {
-        _ if kind.is_file() || kind.is_fifo() => None,
-        _ if kind.is_dir() => Some("a directory"),
-        _ if kind.is_socket() => Some("a socket"),
-        _ => Some("a device"),
-    }
+fn is_pipe(kind: FileType) -> bool {
+    std::os::unix::fs::FileTypeExt::is_fifo(&kind)
 }
 
 #[cfg(not(unix))]
-fn wrong(kind: FileType) -> Option<&'static str> {
-    if kind.is_dir() { Some("a directory") } else { None }
-}
-
-/// Opens for reading. A pipe without a writer does not keep us waiting here: [`is_ready`] does that.
-#[cfg(unix)]
-fn open(path: &Path) -> io::Result<File> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-    OpenOptions::new().read(true).custom_flags(flags).open(path)
-}
-
-#[cfg(not(unix))]
-fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).open(path)
+fn is_pipe(kind: FileType) -> bool {
+    !kind.is_dir() && !kind.is_file()
 }
 
 /// Waits a moment for a pipe to have bytes or to have been closed by its last writer; false if neither came.

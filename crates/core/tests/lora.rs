@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use rwkv_core::lora::{Lora, adapt, factor_names, write_lora};
+use rwkv_core::lora::{Lora, adapt, factor_names, merge, write_lora};
 use rwkv_core::model::Network;
 use rwkv_core::params::Initial;
 use rwkv_core::store::Parameters;
-use rwkv_core::{Error, Fingerprint, ModelConfig};
+use rwkv_core::{DataType, Error, Fingerprint, ModelConfig, write_model};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView, serialize};
 use tempfile::TempDir;
@@ -191,6 +192,28 @@ fn what_is_wrong_in_a_whole_file_is_named() {
     let none: [(&str, TensorView<'_>); 0] = [];
     let problem = place.problem(&serialize(none, None).expect("a file"));
     assert!(problem.contains("it has no \"rwkv_lora\""), "{problem}");
+}
+
+/// To load it would ignore the factors, and to merge it would not.
+#[test]
+fn an_adapter_of_the_embedding_is_refused() {
+    let place = Place::new();
+    let mut params = base(0.1);
+    let index = params.layout().find("emb.weight").expect("an embedding");
+    let matrix = params.matrix_at(index).expect("a matrix");
+    let factors = [vec![0.5; CONFIG.n_embd], vec![0.5; CONFIG.n_vocab]];
+    adapt(&mut params, matrix, 1, ALPHA, factors, [Initial::ZEROS; 2]);
+    write_lora(place.path(), CONFIG, &params, ALPHA).expect("an adapter");
+    let problem = place.problem(&fs::read(place.path()).expect("the adapter"));
+    assert!(problem.contains("it adapts \"emb.weight\"") && problem.contains("only looked up"), "{problem}");
+
+    let model_file = place.directory.path().join("model.bin");
+    let values: Vec<_> = (0..params.n_model()).map(|index| params.raw(index).to_vec()).collect();
+    let (_, layout, _) = Network::new(&CONFIG);
+    write_model(&model_file, &CONFIG, &layout, &values, DataType::F32).expect("a model file");
+    let merged = place.directory.path().join("merged.bin");
+    let error = merge(&model_file, place.path(), &merged, |_, _| ControlFlow::Continue(())).expect_err("it");
+    assert!(error.to_string() == problem && !merged.exists(), "{error}");
 }
 
 #[test]

@@ -151,3 +151,25 @@ fn numbers_that_grow_too_large_are_an_error_and_no_nonsense() {
         assert_eq!(error.code(), "NOT_FINITE");
     }
 }
+
+/// Of such numbers the variance is infinite, and 1 / √∞ would leave nothing of the token but the norm's bias.
+#[test]
+fn an_embedding_whose_squares_are_too_large_is_an_error() {
+    let mut values = values(&CONFIG, 1);
+    let (_, layout, _) = Network::new(&CONFIG);
+    let index = layout.find("emb.weight").unwrap();
+    for (i, value) in values[index][3 * CONFIG.n_embd..][..CONFIG.n_embd].iter_mut().enumerate() {
+        *value = if i % 2 == 0 { 1e20 } else { -3e20 };
+    }
+    for cpu in every_cpu() {
+        let model = Model::from_parameters(CONFIG, values.clone(), cpu);
+        let mut state = model.new_state();
+        model.eval(&[1, 2], &mut state).unwrap();
+        let before = state.clone();
+        // Also where it is not the last token whose logits are wanted.
+        for text in [&[3][..], &[1, 3, 2], &[3; 40]] {
+            assert_eq!(model.eval(text, &mut state).unwrap_err().code(), "NOT_FINITE");
+            assert_eq!(state, before);
+        }
+    }
+}

@@ -8,10 +8,12 @@ mod common;
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use common::shared;
 use half::f16;
-use rwkv_core::{DataType, Error, LoadOptions, Result, quantize};
+use rwkv_core::model::Network;
+use rwkv_core::{DataType, Error, Fault, LoadOptions, ModelConfig, Result, quantize, write_model};
 use rwkv_core::{Quantized, quantized_format};
 use rwkv_kernels::Isa;
 use sha2::{Digest, Sha256};
@@ -83,8 +85,41 @@ fn weights(count: u32, seed: u32) -> Vec<f32> {
     (0..count).map(weight).collect()
 }
 
-fn sha256(path: &Path) -> String {
-    let digest = Sha256::digest(fs::read(path).unwrap());
+/// The tensors that a model of `n_layer` layers would have beside those of `file`, each of one number: what is
+/// to be quantized must be whole. They are copied as they are.
+fn rest(file: &[u8], n_layer: usize) -> Vec<u8> {
+    let contains = |name: &str| file.windows(name.len()).any(|bytes| bytes == name.as_bytes());
+    // Of RWKV-7 if it has a tensor that only this has, else of RWKV-4.
+    let names: Vec<_> = if contains("att.r_k") {
+        let of_a_block = ["ln1.weight", "att.time_faaaa", "att.key.weight", "att.w1", "att.r_k"];
+        let of_a_block =
+            of_a_block.iter().chain(&["att.time_maa_w1", "att.value.weight", "att.output.weight"]);
+        let blocks =
+            (0..n_layer).flat_map(|i| of_a_block.clone().map(move |name| format!("blocks.{i}.{name}")));
+        let others =
+            ["blocks.0.ln0.weight", "blocks.0.ln0.bias", "ln_out.weight", "ln_out.bias", "head.weight"];
+        blocks.chain(others.map(String::from)).collect()
+    } else {
+        let (_, layout, _) = Network::new(&ModelConfig::v4(5, 64, n_layer));
+        layout.specs().iter().map(|spec| spec.name.clone()).collect()
+    };
+    let mut bytes = Vec::new();
+    for name in names.iter().filter(|name| !contains(name)) {
+        bytes.extend([1, name.len() as u32, DataType::F32.code(), 1].map(u32::to_le_bytes).concat());
+        bytes.extend(name.as_bytes());
+        bytes.extend(0.5_f32.to_le_bytes());
+    }
+    bytes
+}
+
+/// The number of tensors that [`rest`] has added.
+fn count(rest: &[u8]) -> usize {
+    let half = 0.5_f32.to_le_bytes();
+    rest.windows(4).filter(|bytes| *bytes == half).count()
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    let digest = Sha256::digest(bytes);
     digest
         .iter()
         .flat_map(|byte| [byte >> 4, byte & 15])
@@ -172,17 +207,18 @@ fn a_synthetic_file_of_either_type_and_version() {
     let (input, output) = (directory.path().join("in.bin"), directory.path().join("out.bin"));
     for (version, (data_type, hashes)) in [100, 101].into_iter().flat_map(|v| SYNTHETIC.map(|case| (v, case)))
     {
-        let file = Synthetic { version, data_type };
-        fs::write(&input, file.bytes()).unwrap();
+        let file = Synthetic { version, data_type }.bytes();
+        let rest = rest(&file, 2);
+        fs::write(&input, [&file[..], &rest].concat()).unwrap();
         for (format, want) in DataType::QUANTIZED.into_iter().zip(hashes) {
             for (isa, threads) in Isa::available().into_iter().flat_map(|isa| [(isa, 1), (isa, 3)]) {
                 let options = LoadOptions { isa: Some(isa), threads: Some(threads) };
                 let made = quantize(&input, &output, format, &options, go_on).unwrap();
-                assert_eq!(
-                    sha256(&output),
-                    want,
-                    "{data_type} of version {version} to {format}, {options:?}"
-                );
+                let written = fs::read(&output).unwrap();
+                let (ours, copied) = written.split_at(written.len() - rest.len());
+                let what = format!("{data_type} of version {version} to {format}, {options:?}");
+                assert_eq!(sha256(ours), want, "{what}");
+                assert_eq!(copied, rest, "{what}");
                 let bytes = |path| fs::metadata(path).unwrap().len();
                 assert_eq!(
                     made,
@@ -191,7 +227,7 @@ fn a_synthetic_file_of_either_type_and_version() {
                         to: format,
                         bytes_in: bytes(&input),
                         bytes_out: bytes(&output),
-                        tensors: 10,
+                        tensors: 10 + count(&rest),
                         quantized: 4
                     }
                 );
@@ -215,7 +251,7 @@ fn the_tiny_models_of_three_versions() {
                     return;
                 };
                 quantize(&input, &output, format, &LoadOptions::default(), go_on).unwrap();
-                assert_eq!(sha256(&output), want, "{model}, {data_type} to {format}");
+                assert_eq!(sha256(&fs::read(&output).unwrap()), want, "{model}, {data_type} to {format}");
             }
         }
     }
@@ -225,7 +261,9 @@ fn the_tiny_models_of_three_versions() {
 fn progress_reaches_the_end_and_can_stop_the_work() {
     let directory = tempfile::tempdir().unwrap();
     let (input, output) = (directory.path().join("in.bin"), directory.path().join("out.bin"));
-    let bytes = Synthetic { version: 101, data_type: DataType::F32 }.bytes();
+    let mut bytes = Synthetic { version: 101, data_type: DataType::F32 }.bytes();
+    let rest = rest(&bytes, 2);
+    bytes.extend(&rest);
     fs::write(&input, &bytes).unwrap();
     let run = |stop_at: u64, seen: &mut Vec<u64>| {
         quantize(&input, &output, DataType::Q5_0, &LoadOptions::default(), |done, total| {
@@ -250,18 +288,78 @@ fn progress_reaches_the_end_and_can_stop_the_work() {
     run(u64::MAX, &mut seen).unwrap();
     assert!(seen.is_sorted(), "{seen:?}");
     assert_eq!((seen[0], seen[seen.len() - 1]), (0, bytes.len() as u64));
-    assert_eq!(seen.len(), 11, "before the first of ten small tensors and after each");
+    assert_eq!(seen.len(), 11 + count(&rest), "before the first of some small tensors and after each");
     assert_eq!(names(directory.path()), ["in.bin", "out.bin"]);
 }
 
-/// A file of one tensor, `blocks.0.att.key.weight`.
+/// A file of a tensor `blocks.0.att.key.weight`, and of others that do not matter.
 fn one_tensor(dims: &[u32], data_type: DataType, data: &[u8]) -> Vec<u8> {
     let name = "blocks.0.att.key.weight";
     let header = [0x6767_6d66, 101, 5, 64, 1, 0, dims.len() as u32, name.len() as u32, data_type.code()];
     let mut bytes: Vec<u8> = header.iter().chain(dims).flat_map(|number| number.to_le_bytes()).collect();
     bytes.extend(name.as_bytes());
     bytes.extend(data);
+    bytes.extend(rest(&bytes, 1));
     bytes
+}
+
+/// Cut between two tensors, a file looks whole but for what it lacks.
+#[test]
+fn a_file_that_was_cut_between_two_tensors_is_refused_and_what_is_missing_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let (input, output) = (directory.path().join("in.bin"), directory.path().join("out.bin"));
+    let convert = |file: &[u8]| {
+        fs::write(&input, file).unwrap();
+        // A file of long ago need not be watched for a while.
+        let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        fs::File::options().write(true).open(&input).unwrap().set_modified(long_ago).unwrap();
+        quantize(&input, &output, DataType::Q4_0, &LoadOptions::default(), go_on)
+    };
+    let refuse = |file: &[u8], missing: &[&str]| {
+        let error = convert(file).unwrap_err();
+        assert_eq!((error.code(), error.fault()), ("MODEL_FILE", Some(Fault::Missing)), "{error}");
+        let text = error.to_string();
+        let named = missing.iter().any(|name| text.contains(&format!("tensor {name:?}")));
+        assert!(named || text.contains("n_layer is"), "{text}");
+        assert!(!output.exists());
+    };
+    let (_, layout, _) = Network::new(&ModelConfig::v4(5, 64, 2));
+    let values: Vec<_> = layout.specs().iter().map(|spec| vec![-0.5; spec.len()]).collect();
+    write_model(&input, &ModelConfig::v4(5, 64, 2), &layout, &values, DataType::F16).unwrap();
+    let mut files = vec![fs::read(&input).unwrap()];
+    for (model, _) in HALF_PRECISION {
+        files.extend(
+            shared(&format!("models/tiny-rwkv-{model}-FP16.bin")).map(|path| fs::read(path).unwrap()),
+        );
+    }
+    for file in files {
+        let tensors = tensors(&file);
+        for (index, &(_, start)) in tensors.iter().enumerate() {
+            let missing: Vec<_> = tensors[index..].iter().map(|&(name, _)| name).collect();
+            refuse(&file[..start], &missing);
+        }
+        // One in the middle is not there.
+        for (index, &(name, start)) in tensors.iter().enumerate().step_by(7) {
+            let end = tensors.get(index + 1).map_or(file.len(), |&(_, start)| start);
+            refuse(&[&file[..start], &file[end..]].concat(), &[name]);
+        }
+        convert(&file).unwrap();
+        fs::remove_file(&output).unwrap();
+    }
+}
+
+/// Name and offset of each tensor of a file of FP32 and FP16 weights.
+fn tensors(file: &[u8]) -> Vec<(&str, usize)> {
+    let number = |at: usize| u32::from_le_bytes(file[at..at + 4].try_into().unwrap()) as usize;
+    let (mut at, mut tensors) = (24, Vec::new());
+    while at < file.len() {
+        let (dims, name, size) = (number(at), number(at + 4), [4, 2][number(at + 8)]);
+        let values: usize = (0..dims).map(|i| number(at + 12 + 4 * i)).product();
+        let name_at = at + 12 + 4 * dims;
+        tensors.push((std::str::from_utf8(&file[name_at..name_at + name]).unwrap(), at));
+        at = name_at + name + size * values;
+    }
+    tensors
 }
 
 #[test]
@@ -343,14 +441,15 @@ fn what_cannot_be_quantized_is_refused_and_nothing_is_written() {
     // The largest half is no trouble for any scale, and 48 columns none for a tensor that stays as it is.
     convert(&one_tensor(&[32, 2], DataType::F16, &large), DataType::Q4_1).unwrap();
     let made = convert(&one_tensor(&[48, 2, 1], DataType::F16, &[0; 192]), DataType::Q4_0).unwrap();
-    assert_eq!((made.quantized, made.tensors), (0, 1));
+    assert_eq!(made.quantized, 0);
 }
 
 #[test]
 fn the_input_is_not_overwritten_whatever_it_is_called() {
     let directory = tempfile::tempdir().unwrap();
     let input = directory.path().join("model.bin");
-    let bytes = Synthetic { version: 101, data_type: DataType::F16 }.bytes();
+    let mut bytes = Synthetic { version: 101, data_type: DataType::F16 }.bytes();
+    bytes.extend(rest(&bytes, 2));
     fs::write(&input, &bytes).unwrap();
     let run = |from: &Path, to: &Path| {
         quantize(from, to, DataType::Q4_0, &LoadOptions::default(), go_on).unwrap_err()

@@ -71,7 +71,9 @@ impl Operation for Forward<'_> {
         for (x, &target) in self.logits.chunks_exact(self.n_vocab).zip(self.targets) {
             let max = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             let sum: f64 = x.iter().map(|x| f64::from(scalar_exp(x - max))).sum();
-            loss += libm::log(sum) - f64::from(x[target as usize] - max);
+            // The rule of `finite.rs`: of a logit of −∞ the exponential is 0.
+            let shows: f32 = x.iter().map(|x| 0.0 * x).sum();
+            loss += libm::log(sum) - f64::from(x[target as usize] - max) + f64::from(shows);
         }
         loss
     }
@@ -81,11 +83,13 @@ impl Operation for Forward<'_> {
         let mut loss = 0.0;
         for (x, &target) in self.logits.chunks_exact(self.n_vocab).zip(self.targets) {
             let max = greatest(s, x);
-            let mut sum = s.zero();
+            let (mut sum, mut shows) = (s.zero(), s.zero());
             for i in (0..x.len()).step_by(S::LANES) {
                 sum = s.add(sum, exp_nonpositive(s, s.sub(load(s, &x[i..]), s.splat(max))));
+                shows = s.mul_add(s.load(&x[i..]), s.zero(), shows);
             }
-            loss += libm::log(f64::from(s.sum(sum))) - f64::from(x[target as usize] - max);
+            let ours = libm::log(f64::from(s.sum(sum))) - f64::from(x[target as usize] - max);
+            loss += ours + f64::from(s.sum(shows));
         }
         loss
     }
@@ -205,6 +209,20 @@ mod tests {
                 vec![dlogits]
             });
             assert_gradient("dlogits", &logits, &got[0], |x| 0.125 * exact(x, n_vocab, &targets));
+        }
+    }
+
+    #[test]
+    fn an_infinite_logit_shows() {
+        for isa in Isa::available() {
+            for bad in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
+                for at in [0, 3, 18] {
+                    let mut logits = values(1, 19, 3.0);
+                    logits[at] = bad;
+                    let loss = cross_entropy(&Cpu::new(isa, 1), &logits, 19, &[3]);
+                    assert!(!loss.is_finite(), "{isa}, {bad} at {at}: {loss}");
+                }
+            }
         }
     }
 

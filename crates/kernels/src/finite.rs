@@ -1,4 +1,9 @@
 //! Whether all elements are finite.
+//!
+//! The rule of the kernels: what is infinite or NaN in an input shows in the outputs that depend on it, so that
+//! whoever looks at the last of them sees it. Where a formula has a limit (`σ(∞) = 1`, `max(−∞, 0) = 0`, a sum
+//! weighted with `exp(−∞)`), a term `0·x` is added: ±0 for a finite x, which changes no bit of a result that is
+//! not −0, and NaN otherwise.
 
 /// Whether no element of `x` is infinite or NaN.
 ///

@@ -211,12 +211,18 @@ impl Backward<'_> {
     }
 }
 
+/// `1/√(variance + eps)`; NaN for an infinite variance, which would make a 0 of it and an output of `bias`.
+#[inline(always)]
+fn reciprocal(variance: f32, eps: f32) -> f32 {
+    1.0 / (variance + eps).sqrt() + 0.0 * variance
+}
+
 /// A row's mean and 1/√(variance + eps).
 fn moments(x: &[f32], eps: f32) -> (f32, f32) {
     let n = x.len() as f32;
     let mean = x.iter().sum::<f32>() / n;
     let variance = x.iter().map(|x| (x - mean) * (x - mean)).sum::<f32>() / n;
-    (mean, 1.0 / (variance + eps).sqrt())
+    (mean, reciprocal(variance, eps))
 }
 
 /// [`moments`] of each of R rows, in all lanes.
@@ -242,7 +248,7 @@ fn vector_moments<S: Simd, const R: usize>(s: S, x: &[f32], eps: f32) -> [(S::V,
     let mut moments = [(s.zero(), s.zero()); R];
     for j in 0..R {
         let variance = s.sum(squares[j]) / n;
-        moments[j] = (mean[j], s.splat(1.0 / (variance + eps).sqrt()));
+        moments[j] = (mean[j], s.splat(reciprocal(variance, eps)));
     }
     moments
 }
@@ -343,6 +349,24 @@ mod tests {
                     layer_norm(&cpu, x, &weight, &bias, EPS, y);
                 }
                 assert_eq!(together, alone, "{isa}");
+            }
+        }
+    }
+
+    /// The squares of such a row are beyond a float's range, its values and its result are not.
+    #[test]
+    fn a_variance_that_overflows_shows() {
+        for isa in crate::Isa::available() {
+            for large in [1e20, -3e30, 3e38, f32::INFINITY, f32::NAN] {
+                for width in [2, 16, 19] {
+                    let mut x = values(1, 5 * width, 1.0);
+                    x[width + 1] = large;
+                    let mut y = vec![0.0; x.len()];
+                    layer_norm(&Cpu::new(isa, 1), &x, &vec![1.0; width], &vec![0.0; width], EPS, &mut y);
+                    for (row, y) in y.chunks(width).enumerate() {
+                        assert!(y.iter().all(|y| y.is_finite() != (row == 1)), "{isa}, {large}: {y:?}");
+                    }
+                }
             }
         }
     }

@@ -134,15 +134,17 @@ impl Operation for Forward<'_> {
                 },
                 None => (0.0, 0.0, EMPTY),
             };
+            // The rule of `finite.rs`: of infinite exponents, exponentials are 0 or 1.
+            bb += 0.0 * w + 0.0 * u;
             for row in self.rows.clone() {
                 let i = row * width + c;
                 let (k, v) = (k[i], v[i]);
                 let q = pp.max(u + k);
-                let (e1, e2) = (scalar_exp(pp - q), scalar_exp(u + k - q));
+                let (e1, e2) = (scalar_exp(pp - q) + 0.0 * (u + k), scalar_exp(u + k - q));
                 // SAFETY: as above.
                 *unsafe { self.y.item(i) } = (e1 * aa + e2 * v) / (e1 * bb + e2);
                 let q = (pp + w).max(k);
-                let (e1, e2) = (scalar_exp(pp + w - q), scalar_exp(k - q));
+                let (e1, e2) = (scalar_exp(pp + w - q) + 0.0 * k, scalar_exp(k - q));
                 aa = e1 * aa + e2 * v;
                 bb = e1 * bb + e2;
                 pp = q;
@@ -184,14 +186,19 @@ impl Forward<'_> {
             }
         }
         let [mut aa, mut bb, mut pp] = moving;
+        // The rule of `finite.rs`, here and below: of infinite exponents, exponentials are 0 or 1.
+        bb = s.add(bb, s.mul_add(w, s.zero(), s.mul(u, s.zero())));
         for row in self.rows.clone() {
             let i = row * width + c;
             let (k, v) = (s.load(&k[i..i + n]), s.load(&v[i..i + n]));
-            let (e1, e2, _) = weigh(s, pp, s.add(u, k));
+            let now = s.add(u, k);
+            let (e1, e2, _) = weigh(s, pp, now);
+            let e1 = s.mul_add(now, s.zero(), e1);
             let y = s.div(s.mul_add(e1, aa, s.mul(e2, v)), s.mul_add(e1, bb, e2));
             // SAFETY: as above.
             s.store(unsafe { self.y.part(i..i + n) }, y);
             let (e1, e2, q) = weigh(s, s.add(pp, w), k);
+            let e1 = s.mul_add(k, s.zero(), e1);
             aa = s.mul_add(e1, aa, s.mul(e2, v));
             bb = s.mul_add(e1, bb, e2);
             pp = q;
@@ -344,6 +351,35 @@ mod tests {
     fn segments_that_overlap_are_refused() {
         let inputs = Wkv4Inputs { w: &[-1.0], u: &[0.0], k: &[0.0; 3], v: &[0.0; 3] };
         wkv4(&Cpu::new(Isa::Scalar, 1), &[0..2, 1..3], &mut [], 0, inputs, &mut [0.0; 3]);
+    }
+
+    /// In its own output, and in the state from which every later one follows.
+    #[test]
+    fn an_infinite_input_shows() {
+        let rows = 4;
+        for isa in Isa::available() {
+            for bad in [f32::INFINITY, f32::NEG_INFINITY] {
+                for (input, row) in [(0, 0), (1, 0), (2, 1), (2, 3), (3, 1), (3, 3)] {
+                    let width = 19;
+                    let mut inputs = inputs(rows, width, 1.0);
+                    inputs[input][row * width + 5] = bad;
+                    let [w, u, k, v] = &inputs;
+                    let mut state = [vec![0.0; 2 * width], vec![EMPTY; width]].concat();
+                    let mut y = vec![0.0; rows * width];
+                    let cpu = Cpu::new(isa, 1);
+                    wkv4(&cpu, &[0..rows], &mut [&mut state], 0, Wkv4Inputs { w, u, k, v }, &mut y);
+                    for (i, y) in y.iter().enumerate() {
+                        let depends = i % width == 5 && i / width >= row;
+                        assert_eq!(y.is_finite(), !depends, "{isa}, {bad}, input {input}, {row}: {i} is {y}");
+                    }
+                    let finite = (0..width).map(|c| (0..3).all(|part| state[part * width + c].is_finite()));
+                    assert!(
+                        finite.enumerate().all(|(c, finite)| finite != (c == 5)),
+                        "{isa}, {bad}, {input}"
+                    );
+                }
+            }
+        }
     }
 
     #[test]

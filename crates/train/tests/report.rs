@@ -7,6 +7,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use common::{Place, prose, run_steps, validate};
+use rwkv_core::go_on;
 use rwkv_train::report::{RunView, render, write_report, write_report_to};
 use rwkv_train::{TrainOptions, Trainer};
 use serde_json::{Value, json};
@@ -15,10 +16,10 @@ use serde_json::{Value, json};
 fn run(place: &Place, name: &str) -> PathBuf {
     let path = place.path(name);
     let options = TrainOptions { max_steps: 80, ..place.options(name) };
-    let mut trainer = Trainer::create(&options).expect("a run");
+    let mut trainer = Trainer::create(&options, go_on).expect("a run");
     run_steps(&mut trainer, 2);
     validate(&mut trainer);
-    trainer.save_model().expect("a model");
+    trainer.save_model(go_on).expect("a model");
     drop(trainer);
     let mut log = String::new();
     for step in 1..=80 {

@@ -1,6 +1,6 @@
 //! A file's directory against the model that its header describes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use super::{HEADER, Header, TensorInfo, fault, unsupported};
@@ -32,10 +32,32 @@ pub(super) fn against_layout(
     Ok((config, layout, positions))
 }
 
-/// Refuses a file with two tensors of one name.
-pub(super) fn no_duplicates(path: &Path, file_len: usize, tensors: &[TensorInfo]) -> Result<()> {
-    Directory::new(path, file_len, tensors).map(drop)
+/// Refuses a file with two tensors of one name, or without one that its model has: it was cut between two.
+///
+/// Files of every version have some tensors, and blocks that are alike. Those of versions that can be run have
+/// all of the layout besides.
+pub(super) fn whole(path: &Path, file_len: usize, header: &Header, tensors: &[TensorInfo]) -> Result<()> {
+    let file = Directory::new(path, file_len, tensors)?;
+    file.find("emb.weight")?;
+    // Before anything takes memory by this number.
+    let n_layer = file.n_layer(header)?;
+    // First what is so in all versions: of what was cut within its first block, the version is not known.
+    file.blocks_alike(n_layer, tensors)?;
+    for name in ["ln_out.weight", "ln_out.bias", "head.weight"] {
+        file.find(name)?;
+    }
+    let dims = |name: &str| file.tensors.get(name).map(|(_, tensor)| tensor.dims.as_slice());
+    let Ok(version) = Version::of_file(&dims) else { return Ok(()) };
+    let sizes = version.sizes(&dims).unwrap_or_default();
+    let config = ModelConfig { version, n_vocab: 1, n_embd: 1, n_layer, n_ffn: 1, sizes };
+    let (_, layout, _) = Network::new(&config);
+    layout.specs().iter().try_for_each(|spec| file.find(&spec.name).map(drop))
 }
+
+/// What the first block alone has, in files of any version: the norm of the embedding.
+const FIRST_ALONE: [&str; 2] = ["ln0.weight", "ln0.bias"];
+/// What it alone has not: RWKV-7 mixes the first block's value into those of the later ones.
+const LATER_ALONE: [&str; 3] = ["att.v0", "att.v1", "att.v2"];
 
 /// The tensors of a file by name.
 struct Directory<'a> {
@@ -80,11 +102,7 @@ impl<'a> Directory<'a> {
         let key = self.find("blocks.0.ffn.key.weight")?.1;
         let n_ffn = key.dims.get(1).copied().unwrap_or(1);
         self.expect_dims(key, &[n_embd, n_ffn], header)?;
-        if n_layer > self.tensors.len() {
-            let problem =
-                format!("n_layer is {n_layer}, but the file has {} tensors in all", self.tensors.len());
-            return Err(fault(self.path, None, HEADER - 8, problem).of_kind(Fault::Missing));
-        }
+        self.n_layer(header)?;
         let config = ModelConfig { version, n_vocab, n_embd, n_layer, n_ffn, sizes };
         let (_, two_layers, _) = Network::new(&ModelConfig { n_layer: 2, ..config });
         let of_a_layer: Vec<_> = two_layers
@@ -98,6 +116,37 @@ impl<'a> Directory<'a> {
             }
         }
         Ok(config)
+    }
+
+    /// The number of layers, if there are as many tensors.
+    fn n_layer(&self, header: &Header) -> Result<usize> {
+        let (n_layer, n_tensors) = (header.n_layer as usize, self.tensors.len());
+        if n_layer <= n_tensors {
+            return Ok(n_layer);
+        }
+        let problem = format!("n_layer is {n_layer}, but the file has {n_tensors} tensors in all");
+        Err(fault(self.path, None, HEADER - 8, problem).of_kind(Fault::Missing))
+    }
+
+    /// Refuses a file without a tensor that another block of it has.
+    fn blocks_alike(&self, n_layer: usize, tensors: &[TensorInfo]) -> Result<()> {
+        for name in FIRST_ALONE {
+            self.find(&format!("blocks.0.{name}"))?;
+        }
+        let mut seen = HashSet::new();
+        // In the order in which the file first has them, so that the first missing one is named.
+        let names = tensors.iter().filter_map(|tensor| {
+            let (layer, name) = tensor.name.strip_prefix("blocks.")?.split_once('.')?;
+            let is_ours = layer.parse::<usize>().is_ok_and(|layer| layer < n_layer);
+            (is_ours && !FIRST_ALONE.contains(&name) && seen.insert(name)).then_some(name)
+        });
+        let names: Vec<_> = names.collect();
+        for layer in 0..n_layer {
+            for name in names.iter().filter(|name| layer > 0 || !LATER_ALONE.contains(name)) {
+                self.find(&format!("blocks.{layer}.{name}"))?;
+            }
+        }
+        Ok(())
     }
 
     fn find(&self, name: &str) -> Result<(usize, &'a TensorInfo)> {

@@ -9,6 +9,7 @@ use memmap2::Mmap;
 
 use super::guard::Guarded;
 use crate::error::{Error, Result};
+use crate::regular::open_regular;
 
 /// A read-only map of a file that other programs may change meanwhile.
 ///
@@ -105,16 +106,9 @@ impl Stamp {
 
     /// [`open`](Self::open), with what waits for the end of a tick.
     fn open_with(path: &Path, mut wait: impl FnMut()) -> Result<Self> {
-        let open = || {
-            // Asked before opening: opening a pipe would wait for its other end.
-            if !std::fs::metadata(path)?.is_file() {
-                return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
-            }
-            File::open(path)
-        };
         let mut stamp = Self {
             path: path.to_owned(),
-            file: open().map_err(Error::io("open", path))?,
+            file: open_regular(path).map_err(Error::io("open", path))?,
             len: 0,
             modified: None,
         };

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 
 /// A model file of any version of RWKV, to be rewritten rather than run.
 ///
-/// Its directory has been checked against the file's length. Data are read, not mapped: memory stays small
+/// Its directory has been checked against the file's length, and no tensor is missing. Data are read, not mapped: memory stays small
 /// however large the file is.
 #[derive(Debug)]
 pub(crate) struct TensorFile {
@@ -22,7 +22,7 @@ impl TensorFile {
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let map = Mapped::open(path)?;
         let (header, tensors) = map.read(|bytes| read::directory(path, bytes))?;
-        check::no_duplicates(path, map.bytes().len(), &tensors)?;
+        check::whole(path, map.bytes().len(), &header, &tensors)?;
         Ok(Self { stamp: map.unmap(), header, tensors })
     }
 

@@ -99,7 +99,7 @@ impl Model {
         specs
             .map(|(index, spec)| {
                 let bytes = parameters.bytes(index);
-                if spec.name == "emb.weight" { bytes / spec.rows } else { bytes }
+                if spec.is_embedding() { bytes / spec.rows } else { bytes }
             })
             .sum()
     }

@@ -145,9 +145,8 @@ impl Shared {
             parameters.check_file()?;
             return Err(error);
         }
-        // Whatever goes wrong reaches the logits. Where none are wanted, the states show it.
-        let finite =
-            if logits.is_empty() { states.iter().all(|state| all_finite(state)) } else { all_finite(logits) };
+        // Whatever goes wrong reaches the logits of its token or the states, and those of no other.
+        let finite = all_finite(logits) && states.iter().all(|state| all_finite(state));
         if finite { Ok(()) } else { Err(Error::NotFinite { what: "what the model computes".to_owned() }) }
     }
 

@@ -133,6 +133,12 @@ impl ParamSpec {
         self.len() == 0
     }
 
+    /// Whether this is the embedding, of which rows are looked up and which is multiplied with nothing: files
+    /// of all versions call it by one name.
+    pub fn is_embedding(&self) -> bool {
+        self.name == "emb.weight"
+    }
+
     /// Whether this is a [`Matrix`].
     pub fn is_matrix(&self) -> bool {
         self.role == Role::Matrix

@@ -98,6 +98,20 @@ mod tests {
         );
     }
 
+    /// Nobody sees it in an editor.
+    #[test]
+    fn a_byte_order_mark_is_called_by_its_name() {
+        let characters = Characters::of_text("ab").unwrap();
+        let says = |text| characters.encode(text).unwrap_err().to_string();
+        assert_eq!(
+            says("\u{feff}ab"),
+            "the byte order mark (U+FEFF) that the text begins with is not among the 2 characters this model was \
+             trained on; save the text as UTF-8 without it"
+        );
+        assert!(says("ab\u{feff}").starts_with("the byte order mark (U+FEFF) at position 2 is not among"));
+        assert!(says("\u{200b}").starts_with("character '\\u{200b}' (U+200B) at position 0 is not among"));
+    }
+
     #[test]
     fn there_must_be_a_character() {
         assert_eq!(Characters::of_text("").unwrap_err().code(), "INVALID_OPTION");

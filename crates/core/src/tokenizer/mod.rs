@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::atomic::write_atomically;
 use crate::error::{Error, Result};
+use crate::regular::read_regular;
 
 pub use character::Characters;
 pub use decoder::Decoder;
@@ -31,6 +32,9 @@ pub enum Tokenizer {
     /// One token a byte: any input is accepted.
     Byte,
 }
+
+/// Largest `tokenizer.json` that is read: every character there is, each escaped as twelve.
+const MOST_BYTES: u64 = 1 << 24;
 
 /// `tokenizer.json`.
 #[derive(Serialize, Deserialize)]
@@ -130,7 +134,7 @@ impl Tokenizer {
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let path = if path.is_dir() { path.join("tokenizer.json") } else { path.to_owned() };
-        let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
+        let bytes = read_regular(&path, MOST_BYTES)?;
         let fault = |problem: String| Error::Tokenizer { path, problem };
         match serde_json::from_slice(&bytes) {
             Ok(Json::Byte {}) => Ok(Self::Byte),

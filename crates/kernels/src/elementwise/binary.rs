@@ -1,6 +1,6 @@
 //! Operators of two inputs.
 
-use super::unary::sigmoid;
+use super::unary::{finite_sigmoid, finite_vector_sigmoid, sigmoid};
 use super::{Operator, backward, family, forward};
 use crate::exp;
 use crate::simd::Simd;
@@ -119,12 +119,12 @@ impl Operator<2> for Mul {
 
 impl Operator<2> for SigmoidMul {
     fn scalar([a, b]: [f32; 2]) -> f32 {
-        sigmoid(a) * b
+        finite_sigmoid(a) * b
     }
 
     #[inline(always)]
     fn vector<S: Simd>(s: S, [a, b]: [S::V; 2]) -> S::V {
-        s.mul(exp::sigmoid(s, a), b)
+        s.mul(finite_vector_sigmoid(s, a), b)
     }
 
     fn scalar_backward([a, b]: [f32; 2], dy: f32) -> [f32; 2] {

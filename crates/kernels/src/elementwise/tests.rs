@@ -125,6 +125,36 @@ fn a_nan_stays_one_and_large_inputs_do_not_make_any() {
     }
 }
 
+/// An infinity has a finite result by most formulas.
+#[test]
+fn an_infinite_input_shows() {
+    for f in Any::all() {
+        for isa in Isa::available() {
+            for (bad, at) in
+                [f32::INFINITY, f32::NEG_INFINITY].into_iter().flat_map(|bad| [(bad, 0), (bad, 18)])
+            {
+                let (mut a, b) = ([1.0; 19], [1.0; 19]);
+                a[at] = bad;
+                let mut results = vec![[0.0; 19]; 2];
+                match f {
+                    Any::Unary(f) => {
+                        unary(&Cpu::new(isa, 1), f, &a, &mut results[0]);
+                        results.pop();
+                    }
+                    Any::Binary(f) => {
+                        binary(&Cpu::new(isa, 1), f, &a, &b, &mut results[0]);
+                        binary(&Cpu::new(isa, 1), f, &b, &a, &mut results[1]);
+                    }
+                }
+                for y in results {
+                    let shows: Vec<_> = (0..19).filter(|&i| !y[i].is_finite()).collect();
+                    assert_eq!(shows, [at], "{f:?}, {isa}, {bad}: {y:?}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 #[should_panic(expected = "left == right")]
 fn lengths_that_disagree_are_refused() {

@@ -51,6 +51,8 @@ pub fn relu_squared_backward(cpu: &Cpu, x: &[f32], dy: &[f32], dx: &mut [f32], s
     unary_backward(cpu, Unary::ReluSquared, x, dy, dx, store);
 }
 
+// `0·x` in the forward ones is the rule of `finite.rs`: an infinite x has a finite result, and is to be seen.
+
 /// `max(x, 0)`, but a NaN stays one (`f32::max` would hide it).
 fn relu(x: f32) -> f32 {
     if x < 0.0 { 0.0 } else { x }
@@ -58,13 +60,13 @@ fn relu(x: f32) -> f32 {
 
 impl Operator<1> for ReluSquared {
     fn scalar([x]: [f32; 1]) -> f32 {
-        relu(x) * relu(x)
+        relu(x) * relu(x) + 0.0 * x
     }
 
     #[inline(always)]
     fn vector<S: Simd>(s: S, [x]: [S::V; 1]) -> S::V {
-        let x = s.max(s.zero(), x);
-        s.mul(x, x)
+        let positive = s.max(s.zero(), x);
+        s.mul_add(x, s.zero(), s.mul(positive, positive))
     }
 
     fn scalar_backward([x]: [f32; 1], dy: f32) -> [f32; 1] {
@@ -82,14 +84,25 @@ pub(super) fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp::scalar_exp(-x))
 }
 
+/// [`sigmoid`], but NaN of what is infinite.
+pub(super) fn finite_sigmoid(x: f32) -> f32 {
+    sigmoid(x) + 0.0 * x
+}
+
+/// The same of the lanes of a vector.
+#[inline(always)]
+pub(super) fn finite_vector_sigmoid<S: Simd>(s: S, x: S::V) -> S::V {
+    s.mul_add(x, s.zero(), exp::sigmoid(s, x))
+}
+
 impl Operator<1> for Sigmoid {
     fn scalar([x]: [f32; 1]) -> f32 {
-        sigmoid(x)
+        finite_sigmoid(x)
     }
 
     #[inline(always)]
     fn vector<S: Simd>(s: S, [x]: [S::V; 1]) -> S::V {
-        exp::sigmoid(s, x)
+        finite_vector_sigmoid(s, x)
     }
 
     /// `σ(1 − σ)`, which cancels, as `e/(1 + e)²` with `e = exp(−|x|)`.
@@ -131,12 +144,12 @@ impl Operator<1> for Silu {
 
 impl Operator<1> for Tanh {
     fn scalar([x]: [f32; 1]) -> f32 {
-        exp::scalar_tanh(x)
+        exp::scalar_tanh(x) + 0.0 * x
     }
 
     #[inline(always)]
     fn vector<S: Simd>(s: S, [x]: [S::V; 1]) -> S::V {
-        exp::tanh(s, x)
+        s.mul_add(x, s.zero(), exp::tanh(s, x))
     }
 
     /// `1 − tanh²x`, which cancels, as `4e/(1 + e)²` with `e = exp(−2|x|)`.

@@ -21,7 +21,7 @@ use std::path::Path;
 use rwkv_core::write_atomically;
 
 pub use page::render;
-pub use read::{RunView, Sample};
+pub use read::RunView;
 pub use summary::{Loss, Summary};
 
 use crate::error::{Error, Result};

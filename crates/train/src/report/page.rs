@@ -1,10 +1,11 @@
 //! The page of a report: of one run, or of several beside each other.
 
 use super::MARK;
-use super::read::{RunView, Sample};
+use super::read::RunView;
 use super::series::{MAX_POINTS, Point, readable, reduce, smooth, speed, to_json};
 use super::summary::Setting;
 use super::text::{clock, count, escape, json_string, significant, whole_words};
+use crate::run::Sample;
 
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");

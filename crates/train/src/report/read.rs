@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rwkv_core::model::Network;
 use rwkv_core::{ModelConfig, Tokenizer, machine};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use wildmatch::WildMatch;
 
 use super::series::Point;
@@ -14,7 +14,7 @@ use crate::base::targets;
 use crate::error::{Error, Result};
 use crate::options::{TrainOptions, Tune};
 use crate::record::{Kept, read_kept};
-use crate::run::{RESULTS, RunConfig, fault};
+use crate::run::{RESULTS, RunConfig, Sample, fault};
 
 /// More bytes than a file that is no log or model of a run has.
 const MAX_BYTES: u64 = 64 << 20;
@@ -43,18 +43,6 @@ pub struct RunView {
     pub(super) steps: Vec<Line>,
     /// The validations of the log, in order.
     pub(super) validations: Vec<Point>,
-}
-
-/// A text that a run's model wrote: a line of `samples.jsonl`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Sample {
-    /// The step after which it was.
-    pub step: u64,
-    /// What the model was given to go on from.
-    #[serde(default)]
-    pub prompt: String,
-    /// What it wrote.
-    pub text: String,
 }
 
 /// A step, as a line of `log.jsonl` tells of it.
