@@ -280,7 +280,7 @@ fn a_long_run_has_a_small_page_that_keeps_its_extremes() {
     let drawn = data(&page);
     for key in ["loss", "trend", "val", "rate", "norm", "speed"] {
         let steps = drawn["runs"][0][key]["step"].as_array().expect("steps").len();
-        assert!(steps >= 100 && steps <= 2000, "{key}: {steps}");
+        assert!((100..=2000).contains(&steps), "{key}: {steps}");
     }
     let has = |key: &str, value: f64| {
         drawn["runs"][0][key]["y"].as_array().expect("values").iter().any(|it| it.as_f64() == Some(value))

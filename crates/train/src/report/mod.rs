@@ -22,7 +22,7 @@ use rwkv_core::write_atomically;
 
 pub use page::render;
 pub use read::{RunView, Sample};
-pub use summary::{Loss, Summary};
+pub use summary::{Loss, Losses, Summary};
 
 use crate::error::{Error, Result};
 use crate::run::fault;
