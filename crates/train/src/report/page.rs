@@ -253,9 +253,11 @@ fn samples(run: &RunView) -> String {
     let of_kept =
         run.kept.as_ref().and_then(|kept| run.samples.iter().find(|sample| sample.step == kept.step));
     let Some(large) = of_kept.or(run.samples.last()) else { return String::new() };
+    let step = count(large.step as f64);
     let which = match &run.kept {
-        Some(kept) if kept.step == large.step => escape(&kept.file),
-        _ => "the model".to_owned(),
+        Some(kept) if kept.step == large.step => format!("{}, the model of step {step}", escape(&kept.file)),
+        Some(kept) => format!("the model of step {step}, which is not the one in {}", escape(&kept.file)),
+        None => format!("the model of step {step}"),
     };
     let given = if large.prompt.is_empty() {
         "it was given nothing"
@@ -278,8 +280,7 @@ fn samples(run: &RunView) -> String {
         ),
     };
     format!(
-        "<section>\n<h2>What it writes</h2>\n<p class=\"note\">By {which}, after step {}; {given}.</p>\n{}\n{others}</section>\n",
-        count(large.step as f64),
+        "<section>\n<h2>What it writes</h2>\n<p class=\"note\">By {which}; {given}.</p>\n{}\n{others}</section>\n",
         quote(large)
     )
 }
