@@ -109,6 +109,14 @@ describe('reports', async () => {
     expect((await rwkv('report', run, '--out', out, '--force')).code).toBe(0)
   })
 
+  it('the chart at the end of a run that was resumed begins where the run did', async () => {
+    const out = path('resumed')
+    await trainTiny(directory, { out, maxSteps: 10 })
+    const { out: told } = await rwkv('train', '--resume', out, '--max-steps', 20)
+    expect(told).toMatch(/^ +1 +step 20$/m)
+    expect(told).toMatch(/^going on after step 10$/m)
+  })
+
   it('rwkv info tells of a run what is known', async () => {
     const { results } = JSON.parse(await readFile(join(run, 'result.json'), 'utf8'))
     const [{ nEmbd, run: told }] = objects((await rwkv('info', run, '--json')).out)

@@ -1,5 +1,5 @@
 import { join } from 'node:path'
-import { runSummary as nativeSummary, writeReportTo } from '#native'
+import { runLosses as nativeLosses, runSummary as nativeSummary, writeReportTo } from '#native'
 import { RwkvError, toRwkvError } from './errors.js'
 import { argument, options as check, path as pathKind, texts } from './kinds.js'
 import type { ReportOptions } from './options.js'
@@ -47,7 +47,7 @@ export async function writeReport(
 }
 
 /** A loss, in nats a token, and the step that it is of. */
-interface Loss {
+export interface Loss {
   readonly step: number
   readonly loss: number
 }
@@ -97,6 +97,21 @@ export async function runSummary(run: string): Promise<RunSummary> {
   argument('run', pathKind, run)
   try {
     return JSON.parse(await nativeSummary(run)) as RunSummary
+  } catch (error) {
+    throw toRwkvError(error)
+  }
+}
+
+/**
+ * The losses that a run has logged, those before a resumption included: the trend of training, and validation.
+ *
+ * @throws {RwkvError} `RUN`, `TOKENIZER` or `IO`.
+ */
+export async function runLosses(
+  run: string,
+): Promise<{ readonly training: readonly Loss[]; readonly validation: readonly Loss[] }> {
+  try {
+    return JSON.parse(await nativeLosses(run))
   } catch (error) {
     throw toRwkvError(error)
   }

@@ -1,5 +1,6 @@
 import { statSync } from 'node:fs'
 import { join } from 'node:path'
+import { runLosses } from '../report.js'
 import { Smooth } from '../smooth.js'
 import type { Step, Trainer } from '../trainer.js'
 import { lossChart, type Point } from './chart.js'
@@ -165,13 +166,21 @@ export class Progress {
 
   /** @throws {OutputError} that says what the run came to, if what is shown does not arrive. */
   async end(): Promise<void> {
-    this.#summary()
+    await this.#summary()
     const failure = await this.#output.failure()
     const { steps, result } = this.#trainer
     if (failure) throw new OutputError(failure.cause, `all ${count(steps)} steps are done: ${result}`)
   }
 
-  #summary(): void {
+  /** The whole run's curves: of one that was resumed, those in its log, which begin before this session. */
+  async #curves(): Promise<{ training: readonly Point[]; validation: readonly Point[] }> {
+    const shown = { training: this.#training, validation: this.#validation }
+    if (this.#training.length === this.#trainer.steps) return shown
+    // A log that cannot be read is no reason to say nothing of the rest.
+    return runLosses(this.#trainer.options.out).catch(() => shown)
+  }
+
+  async #summary(): Promise<void> {
     const { options, steps, result } = this.#trainer
     const [trainLoss, valLoss] = [this.#training.at(-1)?.loss ?? null, this.#validation.at(-1)?.loss ?? null]
     const tokensPerSecond = this.#seconds > 0 ? this.#tokens / this.#seconds : null
@@ -189,7 +198,8 @@ export class Progress {
       return
     }
     const { columns, colour } = this.#output
-    const chart = lossChart(this.#training, this.#validation, {
+    const { training, validation } = await this.#curves()
+    const chart = lossChart(training, validation, {
       width: Math.min(columns, 100),
       height: 12,
       colour,

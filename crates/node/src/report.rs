@@ -29,3 +29,9 @@ pub(crate) fn write_report_to(runs: Vec<String>, out: String, force: bool) -> As
 pub(crate) fn run_summary(run: String) -> AsyncTask<Job<String>> {
     Job::run(move || Ok(RunView::read(&run)?.summary().to_json()))
 }
+
+/// The curves of a run's losses, as JSON.
+#[napi(ts_return_type = "Promise<string>")]
+pub(crate) fn run_losses(run: String) -> AsyncTask<Job<String>> {
+    Job::run(move || Ok(RunView::read(&run)?.losses().to_json()))
+}

@@ -72,7 +72,7 @@ fn a_run_that_is_stopped_anywhere_ends_as_one_that_was_not() {
     ];
     for (number, change) in changes.into_iter().enumerate() {
         let whole = format!("whole-{number}");
-        let mut questions = vec![0_u32; 21];
+        let mut questions = [0_u32; 21];
         let mut trainer = Trainer::create(&change(options(&place, &whole)), go_on).expect("a run");
         while !trainer.done() {
             let count = &mut questions[trainer.steps() as usize + 1];

@@ -99,7 +99,7 @@ fn it_tells_of_the_model_that_is_there_and_not_of_the_last_one() {
     assert!(words.contains("Perplexity15.49per character"), "{words}");
     // Its sample is the large one, without the word that was cut; that of a step that was undone is gone.
     assert!(
-        words.contains("By model.bin, after step 60; it was given the words in colour. not be or …"),
+        words.contains("By model.bin, the model of step 60; it was given the words in colour. not be or …"),
         "{words}"
     );
     assert!(words.contains("Step 80") && words.contains("Step 20") && !words.contains("undone"), "{words}");
@@ -107,6 +107,14 @@ fn it_tells_of_the_model_that_is_there_and_not_of_the_last_one() {
     assert_eq!(drawn["kept"], json!({"step": 60, "seconds": 30, "label": "model.bin: step 60"}));
     assert_eq!(drawn["val"]["y"], json!([2.9, 2.8, 2.74, 2.748]));
     assert!((drawn["speed"]["y"][5].as_f64().expect("a speed") - 2.0 * 36.0).abs() < 1.0);
+
+    record(&run, 40, 2.8);
+    let page = self::page(&run);
+    assert!(
+        self::words(&page)
+            .contains("By the model of step 80, which is not the one in model.bin; it was given")
+    );
+    record(&run, 60, 2.740);
 
     let summary = RunView::read(&run).expect("a run").summary();
     assert_eq!((summary.steps, summary.max_steps, summary.tokens.to_bits()), (80, 80, 2880_f64.to_bits()));
@@ -281,7 +289,7 @@ fn a_long_run_has_a_small_page_that_keeps_its_extremes() {
     let drawn = data(&page);
     for key in ["loss", "trend", "val", "rate", "norm", "speed"] {
         let steps = drawn["runs"][0][key]["step"].as_array().expect("steps").len();
-        assert!(steps >= 100 && steps <= 2000, "{key}: {steps}");
+        assert!((100..=2000).contains(&steps), "{key}: {steps}");
     }
     let has = |key: &str, value: f64| {
         drawn["runs"][0][key]["y"].as_array().expect("values").iter().any(|it| it.as_f64() == Some(value))

@@ -22,7 +22,7 @@ use rwkv_core::write_atomically;
 
 pub use page::render;
 pub use read::RunView;
-pub use summary::{Loss, Summary};
+pub use summary::{Loss, Losses, Summary};
 
 use crate::error::{Error, Result};
 use crate::run::fault;
@@ -44,7 +44,7 @@ pub fn write_report(run: &Path) -> Result<()> {
 /// ours stays, unless `force` is given.
 ///
 /// # Errors
-/// [`Error::Run`](crate::Error::Run) if such a file is there; otherwise as [`write_report`].
+/// [`Error::Run`] if such a file is there; otherwise as [`write_report`].
 pub fn write_report_to(runs: &[impl AsRef<Path>], out: &Path, force: bool) -> Result<()> {
     let runs = runs.iter().map(RunView::read).collect::<Result<Vec<_>>>()?;
     let page = render(&runs);

@@ -4,7 +4,7 @@ use super::MARK;
 use super::read::RunView;
 use super::series::{MAX_POINTS, Point, readable, reduce, smooth, speed, to_json};
 use super::summary::Setting;
-use super::text::{clock, count, escape, json_string, significant, whole_words};
+use super::text::{clock, count, escape, joined, json_string, significant, whole_words};
 use crate::run::Sample;
 
 const STYLE: &str = include_str!("style.css");
@@ -81,13 +81,10 @@ pub fn render(runs: &[RunView]) -> String {
 
 fn one(run: &RunView) -> String {
     let lead = lead(run);
-    let figures: String = figures(run)
-        .into_iter()
-        .map(|(label, value, note)| {
-            let (value, note) = (escape(&value), escape(&note));
-            format!("<div><span>{label}</span><strong>{value}</strong><small>{note}</small></div>\n")
-        })
-        .collect();
+    let figures = joined(figures(run).into_iter().map(|(label, value, note)| {
+        let (value, note) = (escape(&value), escape(&note));
+        format!("<div><span>{label}</span><strong>{value}</strong><small>{note}</small></div>\n")
+    }));
     let token = run.token().unwrap_or("token");
     let losses = losses(&format!(
         "Mean cross-entropy, in nats a {token}. Validation is over the whole held-out tenth of the text; the bold \
@@ -192,9 +189,9 @@ fn figures(run: &RunView) -> Vec<(&'static str, String, String)> {
         };
         figures.push((label, bits, note.to_owned()));
         let token = format!("per {}", summary.token.unwrap_or("token"));
-        figures.push(("Perplexity", format!("{:.2}", loss.exp()), token));
+        figures.push(("Perplexity", format!("{:.2}", libm::exp(loss)), token));
     }
-    if let Some(point) = smooth(&training(run)).last() {
+    if let Some(point) = smooth(&run.training()).last() {
         figures.push(("Training loss", format!("{:.3}", point.value), "trend at the last step".to_owned()));
     }
     let max = format!("of {}", count(summary.max_steps as f64));
@@ -257,9 +254,11 @@ fn samples(run: &RunView) -> String {
     let of_kept =
         run.kept.as_ref().and_then(|kept| run.samples.iter().find(|sample| sample.step == kept.step));
     let Some(large) = of_kept.or(run.samples.last()) else { return String::new() };
+    let step = count(large.step as f64);
     let which = match &run.kept {
-        Some(kept) if kept.step == large.step => escape(&kept.file),
-        _ => "the model".to_owned(),
+        Some(kept) if kept.step == large.step => format!("{}, the model of step {step}", escape(&kept.file)),
+        Some(kept) => format!("the model of step {step}, which is not the one in {}", escape(&kept.file)),
+        None => format!("the model of step {step}"),
     };
     let given = if large.prompt.is_empty() {
         "it was given nothing"
@@ -269,11 +268,9 @@ fn samples(run: &RunView) -> String {
         "it was given the words in colour"
     };
     let others: Vec<_> = run.samples.iter().rev().filter(|sample| sample.step != large.step).collect();
-    let shown: String = spread(others.len(), MAX_SAMPLES)
-        .map(|index| {
-            format!("<h3>Step {}</h3>\n{}\n", count(others[index].step as f64), quote(others[index]))
-        })
-        .collect();
+    let shown = joined(spread(others.len(), MAX_SAMPLES).map(|index| {
+        format!("<h3>Step {}</h3>\n{}\n", count(others[index].step as f64), quote(others[index]))
+    }));
     let others = match others.len() {
         0 => String::new(),
         n if n <= MAX_SAMPLES => {
@@ -284,8 +281,7 @@ fn samples(run: &RunView) -> String {
         ),
     };
     format!(
-        "<section>\n<h2>What it writes</h2>\n<p class=\"note\">By {which}, after step {}; {given}.</p>\n{}\n{others}</section>\n",
-        count(large.step as f64),
+        "<section>\n<h2>What it writes</h2>\n<p class=\"note\">By {which}; {given}.</p>\n{}\n{others}</section>\n",
         quote(large)
     )
 }
@@ -308,57 +304,46 @@ fn spread(len: usize, max: usize) -> impl Iterator<Item = usize> {
 
 fn options(settings: &[Setting]) -> String {
     let groups = settings.chunk_by(|a, b| a.group == b.group).map(|group| {
-        let rows: String = group
-            .iter()
-            .map(|setting| {
-                let class = if setting.is_default { " class=\"default\"" } else { "" };
-                format!(
-                    "<tr{class}><th scope=\"row\">{}</th><td>{}</td></tr>\n",
-                    setting.name,
-                    escape(&setting.shown)
-                )
-            })
-            .collect();
+        let rows = joined(group.iter().map(|setting| {
+            let class = if setting.is_default { " class=\"default\"" } else { "" };
+            format!(
+                "<tr{class}><th scope=\"row\">{}</th><td>{}</td></tr>\n",
+                setting.name,
+                escape(&setting.shown)
+            )
+        }));
         format!("<div><h3>{}</h3><table>\n{rows}</table></div>\n", group[0].group)
     });
     format!(
         "<section>\n<h2>Options</h2>\n<p class=\"note\">Every option in force; those that have their default are \
          dimmed.</p>\n<div class=\"options\">\n{}</div>\n</section>\n",
-        groups.collect::<String>()
+        joined(groups)
     )
 }
 
 /// A row for each run.
 fn compared(runs: &[RunView]) -> String {
     let optional = |value: Option<String>| value.unwrap_or_else(|| "–".to_owned());
-    let rows: String = runs
-        .iter()
-        .enumerate()
-        .map(|(index, run)| {
-            let summary = run.summary();
-            let kept = summary.kept.as_ref().and_then(|kept| Some((kept.step, f64::from(kept.val_loss?))));
-            let best = kept.or(summary.best.map(|best| (best.step, best.loss)));
-            let is_known = run.tokens_are_bytes() == Some(true);
-            let cells = [
-                optional(best.map(|(step, _)| {
-                    format!("{}{}", count(step as f64), if kept.is_some() { "" } else { " (lowest)" })
-                })),
-                optional(best.map(|(_, loss)| format!("{loss:.3}"))),
-                optional(
-                    best.filter(|_| is_known).map(|(_, loss)| format!("{:.3}", loss * Unit::Bits.scale())),
-                ),
-                count(summary.steps as f64),
-                count(summary.tokens),
-                clock(summary.seconds),
-                count(summary.parameters),
-            ];
-            let cells: String = cells.iter().map(|cell| format!("<td>{cell}</td>")).collect();
-            let name = escape(&run.name);
-            format!(
-                "<tr><th scope=\"row\"><i class=\"run\" data-run=\"{index}\"></i>{name}</th>{cells}</tr>\n"
-            )
-        })
-        .collect();
+    let rows = joined(runs.iter().enumerate().map(|(index, run)| {
+        let summary = run.summary();
+        let kept = summary.kept.as_ref().and_then(|kept| Some((kept.step, f64::from(kept.val_loss?))));
+        let best = kept.or(summary.best.map(|best| (best.step, best.loss)));
+        let is_known = run.tokens_are_bytes() == Some(true);
+        let cells = [
+            optional(best.map(|(step, _)| {
+                format!("{}{}", count(step as f64), if kept.is_some() { "" } else { " (lowest)" })
+            })),
+            optional(best.map(|(_, loss)| format!("{loss:.3}"))),
+            optional(best.filter(|_| is_known).map(|(_, loss)| format!("{:.3}", loss * Unit::Bits.scale()))),
+            count(summary.steps as f64),
+            count(summary.tokens),
+            clock(summary.seconds),
+            count(summary.parameters),
+        ];
+        let cells = joined(cells.iter().map(|cell| format!("<td>{cell}</td>")));
+        let name = escape(&run.name);
+        format!("<tr><th scope=\"row\"><i class=\"run\" data-run=\"{index}\"></i>{name}</th>{cells}</tr>\n")
+    }));
     let heads = [
         "Run",
         "Kept step",
@@ -369,7 +354,7 @@ fn compared(runs: &[RunView]) -> String {
         "Time in steps",
         "Parameters",
     ];
-    let heads: String = heads.iter().map(|head| format!("<th scope=\"col\">{head}</th>")).collect();
+    let heads = joined(heads.iter().map(|head| format!("<th scope=\"col\">{head}</th>")));
     format!(
         "<section>\n<h2>Runs</h2>\n<div class=\"wide\"><table class=\"compared\">\n<tr>{heads}</tr>\n{rows}</table></div>\n</section>\n"
     )
@@ -380,26 +365,21 @@ fn differing(runs: &[RunView]) -> String {
     let all: Vec<_> = runs.iter().map(RunView::settings).collect();
     let Some(first) = all.first() else { return String::new() };
     // Every run has all of them, in the same order.
-    let rows: String = (0..first.len())
-        .filter(|&index| all.iter().any(|settings| settings[index].value != first[index].value))
-        .map(|index| {
-            let cells = all.iter().map(|settings| format!("<td>{}</td>", escape(&settings[index].shown)));
-            format!("<tr><th scope=\"row\">{}</th>{}</tr>\n", first[index].name, cells.collect::<String>())
-        })
-        .collect();
+    let rows = joined(
+        (0..first.len())
+            .filter(|&index| all.iter().any(|settings| settings[index].value != first[index].value))
+            .map(|index| {
+                let cells = all.iter().map(|settings| format!("<td>{}</td>", escape(&settings[index].shown)));
+                format!("<tr><th scope=\"row\">{}</th>{}</tr>\n", first[index].name, joined(cells))
+            }),
+    );
     if rows.is_empty() {
         return String::new();
     }
-    let heads: String =
-        runs.iter().map(|run| format!("<th scope=\"col\">{}</th>", escape(&run.name))).collect();
+    let heads = joined(runs.iter().map(|run| format!("<th scope=\"col\">{}</th>", escape(&run.name))));
     format!(
         "<section>\n<h2>Options that differ</h2>\n<div class=\"wide\"><table class=\"compared\">\n<tr><th></th>{heads}</tr>\n{rows}</table></div>\n</section>\n"
     )
-}
-
-/// The losses of the steps.
-fn training(run: &RunView) -> Vec<Point> {
-    run.steps.iter().filter_map(|line| Some(line.point(line.loss?))).collect()
 }
 
 /// The curves as JSON, for the script of the page.
@@ -408,7 +388,7 @@ fn data(runs: &[RunView], unit: Unit) -> String {
     let runs: Vec<String> = runs
         .iter()
         .map(|run| {
-            let training = training(run);
+            let training = run.training();
             let trend = smooth(&training);
             let whole = [&trend[trend.len().min(1)..], &run.validations].concat();
             ranges.extend(readable(&training, &run.validations).or_else(|| readable(&[], &whole)));

@@ -20,6 +20,7 @@ function short(value) {
 }
 
 function clock(seconds) {
+  if (seconds < 60) return `${Number(seconds.toPrecision(3))} s`
   const whole = Math.round(seconds)
   const [h, m, s] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60]
   const two = n => String(n).padStart(2, '0')
@@ -75,16 +76,24 @@ function mark(u, { x, y, label, colour }) {
     ctx.lineTo(at, bbox.top + bbox.height)
   }
   ctx.stroke()
+  ctx.setLineDash([])
+  ctx.lineWidth = 4 * devicePixelRatio
+  ctx.strokeStyle = css('--card')
   ctx.font = `${12 * devicePixelRatio}px system-ui, sans-serif`
   ctx.textBaseline = x === undefined ? 'bottom' : 'top'
   const gap = 5 * devicePixelRatio
+  // Around the words is a border, for curves behind them.
+  const write = (x, y) => {
+    ctx.strokeText(label, x, y)
+    ctx.fillText(label, x, y)
+  }
   if (x === undefined) {
     ctx.textAlign = 'right'
-    ctx.fillText(label, bbox.left + bbox.width - gap, at - gap / 2)
+    write(bbox.left + bbox.width - gap, at - gap / 2)
   } else {
     const isRight = at > bbox.left + bbox.width / 2
     ctx.textAlign = isRight ? 'right' : 'left'
-    ctx.fillText(label, at + (isRight ? -gap : gap), bbox.top + gap)
+    write(at + (isRight ? -gap : gap), bbox.top + gap)
   }
   ctx.restore()
 }
@@ -203,9 +212,11 @@ function draw() {
   const trends = named('normTrend', 'Trend')
   chart('norm', {
     ...small,
-    curves: isNoisy
-      ? [...norms.map(curve => ({ ...curve, colour: `${curve.colour}48` })), ...(isOne ? trends : [])]
-      : norms,
+    curves: !isNoisy
+      ? norms
+      : isOne
+        ? [...norms.map(curve => ({ ...curve, colour: `${curve.colour}48` })), ...trends]
+        : norms.map((curve, index) => (trends[index].curve.step.length > 0 ? trends[index] : curve)),
     isLog: true,
     value: v => String(Number((10 ** v).toPrecision(2))),
     marks: u => clips.length === 1 && clips[0] > 0 && mark(u, { y: Math.log10(clips[0]), label: '', colour: css('--soft') }),

@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::read::RunView;
+use super::series::{MAX_POINTS, Point, reduce, smooth};
 use super::text::{name_of, significant};
 use crate::options::{DefaultValue, Kind, TrainOptions};
 use crate::record::Kept;
@@ -59,6 +60,22 @@ pub struct Loss {
     pub step: u64,
     /// The loss.
     pub loss: f64,
+}
+
+/// The curves of a run's losses.
+#[derive(Clone, Debug, Serialize)]
+pub struct Losses {
+    /// Of training, smoothed.
+    pub training: Vec<Loss>,
+    /// Of validation.
+    pub validation: Vec<Loss>,
+}
+
+impl Losses {
+    /// The curves as a JSON object.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
 }
 
 /// An option of a run as it was used.
@@ -149,6 +166,19 @@ impl RunView {
             base: self.config.base.clone(),
             options: options.map(|setting| (setting.name.to_owned(), setting.value)).collect(),
         }
+    }
+
+    /// The trend of the losses of the steps, and the validations, each at most 2,000 points.
+    pub fn losses(&self) -> Losses {
+        let of = |points: &[Point]| {
+            reduce(points, MAX_POINTS).iter().map(|p| Loss { step: p.step, loss: p.value }).collect()
+        };
+        Losses { training: of(&smooth(&self.training())), validation: of(&self.validations) }
+    }
+
+    /// The losses of the steps.
+    pub(super) fn training(&self) -> Vec<Point> {
+        self.steps.iter().filter_map(|line| Some(line.point(line.loss?))).collect()
     }
 
     /// What a token is.

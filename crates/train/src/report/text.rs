@@ -26,6 +26,13 @@ pub(super) fn json_string(text: &str) -> String {
     serde_json::Value::from(text).to_string().replace('<', "\\u003c")
 }
 
+/// Parts of a page, one after the other.
+pub(super) fn joined(parts: impl Iterator<Item = String>) -> String {
+    let mut out = String::new();
+    parts.for_each(|part| out.push_str(&part));
+    out
+}
+
 /// `12345.6` → `12,346`.
 pub(super) fn count(value: f64) -> String {
     let digits = format!("{:.0}", value.max(0.0));
