@@ -89,6 +89,10 @@ describe('the command line', async () => {
     const shown = await onTerminal('train', '--data', data, '--out', out, ...args, '--eval-interval', '2')
     expect(shown).toContain('│')
     expect(obeyed(shown)).toBeNull()
+    // Each line that stays begins where the live line, with its bar, was taken away.
+    expect(shown).toContain('━')
+    const lines = shown.split('\n').map(line => line.slice(line.lastIndexOf('\x1b[2K') + 1))
+    expect(lines.filter(line => line.includes('━'))).toEqual([])
   })
 
   it.skipIf(process.platform === 'win32')('writes out names of files, in messages and errors', async () => {
