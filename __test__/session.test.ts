@@ -1,8 +1,8 @@
-import { writeFile } from 'node:fs/promises'
+import { cp, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { Cancel } from '#native'
-import { Model, State, Trainer } from '../src/index.js'
+import { Model, State, Tokenizer, Trainer } from '../src/index.js'
 import { native } from '../src/internal.js'
 import { objects, rwkv } from './cli.js'
 import { collect, isStoppedByTimer, temporaryDirectory, text, trainTiny, worksAlone } from './tiny.js'
@@ -158,6 +158,21 @@ describe('Session', async () => {
     await expect(loop()).rejects.toMatchObject({ name: 'AbortError' })
     expect(written).not.toBe('')
     await session.prompt('the')
+  })
+
+  it('needs the tokenizer of its model, or none', async () => {
+    const copy = join(directory, 'copy')
+    await cp(model.path, copy, { recursive: true })
+    await Tokenizer.charactersOf('abc').save(join(copy, 'tokenizer.json'))
+    const { nVocab } = model.config
+    await expect(Model.load(copy)).rejects.toMatchObject({
+      code: 'TOKENIZER',
+      message: `${join(copy, 'tokenizer.json')}: it has 3 tokens, and the model beside it ${nVocab}`,
+    })
+    await rm(join(copy, 'tokenizer.json'))
+    await using alone = await Model.load(copy)
+    expect(() => alone.tokenizer).toThrow(expect.objectContaining({ code: 'TOKENIZER' }))
+    expect(await alone.createSession().eval([1])).toEqual(await model.createSession().eval([1]))
   })
 
   it('does not block the event loop', async () => {

@@ -4,7 +4,7 @@ import { promisify } from 'node:util'
 import { expect, it } from 'vitest'
 import { nextCommands } from '../src/cli/next.js'
 import { resumeCommand } from '../src/cli/resume.js'
-import { quote } from '../src/cli/shell.js'
+import { quote } from '../src/shell.js'
 import { temporaryDirectory } from './tiny.js'
 
 const hostile = [

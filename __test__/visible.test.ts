@@ -3,8 +3,8 @@ import { existsSync } from 'node:fs'
 import { copyFile, mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { beforeAll, describe, expect, it } from 'vitest'
-import { quote } from '../src/cli/shell.js'
 import { inOneLine, ownStyles, rendered, style, visible, visibleJson } from '../src/cli/visible.js'
+import { quote } from '../src/shell.js'
 import { main, rwkv } from './cli.js'
 import { temporaryDirectory, trainTiny } from './tiny.js'
 
@@ -89,6 +89,10 @@ describe('the command line', async () => {
     const shown = await onTerminal('train', '--data', data, '--out', out, ...args, '--eval-interval', '2')
     expect(shown).toContain('│')
     expect(obeyed(shown)).toBeNull()
+    // Each line that stays begins where the live line, with its bar, was taken away.
+    expect(shown).toContain('━')
+    const lines = shown.split('\n').map(line => line.slice(line.lastIndexOf('\x1b[2K') + 1))
+    expect(lines.filter(line => line.includes('━'))).toEqual([])
   })
 
   it.skipIf(process.platform === 'win32')('writes out names of files, in messages and errors', async () => {

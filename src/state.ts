@@ -1,7 +1,8 @@
-import { readFile, stat } from 'node:fs/promises'
+import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { NativeModel, NativeState } from '#native'
 import { call, RwkvError } from './errors.js'
+import { readRegular } from './files.js'
 import { native } from './internal.js'
 import { argument, bytes, instance, path as pathKind } from './kinds.js'
 import type { Model } from './model.js'
@@ -87,14 +88,15 @@ export class State {
   }
 }
 
+/** Far more than a state of any model has. */
+const MOST_BYTES = 2 ** 30
+
 /** A state's file, which is that of a run if `path` is a directory, and its bytes. */
 async function read(path: string): Promise<[file: string, bytes: Uint8Array]> {
   let file = path
   try {
     if ((await stat(path)).isDirectory()) file = join(path, 'tuned.state')
-    // A pipe or a device may have no end.
-    if (!(await stat(file)).isFile()) throw new Error('not a regular file')
-    return [file, await readFile(file)]
+    return [file, await readRegular(file, MOST_BYTES)]
   } catch (error) {
     throw new RwkvError('IO', `cannot read ${file}: ${(error as Error).message}`, { cause: error })
   }

@@ -1,6 +1,6 @@
 import { stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import { quote } from './shell.js'
+import { quote } from '../shell.js'
 
 /** What to type to use a file that was made from the model `input`. */
 export async function nextCommands(input: string, output: string): Promise<string[]> {

@@ -1,6 +1,6 @@
 import { statSync } from 'node:fs'
+import { quote } from '../shell.js'
 import type { Trainer } from '../trainer.js'
-import { quote } from './shell.js'
 
 /**
  * What to type to go on with a run. A text that came through a pipe is gone by then, and has to be named

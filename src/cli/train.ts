@@ -1,8 +1,8 @@
 import { statSync } from 'node:fs'
-import { readFile } from 'node:fs/promises'
 import { basename, extname, join, resolve } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import { type ErrorCode, RwkvError } from '../errors.js'
+import { MOST_CONFIG, readRegular } from '../files.js'
 import type { Described } from '../kinds.js'
 import type { ResumeOptions, TrainOptions } from '../options.js'
 import { trainOptionTable } from '../train-options.js'
@@ -152,7 +152,9 @@ function isSame(name: string, before: unknown, value: unknown): boolean {
  */
 async function keptOptions(directory: string): Promise<Record<string, unknown> | undefined> {
   try {
-    const { options } = JSON.parse(await readFile(join(directory, 'config.json'), 'utf8'))
+    const { options } = JSON.parse(
+      (await readRegular(join(directory, 'config.json'), MOST_CONFIG)).toString(),
+    )
     return typeof options === 'object' && options !== null ? options : undefined
   } catch {
     return undefined

@@ -1,10 +1,10 @@
 import { join } from 'node:path'
 import type { Model } from '../model.js'
 import type { TrainOptionsInForce } from '../options.js'
+import { quote } from '../shell.js'
 import { State } from '../state.js'
 import type { Trainer } from '../trainer.js'
 import { count, near } from './format.js'
-import { quote } from './shell.js'
 
 /** The state that `--state` names, for a session or an evaluation to start from. */
 export async function startingState(model: Model, path: string | undefined): Promise<State | undefined> {
