@@ -136,8 +136,8 @@ describe('a run', async () => {
   it('that ends worse than guessing says so last, and leaves the better model', async () => {
     const out = join(directory, 'unsound')
     {
-      // The first checkpoint is sound; the last step is some way into the divergence, and its loss still finite.
-      await using trainer = await create('unsound', { ...absurd, maxSteps: 12, checkpointInterval: 2 })
+      // The first checkpoint is sound; the last step is some way into the divergence.
+      await using trainer = await create('unsound', { ...absurd, checkpointInterval: 2 })
       for await (const _ of trainer) if (trainer.steps === 2) break
       expect(trainer.saved).toMatchObject({ isSound: true, wroteModel: true })
     }
@@ -157,7 +157,7 @@ describe('a run', async () => {
     // Again: it goes back to the sound checkpoint, and comes to the same end.
     const again = await rwkv('train', '--resume', out, '--json')
     const events = objects(again.out)
-    expect(events[0]).toMatchObject({ event: 'start', wentBackFrom: 12 })
+    expect(events[0]).toMatchObject({ event: 'start', wentBackFrom: 14 })
     expect(events.at(-2)).toMatchObject({ event: 'unsound', steps: 14, wroteModel: false })
     expect(events.at(-1)).toMatchObject({ event: 'done', steps: 14 })
   })

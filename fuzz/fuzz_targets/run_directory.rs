@@ -2,11 +2,10 @@
 
 #![no_main]
 
-use rwkv_core::go_on;
-use std::sync::atomic::AtomicBool;
+use std::ops::ControlFlow;
 
 use libfuzzer_sys::fuzz_target;
-use rwkv_core::{Model, SamplerOptions, Tokenizer};
+use rwkv_core::{Model, SamplerOptions, Tokenizer, go_on};
 use rwkv_fuzz::{check_error, check_train_error, cpu, directory, runs};
 use rwkv_train::{Error, TokenizerKind, Trainer};
 
@@ -21,14 +20,13 @@ fuzz_target!(init: check_a_sound_run(), |data: &[u8]| {
     let second = Trainer::resume(&run, &changes, go_on);
     assert!(second.is_err(), "two trainers in one directory");
     learn(&mut trainer);
-    let go_on = AtomicBool::new(false);
     let results = [
-        trainer.validate(&go_on, |_| ()).map(drop),
-        trainer.sample("ab", 3, SamplerOptions::default(), &go_on).map(drop),
-        trainer.save_model().map(drop),
+        trainer.validate(go_on).map(drop),
+        trainer.sample("ab", 3, SamplerOptions::default(), go_on).map(drop),
+        trainer.save_model(go_on).map(drop),
     ];
     results.iter().filter_map(|result| result.as_ref().err()).for_each(check_train_error);
-    let saved = trainer.save_checkpoint();
+    let saved = trainer.save_checkpoint(go_on);
     let steps = trainer.steps();
     drop(trainer);
     assert!(Tokenizer::load(&run).is_ok());
@@ -52,7 +50,7 @@ fn learn(trainer: &mut Trainer) {
     if trainer.done() {
         return;
     }
-    let stopped = trainer.step_until(&AtomicBool::new(true));
+    let stopped = trainer.step(|_, _| ControlFlow::Break(()));
     assert!(
         matches!(stopped, Err(Error::Rwkv(rwkv_core::Error::Aborted))) && trainer.steps() == before,
         "{stopped:?}"
@@ -61,7 +59,7 @@ fn learn(trainer: &mut Trainer) {
         if trainer.done() {
             return;
         }
-        match trainer.step() {
+        match trainer.step(go_on) {
             Ok(report) => assert!(report.step == step && report.loss.is_finite()),
             Err(error) => return check_train_error(&error),
         }

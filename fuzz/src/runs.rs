@@ -3,13 +3,12 @@
 //! The bytes are five parts, each ended by a zero byte: `config.json`, `tokenizer.json`, `checkpoint.json`,
 //! `log.jsonl`, and what else is done. In the last, all zeros mean that checksums and sizes are put right.
 
-use rwkv_core::go_on;
 use std::fs;
 use std::path::Path;
 
 use arbitrary::{Arbitrary, Unstructured};
-use rwkv_core::ModelConfig;
 use rwkv_core::model::Network;
+use rwkv_core::{ModelConfig, go_on};
 use rwkv_train::{Decay, ResumeOptions, TokenizerKind, TrainOptions, TrainPrecision, Trainer};
 use serde::Deserialize as _;
 use serde_json::{Value, json};
@@ -238,7 +237,7 @@ pub fn sound(tokenizer: TokenizerKind, with_checkpoint: bool) -> Vec<u8> {
     let (run, text) = (directory::path("sound"), directory::write("book.txt", TEXT.as_bytes()));
     let _ = fs::remove_dir_all(&run);
     let options = TrainOptions {
-        tokenizer,
+        tokenizer: Some(tokenizer),
         n_layer: 1,
         n_embd: 4,
         ctx_len: 6,
@@ -252,9 +251,9 @@ pub fn sound(tokenizer: TokenizerKind, with_checkpoint: bool) -> Vec<u8> {
     };
     let mut trainer = Trainer::create(&options, go_on).expect("a run");
     for _ in 0..2 {
-        trainer.step().expect("a step");
+        trainer.step(go_on).expect("a step");
     }
-    trainer.save_checkpoint().expect("a checkpoint");
+    trainer.save_checkpoint(go_on).expect("a checkpoint");
     drop(trainer);
     let read = |name: &str| fs::read(run.join(name)).expect("a file of the run");
     let mut parts = vec![read("config.json"), read("tokenizer.json")];

@@ -80,7 +80,9 @@ fn targets() -> String {
 /// `progress(done, total)` is told bytes of the input, before the first and after every few MB.
 ///
 /// ```no_run
-/// /// use rwkv_core::{DataType, LoadOptions, quantize};
+/// use std::ops::ControlFlow;
+///
+/// use rwkv_core::{DataType, LoadOptions, quantize};
 ///
 /// # fn main() -> rwkv_core::Result<()> {
 /// let made = quantize("169M-FP16.bin", "169M-Q5_1.bin", DataType::Q5_1, &LoadOptions::default(), |done, total| {

@@ -5,11 +5,11 @@
 //! see [`Soundness`]. The order of the windows follows from seed and step, so there is no other random state
 //! to keep. The directory is written under another name and renamed when it is whole.
 
-use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader};
+use std::fs;
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use rwkv_core::{ModelConfig, write_atomically};
+use rwkv_core::{ModelConfig, open_regular, read_regular, write_atomically};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -22,6 +22,8 @@ const _: () =
 
 /// Format 1 did not say whether the model was sound, and is read too.
 const FORMAT: u32 = 2;
+/// More than a `checkpoint.json` has.
+const MOST_BYTES: u64 = 16 << 20;
 const FILES: [&str; 3] = ["parameters.f32", "means.f32", "squares.f32"];
 
 /// What a checkpoint says of itself: `checkpoint.json`.
@@ -185,7 +187,7 @@ fn holding(path: &Path, tensors: [&[impl AsRef<[f32]>]; 3]) -> Option<Manifest> 
 
 /// Length and CRC-32 of a file.
 pub(crate) fn file_crc32(path: &Path) -> io::Result<(u64, u32)> {
-    let mut file = BufReader::with_capacity(1 << 20, File::open(path)?);
+    let mut file = BufReader::with_capacity(1 << 20, open_regular(path)?);
     let (mut crc32, mut total) = (crc32fast::Hasher::new(), 0);
     loop {
         let bytes = file.fill_buf()?;
@@ -226,7 +228,8 @@ impl Unread {
 /// If that is missing or damaged.
 pub(crate) fn read_manifest(path: &Path) -> std::result::Result<Manifest, Unread> {
     let file = path.join("checkpoint.json");
-    let bytes = fs::read(&file).map_err(|error| damaged(&file, &format!("cannot be read ({error})")))?;
+    let unreadable = |error: rwkv_core::Error| damaged(&file, &error.to_string());
+    let bytes = read_regular(&file, MOST_BYTES).map_err(unreadable)?;
     let manifest: Manifest = serde_json::from_slice(&bytes)
         .map_err(|error| damaged(&file, &format!("not a checkpoint ({error})")))?;
     if !(1..=FORMAT).contains(&manifest.format) {
@@ -274,7 +277,8 @@ fn read_floats(path: &Path, crc32: u32, lengths: &[usize]) -> std::result::Resul
     if len != expected {
         return Err(damaged(path, &format!("it has {len} bytes and should have {expected}")));
     }
-    let bytes = fs::read(path).map_err(problem)?;
+    let mut bytes = Vec::new();
+    open_regular(path).and_then(|file| file.take(expected).read_to_end(&mut bytes)).map_err(problem)?;
     if crc32fast::hash(&bytes) != crc32 {
         return Err(damaged(path, "its checksum is wrong"));
     }

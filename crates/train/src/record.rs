@@ -13,7 +13,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use rwkv_core::Staged;
+use rwkv_core::{Staged, read_regular};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::file_crc32;
@@ -25,6 +25,9 @@ use crate::run::{fault, write_json};
 const NAME: &str = "result.json";
 
 const FORMAT: u32 = 1;
+
+/// More than a record has.
+const MOST_BYTES: u64 = 1 << 20;
 
 /// What the file is that a run has written: `model.bin`, `lora.safetensors` or `tuned.state`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -131,11 +134,7 @@ pub fn read_kept(run: &Path) -> Result<Option<Kept>> {
 
 /// The record of a run; none if there is none that can be read.
 fn read(run: &Path) -> Option<Record> {
-    let path = run.join(NAME);
-    if !fs::metadata(&path).is_ok_and(|there| there.is_file()) {
-        return None;
-    }
-    let record: Record = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+    let record: Record = serde_json::from_slice(&read_regular(run.join(NAME), MOST_BYTES).ok()?).ok()?;
     (record.format == FORMAT).then_some(record)
 }
 

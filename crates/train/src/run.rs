@@ -20,7 +20,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use rwkv_core::{ModelConfig, Tokenizer, write_atomically};
+use rwkv_core::{ModelConfig, Tokenizer, machine, read_regular, write_atomically};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +29,9 @@ use crate::error::{Error, Result};
 use crate::lock::Lock;
 use crate::options::TrainOptions;
 use crate::record::{self, Holding, read_kept};
+
+/// More than a `config.json` has: its patterns and names of files may be long.
+const MOST_BYTES: u64 = 16 << 20;
 
 /// How many checkpoints are kept, besides the newest sound one.
 const KEPT: usize = 2;
@@ -155,7 +158,7 @@ impl RunDirectory {
             return Err(fault(path, "there is no run to go on with: the directory has no config.json"));
         }
         let lock = Lock::take(path)?;
-        let bytes = fs::read(&file).map_err(Error::io("read", &file))?;
+        let bytes = read_regular(&file, MOST_BYTES)?;
         let config: RunConfig = serde_json::from_slice(&bytes)
             .map_err(|error| fault(&file, format!("not a run's configuration: {error}")))?;
         if config.format != RunConfig::FORMAT {
@@ -231,7 +234,7 @@ impl RunDirectory {
             write_atomically(&file, |w| w.write_all(lines))?;
             *log = open_log(&file)?;
         }
-        let there = fs::read(path.join("config.json")).ok();
+        let there = read_regular(path.join("config.json"), MOST_BYTES).ok();
         let there = there.and_then(|bytes| serde_json::from_slice::<RunConfig>(&bytes).ok());
         if there.as_ref() != Some(config) {
             write_config(path, config)?;
@@ -423,14 +426,12 @@ pub fn read_samples(run: &Path) -> Result<Vec<Sample>> {
 
 /// The lines of a file, each an object; none if there is no file. What is none of these objects is left out.
 fn read_lines<T: DeserializeOwned>(file: &Path) -> Result<Vec<T>> {
-    match fs::read(file) {
-        Ok(bytes) => Ok(bytes
-            .split(|&byte| byte == b'\n')
-            .filter_map(|line| serde_json::from_slice(line).ok())
-            .collect()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(Error::io("read", file)(error)),
+    if fs::symlink_metadata(file).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+        return Ok(Vec::new());
     }
+    let bytes = read_regular(file, (machine::memory() / 8.0) as u64)?;
+    let lines = bytes.split(|&byte| byte == b'\n');
+    Ok(lines.filter_map(|line| serde_json::from_slice(line).ok()).collect())
 }
 
 /// The checkpoints of a run, oldest first: steps and directories.

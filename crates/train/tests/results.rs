@@ -216,3 +216,27 @@ fn a_file_called_like_a_checkpoint_is_none() {
     assert_eq!(checkpoints(&place), [3, 4]);
     assert_eq!(resume(&place, &ResumeOptions::default()).steps(), 4);
 }
+
+/// Whoever reads a pipe that nobody writes to waits for ever.
+#[cfg(unix)]
+#[test]
+fn a_pipe_in_the_place_of_a_file_keeps_nobody_waiting() {
+    let place = Place::new(&prose(120));
+    let run = place.path("run");
+    let mut trainer = killed(&place, 1e-2);
+    trainer.save(go_on).expect("a checkpoint");
+    drop(trainer);
+    let names = ["config.json", "tokenizer.json", "log.jsonl", "samples.jsonl", "model.bin"];
+    for name in names.into_iter().chain(["checkpoint-8/checkpoint.json", "checkpoint-8/means.f32"]) {
+        let (file, aside) = (run.join(name), place.path("aside"));
+        fs::rename(&file, &aside).expect(name);
+        assert!(std::process::Command::new("mkfifo").arg(&file).status().expect("mkfifo").success());
+        let error = Trainer::resume(&run, &ResumeOptions::default(), go_on).expect_err(name).to_string();
+        let file_name = name.rsplit('/').next().expect("a name");
+        let says = if file_name == "means.f32" { "it has 0 bytes" } else { "regular file" };
+        assert!(error.contains(file_name) && error.contains(says), "{error}");
+        fs::remove_file(&file).expect("the pipe");
+        fs::rename(&aside, &file).expect(name);
+    }
+    drop(resume(&place, &ResumeOptions::default()));
+}
