@@ -24,7 +24,19 @@ const _: () =
 const FORMAT: u32 = 2;
 /// More than a `checkpoint.json` has.
 const MOST_BYTES: u64 = 16 << 20;
-const FILES: [&str; 3] = ["parameters.f32", "means.f32", "squares.f32"];
+/// The file of the trained parameters. Those of the optimizer's moments come after it.
+pub(crate) const PARAMETERS: &str = "parameters";
+
+/// A file of a checkpoint: `<name>.f32`, floats as they are in memory, one slice after another.
+#[derive(Debug)]
+pub(crate) struct Floats<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) values: Vec<&'a [f32]>,
+}
+
+fn file_name(name: &str) -> String {
+    format!("{name}.f32")
+}
 
 /// What a checkpoint says of itself: `checkpoint.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -44,8 +56,8 @@ pub(crate) struct Manifest {
     /// The best validation so far, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) best: Option<Best>,
-    /// CRC-32 of each of `FILES`.
-    files_crc32: [u32; 3],
+    /// CRC-32 of each file of floats: of the parameters, then of each moment.
+    files_crc32: Vec<u32>,
     /// CRC-32 of all of the above, as compact JSON with this field 0.
     crc32: u32,
 }
@@ -54,8 +66,8 @@ pub(crate) struct Manifest {
 pub(crate) struct Checkpoint {
     pub(crate) manifest: Manifest,
     pub(crate) params: Vec<Vec<f32>>,
-    pub(crate) means: Vec<Vec<f32>>,
-    pub(crate) squares: Vec<Vec<f32>>,
+    /// In the optimizer's order.
+    pub(crate) moments: Vec<Vec<Vec<f32>>>,
 }
 
 impl Manifest {
@@ -76,7 +88,7 @@ impl Manifest {
             seconds,
             soundness: Some(soundness),
             best: None,
-            files_crc32: [0; 3],
+            files_crc32: Vec::new(),
             crc32: 0,
         }
     }
@@ -104,19 +116,20 @@ impl Manifest {
 /// at most its `checkpoint.json` is written, so that a process killed meanwhile leaves a whole one in any
 /// case.
 ///
-/// `tensors` are the parameters, the means and the squares.
-pub(crate) fn write(run: &Path, mut manifest: Manifest, tensors: [&[impl AsRef<[f32]>]; 3]) -> Result<()> {
+/// `files` are the parameters, and each of the optimizer's moments.
+pub(crate) fn write(run: &Path, mut manifest: Manifest, files: &[Floats<'_>]) -> Result<()> {
     let path = run.join(format!("checkpoint-{}", manifest.step));
-    if let Some(there) = holding(&path, tensors) {
-        manifest.files_crc32 = there.files_crc32;
+    if let Some(there) = holding(&path, files) {
+        manifest.files_crc32.clone_from(&there.files_crc32);
         manifest.crc32 = manifest.checksum();
         return if manifest == there { Ok(()) } else { write_json(&path.join("checkpoint.json"), &manifest) };
     }
     let beside = run.join(format!(".checkpoint-{}.tmp", manifest.step));
     remove(&beside)?;
     let written = fs::create_dir(&beside).map_err(Error::io("create", &beside)).and_then(|()| {
-        for ((name, crc32), values) in FILES.iter().zip(&mut manifest.files_crc32).zip(tensors) {
-            *crc32 = write_floats(&beside.join(name), values)?;
+        manifest.files_crc32.clear();
+        for Floats { name, values } in files {
+            manifest.files_crc32.push(write_floats(&beside.join(file_name(name)), values)?);
         }
         manifest.crc32 = manifest.checksum();
         write_json(&beside.join("checkpoint.json"), &manifest)?;
@@ -147,7 +160,8 @@ fn is_ours(path: &Path) -> bool {
     let is_known = |entry: io::Result<fs::DirEntry>| {
         entry.is_ok_and(|entry| {
             let name = entry.file_name();
-            name == "checkpoint.json" || FILES.iter().any(|file| name == *file)
+            name == "checkpoint.json"
+                || Path::new(&name).extension().is_some_and(|extension| extension == "f32")
         })
     };
     fs::symlink_metadata(path).is_ok_and(|there| there.is_dir())
@@ -168,16 +182,19 @@ fn aside(path: &Path) -> PathBuf {
 }
 
 /// What the checkpoint at `path` says of itself, if it is whole and holds these very numbers.
-fn holding(path: &Path, tensors: [&[impl AsRef<[f32]>]; 3]) -> Option<Manifest> {
+fn holding(path: &Path, files: &[Floats<'_>]) -> Option<Manifest> {
     let there = read_manifest(path).ok()?;
-    for ((name, crc32), values) in FILES.iter().zip(there.files_crc32).zip(tensors) {
+    if there.files_crc32.len() != files.len() {
+        return None;
+    }
+    for (Floats { name, values }, &crc32) in files.iter().zip(&there.files_crc32) {
         let mut ours = crc32fast::Hasher::new();
         for values in values {
-            ours.update(bytemuck::cast_slice(values.as_ref()));
+            ours.update(bytemuck::cast_slice(values));
         }
         // A file that cannot be read is as good as none: it is written again.
         if ours.finalize() != crc32
-            || file_crc32(&path.join(name)).map(|(_, found)| found).ok() != Some(crc32)
+            || file_crc32(&path.join(file_name(name))).map(|(_, found)| found).ok() != Some(crc32)
         {
             return None;
         }
@@ -242,27 +259,33 @@ pub(crate) fn read_manifest(path: &Path) -> std::result::Result<Manifest, Unread
     Ok(manifest)
 }
 
-/// Reads the checkpoint that `manifest` was read from; `lengths` are those of the parameters, and of the first
-/// and second moments.
+/// Reads the checkpoint that `manifest` was read from; `lengths` are the names of its files, of the parameters and
+/// of each of the optimizer's moments, and what is in them.
 ///
 /// # Errors
 /// If anything is missing or damaged.
 pub(crate) fn read(
     path: &Path,
     manifest: Manifest,
-    lengths: &[Vec<usize>; 3],
+    lengths: &[(&str, Vec<usize>)],
 ) -> std::result::Result<Checkpoint, Unread> {
-    let [params, means, squares] = std::array::from_fn(|index| {
-        read_floats(&path.join(FILES[index]), manifest.files_crc32[index], &lengths[index])
-    });
-    Ok(Checkpoint { params: params?, means: means?, squares: squares?, manifest })
+    if manifest.files_crc32.len() != lengths.len() {
+        return Err(damaged(&path.join("checkpoint.json"), "it is of another optimizer"));
+    }
+    let files = lengths.iter().zip(&manifest.files_crc32);
+    let read = |((name, lengths), &crc32): (&(&str, Vec<usize>), &u32)| {
+        read_floats(&path.join(file_name(name)), crc32, lengths)
+    };
+    let mut read: Vec<_> = files.map(read).collect::<std::result::Result<_, _>>()?;
+    let moments = read.split_off(1.min(read.len()));
+    Ok(Checkpoint { params: read.pop().unwrap_or_default(), moments, manifest })
 }
 
-fn write_floats(path: &Path, values: &[impl AsRef<[f32]>]) -> Result<u32> {
+fn write_floats(path: &Path, values: &[&[f32]]) -> Result<u32> {
     let mut crc32 = crc32fast::Hasher::new();
     write_atomically(path, |w| {
         values.iter().try_for_each(|values| {
-            let bytes: &[u8] = bytemuck::cast_slice(values.as_ref());
+            let bytes: &[u8] = bytemuck::cast_slice(values);
             crc32.update(bytes);
             w.write_all(bytes)
         })
@@ -301,8 +324,19 @@ fn remove(directory: &Path) -> Result<()> {
 mod tests {
     use super::*;
 
+    const FILES: [&str; 3] = ["parameters.f32", "means.f32", "squares.f32"];
+
     fn tensors(at: f32) -> Vec<Vec<f32>> {
         vec![vec![at; 6], vec![-at; 4]]
+    }
+
+    /// A checkpoint with these numbers in its files.
+    fn write_with(run: &Path, manifest: Manifest, at: [f32; 3]) -> Result<()> {
+        let tensors = at.map(tensors);
+        let values = tensors.iter().map(|values| values.iter().map(Vec::as_slice).collect());
+        let names = [PARAMETERS, "means", "squares"];
+        let files: Vec<_> = names.iter().zip(values).map(|(name, values)| Floats { name, values }).collect();
+        write(run, manifest, &files)
     }
 
     fn manifest(step: u64) -> Manifest {
@@ -312,14 +346,15 @@ mod tests {
     }
 
     fn read_all(path: &Path) -> Result<Checkpoint> {
-        let read_it = || read(path, read_manifest(path)?, &[vec![6, 4], vec![6, 4], vec![6, 4]]);
+        let read_it = || {
+            read(path, read_manifest(path)?, &[PARAMETERS, "means", "squares"].map(|name| (name, vec![6, 4])))
+        };
         read_it().map_err(|unread| unread.with("advice"))
     }
 
     fn write_one(run: &Path, step: u64) {
         let manifest = manifest(step);
-        write(run, manifest, [1.0, 2.0, 3.0].map(tensors).each_ref().map(Vec::as_slice))
-            .expect("a checkpoint");
+        write_with(run, manifest, [1.0, 2.0, 3.0]).expect("a checkpoint");
     }
 
     #[test]
@@ -331,7 +366,7 @@ mod tests {
         let checkpoint = read_all(&run.path().join("checkpoint-12")).expect("a checkpoint");
         assert_eq!((checkpoint.manifest.step, checkpoint.manifest.seconds), (12, 1.25));
         assert_eq!(checkpoint.params, tensors(1.0));
-        assert_eq!((checkpoint.means, checkpoint.squares), (tensors(2.0), tensors(3.0)));
+        assert_eq!(checkpoint.moments, [tensors(2.0), tensors(3.0)]);
         assert_eq!(fs::read_dir(run.path()).expect("the run").count(), 1);
     }
 
@@ -348,21 +383,18 @@ mod tests {
         // The options may have changed since.
         let mut other = manifest(12);
         other.options.max_steps += 1;
-        write(run.path(), other.clone(), [1.0, 2.0, 3.0].map(tensors).each_ref().map(Vec::as_slice))
-            .expect("a checkpoint");
+        write_with(run.path(), other.clone(), [1.0, 2.0, 3.0]).expect("a checkpoint");
         assert_eq!((file("."), FILES.map(file)), (directory, before));
         assert_eq!(read_all(&path).expect("a checkpoint").manifest.options, other.options);
         let json = file("checkpoint.json");
-        write(run.path(), other, [1.0, 2.0, 3.0].map(tensors).each_ref().map(Vec::as_slice))
-            .expect("a checkpoint");
+        write_with(run.path(), other, [1.0, 2.0, 3.0]).expect("a checkpoint");
         assert_eq!(file("checkpoint.json"), json);
         // A damaged one is replaced, and so is one of other numbers.
         fs::write(path.join("means.f32"), "x").expect("damage");
         write_one(run.path(), 12);
-        assert_eq!(read_all(&path).expect("a checkpoint").means, tensors(2.0));
-        write(run.path(), manifest(12), [1.0, 5.0, 3.0].map(tensors).each_ref().map(Vec::as_slice))
-            .expect("a checkpoint");
-        assert_eq!(read_all(&path).expect("a checkpoint").means, tensors(5.0));
+        assert_eq!(read_all(&path).expect("a checkpoint").moments[0], tensors(2.0));
+        write_with(run.path(), manifest(12), [1.0, 5.0, 3.0]).expect("a checkpoint");
+        assert_eq!(read_all(&path).expect("a checkpoint").moments[0], tensors(5.0));
         assert_eq!(fs::read_dir(run.path()).expect("the run").count(), 1);
     }
 
@@ -402,8 +434,7 @@ mod tests {
         let run = tempfile::tempdir().expect("a directory");
         write_one(run.path(), 1);
         let missing = run.path().join("missing");
-        let error =
-            write(&missing, manifest(2), [&tensors(1.0); 3].map(Vec::as_slice)).expect_err("no directory");
+        let error = write_with(&missing, manifest(2), [1.0; 3]).expect_err("no directory");
         assert!(error.code() == "IO" && error.to_string().contains("missing"), "{error}");
         read_all(&run.path().join("checkpoint-1")).expect("the last good one");
     }

@@ -5,12 +5,13 @@ use rwkv_core::ModelConfig;
 use rwkv_core::model::Network;
 
 use crate::base::targets;
+use crate::optimizer::moments_of;
 use crate::options::{TrainOptions, Tune};
 use crate::tape::{Tape, packed_weights, rows_at_once};
 
 /// An estimate of a run's memory in bytes, as floats: nonsense values must not overflow.
 pub(crate) struct Memory {
-    /// Values, gradients and two moments.
+    /// Values, gradients and moments.
     pub(crate) parameters: f64,
     /// Weights of matrices, packed for forward and for backward.
     pub(crate) packed: f64,
@@ -39,6 +40,8 @@ impl Memory {
         let is_frozen = options.lora_rank.is_some() || options.tune == Tune::State;
         let is_partly_frozen = file_len.is_some() && (options.train.is_some() || options.freeze.is_some());
         let trained = if is_frozen { all(|floats| floats.factors) } else { all(|floats| floats.parameters) };
+        // An adapter's factors and a state have the moments that vectors have.
+        let moments = if is_frozen { 2.0 * trained } else { all(|floats| floats.moments) };
         let activations = all(|floats| floats.operands + floats.gradients)
             + if options.recompute {
                 all(|floats| floats.kept + floats.largest_block)
@@ -56,7 +59,7 @@ impl Memory {
         let rows =
             if is_frozen || is_partly_frozen { rows[0] } else { rows_at_once(rows, threads, parameters) };
         Self {
-            parameters: 16.0 * trained + file_len.unwrap_or(0) as f64,
+            parameters: 4.0 * (2.0 * trained + moments) + file_len.unwrap_or(0) as f64,
             packed: packed_weights(if is_frozen { trained } else { parameters }),
             activations: 4.0 * rows * activations,
             batch,
@@ -71,6 +74,8 @@ impl Memory {
 /// What a model takes, in floats.
 struct Floats {
     parameters: f64,
+    /// The optimizer's moments of those.
+    moments: f64,
     /// The factors of adapters.
     factors: f64,
     /// Activations of one row (token).
@@ -91,6 +96,8 @@ impl Floats {
     fn of(options: &TrainOptions, model: &ModelConfig) -> Self {
         let (network, layout, states) = Network::new(model);
         let parameters = layout.n_params() as f64;
+        let moments =
+            layout.specs().iter().map(|spec| moments_of(options, spec) as f64 * spec.len() as f64).sum();
         // A pattern that matches nothing is reported when adapters are made.
         let rank = options.lora_rank.unwrap_or(0) as f64;
         let targets =
@@ -114,6 +121,7 @@ impl Floats {
         let largest_block = blocks.iter().map(|[made, _]| sum(made)).fold(0.0, f64::max) + of_adapters;
         Self {
             parameters,
+            moments,
             factors,
             a_row,
             kept,

@@ -14,7 +14,12 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use rwkv_core::params::ParamSpec;
+use rwkv_core::store::Parameters;
 use rwkv_kernels::{Cpu, Store, linear, linear_dw, linear_dx, sum_of_squares};
+
+use super::{AdamW, Moment, Optimizer, Step, clip};
+use crate::options::TrainOptions;
 
 /// Decay rate of the mean of the gradients, β.
 const MOMENTUM: f32 = 0.95;
@@ -27,28 +32,89 @@ const A: f32 = 3.4445;
 const B: f32 = -4.775;
 const C: f32 = 2.0315;
 
+/// Muon for the matrices between activations, AdamW for the rest.
+#[derive(Debug)]
+pub struct Muon {
+    /// It keeps the first moments of all, and moves what is left to it.
+    rest: AdamW,
+    /// In the layout's order: whether it moves a parameter, and of how many columns.
+    hidden: Vec<Option<usize>>,
+    rate: f64,
+    weight_decay: f64,
+    grad_clip: f64,
+    scratch: Mutex<Vec<Scratch>>,
+}
+
+impl Muon {
+    /// For all trained parameters.
+    pub fn new(options: &TrainOptions, params: &Parameters) -> Self {
+        let specs = params.layout().specs().iter().enumerate();
+        let hidden =
+            specs.map(|(index, spec)| (params.is_trained(index) && spec.is_hidden).then_some(spec.cols));
+        Self {
+            rest: AdamW::of(options, params, |spec| !spec.is_hidden),
+            hidden: hidden.collect(),
+            rate: options.matrix_learning_rate.unwrap_or_default(),
+            weight_decay: options.weight_decay,
+            grad_clip: options.grad_clip,
+            scratch: Mutex::default(),
+        }
+    }
+
+    /// How many moments it keeps of a parameter.
+    pub(super) fn moments_of(spec: &ParamSpec) -> usize {
+        if spec.is_hidden { 1 } else { AdamW::moments_of(spec) }
+    }
+}
+
+impl Optimizer for Muon {
+    fn step(&mut self, cpu: &Cpu, step: &Step, params: &mut Parameters, gradients: &[Vec<f32>]) {
+        let numbers = Numbers {
+            grad_scale: clip(step.norm, self.grad_clip) as f32,
+            keep: (1.0 - step.learning_rate * self.weight_decay) as f32,
+            rate: (self.rate * step.learning_rate / step.peak) as f32,
+        };
+        let means = self.rest.moments_mut()[0].values.iter_mut();
+        let all = params.raws_mut().into_iter().zip(gradients).zip(means).zip(&self.hidden);
+        let mut matrices = Vec::new();
+        for (((param, gradient), mean), cols) in all {
+            matrices.extend(cols.map(|cols| Matrix { cols, param, gradient, mean }));
+        }
+        muon(cpu, &numbers, matrices, &self.scratch);
+        self.rest.step(cpu, step, params, gradients);
+    }
+
+    fn moments(&self) -> &[Moment] {
+        self.rest.moments()
+    }
+
+    fn moments_mut(&mut self) -> &mut [Moment] {
+        self.rest.moments_mut()
+    }
+}
+
 /// The numbers of one step.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct MuonStep {
+struct Numbers {
     /// The gradients are multiplied by this first.
-    pub(super) grad_scale: f32,
+    grad_scale: f32,
     /// What matrices are multiplied by: 1 minus the weight decay of this step.
-    pub(super) keep: f32,
+    keep: f32,
     /// The learning rate of matrices.
-    pub(super) rate: f32,
+    rate: f32,
 }
 
 /// One matrix of a step: (rows, cols).
-pub(super) struct Muon<'a> {
-    pub(super) cols: usize,
-    pub(super) param: &'a mut [f32],
-    pub(super) gradient: &'a [f32],
-    pub(super) mean: &'a mut [f32],
+struct Matrix<'a> {
+    cols: usize,
+    param: &'a mut [f32],
+    gradient: &'a [f32],
+    mean: &'a mut [f32],
 }
 
 /// Memory for one matrix at a time.
 #[derive(Debug, Default)]
-pub(super) struct Scratch {
+struct Scratch {
     /// X, and what becomes of it: (rows, cols).
     x: [Vec<f32>; 2],
     /// A, and b·A + c·A² + a·I: (n, n), where n is the smaller side.
@@ -57,7 +123,7 @@ pub(super) struct Scratch {
 
 /// Makes one step of each matrix, one after the other on each thread: results do not depend on the number of
 /// threads, and no thread waits for another within a matrix.
-pub(super) fn muon(cpu: &Cpu, step: &MuonStep, matrices: Vec<Muon<'_>>, pool: &Mutex<Vec<Scratch>>) {
+fn muon(cpu: &Cpu, step: &Numbers, matrices: Vec<Matrix<'_>>, pool: &Mutex<Vec<Scratch>>) {
     let alone = Cpu::new(cpu.isa(), 1).with_precision(cpu.precision());
     let matrices: Vec<_> = matrices.into_iter().map(Mutex::new).collect();
     let pool = || pool.lock().unwrap_or_else(PoisonError::into_inner);
@@ -70,8 +136,8 @@ pub(super) fn muon(cpu: &Cpu, step: &MuonStep, matrices: Vec<Muon<'_>>, pool: &M
     });
 }
 
-impl Muon<'_> {
-    fn step(&mut self, cpu: &Cpu, step: &MuonStep, scratch: &mut Scratch) {
+impl Matrix<'_> {
+    fn step(&mut self, cpu: &Cpu, step: &Numbers, scratch: &mut Scratch) {
         let rows = self.param.len() / self.cols;
         let x = &mut scratch.x[0];
         x.clear();
@@ -125,8 +191,11 @@ fn orthogonalize(cpu: &Cpu, rows: usize, cols: usize, scratch: &mut Scratch) {
 
 #[cfg(test)]
 mod tests {
+    use rwkv_core::ModelConfig;
+    use rwkv_core::model::Network;
     use rwkv_kernels::Isa;
 
+    use super::super::global_norm;
     use super::*;
 
     /// Fixed numbers in −1..1 that look like noise.
@@ -163,9 +232,9 @@ mod tests {
         let (gradients, mut params): (Vec<_>, Vec<_>) =
             shapes.iter().map(|&(rows, cols)| (noise(rows * cols), vec![0.5; rows * cols])).unzip();
         let mut means: Vec<_> = gradients.iter().map(|gradient| vec![0.0; gradient.len()]).collect();
-        let numbers = MuonStep { grad_scale: 0.5, keep: 0.9, rate: 0.1 };
+        let numbers = Numbers { grad_scale: 0.5, keep: 0.9, rate: 0.1 };
         let all = params.iter_mut().zip(&gradients).zip(&mut means).zip(shapes);
-        let all = all.map(|(((param, gradient), mean), &(_, cols))| Muon { cols, param, gradient, mean });
+        let all = all.map(|(((param, gradient), mean), &(_, cols))| Matrix { cols, param, gradient, mean });
         muon(&Cpu::new(isa, threads), &numbers, all.collect(), &Mutex::default());
         params.into_iter().zip(means).map(|(param, mean)| [param, mean]).collect()
     }
@@ -215,9 +284,33 @@ mod tests {
         }
         let mut scratch = Scratch::default();
         let (mut param, mut mean) = (vec![1.0; 6], vec![0.0; 6]);
-        let mut matrix = Muon { cols: 3, param: &mut param, gradient: &[0.0; 6], mean: &mut mean };
-        let numbers = MuonStep { grad_scale: 1.0, keep: 1.0, rate: 0.1 };
+        let mut matrix = Matrix { cols: 3, param: &mut param, gradient: &[0.0; 6], mean: &mut mean };
+        let numbers = Numbers { grad_scale: 1.0, keep: 1.0, rate: 0.1 };
         matrix.step(&Cpu::new(Isa::Scalar, 1), &numbers, &mut scratch);
         assert_eq!((param, mean), (vec![1.0; 6], vec![0.0; 6]));
+    }
+
+    #[test]
+    fn muon_moves_hidden_matrices_alone_and_keeps_one_moment_of_them() {
+        let (_, layout, _) = Network::new(&ModelConfig::v4(5, 4, 2));
+        let cpu = Cpu::new(Isa::Scalar, 1);
+        let ones: Vec<_> = layout.specs().iter().map(|spec| vec![1.0_f32; spec.len()]).collect();
+        let mut params = Parameters::of_raw(layout.clone(), ones.clone());
+        let options = TrainOptions { matrix_learning_rate: Some(0.0), ..TrainOptions::new("", "") };
+        let mut optimizer = Muon::new(&options, &params);
+        let norm = global_norm(&cpu, &params, &ones);
+        let step = Step { number: 1, learning_rate: 0.01, peak: 0.01, norm };
+        optimizer.step(&cpu, &step, &mut params, &ones);
+        for (index, spec) in layout.specs().iter().enumerate() {
+            let is_hidden = spec.is_matrix() && spec.name.starts_with("blocks.");
+            assert_eq!(spec.is_hidden, is_hidden, "{}", spec.name);
+            // Without a rate of their own, hidden matrices decay, and nothing else.
+            let decayed = params.raw(index).iter().all(|&p| (p - (1.0 - 0.001)).abs() < 1e-6);
+            assert_eq!(decayed, is_hidden, "{}: {}", spec.name, params.raw(index)[0]);
+            let lengths: Vec<_> =
+                optimizer.moments().iter().map(|moment| moment.values[index].len()).collect();
+            assert_eq!(lengths, [spec.len(), if is_hidden { 0 } else { spec.len() }]);
+            assert_eq!(Muon::moments_of(spec), lengths.iter().filter(|&&len| len > 0).count());
+        }
     }
 }

@@ -8,12 +8,12 @@ use rwkv_core::model::Network;
 use rwkv_core::{Control, Fingerprint, Model, ModelConfig, ModelFile, Tokenizer};
 use rwkv_kernels::Cpu;
 
-use super::{Trainer, save, schedule, settings};
+use super::{Trainer, save, schedule};
 use crate::base::{self, Start};
-use crate::checkpoint::{self, Checkpoint};
+use crate::checkpoint::{self, Checkpoint, PARAMETERS};
 use crate::data::{Dataset, Windows};
 use crate::error::{Error, Result};
-use crate::optimizer::Optimizer;
+use crate::optimizer;
 use crate::options::{ResumeOptions, TokenizerKind, TrainOptions, Tune};
 use crate::run::{Found, RunConfig, RunDirectory, fault};
 use crate::streams::Streams;
@@ -162,18 +162,21 @@ impl Trainer {
     fn assemble(parts: Parts, run: RunDirectory, checkpoint: Option<Checkpoint>) -> Self {
         let Parts { options, model, start, data, tokenizer, cpu } = parts;
         let Start { params, state, .. } = start;
-        let mut optimizer = Optimizer::new(&params, settings(&options));
+        let mut optimizer = optimizer::new(&options, &params);
         let n_trained = params.trained().count();
         let (network, _, state_layout) = Network::new(&model);
         let streams = streams(&options, &data);
         let (mut step, mut seconds, mut best, mut soundness) = (0, 0.0, None, None);
         // A checkpoint holds as many states before the first step as after it.
         let mut states = vec![state_layout.initial(); streams.map_or(0, |streams| streams.count())];
-        if let Some(Checkpoint { manifest, mut params, means, squares }) = checkpoint {
+        if let Some(Checkpoint { manifest, params: mut values, moments }) = checkpoint {
             (step, seconds, best) = (manifest.step, manifest.seconds, manifest.best);
             soundness = manifest.soundness;
-            optimizer = optimizer.with_moments(means, squares);
-            states = params.split_off(n_trained);
+            let trained: Vec<_> = params.trained().collect();
+            for (own, read) in optimizer.moments_mut().iter_mut().zip(moments) {
+                trained.iter().zip(read).for_each(|(&index, read)| own.values[index] = read);
+            }
+            states = values.split_off(n_trained);
         }
         // A checkpoint has the loss of the whole split, if that was taken after its step.
         let is_validated = best.is_some_and(|best| best.last == step);
@@ -247,18 +250,20 @@ impl Parts {
         Ok(Self { options, model, start, data, tokenizer, cpu })
     }
 
-    /// Lengths of what a checkpoint holds: parameters, with the states that are carried after them, and the
-    /// first and second moments.
-    fn lengths(&self) -> [Vec<usize>; 3] {
+    /// What a checkpoint holds: parameters, with the states that are carried after them, and the optimizer's
+    /// moments.
+    fn lengths(&self) -> Vec<(&'static str, Vec<usize>)> {
         let params = &self.start.params;
-        let moments: Vec<_> = params.trained().map(|index| params.raw(index).len()).collect();
         let (_, _, state) = Network::new(&self.model);
         let streams = streams(&self.options, &self.data).map_or(0, |streams| streams.count());
         let states = std::iter::repeat_n(state.len(), streams);
-        let settings = settings(&self.options);
-        let specs = params.trained().map(|index| &params.layout().specs()[index]);
-        let squares = specs.map(|spec| if settings.keeps_squares(spec) { spec.len() } else { 0 });
-        [moments.iter().copied().chain(states).collect(), moments.clone(), squares.collect()]
+        let values = params.trained().map(|index| params.raw(index).len()).chain(states).collect();
+        let optimizer = optimizer::new(&self.options, params);
+        let moments = optimizer
+            .moments()
+            .iter()
+            .map(|moment| (moment.name, params.trained().map(|index| moment.values[index].len()).collect()));
+        [(PARAMETERS, values)].into_iter().chain(moments).collect()
     }
 }
 

@@ -17,8 +17,8 @@ use rwkv_kernels::{Isa, Precision};
 
 use crate::data::{Dataset, Windows};
 use crate::error::{Error, Result, SoundCheckpoint};
-use crate::optimizer::{Optimizer, Rates, Settings, global_norm};
-use crate::options::{OptimizerKind, TrainOptions};
+use crate::optimizer::{Optimizer, Step, global_norm};
+use crate::options::TrainOptions;
 use crate::profile::{Pass, Profile};
 use crate::record::Kept;
 use crate::run::{LogLine, RunDirectory};
@@ -53,7 +53,7 @@ pub struct Trainer {
     /// In place of `windows`, if states are carried.
     streams: Option<Streams>,
     tape: Tape,
-    optimizer: Optimizer,
+    optimizer: Box<dyn Optimizer>,
     schedule: Schedule,
     run: RunDirectory,
     step: u64,
@@ -205,9 +205,8 @@ impl Trainer {
         let cpu = Arc::clone(self.tape.cpu());
         let start = self.tape.profile().start();
         let (params, gradients) = self.tape.params_and_gradients();
-        let of_matrices = self.options.matrix_learning_rate.unwrap_or_default();
-        let rates = Rates { adamw: learning_rate, muon: of_matrices * learning_rate / self.schedule.peak };
-        self.optimizer.step(&cpu, self.step + 1, rates, norm, params, gradients);
+        let step = Step { number: self.step + 1, learning_rate, peak: self.schedule.peak, norm };
+        self.optimizer.step(&cpu, &step, params, gradients);
         if let Some(state) = self.state {
             self.state_layout.clamp(params.raw_mut(state.index()));
         }
@@ -415,12 +414,6 @@ impl Trainer {
         let run = self.run.path().to_owned();
         Error::Diverged { step, loss, run, checkpoint, learning_rate: self.schedule.peak }
     }
-}
-
-fn settings(options: &TrainOptions) -> Settings {
-    let &TrainOptions { beta1, beta2, weight_decay, grad_clip, .. } = options;
-    let muon = options.optimizer == Some(OptimizerKind::Muon);
-    Settings { beta1, beta2, eps: 1e-8, weight_decay, grad_clip, muon }
 }
 
 /// # Panics

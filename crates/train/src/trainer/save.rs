@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Trainer;
 use super::measure::mean_loss;
-use crate::checkpoint::{self, Manifest};
+use crate::checkpoint::{self, Floats, Manifest, PARAMETERS};
 use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::options::TrainOptions;
@@ -141,13 +141,15 @@ impl Trainer {
         let mut manifest = Manifest::new(self.step, self.config, options, crc32, seconds, soundness);
         manifest.best = self.best;
         let params = self.tape.params();
-        let (means, squares) = self.optimizer.moments();
-        let [means, squares] = [means, squares]
-            .map(|all| params.trained().map(|index| all[index].as_slice()).collect::<Vec<_>>());
         // The states that the next step starts from, if they are carried, go with the parameters.
         let raw = params.trained().map(|index| params.raw(index));
-        let raw: Vec<_> = raw.chain(self.states.iter().map(Vec::as_slice)).collect();
-        checkpoint::write(self.run.path(), manifest, [&raw, &means, &squares])?;
+        let raw = raw.chain(self.states.iter().map(Vec::as_slice)).collect();
+        let moments = self.optimizer.moments().iter().map(|moment| Floats {
+            name: moment.name,
+            values: params.trained().map(|index| moment.values[index].as_slice()).collect(),
+        });
+        let files: Vec<_> = [Floats { name: PARAMETERS, values: raw }].into_iter().chain(moments).collect();
+        checkpoint::write(self.run.path(), manifest, &files)?;
         self.run.prune()
     }
 
