@@ -1,6 +1,4 @@
-import { stat } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
-import { NativeModel } from '#native'
+import { NativeModel, placeOf } from '#native'
 import { cancellable } from './cancel.js'
 import { call, RwkvError } from './errors.js'
 import { native, Pending } from './internal.js'
@@ -218,16 +216,8 @@ export class Model implements Disposable, AsyncDisposable {
 
 /** The tokenizer of a model of `nVocab` tokens, if there is one. */
 async function findTokenizer(path: string, nVocab: number): Promise<Tokenizer | undefined> {
-  const found = await stat(path).catch((error: Error) => {
-    throw new RwkvError('IO', `cannot read ${path}: ${error.message}`, { cause: error })
-  })
-  const directory = found.isDirectory() ? path : dirname(path)
-  const file = join(directory, 'tokenizer.json')
-  const isThere = await stat(file).then(
-    () => true,
-    () => false,
-  )
-  if (!isThere) return nVocab === 256 ? Tokenizer.byte() : undefined
+  const { tokenizer: file, hasTokenizer } = await placeOf(path)
+  if (!hasTokenizer) return nVocab === 256 ? Tokenizer.byte() : undefined
   const tokenizer = await Tokenizer.load(file)
   if (tokenizer.nVocab === nVocab) return tokenizer
   throw new RwkvError(

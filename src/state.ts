@@ -1,6 +1,4 @@
-import { stat } from 'node:fs/promises'
-import { join } from 'node:path'
-import { NativeModel, NativeState } from '#native'
+import { NativeModel, NativeState, placeOf } from '#native'
 import { call, RwkvError } from './errors.js'
 import { readRegular } from './files.js'
 import { native } from './internal.js'
@@ -95,7 +93,7 @@ const MOST_BYTES = 2 ** 30
 async function read(path: string): Promise<[file: string, bytes: Uint8Array]> {
   let file = path
   try {
-    if ((await stat(path)).isDirectory()) file = join(path, 'tuned.state')
+    file = (await placeOf(path)).state
     return [file, await readRegular(file, MOST_BYTES)]
   } catch (error) {
     throw new RwkvError('IO', `cannot read ${file}: ${(error as Error).message}`, { cause: error })

@@ -1,5 +1,4 @@
-import { stat } from 'node:fs/promises'
-import { join } from 'node:path'
+import { placeOf } from '#native'
 import { RwkvError } from './errors.js'
 import { MOST_CONFIG, readRegular } from './files.js'
 import { quote } from './shell.js'
@@ -9,10 +8,10 @@ import { quote } from './shell.js'
  * loaded. Undefined for everything else.
  */
 export async function tunedRun(path: string): Promise<RwkvError | undefined> {
-  if (await isThere(join(path, 'model.bin'))) return undefined
-  const base = await baseOf(path)
-  const isLora = await isThere(join(path, 'lora.safetensors'))
-  if (base === undefined || !(isLora || (await isThere(join(path, 'tuned.state'))))) return undefined
+  const { config, hasModel, hasAdapter: isLora, hasState } = await placeOf(path)
+  if (config === undefined || hasModel || !(isLora || hasState)) return undefined
+  const base = await baseOf(config)
+  if (base === undefined) return undefined
   const [code, what, option] = isLora
     ? (['ADAPTER', 'a LoRA adapter', '--lora'] as const)
     : (['STATE', 'an initial state', '--state'] as const)
@@ -32,18 +31,11 @@ function literal(text: string): string {
 }
 
 /** The model that a run started from. */
-async function baseOf(path: string): Promise<string | undefined> {
+async function baseOf(config: string): Promise<string | undefined> {
   try {
-    const { options } = JSON.parse((await readRegular(join(path, 'config.json'), MOST_CONFIG)).toString())
+    const { options } = JSON.parse((await readRegular(config, MOST_CONFIG)).toString())
     return typeof options?.from === 'string' ? options.from : undefined
   } catch {
     return undefined
   }
-}
-
-function isThere(path: string): Promise<boolean> {
-  return stat(path).then(
-    () => true,
-    () => false,
-  )
 }

@@ -1,5 +1,4 @@
-import { stat } from 'node:fs/promises'
-import { join } from 'node:path'
+import { placeOf } from '#native'
 import { RwkvError } from '../errors.js'
 import { adapterInfo } from '../lora.js'
 import { Model } from '../model.js'
@@ -28,10 +27,12 @@ MODEL is a training run's directory or a .bin file. It can also be a LoRA adapte
 the run that trained it. Of a run it tells how far it is, of which step its model is, and which options differ from their
 defaults. With --json all that of a run is in "run".`,
   async run([path = ''], { threads }, output, signal) {
-    const run = (await isThere(join(path, 'config.json'))) ? await ofRun(path) : undefined
+    const { hasConfig, hasModel, hasAdapter } = await placeOf(path)
+    const run = hasConfig ? await ofRun(path) : undefined
     const found: Told[] = []
-    if (await isAdapter(path)) found.push(await ofAdapter(path))
-    else if (run === undefined || (await isThere(join(path, 'model.bin')))) {
+    const isAdapter = path.endsWith('.safetensors') || (hasAdapter && !hasModel)
+    if (isAdapter) found.push(await ofAdapter(path))
+    else if (run === undefined || hasModel) {
       await using model = await Model.load(path, { threads, signal })
       found.push(ofModel(path, model))
     }
@@ -141,19 +142,6 @@ function slow(): string {
 
 function table(rows: readonly Row[], output: Output): void {
   for (const [name, value] of rows) output.line(`${style.dim(name.padEnd(12))} ${value}`)
-}
-
-/** Whether a path names an adapter and no model. */
-async function isAdapter(path: string): Promise<boolean> {
-  if (path.endsWith('.safetensors')) return true
-  return (await isThere(join(path, 'lora.safetensors'))) && !(await isThere(join(path, 'model.bin')))
-}
-
-function isThere(path: string): Promise<boolean> {
-  return stat(path).then(
-    () => true,
-    () => false,
-  )
 }
 
 function tokenizerOf(model: Model): string | null {

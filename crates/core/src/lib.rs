@@ -113,6 +113,7 @@ pub mod lora;
 pub mod machine;
 pub mod model;
 pub mod params;
+mod place;
 mod quantize;
 mod regular;
 mod sampler;
@@ -133,6 +134,7 @@ pub use infer::{
     Bench, BenchOptions, Evaluation, Infer, LoadOptions, MAX_THREADS, Model, Outputs, Segment, Tensor,
 };
 pub use lora::Lora;
+pub use place::{Place, resolve};
 pub use quantize::{Quantized, quantize, quantized_format};
 pub use regular::{open_regular, read_regular};
 pub use sampler::{Sampler, SamplerOptions};

@@ -11,7 +11,6 @@
 mod info;
 mod merge;
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
@@ -26,6 +25,7 @@ use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::fingerprint::Fingerprint;
 use crate::params::{Initial, Layout, Matrix};
+use crate::place::resolve;
 use crate::regular::open_regular;
 use crate::store::{Adapter, Parameters};
 
@@ -92,7 +92,7 @@ impl Lora {
     /// # Errors
     /// [`Error::Io`]; [`Error::Adapter`] if the file is damaged or of another model.
     pub fn read(path: impl AsRef<Path>, base: &Fingerprint, layout: &Layout) -> Result<Self> {
-        let path = &*path_of(path.as_ref());
+        let path = &*resolve(path).adapter;
         let fault = |problem: String| Error::Adapter { path: path.to_owned(), problem };
         let bytes = read_bytes(path, layout)?;
         let not_one = |error: safetensors::SafeTensorError| fault(format!("not an adapter: {error}"));
@@ -242,11 +242,6 @@ pub fn stage_lora(
     let metadata = HashMap::from([(ENTRY.to_owned(), text)]);
     let bytes = serialize(views, Some(metadata)).map_err(not_written)?;
     Staged::write(path, |w| w.write_all(&bytes))
-}
-
-/// The file of the adapter at `path`, which may be the directory of a training run.
-fn path_of(path: &Path) -> Cow<'_, Path> {
-    if path.is_dir() { path.join("lora.safetensors").into() } else { path.into() }
 }
 
 /// What the header of an adapter's file says of it, and its base.

@@ -19,6 +19,7 @@ use crate::data_type::DataType;
 use crate::error::{Error, Fault, Result};
 use crate::file::{self, Header, TensorFile, TensorInfo};
 use crate::infer::LoadOptions;
+use crate::place::resolve;
 
 /// Bytes that are read, quantized and written at a time.
 const CHUNK: usize = 1 << 22;
@@ -115,7 +116,7 @@ pub fn quantize(
     if !format.is_quantized() {
         return Err(not_a_target(format));
     }
-    let input = if input.is_dir() { &input.join("model.bin") } else { input };
+    let input = &*resolve(input).model;
     let file = TensorFile::open(input)?;
     if let (Ok(from), Ok(to)) = (input.canonicalize(), output.canonicalize())
         && from == to

@@ -14,6 +14,7 @@ mod job;
 mod lora;
 mod model;
 mod number;
+mod place;
 mod quantize;
 mod report;
 mod session;

@@ -204,6 +204,6 @@ impl ObjectFinalize for NativeModel {
 
 /// The size of the file that [`Model::load`] takes for `path`.
 fn file_size(path: &Path) -> Result<u64> {
-    let file = if path.is_dir() { path.join("model.bin") } else { path.to_owned() };
+    let file = rwkv_core::resolve(path).model;
     Ok(std::fs::metadata(&file).map_err(rwkv_core::Error::io("read", &file))?.len())
 }

@@ -9,7 +9,7 @@ use rwkv_core::lora;
 use rwkv_core::model::Network;
 use rwkv_core::params::{Initial, Learned, Matrix, ParamSpec, Vector};
 use rwkv_core::store::Parameters;
-use rwkv_core::{Error, Fingerprint, ModelConfig, ModelFile, Result};
+use rwkv_core::{Error, Fingerprint, ModelConfig, ModelFile, Result, resolve};
 use rwkv_kernels::Cpu;
 use wildmatch::WildMatch;
 
@@ -30,16 +30,13 @@ const STATE_RATE: f64 = 100.0;
 /// [`Error::InvalidOption`] for the directory of a run that has no model of its own; those of
 /// [`ModelFile::open`].
 pub(crate) fn open(from: &Path) -> Result<ModelFile> {
-    if !from.is_dir() {
-        return ModelFile::open(from);
-    }
-    let model = from.join("model.bin");
-    if !model.exists() && ["lora.safetensors", "tuned.state"].iter().any(|file| from.join(file).exists()) {
+    let place = resolve(from);
+    if place.has_no_model_of_its_own() {
         let expected = "a model; this run trained an adapter or a state of one: start from that model, or \
             merge the adapter into it first";
         return Err(Error::option("from", from.display(), expected));
     }
-    ModelFile::open(model)
+    ModelFile::open(place.model)
 }
 
 /// All parameters of a run, before its first step.

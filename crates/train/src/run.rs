@@ -20,9 +20,11 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use rwkv_core::{ModelConfig, Tokenizer, machine, read_regular, write_atomically};
+use rwkv_core::{ModelConfig, Place, Tokenizer, machine, read_regular, write_atomically};
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::ser::Error as _;
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::Value;
 
 use crate::checkpoint::{self, Manifest};
 use crate::error::{Error, Result};
@@ -37,7 +39,7 @@ const MOST_BYTES: u64 = 16 << 20;
 const KEPT: usize = 2;
 
 /// What a run may write as its result, one of these.
-pub(crate) const RESULTS: [&str; 3] = ["model.bin", "lora.safetensors", "tuned.state"];
+pub(crate) const RESULTS: [&str; 3] = Place::RESULTS;
 
 /// What else a run writes, besides `config.json` and checkpoints.
 const FILES: [&str; 5] = ["tokenizer.json", "log.jsonl", "result.json", "samples.jsonl", "report.html"];
@@ -50,13 +52,24 @@ pub struct RunConfig {
     pub format: u32,
     /// The model's shape.
     pub model: ModelConfig,
-    /// The options in force.
+    /// The options in force: all of them, but for where the run is and on how many threads.
+    #[serde(serialize_with = "all_options")]
     pub options: TrainOptions,
     /// CRC-32 of the text's file.
     pub data_crc32: u32,
     /// The fingerprint of the model that the run starts from, in hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<String>,
+}
+
+/// Every option that has a value, defaults included.
+fn all_options<S: Serializer>(options: &TrainOptions, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    let values = options.values().map_err(S::Error::custom)?;
+    let of_machine = ["out", "force"];
+    let is_said = |(name, value): &(&str, Value)| {
+        !of_machine.contains(name) && (!value.is_null() || *name == "threads")
+    };
+    serializer.collect_map(values.into_iter().filter(is_said))
 }
 
 impl RunConfig {

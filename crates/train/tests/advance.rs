@@ -128,3 +128,21 @@ fn a_run_that_is_stopped_anywhere_ends_as_one_that_was_not() {
         }
     }
 }
+
+#[test]
+fn the_configuration_has_every_option_in_force() {
+    let place = Place::new(&prose(120));
+    drop(Trainer::create(&options(&place, "run"), go_on).expect("a run"));
+    let json = fs::read_to_string(place.path("run/config.json")).expect("it");
+    let config: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    let found = config["options"].as_object().expect("options");
+    for option in TrainOptions::table() {
+        // What is off has no value; where the run is, and on how many threads, is the machine's matter.
+        let is_off =
+            ["from", "freeze", "train", "loraRank", "loraAlpha", "loraTargets", "matrixLearningRate"];
+        if is_off.contains(&option.name) || ["patience", "out", "force", "threads"].contains(&option.name) {
+            continue;
+        }
+        assert!(found.get(option.name).is_some_and(|value| !value.is_null()), "{}: {json}", option.name);
+    }
+}

@@ -121,7 +121,7 @@ fn it_tells_of_the_model_that_is_there_and_not_of_the_last_one() {
     assert_eq!(summary.kept.map(|kept| kept.step), Some(60));
     assert_eq!(summary.val_loss.map(|last| last.step), Some(80));
     let names: Vec<_> = summary.options.keys().map(String::as_str).collect();
-    assert_eq!(names, ["batchSize", "ctxLen", "data", "maxSteps", "nEmbd", "nLayer"]);
+    assert_eq!(names, ["batchSize", "ctxLen", "data", "maxSteps", "nEmbd", "nLayer", "precision"]);
 }
 
 #[test]

@@ -19,6 +19,7 @@ use crate::file::ModelFile;
 use crate::fingerprint::Fingerprint;
 use crate::lora::Lora;
 use crate::model::Network;
+use crate::place::resolve;
 use crate::state::State;
 use crate::store::Parameters;
 
@@ -62,7 +63,7 @@ impl Model {
     /// [`Error::Aborted`](crate::Error::Aborted) if `progress` breaks.
     pub fn load_with(path: impl AsRef<Path>, cpu: Arc<Cpu>, progress: impl Control) -> Result<Self> {
         let path = path.as_ref();
-        let path = if path.is_dir() { &path.join("model.bin") } else { path };
+        let path = &*resolve(path).model;
         // Looked at before the file is opened: if it is replaced in between, it will not be taken for the new
         // one.
         let identity = Identity::of(path)?;

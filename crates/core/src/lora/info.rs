@@ -5,9 +5,10 @@ use std::path::Path;
 
 use safetensors::tensor::Metadata;
 
-use super::{Description, describe, open, path_of};
+use super::{Description, describe, open};
 use crate::error::{Error, Result};
 use crate::fingerprint::Fingerprint;
+use crate::place::resolve;
 
 /// Largest header that is read, in bytes: a model of a hundred blocks has some 100 KB.
 const MOST: u64 = 1 << 24;
@@ -35,7 +36,7 @@ impl LoraInfo {
     /// # Errors
     /// [`Error::Io`]; [`Error::Adapter`] if the file is no adapter of this program or is damaged.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
-        let path = &*path_of(path.as_ref());
+        let path = &*resolve(path).adapter;
         let fault = |problem: String| Error::Adapter { path: path.to_owned(), problem };
         let (mut file, bytes) = open(path)?;
         if bytes < 8 {

@@ -13,6 +13,7 @@ use crate::data_type::DataType;
 use crate::error::{Error, Result};
 use crate::file::{self, Header, ModelFile, TensorInfo};
 use crate::fingerprint::Fingerprint;
+use crate::place::resolve;
 
 /// f32 values that are decoded, changed and written at a time.
 const CHUNK: usize = 1 << 20;
@@ -59,10 +60,10 @@ pub fn merge(
     progress: impl Control,
 ) -> Result<Merged> {
     let (base, adapter, output) = (base.as_ref(), adapter.as_ref(), output.as_ref());
-    let base = if base.is_dir() { &base.join("model.bin") } else { base };
+    let base = &*resolve(base).model;
     let file = ModelFile::open(base)?;
     let lora = Lora::read(adapter, &fingerprint(&file), file.layout())?;
-    let adapter = super::path_of(adapter);
+    let adapter = resolve(adapter).adapter;
     for (input, what) in [(base, "the base"), (adapter.as_ref(), "the adapter")] {
         if let (Ok(input), Ok(written)) = (input.canonicalize(), output.canonicalize())
             && input == written

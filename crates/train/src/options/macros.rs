@@ -164,7 +164,7 @@ macro_rules! training_options {
             }
 
             /// All options with their names; those that are off or not known yet are null.
-            pub(super) fn values(&self) -> Result<Vec<(&'static str, Value)>> {
+            pub(crate) fn values(&self) -> Result<Vec<(&'static str, Value)>> {
                 Ok(vec![$((names::$name, to_json(stringify!($name), &self.$name)?)),+])
             }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use rwkv_core::model::Network;
-use rwkv_core::{Control, Fingerprint, Model, ModelConfig, ModelFile, Tokenizer};
+use rwkv_core::{Control, Fingerprint, Model, ModelConfig, ModelFile, Tokenizer, resolve};
 use rwkv_kernels::Cpu;
 
 use super::{Trainer, save, schedule};
@@ -75,6 +75,8 @@ impl Trainer {
         options.check_memory_for(&model, file.as_ref().map(ModelFile::len))?;
         absolute(&mut options)?;
         let cpu = Arc::new(options.start_cpu()?);
+        // A machine that has another default goes on with this one.
+        options.precision = Some(cpu.precision().into());
         let start = Start::new(&options, &model, file, true, &cpu)?;
         let config = RunConfig {
             format: RunConfig::FORMAT,
@@ -243,6 +245,8 @@ impl Parts {
         absolute(&mut options)?;
         check_streams(&options, &data)?;
         let cpu = Arc::new(options.start_cpu()?);
+        // A machine that has another default goes on with this one.
+        options.precision = Some(cpu.precision().into());
         let start = Start::new(&options, &model, file, is_new, &cpu)?;
         if start.base.map(Fingerprint::to_hex) != found.config.base {
             return Err(fault(&options.out, other_base(&options)));
@@ -271,11 +275,11 @@ impl Parts {
 /// there is none beside the file and it has 256 tokens.
 fn base_tokenizer(options: &TrainOptions, file: Option<&ModelFile>) -> Result<Option<Tokenizer>> {
     let Some(from) = &options.from else { return Ok(None) };
-    let directory = if from.is_dir() { Some(from.as_path()) } else { from.parent() };
-    match directory.map(|directory| directory.join("tokenizer.json")).filter(|file| file.exists()) {
-        None => Ok(file.filter(|file| file.config().n_vocab == 256).map(|_| Tokenizer::Byte)),
-        Some(file) => Ok(Some(Tokenizer::load(file)?)),
+    let tokenizer = resolve(from).tokenizer;
+    if tokenizer.exists() {
+        return Ok(Some(Tokenizer::load(tokenizer)?));
     }
+    Ok(file.filter(|file| file.config().n_vocab == 256).map(|_| Tokenizer::Byte))
 }
 
 fn check_vocabulary(options: &TrainOptions, model: &ModelConfig, n_vocab: usize) -> Result<()> {
@@ -292,10 +296,8 @@ fn check_vocabulary(options: &TrainOptions, model: &ModelConfig, n_vocab: usize)
 /// A run must not write over the model that it starts from.
 fn check_base_is_elsewhere(options: &TrainOptions) -> Result<()> {
     let Some(from) = &options.from else { return Ok(()) };
-    let file = if from.is_dir() { from.join("model.bin") } else { from.clone() };
-    let (Some(base), Ok(out)) = (file.parent(), options.out.canonicalize()) else { return Ok(()) };
-    let base = if base.as_os_str().is_empty() { Path::new(".") } else { base };
-    if base.canonicalize().is_ok_and(|base| base == out) {
+    let Ok(out) = options.out.canonicalize() else { return Ok(()) };
+    if resolve(from).directory.canonicalize().is_ok_and(|base| base == out) {
         let expected = "another directory than that of the model to start from";
         return Err(rwkv_core::Error::option("out", options.out.display(), expected).into());
     }
