@@ -1,5 +1,5 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
-import { readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { beforeAll, describe, expect, it } from 'vitest'
@@ -61,6 +61,27 @@ describe('a run', async () => {
     const done = objects(more.out).at(-1)
     expect(done).toMatchObject({ event: 'done', steps: Number(best) + 15, best: { step: Number(best) } })
     expect(done.kept).toEqual(done.best)
+  })
+
+  it('does not replace what no run wrote, unless it is told to', async () => {
+    const out = join(directory, 'foreign')
+    await mkdir(out)
+    await writeFile(join(out, 'model.bin'), 'mine')
+    const args = ['train', '--data', data, '--out', out, ...shape, '--max-steps', 2] as const
+    const refused = await rwkv(...args)
+    expect(refused).toMatchObject({ code: 1, err: expect.stringContaining('holds model.bin') })
+    expect(refused.err).toContain('--force has it replaced')
+    expect(await readdir(out)).toEqual(['model.bin'])
+    expect((await rwkv(...args, '--force')).code).toBe(0)
+    // Nor while a run is at rest.
+    await writeFile(join(out, 'model.bin'), 'mine')
+    const again = await rwkv('train', '--resume', out, '--max-steps', 4)
+    expect(again).toMatchObject({ code: 1, err: expect.stringContaining('this run did not write it') })
+    expect(await readFile(join(out, 'model.bin'), 'utf8')).toBe('mine')
+    expect((await rwkv('info', out)).out).toMatch(/nothing says that this run wrote it/)
+    expect((await rwkv('train', '--resume', out, '--max-steps', 4, '--force')).code).toBe(0)
+    const { run } = JSON.parse((await rwkv('info', out, '--json')).out)
+    expect(run.kept).toMatchObject({ step: 4, file: 'model.bin' })
   })
 
   it('is for one trainer at a time; a killed one is not in the way', async () => {

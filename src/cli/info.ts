@@ -30,11 +30,18 @@ defaults. With --json all that of a run is in "run".`,
     const { hasConfig, hasModel, hasAdapter } = await placeOf(path)
     const run = hasConfig ? await ofRun(path) : undefined
     const found: Told[] = []
+    let fault: unknown
     const isAdapter = path.endsWith('.safetensors') || (hasAdapter && !hasModel)
     if (isAdapter) found.push(await ofAdapter(path))
     else if (run === undefined || hasModel) {
-      await using model = await Model.load(path, { threads, signal })
-      found.push(ofModel(path, model))
+      try {
+        await using model = await Model.load(path, { threads, signal })
+        found.push(ofModel(path, model))
+      } catch (error) {
+        // Of a run there is something to say all the same.
+        if (run === undefined) throw error
+        fault = error
+      }
     }
     if (run !== undefined) found.push(run)
     output.object(Object.assign({ path }, ...found.map(({ object }) => object)))
@@ -42,6 +49,7 @@ defaults. With --json all that of a run is in "run".`,
       if (index > 0) output.line()
       table(rows, output)
     })
+    if (fault !== undefined) throw fault
     return 0
   },
 })

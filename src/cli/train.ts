@@ -58,7 +58,9 @@ or so, valLoss that of the whole validation split, best the lowest of those with
 validation loss of the file that was written, seconds are those of the whole run by the clock.`,
   async run(_, values, output, signal) {
     await using trainer = await begin(values, signal).catch(error => {
-      throw isCode(error, 'INVALID_UTF8') ? new Hinted(error, '--tokenizer byte trains on bytes') : error
+      if (isCode(error, 'INVALID_UTF8')) throw new Hinted(error, '--tokenizer byte trains on bytes')
+      const isForeign = isCode(error, 'RUN') && error.message.includes('give force')
+      throw isForeign ? new Hinted(error, '--force has it replaced') : error
     })
     try {
       return await learn(trainer, output, signal)

@@ -146,3 +146,27 @@ fn the_configuration_has_every_option_in_force() {
         assert!(found.get(option.name).is_some_and(|value| !value.is_null()), "{}: {json}", option.name);
     }
 }
+
+#[test]
+fn a_run_that_its_patience_has_ended_says_so() {
+    let place = Place::new(&prose(120));
+    // So high a rate that no validation after the first few is better.
+    let options = TrainOptions {
+        eval_interval: 1,
+        patience: Some(1),
+        learning_rate: Some(1.0),
+        ..place.options("run")
+    };
+    let mut trainer = Trainer::create(&options, go_on).expect("a run");
+    trainer.check_not_done().expect("a run that has just begun");
+    trainer.run(go_on, |_, _| ()).expect("a run to its end");
+    assert!(trainer.done() && trainer.steps() < 20);
+    let says = trainer.check_not_done().expect_err("the end").to_string();
+    assert!(says.starts_with("patience is 1; it must be more to go on"), "{says}");
+    drop(trainer);
+    let options = TrainOptions { max_steps: 2, ..place.options("short") };
+    let mut trainer = Trainer::create(&options, go_on).expect("a run");
+    trainer.run(go_on, |_, _| ()).expect("a run to its end");
+    let says = trainer.check_not_done().expect_err("the end").to_string();
+    assert!(says.starts_with("max_steps is 2; it must be more to go on"), "{says}");
+}

@@ -72,22 +72,17 @@ impl Trainer {
         }
         options = options.with_optimizer().resolved();
         let model = file.as_ref().map_or_else(|| options.model(n_vocab), |file| *file.config());
-        options.check_memory_for(&model, file.as_ref().map(ModelFile::len))?;
-        absolute(&mut options)?;
-        let cpu = Arc::new(options.start_cpu()?);
-        // A machine that has another default goes on with this one.
-        options.precision = Some(cpu.precision().into());
-        let start = Start::new(&options, &model, file, true, &cpu)?;
+        let parts = Parts::new(options, model, file, data, tokenizer, true)?;
         let config = RunConfig {
             format: RunConfig::FORMAT,
             model,
-            options: TrainOptions { threads: None, ..options.clone() },
-            data_crc32: data.crc32(),
-            base: start.base.map(Fingerprint::to_hex),
+            options: TrainOptions { threads: None, ..parts.options.clone() },
+            data_crc32: parts.data.crc32(),
+            base: parts.base(),
         };
-        check_streams(&options, &data)?;
+        let Parts { options, tokenizer, .. } = &parts;
         let run = RunDirectory::create(&options.out, config, tokenizer.clone(), options.force)?;
-        Ok(Self::assemble(Parts { options, model, start, data, tokenizer, cpu }, run, None))
+        Ok(Self::assemble(parts, run, None))
     }
 
     /// Goes on with the run in `out` from its newest checkpoint, as if it had never stopped; from the
@@ -220,11 +215,35 @@ impl Trainer {
 }
 
 impl Parts {
+    /// Puts together what a run is made of: a new one, or, without its values, one that is gone on with.
+    fn new(
+        mut options: TrainOptions,
+        model: ModelConfig,
+        file: Option<ModelFile>,
+        data: Dataset,
+        tokenizer: Tokenizer,
+        is_new: bool,
+    ) -> Result<Self> {
+        options.check_memory_for(&model, file.as_ref().map(ModelFile::len))?;
+        absolute(&mut options)?;
+        check_streams(&options, &data)?;
+        let cpu = Arc::new(options.start_cpu()?);
+        // A machine that has another default goes on with this one.
+        options.precision = Some(cpu.precision().into());
+        let start = Start::new(&options, &model, file, is_new, &cpu)?;
+        Ok(Self { options, model, start, data, tokenizer, cpu })
+    }
+
+    /// The fingerprint of the model that the run starts from, in hexadecimal.
+    fn base(&self) -> Option<String> {
+        self.start.base.map(Fingerprint::to_hex)
+    }
+
     /// What the run in a directory is made of; `text` is its data, if that was read before: it may come
     /// through a pipe.
     fn of_run(
         found: &Found,
-        mut options: TrainOptions,
+        options: TrainOptions,
         is_new: bool,
         text: Option<Dataset>,
         control: impl Control,
@@ -241,17 +260,11 @@ impl Parts {
         if file.as_ref().is_some_and(|file| *file.config() != model) {
             return Err(fault(&options.out, other_base(&options)));
         }
-        options.check_memory_for(&model, file.as_ref().map(ModelFile::len))?;
-        absolute(&mut options)?;
-        check_streams(&options, &data)?;
-        let cpu = Arc::new(options.start_cpu()?);
-        // A machine that has another default goes on with this one.
-        options.precision = Some(cpu.precision().into());
-        let start = Start::new(&options, &model, file, is_new, &cpu)?;
-        if start.base.map(Fingerprint::to_hex) != found.config.base {
-            return Err(fault(&options.out, other_base(&options)));
+        let parts = Self::new(options, model, file, data, tokenizer, is_new)?;
+        if parts.base() != found.config.base {
+            return Err(fault(&parts.options.out, other_base(&parts.options)));
         }
-        Ok(Self { options, model, start, data, tokenizer, cpu })
+        Ok(parts)
     }
 
     /// What a checkpoint holds: parameters, with the states that are carried after them, and the optimizer's
