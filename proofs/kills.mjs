@@ -1,163 +1,118 @@
-// Kills `rwkv train` with SIGKILL a hundred times at random moments, goes on each time with --resume, and
-// compares what is there at the end with a run that nobody stopped: model.bin and the checkpoint's numbers
-// byte by byte, the log line by line.
+// Kills `rwkv train` with SIGKILL at random moments, most of them those of a save, and fills its disk; goes on
+// each time with --resume.
 //
-//   node proofs/kills.mjs [--kills 100] [--seed 1] [--steps 120]
+// After every life, whatever ended it: if the run has left a model (an adapter), result.json tells of that very
+// file, and `rwkv eval` of it on the validation text gives the loss that is told. At the end the model, its
+// record, the checkpoint's numbers and the log without its times are those of a run that nobody stopped.
 //
-// A run that comes to its end before all kills were dealt is compared, and another is begun. Exits with 1 if
-// any differs.
+//   node proofs/kills.mjs [--kills 60] [--kinds plain,muon,lora] [--disks 1] [--seed 1] [--steps 60]
+//
+// Kills are dealt to each kind of run; --disks 0 leaves out the disks that are too small, each of six sizes. A
+// run that comes to its end before all kills were dealt is compared, and another is begun. Exits with 1 if
+// anything was wrong.
 
-import { spawn } from 'node:child_process'
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { setTimeout as wait } from 'node:timers/promises'
-import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
+import { canMount, fullDisks } from './kills/disk.mjs'
+import { differing, kinds, moments, numbers, Proof, text } from './kills/kit.mjs'
 
 const { values } = parseArgs({
   options: {
-    kills: { type: 'string', default: '100' },
+    kills: { type: 'string', default: '60' },
+    kinds: { type: 'string', default: Object.keys(kinds).join() },
+    disks: { type: 'string', default: '1' },
     seed: { type: 'string', default: '1' },
-    steps: { type: 'string', default: '120' },
+    steps: { type: 'string', default: '60' },
   },
 })
 const [kills, steps] = [Number(values.kills), Number(values.steps)]
-const cli = fileURLToPath(new URL('../dist/cli/main.js', import.meta.url))
 const directory = mkdtempSync(join(tmpdir(), 'rwkv-kills-'))
-const book = join(directory, 'book.txt')
-const random = numbers(Number(values.seed))
+const [book, validation, base] = ['book.txt', 'validation.txt', 'whole-plain'].map(name => join(directory, name))
+const whole = text()
+writeFileSync(book, whole)
+// The last tenth: what is left of the first nine, rounded down. All characters are ASCII.
+writeFileSync(validation, whole.slice(Math.floor((whole.length * 9) / 10)))
 
-writeFileSync(book, text())
-const begun = performance.now()
-const whole = join(directory, 'whole')
-await life(whole, undefined)
-console.log(
-  `a run of ${steps} steps without a break took ${((performance.now() - begun) / 1000).toFixed(1)} s`,
-)
-const expected = result(whole)
-
-const count = { dealt: 0, lives: 0, runs: 0, early: 0, writing: 0 }
 let failed = false
-while (count.dealt < kills && !failed) {
-  const run = join(directory, `killed-${++count.runs}`)
-  let finished = false
-  while (!finished) {
-    count.lives++
-    finished = await life(run, count.dealt < kills ? random : undefined)
-    if (finished) break
-    count.dealt++
-    const left = existsSync(run) ? readdirSync(run) : []
-    if (!left.includes('config.json')) count.early++
-    if (left.some(name => name.endsWith('.tmp'))) count.writing++
-  }
-  failed = !same(result(run), expected)
-  if (!failed) rmSync(run, { recursive: true })
+function wrong(problem) {
+  failed = true
+  console.log(`WRONG: ${problem}`)
 }
-console.log(
-  `${count.dealt} kills in ${count.lives} lives of ${count.runs} runs: ${count.early} before there was a run, ` +
-    `${count.writing} left a file or directory that was being written`,
-)
-if (failed) console.log(`the runs differ; they are in ${directory}`)
+
+const asked = values.kinds.split(',')
+const disks = values.disks !== '0' && canMount(directory)
+if (values.disks !== '0' && !disks) console.log('no disk can be mounted here: full disks are left out')
+// Adapters need the model of a whole plain run.
+for (const kind of asked.includes('lora') ? new Set(['plain', ...asked]) : asked) {
+  const proof = new Proof({ kind, book, validation, steps, base })
+  const unbroken = join(directory, `whole-${kind}`)
+  const begun = performance.now()
+  const { isDone, error } = await proof.life(unbroken)
+  const fault = isDone ? await proof.fault(unbroken) : error
+  if (fault !== undefined) {
+    wrong(`${kind}, without a break: ${fault}`)
+    break
+  }
+  console.log(`${kind}: ${steps} steps without a break took ${seconds(begun)}`)
+  if (!asked.includes(kind)) continue
+  await killed(proof, unbroken)
+  if (!disks) continue
+  const { full, hit, wrong: problems } = await fullDisks(proof, unbroken, directory)
+  problems.forEach(wrong)
+  console.log(`${kind}: ${full} lives ended for want of room: ${hit.join(', ')}`)
+}
+if (failed) console.log(`the runs are in ${directory}`)
 else rmSync(directory, { recursive: true })
 console.log(failed ? 'FAILED' : 'every run ended with the bytes of the one without a break')
 process.exit(failed ? 1 : 0)
 
-/**
- * Begins the run or goes on with it. With `random` it is killed: half of the time at a moment counted from
- * the start of the process, half from its first step. Returns whether the run came to its end before that.
- */
-async function life(run, random) {
-  const args = existsSync(join(run, 'config.json'))
-    ? ['--resume', run]
-    : [
-        '--data',
-        book,
-        '--out',
-        run,
-        '--n-layer',
-        '2',
-        '--n-embd',
-        '96',
-        '--ctx-len',
-        '32',
-        '--batch-size',
-        '4',
-      ]
-  const intervals = ['--max-steps', `${steps}`, '--checkpoint-interval', '3', '--eval-interval', '20']
-  const child = spawn(process.execPath, [cli, 'train', ...args, ...intervals, '--threads', '2', '--json'])
-  let [error, alive] = ['', true]
-  child.stderr.on('data', data => {
-    error += data
-  })
-  const first = new Promise(resolve => child.stdout.once('data', resolve))
-  const end = new Promise(resolve => child.on('close', (code, signal) => resolve({ code, signal }))).then(
-    end => {
-      alive = false
-      return end
-    },
+/** Runs of one kind, until all kills are dealt. */
+async function killed(proof, unbroken) {
+  const { kind } = proof
+  const [random, begun] = [numbers(Number(values.seed)), performance.now()]
+  const count = { dealt: 0, lives: 0, runs: 0, early: 0, writing: 0, ahead: 0, both: 0 }
+  const ways = Object.keys(moments)
+  while (count.dealt < kills) {
+    const run = join(directory, `${kind}-${++count.runs}`)
+    // There to be watched.
+    mkdirSync(run)
+    let life
+    do {
+      count.lives++
+      const way = ways[Math.floor(random() * ways.length)]
+      life = await proof.life(run, count.dealt < kills ? moments[way](random) : undefined)
+      if (life.isKilled) {
+        count.dealt++
+        look(proof, run, count)
+      } else if (!life.isDone) return wrong(`${kind}: rwkv train ended with ${life.code}: ${life.error} (${run})`)
+      const fault = await proof.fault(run)
+      if (fault !== undefined) return wrong(`${kind}, life ${count.lives}, killed by ${way}: ${fault} (${run})`)
+    } while (!life.isDone)
+    const names = differing(proof, run, unbroken)
+    if (names.length > 0) return wrong(`${kind}: ${names.join(', ')} differ (${run})`)
+    rmSync(run, { recursive: true })
+  }
+  console.log(
+    `${kind}: ${count.dealt} kills in ${count.lives} lives of ${count.runs} runs, ${seconds(begun)}: ` +
+      `${count.early} before there was a run, ${count.writing} left something that was being written, ` +
+      `${count.both} a record of two files, ${count.ahead} a model from after the last checkpoint`,
   )
-  if (random) {
-    if (random() < 0.5) await Promise.race([first, end])
-    await Promise.race([wait(random() * 1200), end])
-    if (alive) child.kill('SIGKILL')
-  }
-  const { code, signal } = await end
-  if (signal === 'SIGKILL') return false
-  if (code !== 0) {
-    console.log(`rwkv train ended with ${code ?? signal}: ${error}`)
-    console.log(`the run is in ${run}`)
-    process.exit(1)
-  }
-  return true
 }
 
-/** What has to be the same: not times, nor checksums over times. */
-function result(run) {
-  const checkpoint = join(run, `checkpoint-${steps}`)
-  const files = ['parameters.f32', 'means.f32', 'squares.f32'].map(name => join(checkpoint, name))
-  const read = [join(run, 'model.bin'), join(run, 'tokenizer.json'), ...files].map(path => readFileSync(path))
-  const json = path => JSON.parse(readFileSync(path, 'utf8'))
-  const { seconds: _, crc32: __, ...manifest } = json(join(checkpoint, 'checkpoint.json'))
-  const log = readFileSync(join(run, 'log.jsonl'), 'utf8').trim().split('\n')
-  const lines = log.map(line => ({ ...JSON.parse(line), seconds: 0 }))
-  return { read, rest: JSON.stringify([manifest, json(join(run, 'config.json')), lines]) }
+/** Counts what a kill has left. */
+function look({ file }, run, count) {
+  const left = readdirSync(run)
+  if (!left.includes('config.json')) count.early++
+  if (left.some(name => name.endsWith('.tmp'))) count.writing++
+  if (!existsSync(join(run, file)) || !left.includes('result.json')) return
+  const { results } = JSON.parse(readFileSync(join(run, 'result.json'), 'utf8'))
+  const saved = left.map(name => Number(/^checkpoint-(\d+)$/.exec(name)?.[1] ?? 0))
+  if (results.length > 1) count.both++
+  if (results.length === 1 && results[0].step > Math.max(...saved)) count.ahead++
 }
 
-function same(a, b) {
-  const differing = a.read.findIndex((bytes, index) => !bytes.equals(b.read[index]))
-  if (differing >= 0) console.log(`file ${differing} of model, tokenizer, parameters, means, squares differs`)
-  if (a.rest !== b.rest) console.log(`JSON differs:\n${a.rest}\n${b.rest}`)
-  return differing < 0 && a.rest === b.rest
-}
-
-/** Sentences of words in a pattern that does not repeat soon. */
-function text() {
-  const words = [
-    'whale',
-    'ship',
-    'sea',
-    'captain',
-    'harpoon',
-    'storm',
-    'sail',
-    'night',
-    'the',
-    'and',
-    'under',
-  ]
-  const random = numbers(7)
-  const sentence = () => Array.from({ length: 9 }, () => words[Math.floor(random() * words.length)]).join(' ')
-  return Array.from({ length: 400 }, sentence).join('.\n')
-}
-
-/** Numbers from 0 to 1 that follow from a seed (mulberry32). */
-function numbers(seed) {
-  let state = seed >>> 0
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0
-    let t = Math.imul(state ^ (state >>> 15), state | 1)
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61)
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32
-  }
+function seconds(since) {
+  return `${((performance.now() - since) / 1000).toFixed(1)} s`
 }

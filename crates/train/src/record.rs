@@ -158,9 +158,10 @@ pub(crate) fn replace(run: &Path, staged: Staged, kept: Kept) -> Result<Kept> {
     Ok(kept)
 }
 
-/// Writes the record again, if it is gone.
+/// Writes the record of a result again, if it is gone, or if it tells of another file beside it, as one that a
+/// killed process left.
 pub(crate) fn mend(run: &Path, kept: &Kept) -> Result<()> {
-    if read(run).is_some_and(|record| record.results.contains(kept)) {
+    if read(run).is_some_and(|record| record.results == [kept.clone()]) {
         return Ok(());
     }
     write(run, vec![kept.clone()])
@@ -258,6 +259,11 @@ mod tests {
         write(run, vec![new.clone(), old.clone()]).expect("a record");
         assert_eq!(read_kept(run).expect("a look"), Some(old));
         staged.commit().expect("the file");
-        assert_eq!(read_kept(run).expect("a look"), Some(new));
+        assert_eq!(read_kept(run).expect("a look").as_ref(), Some(&new));
+        // The run that goes on leaves what one leaves that nobody stopped.
+        let both = fs::read(run.join(NAME)).expect("the record");
+        mend(run, &new).expect("a record");
+        assert!(fs::read(run.join(NAME)).expect("the record") != both);
+        assert_eq!(read(run).map(|record| record.results), Some(vec![new]));
     }
 }

@@ -144,7 +144,7 @@ impl RunDirectory {
     pub(crate) fn check_free(path: &Path, force: bool) -> Result<()> {
         Lock::check(path)?;
         check_empty(path)?;
-        if force { Ok(()) } else { check_foreign(path) }
+        if force { Ok(()) } else { check_foreign(path, None) }
     }
 
     /// Makes the directory of a new run. With `force`, files that are in its way are removed.
@@ -159,7 +159,7 @@ impl RunDirectory {
                 fs::remove_file(&file).map_err(Error::io("remove", &file))?;
             }
         } else {
-            check_foreign(path)?;
+            check_foreign(path, Some(&tokenizer))?;
         }
         Self::write(Found { path: path.to_owned(), config, tokenizer, lock }, 0)
     }
@@ -391,10 +391,11 @@ fn check_empty(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Refuses a directory with files that a run would replace, and that no run here has written.
-fn check_foreign(path: &Path) -> Result<()> {
+/// Refuses a directory with files that a run would replace, and that no run here has written. `tokenizer` is the
+/// run's, if that is known yet.
+fn check_foreign(path: &Path, tokenizer: Option<&Tokenizer>) -> Result<()> {
     let names = in_the_way(path);
-    if names.is_empty() {
+    if names.iter().all(|name| is_of_a_beginning(path, name, tokenizer)) {
         return Ok(());
     }
     let problem = format!(
@@ -409,6 +410,19 @@ fn check_foreign(path: &Path) -> Result<()> {
 fn in_the_way(path: &Path) -> Vec<&'static str> {
     let is_there = |name: &&str| fs::symlink_metadata(path.join(name)).is_ok();
     RESULTS.into_iter().chain(FILES).filter(is_there).collect()
+}
+
+/// Whether a file is what a run writes before its `config.json`, and no more. A run that was killed in between,
+/// or found no room for the rest, can be begun again: nothing is lost by that.
+fn is_of_a_beginning(path: &Path, name: &str, tokenizer: Option<&Tokenizer>) -> bool {
+    let file = path.join(name);
+    match name {
+        "tokenizer.json" => {
+            Tokenizer::load(&file).is_ok_and(|there| tokenizer.is_none_or(|ours| there == *ours))
+        }
+        "log.jsonl" => fs::symlink_metadata(&file).is_ok_and(|there| there.is_file() && there.len() == 0),
+        _ => false,
+    }
 }
 
 fn push_line(lines: &mut Vec<u8>, line: &impl Serialize) -> io::Result<()> {
@@ -528,6 +542,33 @@ mod tests {
             fs::create_dir_all(path.join("checkpoint-3")).expect("a checkpoint");
             fs::remove_file(path.join("config.json")).unwrap_or_else(|_| assert_eq!(file, "checkpoint-3"));
         }
+    }
+
+    /// As a kill or a full disk leaves it: `config.json` is written last.
+    #[test]
+    fn a_run_that_stopped_as_it_began_can_be_begun_again() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path();
+        drop(create(path));
+        let refuse = |tokenizer: &Tokenizer| {
+            RunDirectory::create(path, config(), tokenizer.clone(), false)
+                .err()
+                .map(|error| error.to_string())
+        };
+        for name in ["config.json", "log.jsonl"] {
+            fs::remove_file(path.join(name)).expect("a file");
+            RunDirectory::check_free(path, false).expect("a free directory");
+            // Of another text: it may be somebody's.
+            let other = Tokenizer::characters_of("abc").expect("a tokenizer");
+            let refused = refuse(&other).expect("a refusal");
+            assert!(refused.contains("holds tokenizer.json"), "{refused}");
+        }
+        drop(create(path));
+        fs::remove_file(path.join("config.json")).expect("a file");
+        fs::write(path.join("log.jsonl"), "{}\n").expect("a log");
+        assert!(RunDirectory::check_free(path, false).is_err());
+        fs::write(path.join("log.jsonl"), "").expect("a log");
+        assert_eq!(refuse(&Tokenizer::Byte), None);
     }
 
     #[test]

@@ -86,6 +86,38 @@ fn a_model_that_was_not_written_with_its_checkpoint_is_written_when_the_run_goes
     assert!(["model.bin", "result.json"].map(|name| fs::read(run.join(name)).expect(name)) == after);
 }
 
+/// A kill or a full disk after the last checkpoint: between the model and the end of its record, and before the
+/// report.
+#[test]
+fn a_run_that_was_over_but_for_its_record_and_its_report_is_over_when_it_was_resumed() {
+    let place = Place::new(&prose(120));
+    let run = place.path("run");
+    let options = TrainOptions { max_steps: 4, ..place.options("run") };
+    let mut trainer = Trainer::create(&options, go_on).expect("a run");
+    learn(&mut trainer, 2);
+    let older = fs::read_to_string(run.join("result.json")).expect("the record");
+    learn(&mut trainer, 4);
+    trainer.save(go_on).expect("all");
+    drop(trainer);
+    let names = ["result.json", "report.html"];
+    let [record, report] = names.map(|name| fs::read_to_string(run.join(name)).expect(name));
+    let both = |record: &str, older: &str| {
+        let [mut record, older] =
+            [record, older].map(|json| serde_json::from_str::<serde_json::Value>(json).expect("JSON"));
+        let old = older["results"][0].clone();
+        record["results"].as_array_mut().expect("results").push(old);
+        serde_json::to_string_pretty(&record).expect("JSON")
+    };
+    fs::write(run.join("result.json"), both(&record, &older)).expect("a record of both");
+    fs::write(run.join("report.html"), "of step 2").expect("an older report");
+    drop(resume(&place, &ResumeOptions { max_steps: Some(5), ..ResumeOptions::default() }));
+    assert_eq!(fs::read_to_string(run.join("result.json")).expect("the record"), record);
+    let there = fs::read_to_string(run.join("report.html")).expect("a report");
+    assert_eq!(there, "of step 2", "the next save writes it");
+    drop(resume(&place, &ResumeOptions { max_steps: Some(4), ..ResumeOptions::default() }));
+    assert_eq!(fs::read_to_string(run.join("report.html")).expect("the report"), report);
+}
+
 #[test]
 fn a_better_model_of_before_a_resumption_stays() {
     let place = Place::new(&prose(120));

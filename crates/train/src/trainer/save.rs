@@ -174,6 +174,7 @@ impl Trainer {
         match record::look(self.run.path(), &new.file)? {
             Holding::Foreign(reason) => return Err(record::foreign(self.run.path(), &new.file, reason)),
             Holding::Ours(old) if !new.replaces(&old, self.options.keep) => {
+                record::mend(self.run.path(), &old)?;
                 self.kept = Some(old);
                 return Ok(false);
             }
@@ -191,13 +192,15 @@ impl Trainer {
             // Checked before the run was touched.
             Holding::Foreign(_) => return Ok(()),
             Holding::Ours(kept) if kept.step == self.step => {
+                record::mend(self.run.path(), &kept)?;
                 self.kept = Some(kept);
-                return Ok(());
             }
-            Holding::Ours(_) | Holding::Nothing => (),
+            Holding::Ours(_) | Holding::Nothing => {
+                self.write_model(soundness)?;
+            }
         }
-        self.write_model(soundness)?;
-        Ok(())
+        // Of a run that goes on the next save writes one.
+        if self.is_last_step() { write_report(self.run.path()) } else { Ok(()) }
     }
 
     /// What the model after the last step is, but for its file's length and checksum.
