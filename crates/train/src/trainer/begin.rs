@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use rwkv_core::model::Network;
-use rwkv_core::{Control, Fingerprint, Model, ModelConfig, ModelFile, Tokenizer};
+use rwkv_core::{Control, Fingerprint, Model, ModelConfig, ModelFile, OF_A_PART, Tokenizer};
 use rwkv_kernels::Cpu;
 
 use super::{Trainer, save, schedule, settings};
@@ -242,7 +242,16 @@ impl Parts {
         let cpu = Arc::new(options.start_cpu()?);
         let start = Start::new(&options, &model, file, is_new, &cpu)?;
         if start.base.map(Fingerprint::to_hex) != found.config.base {
-            return Err(fault(&options.out, other_base(&options)));
+            // An older fingerprint of the same model is another number.
+            let problem = if found.config.format == 1 {
+                format!(
+                    "the run was {OF_A_PART}: whether {} is that model cannot be told; begin the run again",
+                    options.base_path()
+                )
+            } else {
+                other_base(&options)
+            };
+            return Err(fault(&options.out, problem));
         }
         Ok(Self { options, model, start, data, tokenizer, cpu })
     }
