@@ -75,7 +75,10 @@ export class State {
     return this.#native.equals(other.#native)
   }
 
-  /** The bytes to keep: checksummed, and refused by any other model. */
+  /**
+   * The bytes to keep: checksummed, and refused by any other model. They name the model by a checksum of all its
+   * weights, so the first state of a model that is saved, or read, takes a read of the model's file.
+   */
   toBuffer(): Uint8Array {
     return this.#native.toBuffer()
   }

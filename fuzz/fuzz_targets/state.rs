@@ -26,7 +26,7 @@ fuzz_target!(init: { LazyLock::force(&MODELS); }, |data: &[u8]| {
     let model = &MODELS[usize::from(flags >> 3 & 1)];
     let mut bytes = bytes.to_owned();
     if flags & 2 == 2 && bytes.len() >= HEAD {
-        bytes[..HEAD].copy_from_slice(&model.new_state().to_bytes()[..HEAD]);
+        bytes[..HEAD].copy_from_slice(&model.new_state().to_bytes().expect("a state")[..HEAD]);
     }
     if flags & 4 == 4 && bytes.len() >= HEAD + 8 {
         let count = (bytes.len() - HEAD - 8) as u32 / 4;
@@ -38,7 +38,7 @@ fuzz_target!(init: { LazyLock::force(&MODELS); }, |data: &[u8]| {
 
     match State::from_bytes(&bytes) {
         Ok(mut state) => {
-            assert_eq!(state.to_bytes(), bytes, "a state's bytes changed on the way");
+            assert_eq!(state.to_bytes().expect("a state"), bytes, "a state's bytes changed on the way");
             for model in &*MODELS {
                 let taken = model.state_from_bytes(&bytes);
                 if taken.is_err() {
@@ -47,7 +47,7 @@ fuzz_target!(init: { LazyLock::force(&MODELS); }, |data: &[u8]| {
                 }
             }
             state.as_mut_slice().iter_mut().for_each(|value| *value = -*value);
-            assert_eq!(state.to_bytes().len(), bytes.len());
+            assert_eq!(state.to_bytes().expect("a state").len(), bytes.len());
         }
         Err(error) => check_error(&error),
     }

@@ -45,7 +45,7 @@ pub fn evaluate(model: &Model, state: &State) {
         let token = Sampler::new(options).expect("sound options").sample(&all[..model.config().n_vocab]);
         assert!(token <= last, "the sampler chose token {token}");
     }
-    match model.state_from_bytes(&after.to_bytes()) {
+    match model.state_from_bytes(&after.to_bytes().expect("a state")) {
         Ok(read) => assert_eq!(bits(read.as_slice()), bits(after.as_slice())),
         // Sums that overflowed are no state to go on from.
         Err(error) => {

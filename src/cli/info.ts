@@ -38,8 +38,8 @@ defaults. With --json all that of a run is in "run".`,
         await using model = await Model.load(path, { threads, signal })
         found.push(ofModel(path, model))
       } catch (error) {
-        // Of a run there is something to say all the same.
-        if (run === undefined) throw error
+        // Of a run there is something to say all the same, if it is the model that cannot be read.
+        if (run === undefined || !(error instanceof RwkvError) || error.code === 'INVALID_OPTION') throw error
         fault = error
       }
     }

@@ -2,40 +2,25 @@
 
 use crate::config::{ModelConfig, Sizes, Version};
 
-/// A model's shape and a checksum over a sample of its weights.
+/// A model's shape and a checksum of its weights.
 ///
-/// A state is meaningful only to the weights that made it, so it carries their fingerprint and is refused by
-/// a model with another one. A checksum over all weights of a large file would cost a read of the whole file
-/// at load, just what mapping avoids. So the sample is up to three stretches of 4 KiB of every tensor
-/// (beginning, middle, end; all of a small tensor), as stored: less than 10 MB of the largest model. Training
-/// moves every weight at every step, and conversion to another format changes every byte, so two models agree
-/// in the sample only if they are the same, or were made by editing a few weights by hand.
+/// A state or an adapter is meaningful only to the weights that it was made with, so it carries their
+/// fingerprint and is refused by a model with another one. The checksum is CRC-32 of every tensor's bytes, as
+/// stored: two models that differ in one weight differ in it, but for one chance in 2³². It costs a read of
+/// the whole file, so a model computes it when it is first needed (`checksum.rs`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Fingerprint {
     /// The model's shape.
     pub config: ModelConfig,
-    /// CRC-32 of the sampled weights.
+    /// CRC-32 of all weights as they are stored, in the order of the model's layout.
     pub weights: u32,
 }
 
-const STRETCH: usize = 4096;
+/// What to say of a file whose fingerprint is of the kind before this one.
+pub const OF_A_PART: &str = "made by an older version of this program, whose fingerprint of the model \
+    looked at a part of the weights only";
 
 impl Fingerprint {
-    /// The fingerprint of a model of shape `config` with these tensors' bytes, in the layout's order.
-    pub(crate) fn new<'a>(config: ModelConfig, tensors: impl Iterator<Item = &'a [u8]>) -> Self {
-        let mut crc = crc32fast::Hasher::new();
-        for bytes in tensors {
-            if bytes.len() <= 3 * STRETCH {
-                crc.update(bytes);
-                continue;
-            }
-            for start in [0, (bytes.len() - STRETCH) / 2, bytes.len() - STRETCH] {
-                crc.update(&bytes[start..start + STRETCH]);
-            }
-        }
-        Self { config, weights: crc.finalize() }
-    }
-
     /// Why a state of `self` cannot be used with `model`, if it cannot.
     pub(crate) fn mismatch(&self, model: &Self) -> Option<String> {
         if self.config != model.config {

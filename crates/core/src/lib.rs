@@ -74,7 +74,7 @@
 //! for token in [72, 101, 108, 108] {
 //!     model.eval(&[token], &mut again)?;
 //! }
-//! let mut again = model.state_from_bytes(&again.to_bytes())?;
+//! let mut again = model.state_from_bytes(&again.to_bytes()?)?;
 //! assert_eq!(model.eval(&[111], &mut again)?, logits);
 //! assert_eq!(again, state);
 //!
@@ -99,6 +99,7 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
 mod atomic;
+mod checksum;
 mod config;
 mod control;
 mod data_type;
@@ -130,6 +131,8 @@ pub use error::{Error, Fault, Result};
 pub use exec::{Binary, Exec, Unary};
 pub use file::{ModelFile, TensorInfo, stage_model, write_model};
 pub use fingerprint::Fingerprint;
+#[doc(hidden)]
+pub use fingerprint::OF_A_PART;
 pub use infer::{
     Bench, BenchOptions, Evaluation, Infer, LoadOptions, MAX_THREADS, Model, Outputs, Segment, Tensor,
 };

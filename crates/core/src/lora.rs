@@ -3,7 +3,7 @@
 //! For each matrix W (rows, cols) that is adapted the file has `<name>.lora_a` (rank, cols) and
 //! `<name>.lora_b` (rows, rank), FP32, and the product is `x Wᵀ + α/rank · (x Aᵀ) Bᵀ` (LoRA: Hu et al.,
 //! <https://arxiv.org/abs/2106.09685>). The metadata holds one entry, `rwkv_lora`: a JSON object with
-//! `version` (1), `rank`, `alpha`, `base`, the [`Fingerprint`] of the model that the adapter was trained on,
+//! `version` (2), `rank`, `alpha`, `base`, the [`Fingerprint`] of the model that the adapter was trained on,
 //! in hexadecimal, and `crc32`, the CRC-32 of that object as compact JSON with `crc32` 0, followed by all
 //! bytes after the file's header. An adapter means nothing on another base, and is refused there. (One entry,
 //! because the order of several in a file would differ from one writing to the next.)
@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::atomic::Staged;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
-use crate::fingerprint::Fingerprint;
+use crate::fingerprint::{Fingerprint, OF_A_PART};
 use crate::params::{Initial, Layout, Matrix};
 use crate::place::resolve;
 use crate::regular::open_regular;
@@ -34,7 +34,7 @@ pub use self::merge::{Merged, merge};
 
 /// The entry of the metadata.
 const ENTRY: &str = "rwkv_lora";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What an adapter's file says of it.
 #[derive(Serialize, Deserialize)]
@@ -192,7 +192,7 @@ pub fn adapt(
 /// parameters are.
 ///
 /// # Errors
-/// [`Error::Io`].
+/// [`Error::Io`]; [`Error::FileChanged`] if the file of the model was written to.
 ///
 /// # Panics
 /// If no parameter has an adapter.
@@ -229,7 +229,7 @@ pub fn stage_lora(
             TensorView::new(Dtype::F32, vec![spec.rows, spec.cols], bytemuck::cast_slice(params.raw(index)));
         (spec.name.as_str(), view.expect("a matrix's values fit its shape"))
     });
-    let base = params.base_fingerprint(config).to_hex();
+    let base = params.base_fingerprint(config, None)?.to_hex();
     let fault = |problem: String| Error::Adapter { path: path.to_owned(), problem };
     let mut description = Description { version: VERSION, rank, alpha, base, crc32: 0 };
     let not_written = |error: safetensors::SafeTensorError| fault(error.to_string());
@@ -252,6 +252,9 @@ fn describe(path: &Path, header: &Metadata) -> Result<(Description, Fingerprint)
     let description: Description =
         serde_json::from_str(entry).map_err(|error| fault(format!("its {ENTRY:?} is damaged: {error}")))?;
     let Description { version, rank, alpha, .. } = description;
+    if version == 1 {
+        return Err(fault(format!("it was {OF_A_PART}; train it again")));
+    }
     if version != VERSION {
         return Err(fault(format!("an adapter of version {version}; this program reads version {VERSION}")));
     }

@@ -1,11 +1,13 @@
 //! The state of a model after a text: a few vectors a layer, however long the text.
 
 use std::ops::Range;
+use std::sync::Arc;
 
-use rwkv_kernels::all_finite;
+use rwkv_kernels::{Cpu, all_finite};
 
+use crate::checksum::Origin;
 use crate::error::{Error, Result};
-use crate::fingerprint::Fingerprint;
+use crate::fingerprint::{Fingerprint, OF_A_PART};
 
 /// A place in a state: `len` floats from `at`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,33 +111,49 @@ impl StateLayout {
 /// A model's memory of one text, the recurrent state: a few KB for a small model, a few MB for a large one,
 /// and no more after a million tokens than after one.
 ///
-/// Cloning a state forks the text; comparing two compares what they hold, float by float.
+/// Cloning a state forks the text; comparing two compares what they hold, float by float, and their models'
+/// fingerprints if they were made by two models.
 ///
-/// The byte form, all little-endian: `rwkvstat`, u32 1 (its version), the model's [`Fingerprint`] (u32
+/// The byte form, all little-endian: `rwkvstat`, u32 2 (its version), the model's [`Fingerprint`] (u32
 /// version, n_vocab, n_embd, n_layer, n_ffn, what other sizes the version has, CRC-32 of its weights), u32
 /// number of floats, the floats, u32 CRC-32 of everything before.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct State {
-    model: Fingerprint,
+    origin: Arc<Origin>,
     values: Vec<f32>,
 }
 
 const MAGIC: &[u8; 8] = b"rwkvstat";
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// Bytes before the fingerprint: magic and version.
 const HEAD: usize = 8 + 4;
 /// The least that a state has: no sizes beyond the common ones, no floats, a checksum.
 const LEAST: usize = HEAD + 24 + 4 + 4;
 
+impl PartialEq for State {
+    fn eq(&self, other: &Self) -> bool {
+        self.values == other.values && self.origin.is(&other.origin)
+    }
+}
+
 impl State {
     /// The state of `model` before the first token.
-    pub(crate) fn new(model: Fingerprint, layout: &StateLayout) -> Self {
-        Self { model, values: layout.initial() }
+    pub(crate) fn new(model: &Arc<Origin>, layout: &StateLayout) -> Self {
+        Self { origin: Arc::clone(model), values: layout.initial() }
     }
 
-    /// Which model it belongs to.
-    pub fn model(&self) -> &Fingerprint {
-        &self.model
+    /// The same, of a model that was found to be its own.
+    pub(crate) fn with_origin(self, model: &Arc<Origin>) -> Self {
+        Self { origin: Arc::clone(model), ..self }
+    }
+
+    /// Which model it belongs to. Of a state that did not come from bytes, the first call reads all weights
+    /// of the model.
+    ///
+    /// # Errors
+    /// [`Error::FileChanged`] if the model's file was written to, [`Error::Io`].
+    pub fn model(&self) -> Result<Fingerprint> {
+        self.origin.fingerprint(None)
     }
 
     /// The floats, in rwkv.cpp's order: for each layer of v4 `ffn_xx`, `att_xx`, aa, bb, pp, n_embd each.
@@ -148,18 +166,23 @@ impl State {
         &mut self.values
     }
 
-    /// The byte form; [`from_bytes`](Self::from_bytes) is its inverse.
-    pub fn to_bytes(&self) -> Vec<u8> {
+    /// The byte form; [`from_bytes`](Self::from_bytes) is its inverse. It names the model by a checksum of
+    /// all its weights, which the first call for a model computes.
+    ///
+    /// # Errors
+    /// Those of [`model`](Self::model).
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let model = self.model()?;
         let mut bytes = Vec::with_capacity(LEAST + 4 * self.values.len());
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&FORMAT.to_le_bytes());
-        bytes.extend_from_slice(&self.model.to_bytes());
+        bytes.extend_from_slice(&model.to_bytes());
         // A state has 5 · n_embd · n_layer floats: far below 2³².
         bytes.extend_from_slice(&(self.values.len() as u32).to_le_bytes());
         bytes.extend_from_slice(bytemuck::cast_slice(&self.values));
         let crc = crc32fast::hash(&bytes);
         bytes.extend_from_slice(&crc.to_le_bytes());
-        bytes
+        Ok(bytes)
     }
 
     /// Reads the byte form.
@@ -181,6 +204,9 @@ impl State {
             return Err(fault("these bytes are not a state: they do not start with \"rwkvstat\"".into()));
         }
         let format = u32::from_le_bytes([head[8], head[9], head[10], head[11]]);
+        if format == 1 {
+            return Err(fault(format!("it was {OF_A_PART}; make it again from its text")));
+        }
         if format != FORMAT {
             return Err(fault(format!(
                 "its bytes are of version {format}; this program reads version {FORMAT}"
@@ -203,14 +229,14 @@ impl State {
             return Err(fault("its checksum does not fit its bytes: it is damaged".into()));
         }
         let values = rest[..4 * len].as_chunks().0.iter().map(|&value| f32::from_le_bytes(value)).collect();
-        Ok(Self { model, values })
+        Ok(Self { origin: Origin::known(model), values })
     }
 
     /// Whether `model`, whose states have the floats of `layout`, can go on from here.
     ///
     /// A float that is infinite or not a number would be in every later one, without a word.
-    pub(crate) fn check(&self, model: &Fingerprint, layout: &StateLayout) -> Result<()> {
-        if let Some(problem) = self.model.mismatch(model) {
+    pub(crate) fn check(&self, model: &Origin, layout: &StateLayout, cpu: &Cpu) -> Result<()> {
+        if let Some(problem) = self.origin.mismatch(model, Some(cpu))? {
             return Err(Error::State { problem });
         }
         let (is, expected) = (self.values.len(), layout.len());
@@ -234,10 +260,14 @@ mod tests {
     use crate::config::ModelConfig;
     use crate::model::Network;
 
+    fn cpu() -> Cpu {
+        Cpu::new(rwkv_kernels::Isa::Scalar, 1)
+    }
+
     fn example() -> (State, StateLayout) {
         let config = ModelConfig::v4(5, 4, 2);
         let (_, _, layout) = Network::new(&config);
-        let mut state = State::new(Fingerprint { config, weights: 0x1234_5678 }, &layout);
+        let mut state = State::new(&Origin::known(Fingerprint { config, weights: 0x1234_5678 }), &layout);
         for (index, value) in state.as_mut_slice().iter_mut().enumerate() {
             *value += index as f32 * 0.1;
         }
@@ -248,23 +278,23 @@ mod tests {
     fn a_new_state_is_empty_sums_with_an_exponent_of_minus_infinity() {
         let config = ModelConfig::v4(5, 2, 1);
         let (_, _, layout) = Network::new(&config);
-        let state = State::new(Fingerprint { config, weights: 0 }, &layout);
+        let state = State::new(&Origin::known(Fingerprint { config, weights: 0 }), &layout);
         assert_eq!(state.as_slice(), [0., 0., 0., 0., 0., 0., 0., 0., -1e30, -1e30]);
     }
 
     #[test]
     fn bytes_round_trip() {
         let (state, layout) = example();
-        let read = State::from_bytes(&state.to_bytes()).unwrap();
+        let read = State::from_bytes(&state.to_bytes().unwrap()).unwrap();
         assert_eq!(read, state);
-        assert_eq!(read.to_bytes(), state.to_bytes());
-        read.check(state.model(), &layout).unwrap();
+        assert_eq!(read.to_bytes().unwrap(), state.to_bytes().unwrap());
+        read.check(&state.origin, &layout, &cpu()).unwrap();
     }
 
     #[test]
     fn every_flipped_byte_and_every_truncation_is_noticed() {
         let (state, _) = example();
-        let bytes = state.to_bytes();
+        let bytes = state.to_bytes().unwrap();
         for at in 0..bytes.len() {
             let mut bytes = bytes.clone();
             bytes[at] ^= 0x10;
@@ -280,7 +310,7 @@ mod tests {
         fn no_bytes_make_it_panic(body: Vec<u8>) {
             prop_assert!(State::from_bytes(&body).is_err());
             // Behind a sound beginning, the length and the rest are whatever they are.
-            let head = &example().0.to_bytes()[..HEAD - 4];
+            let head = &example().0.to_bytes().unwrap()[..HEAD - 4];
             prop_assert!(State::from_bytes(&[head, &body].concat()).is_err());
         }
     }
@@ -295,11 +325,15 @@ mod tests {
             Case { change: |bytes| bytes.clear(), says: "too few" },
             Case { change: |bytes| bytes[0] = b'x', says: "not a state" },
             Case { change: |bytes| bytes[8] = 9, says: "version 9" },
+            Case {
+                change: |bytes| bytes[8] = 1,
+                says: "looked at a part of the weights only; make it again",
+            },
             Case { change: |bytes| bytes.truncate(100), says: "incomplete" },
             Case { change: |bytes| bytes[60] ^= 1, says: "checksum" },
         ];
         for Case { change, says } in cases {
-            let mut bytes = example().0.to_bytes();
+            let mut bytes = example().0.to_bytes().unwrap();
             change(&mut bytes);
             let message = State::from_bytes(&bytes).unwrap_err().to_string();
             assert!(message.contains(says), "{message}");
@@ -309,26 +343,26 @@ mod tests {
     #[test]
     fn another_model_refuses_it_and_says_how_it_differs() {
         let (state, layout) = example();
-        let model = *state.model();
+        let model = state.model().unwrap();
         let other_shape = Fingerprint { config: ModelConfig::v4(5, 8, 2), ..model };
         let other_weights = Fingerprint { weights: 1, ..model };
-        let says = |model| state.check(&model, &layout).unwrap_err().to_string();
+        let says = |model| state.check(&Origin::known(model), &layout, &cpu()).unwrap_err().to_string();
         assert!(says(other_shape).contains("n_embd 8"), "{}", says(other_shape));
         assert!(says(other_weights).contains("other weights"), "{}", says(other_weights));
         // A forged length under the right fingerprint.
-        let forged = State { model, values: vec![0.0; 3] };
-        assert!(forged.check(&model, &layout).unwrap_err().to_string().contains("3 floats"));
+        let forged = State { values: vec![0.0; 3], ..state.clone() };
+        assert!(forged.check(&state.origin, &layout, &cpu()).unwrap_err().to_string().contains("3 floats"));
     }
 
     #[test]
     fn a_state_that_is_not_finite_is_refused() {
         let (state, layout) = example();
-        let model = *state.model();
+        let model = state.model().unwrap();
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let mut state = state.clone();
             state.as_mut_slice()[7] = bad;
-            let read = State::from_bytes(&state.to_bytes()).unwrap();
-            let error = read.check(&model, &layout).unwrap_err();
+            let read = State::from_bytes(&state.to_bytes().unwrap()).unwrap();
+            let error = read.check(&Origin::known(model), &layout, &cpu()).unwrap_err();
             assert!(
                 error.code() == "STATE" && error.to_string().contains(&format!("float 7 is {bad}")),
                 "{error}"

@@ -49,6 +49,10 @@ fn adapted(rank: usize) -> Parameters {
     params
 }
 
+fn fingerprint(params: &Parameters, config: ModelConfig) -> Fingerprint {
+    params.base_fingerprint(config, None).expect("values in memory")
+}
+
 impl Place {
     fn new() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
@@ -56,7 +60,7 @@ impl Place {
         let path = directory.path().join("lora.safetensors");
         write_lora(&path, CONFIG, &params, ALPHA).expect("an adapter");
         let bytes = fs::read(path).expect("the adapter");
-        Self { base: params.base_fingerprint(CONFIG), directory, params, bytes }
+        Self { base: fingerprint(&params, CONFIG), directory, params, bytes }
     }
 
     fn path(&self) -> PathBuf {
@@ -101,7 +105,7 @@ fn what_is_written_is_read_and_written_again_to_the_same_bytes() {
     for rank in [1, 3] {
         let directory = tempfile::tempdir().expect("a directory");
         let (params, path) = (adapted(rank), directory.path().join("lora.safetensors"));
-        let base = params.base_fingerprint(CONFIG);
+        let base = fingerprint(&params, CONFIG);
         write_lora(&path, CONFIG, &params, ALPHA).expect("an adapter");
         let bytes = fs::read(&path).expect("the adapter");
         let lora = Lora::read(&path, &base, params.layout()).expect("the adapter");
@@ -167,13 +171,16 @@ fn what_is_wrong_in_a_whole_file_is_named() {
     type Case = (&'static str, fn(&mut Tensors, &mut String));
     let place = Place::new();
     assert_eq!(place.read_bytes(&place.changed(|_, _| ())).expect("unchanged"), place.read().expect("it"));
-    let cases: [Case; 13] = [
+    let cases: [Case; 14] = [
         ("its rank is 0", |_, text| *text = text.replace("\"rank\":1", "\"rank\":0")),
         ("should be F32 [2, 4]", |_, text| *text = text.replace("\"rank\":1", "\"rank\":2")),
         ("is damaged", |_, text| *text = text.replace("\"rank\":1", "\"rank\":-1")),
         ("number out of range", |_, text| *text = text.replace("\"alpha\":0.3", "\"alpha\":1e39")),
         ("checksum", |_, text| *text = text.replace("\"alpha\":0.3", "\"alpha\":0.4")),
-        ("version 2", |_, text| *text = text.replace("\"version\":1", "\"version\":2")),
+        ("version 3", |_, text| *text = text.replace("\"version\":2", "\"version\":3")),
+        ("looked at a part of the weights only; train it again", |_, text| {
+            *text = text.replace("\"version\":2", "\"version\":1");
+        }),
         ("its \"base\" is damaged", |_, text| *text = text.replace("\"base\":\"", "\"base\":\"x")),
         ("is damaged", |_, text| text.clear()),
         ("F16", |tensors, _| (tensors[0].1, tensors[0].2[1]) = (Dtype::F16, tensors[0].2[1] * 2)),
@@ -219,7 +226,7 @@ fn an_adapter_of_the_embedding_is_refused() {
 #[test]
 fn an_adapter_of_another_base_is_refused() {
     let place = Place::new();
-    for other in [base(0.2).base_fingerprint(CONFIG), base(0.1).base_fingerprint(ModelConfig::v4(3, 4, 2))] {
+    for other in [fingerprint(&base(0.2), CONFIG), fingerprint(&base(0.1), ModelConfig::v4(3, 4, 2))] {
         let error = Lora::read(place.path(), &other, place.params.layout()).expect_err("another base");
         assert!(error.code() == "ADAPTER" && error.to_string().contains("was trained on"), "{error}");
     }

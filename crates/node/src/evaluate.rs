@@ -45,10 +45,7 @@ impl NativeModel {
         Job::run(move || {
             let model = handle.get()?;
             let initial = state.map_or_else(|| model.new_state(), Arc::unwrap_or_clone);
-            if initial.model() != model.fingerprint() {
-                // The bytes' own check has the right words for what differs.
-                model.state_from_bytes(&initial.to_bytes())?;
-            }
+            model.check_state(&initial)?;
             let ctx_len = count("ctxLen", ctx_len)?;
             let path = Path::new(&path);
             let bytes = rwkv_core::read_text(path, |_, _| {

@@ -86,10 +86,7 @@ impl NativeSession {
     #[napi]
     pub fn restore(&self, state: &NativeState) -> std::result::Result<(), Thrown> {
         let model = self.model.get()?;
-        if state.0.model() != model.fingerprint() {
-            // The bytes' own check has the right words for what differs.
-            model.state_from_bytes(&state.0.to_bytes()).map_err(Failure::from)?;
-        }
+        model.check_state(&state.0).map_err(Failure::from)?;
         let text = Text { state: State::clone(&state.0), logits: None };
         Ok(self.text.with(|now| *now = text)?)
     }

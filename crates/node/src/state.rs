@@ -24,8 +24,8 @@ impl NativeState {
 
     /// The byte form.
     #[napi]
-    pub fn to_buffer(&self) -> Buffer {
-        self.0.to_bytes().into()
+    pub fn to_buffer(&self) -> Result<Buffer, Thrown> {
+        Ok(self.0.to_bytes().map_err(Failure::from)?.into())
     }
 
     /// Whether both are of the same model and hold the same.

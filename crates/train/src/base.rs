@@ -78,7 +78,7 @@ impl Start {
             return Ok(Self { params, state: None, base: None });
         };
         let mut params = Parameters::of_file(file, cpu, |_, _| ControlFlow::Continue(()))?;
-        let base = Some(params.base_fingerprint(*model));
+        let base = Some(params.base_fingerprint(*model, Some(cpu))?);
         let mut state = None;
         if options.tune == Tune::State {
             let (_, _, layout) = Network::new(model);

@@ -73,8 +73,9 @@ fn all_options<S: Serializer>(options: &TrainOptions, serializer: S) -> std::res
 }
 
 impl RunConfig {
-    /// The version of the format that this crate writes, and the only one it reads.
-    pub const FORMAT: u32 = 1;
+    /// The version of the format that this crate writes. It reads version 1 too, which differs in what `base`
+    /// is: a checksum of a part of the weights, which fits no model now.
+    pub const FORMAT: u32 = 2;
 }
 
 /// A line of `log.jsonl`. A step's line has a loss, a validation's line a validation loss.
@@ -174,9 +175,12 @@ impl RunDirectory {
         let bytes = read_regular(&file, MOST_BYTES)?;
         let config: RunConfig = serde_json::from_slice(&bytes)
             .map_err(|error| fault(&file, format!("not a run's configuration: {error}")))?;
-        if config.format != RunConfig::FORMAT {
-            let problem =
-                format!("format {}, and this version reads format {}", config.format, RunConfig::FORMAT);
+        if !(1..=RunConfig::FORMAT).contains(&config.format) {
+            let problem = format!(
+                "format {}, and this version reads formats 1 to {}",
+                config.format,
+                RunConfig::FORMAT
+            );
             return Err(fault(&file, problem));
         }
         let tokenizer = Tokenizer::load(path.join("tokenizer.json"))?;
@@ -579,7 +583,8 @@ mod tests {
         let good = fs::read_to_string(&file).expect("config.json");
         for (from, to) in [
             ("{", "["),
-            ("\"format\": 1", "\"format\": 2"),
+            ("\"format\": 2", "\"format\": 3"),
+            ("\"format\": 2", "\"format\": 0"),
             ("\"nVocab\": 256", "\"nVocab\": 65"),
             ("\"nLayer\": 4", "\"nLayer\": 4000000000"),
             ("\"beta1\": 0.9", "\"beta1\": 9.0"),

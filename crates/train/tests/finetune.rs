@@ -277,10 +277,43 @@ fn a_run_does_not_go_on_with_another_base() {
     run(&mut trainer);
     drop(trainer);
     let good = fs::read(&base).expect("the base");
+    let refused = || {
+        let error =
+            Trainer::resume(place.path("lora"), &ResumeOptions::default(), go_on).expect_err("another base");
+        assert!(error.code() == "RUN", "{error}");
+        error.to_string()
+    };
     place.stored(DataType::Q8_0);
-    let error =
-        Trainer::resume(place.path("lora"), &ResumeOptions::default(), go_on).expect_err("another base");
-    assert!(error.code() == "RUN" && error.to_string().contains("another one now"), "{error}");
+    assert!(refused().contains("another one now"));
+    // One bit of one weight: in the embedding, neither near its ends nor in the middle, and the last weight.
+    fs::write(&base, &good).expect("the base");
+    let file = rwkv_core::ModelFile::open(&base).expect("the base");
+    let embedding = file.tensors().iter().find(|tensor| tensor.name == "emb.weight").expect("an embedding");
+    // Behind the tensor's header and its name.
+    for at in [embedding.offset + 30 + 5000, good.len() - 2] {
+        let mut bytes = good.clone();
+        bytes[at] ^= 1;
+        fs::write(&base, bytes).expect("another base");
+        assert!(refused().contains("another one now"), "byte {at}");
+        let error = load(&base).with_lora(place.path("lora")).expect_err("another base").to_string();
+        assert!(error.contains("other weights"), "{error}");
+    }
+    // An older version's fingerprint is another number, whatever the model.
+    fs::write(&base, &good).expect("the base");
+    let config = place.path("lora/config.json");
+    let text = fs::read_to_string(&config).expect("config.json");
+    let start = text.find("\"base\"").expect("a base");
+    let quote =
+        start + text[start..].find("\",").unwrap_or_else(|| text[start..].rfind('"').expect("an end"));
+    let older = format!("{}00000000{}", &text[..quote - 8], &text[quote..]).replacen(
+        r#""format": 2"#,
+        r#""format": 1"#,
+        1,
+    );
+    fs::write(&config, older).expect("an older run");
+    assert!(refused().contains("looked at a part of the weights only"), "{}", refused());
+    fs::write(&config, text).expect("config.json");
+    fs::remove_file(&base).expect("the base");
     // The same model in another place is the same model.
     let moved = place.path("moved.bin");
     fs::write(&moved, good).expect("the base");

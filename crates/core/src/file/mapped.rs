@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use memmap2::Mmap;
@@ -20,13 +21,13 @@ pub(crate) struct Mapped {
     // Dropped in this order: the guard before the memory that it looks after.
     guard: Guarded,
     map: Mmap,
-    stamp: Stamp,
+    stamp: Arc<Stamp>,
 }
 
 impl Mapped {
     /// Maps the regular file at `path`.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let stamp = Stamp::open(path)?;
+        let stamp = Arc::new(Stamp::open(path)?);
         // SAFETY: the map is read-only. Nothing in this process writes to a model file in place. Another
         // program may, and then the bytes change under a shared reference: they are plain numbers, of which
         // no value is invalid, every length and index was computed from a copy, and results are given out
@@ -64,8 +65,8 @@ impl Mapped {
     }
 
     /// The open file without its map.
-    pub(crate) fn unmap(self) -> Stamp {
-        self.stamp
+    pub(crate) fn stamp(&self) -> &Arc<Stamp> {
+        &self.stamp
     }
 
     /// Fills `into` with the bytes from `at` on: read, not mapped, so that they take no memory besides.

@@ -25,14 +25,20 @@ mod write;
 use std::io;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
+
+use rwkv_kernels::Cpu;
 
 use crate::atomic::write_atomically;
+use crate::checksum::{FileChecksum, Part, checksum};
 use crate::config::ModelConfig;
 use crate::data_type::DataType;
 use crate::error::{Error, Fault, Result};
+use crate::fingerprint::Fingerprint;
 use crate::params::Layout;
 
-use mapped::{Mapped, Stamp};
+use mapped::Mapped;
+pub(crate) use mapped::Stamp;
 pub(crate) use tensors::TensorFile;
 pub(crate) use write::{header as write_header, tensor_header as write_tensor_header};
 pub use write::{stage_model, write_model};
@@ -85,6 +91,7 @@ pub struct ModelFile {
     tensors: Vec<TensorInfo>,
     /// Position in `tensors` of each parameter of `layout`.
     positions: Vec<usize>,
+    checksum: Arc<FileChecksum>,
 }
 
 impl ModelFile {
@@ -99,7 +106,9 @@ impl ModelFile {
         let map = Mapped::open(path)?;
         let (header, tensors) = map.read(|bytes| read::directory(path, bytes))?;
         let (config, layout, positions) = check::against_layout(path, map.bytes().len(), &header, &tensors)?;
-        Ok(Self { map, header, config, layout, tensors, positions })
+        let ranges = positions.iter().map(|&position| tensors[position].data.clone()).collect();
+        let checksum = FileChecksum::new(Arc::clone(map.stamp()), ranges);
+        Ok(Self { map, header, config, layout, tensors, positions, checksum })
     }
 
     /// Where the file was opened.
@@ -161,6 +170,26 @@ impl ModelFile {
         // Rows are whole blocks, so that a tensor's bytes read like one long row's.
         tensor.data_type.decode(bytes, &mut values);
         values
+    }
+
+    /// What a model of this file is recognised by. The first call reads all of the file, on the threads of
+    /// `cpu` if there is one.
+    ///
+    /// # Errors
+    /// [`Error::FileChanged`], [`Error::Io`].
+    pub fn fingerprint(&self, cpu: Option<&Cpu>) -> Result<Fingerprint> {
+        let weights = checksum(&[self.weights()], cpu)?;
+        Ok(Fingerprint { config: self.config, weights })
+    }
+
+    /// All parameters, for a checksum.
+    pub(crate) fn weights(&self) -> Part {
+        Part::File(Arc::clone(&self.checksum))
+    }
+
+    /// The parameter at `index` of the [`layout`](Self::layout), for a checksum.
+    pub(crate) fn weights_at(&self, index: usize) -> Part {
+        Part::Tensor(Arc::clone(self.map.stamp()), self.tensors[self.positions[index]].data.clone())
     }
 
     /// Bytes of the file.

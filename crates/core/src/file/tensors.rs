@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::{Header, Mapped, Stamp, TensorInfo, check, fault, read, unsupported};
 use crate::error::{Error, Result};
@@ -12,7 +13,7 @@ use crate::error::{Error, Result};
 /// however large the file is.
 #[derive(Debug)]
 pub(crate) struct TensorFile {
-    stamp: Stamp,
+    stamp: Arc<Stamp>,
     pub(crate) header: Header,
     /// In the file's own order; no two of the same name.
     pub(crate) tensors: Vec<TensorInfo>,
@@ -23,7 +24,7 @@ impl TensorFile {
         let map = Mapped::open(path)?;
         let (header, tensors) = map.read(|bytes| read::directory(path, bytes))?;
         check::whole(path, map.bytes().len(), &header, &tensors)?;
-        Ok(Self { stamp: map.unmap(), header, tensors })
+        Ok(Self { stamp: Arc::clone(map.stamp()), header, tensors })
     }
 
     /// The file's bytes.

@@ -75,7 +75,7 @@ impl Model {
         let file = ModelFile::open(path)?;
         let config = *file.config();
         let parameters = Parameters::of_file(file, &cpu, progress)?;
-        let shared = Shared::new(config, parameters);
+        let shared = Shared::new(config, parameters, &cpu);
         loaded::remember(identity, &shared);
         Ok(Self { shared, cpu })
     }
@@ -97,7 +97,7 @@ impl Model {
     /// # Panics
     /// If they are not those of the model that `config` describes.
     pub fn of_store(config: ModelConfig, store: Parameters, cpu: Arc<Cpu>) -> Self {
-        Self { shared: Shared::new(config, store), cpu }
+        Self { shared: Shared::new(config, store, &cpu), cpu }
     }
 
     /// Its parameters.
@@ -127,7 +127,7 @@ impl Model {
             let problem = "this model has an adapter already; load the model without one first".to_owned();
             return Err(Error::Adapter { path: path.to_owned(), problem });
         }
-        let lora = Lora::read(path, &self.shared.fingerprint, store.layout())?;
+        let lora = Lora::read(path, &self.fingerprint()?, store.layout())?;
         let mut store = store.clone();
         lora.apply(&mut store);
         Ok(Self::of_store(self.shared.config, store, Arc::clone(&self.cpu)))
@@ -153,24 +153,38 @@ impl Model {
         &self.cpu
     }
 
-    /// What its states are recognised by.
-    pub fn fingerprint(&self) -> &Fingerprint {
-        &self.shared.fingerprint
+    /// What its states and adapters are recognised by: the first call reads all weights.
+    ///
+    /// # Errors
+    /// [`Error::FileChanged`](crate::Error::FileChanged) if the model's file was written to,
+    /// [`Error::Io`](crate::Error::Io).
+    pub fn fingerprint(&self) -> Result<Fingerprint> {
+        self.shared.origin.fingerprint(Some(&self.cpu))
     }
 
     /// The state before the first token.
     pub fn new_state(&self) -> State {
-        State::new(self.shared.fingerprint, &self.shared.state_layout)
+        State::new(&self.shared.origin, &self.shared.state_layout)
     }
 
     /// The state that [`State::to_bytes`] made these bytes of.
     ///
     /// # Errors
-    /// [`Error::State`](crate::Error::State) if they are damaged or were made by another model.
+    /// [`Error::State`](crate::Error::State) if they are damaged or were made by another model; those of
+    /// [`fingerprint`](Self::fingerprint).
     pub fn state_from_bytes(&self, bytes: &[u8]) -> Result<State> {
         let state = State::from_bytes(bytes)?;
-        state.check(&self.shared.fingerprint, &self.shared.state_layout)?;
-        Ok(state)
+        self.check_state(&state)?;
+        Ok(state.with_origin(&self.shared.origin))
+    }
+
+    /// Whether this model can go on from `state`. Of a state that this model made that costs next to nothing;
+    /// of another's, the first time, a read of all weights.
+    ///
+    /// # Errors
+    /// [`Error::State`](crate::Error::State) that says why not; those of [`fingerprint`](Self::fingerprint).
+    pub fn check_state(&self, state: &State) -> Result<()> {
+        state.check(&self.shared.origin, &self.shared.state_layout, &self.cpu)
     }
 
     /// Reads `tokens` from `state` on: the logits (n_vocab) of what comes after the last one.

@@ -7,9 +7,9 @@ use rwkv_kernels::{Cpu, all_finite};
 
 use super::batch::{Outputs, Part, Position, Scratch, Segment};
 use super::exec::{Infer, Needed};
+use crate::checksum::Origin;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
-use crate::fingerprint::Fingerprint;
 use crate::model::Network;
 use crate::state::StateLayout;
 use crate::store::{NotFinite, Parameters};
@@ -20,17 +20,17 @@ pub(super) struct Shared {
     network: Network,
     pub(super) parameters: Parameters,
     pub(super) state_layout: StateLayout,
-    pub(super) fingerprint: Fingerprint,
+    pub(super) origin: Arc<Origin>,
     /// Memory of finished passes, for the next ones: as many as ever ran at the same time.
     scratch: Mutex<Vec<Scratch>>,
 }
 
 impl Shared {
-    pub(super) fn new(config: ModelConfig, parameters: Parameters) -> Arc<Self> {
+    pub(super) fn new(config: ModelConfig, parameters: Parameters, cpu: &Arc<Cpu>) -> Arc<Self> {
         let (network, layout, state_layout) = Network::new(&config);
         assert_eq!(layout.specs().len(), parameters.n_model(), "parameters of another model");
-        let fingerprint = parameters.fingerprint(config);
-        Arc::new(Self { config, network, parameters, state_layout, fingerprint, scratch: Mutex::default() })
+        let origin = Origin::new(config, parameters.parts(), cpu);
+        Arc::new(Self { config, network, parameters, state_layout, origin, scratch: Mutex::default() })
     }
 
     /// Reads all segments, in as many passes as it takes.
@@ -47,7 +47,7 @@ impl Shared {
     ) -> Result<()> {
         for segment in segments.iter() {
             self.check_tokens(segment.tokens)?;
-            segment.state.check(&self.fingerprint, &self.state_layout)?;
+            segment.state.check(&self.origin, &self.state_layout, cpu)?;
         }
         self.parameters.check_file()?;
         let pool = || self.scratch.lock().unwrap_or_else(PoisonError::into_inner);

@@ -12,7 +12,6 @@ use crate::control::{Control, ask};
 use crate::data_type::DataType;
 use crate::error::{Error, Result};
 use crate::file::{self, Header, ModelFile, TensorInfo};
-use crate::fingerprint::Fingerprint;
 use crate::place::resolve;
 
 /// f32 values that are decoded, changed and written at a time.
@@ -62,7 +61,7 @@ pub fn merge(
     let (base, adapter, output) = (base.as_ref(), adapter.as_ref(), output.as_ref());
     let base = &*resolve(base).model;
     let file = ModelFile::open(base)?;
-    let lora = Lora::read(adapter, &fingerprint(&file), file.layout())?;
+    let lora = Lora::read(adapter, &file.fingerprint(None)?, file.layout())?;
     let adapter = resolve(adapter).adapter;
     for (input, what) in [(base, "the base"), (adapter.as_ref(), "the adapter")] {
         if let (Ok(input), Ok(written)) = (input.canonicalize(), output.canonicalize())
@@ -104,18 +103,6 @@ pub fn merge(
 /// The format of what is stored as `format` after merging.
 fn merged_format(format: DataType) -> DataType {
     if format.is_quantized() { DataType::F16 } else { format }
-}
-
-/// The fingerprint of a loaded model of this file: of matrices as they are stored, and of vectors in f32.
-fn fingerprint(file: &ModelFile) -> Fingerprint {
-    let specs = file.layout().specs().iter().enumerate();
-    let vectors: Vec<_> =
-        specs.map(|(index, spec)| if spec.is_matrix() { Vec::new() } else { file.read(index) }).collect();
-    let bytes = vectors.iter().enumerate().map(|(index, vector)| match vector.as_slice() {
-        [] => file.tensor(index).1,
-        vector => bytemuck::cast_slice(vector),
-    });
-    Fingerprint::new(*file.config(), bytes)
 }
 
 enum Failure {

@@ -59,6 +59,7 @@ impl Parameters {
             entries,
             panels: Arc::new(panels),
             file: Some(Arc::new(file)),
+            is_file: true,
         })
     }
 }

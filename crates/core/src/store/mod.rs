@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rwkv_kernels::{self as kernels, Cpu, Panels, Product, ProductScratch, Weights, all_finite, products};
 
 pub(crate) use self::panels::Memory;
+use crate::checksum::{Part, checksum};
 use crate::config::ModelConfig;
 use crate::data_type::DataType;
 use crate::error::{Error, Fault, Result};
@@ -42,6 +43,8 @@ pub struct Parameters {
     panels: Arc<Memory>,
     /// Where the parameters are from, and where [`Value::Mapped`] lie; none if they were given as values.
     file: Option<Arc<ModelFile>>,
+    /// Whether the model's own parameters are what `file` holds.
+    is_file: bool,
 }
 
 /// One parameter.
@@ -137,6 +140,7 @@ impl Clone for Parameters {
             entries: self.entries.iter().map(entry).collect(),
             panels: Arc::clone(&self.panels),
             file: self.file.clone(),
+            is_file: self.is_file,
         }
     }
 }
@@ -183,6 +187,7 @@ impl Parameters {
             entries,
             panels: Arc::new(Memory::none()),
             file: None,
+            is_file: false,
             layout,
         }
     }
@@ -216,17 +221,39 @@ impl Parameters {
         self.file.as_ref().map_or(Ok(()), |file| file.check())
     }
 
-    /// What states of a model with these parameters, and of shape `config`, are recognised by: its own
-    /// values, and those of its adapters.
-    pub(crate) fn fingerprint(&self, config: ModelConfig) -> Fingerprint {
+    /// What states of a model with these parameters are recognised by: its own values, and those of its
+    /// adapters.
+    pub(crate) fn parts(&self) -> Vec<Part> {
         let adapters = self.entries.iter().filter_map(|entry| entry.adapter);
         let factors = adapters.flat_map(|Adapter { down, up, .. }| [down.index(), up.index()]);
-        Fingerprint::new(config, (0..self.n_model).chain(factors).map(|index| self.stored_bytes(index)))
+        self.base().into_iter().chain(factors.map(|index| self.part(index))).collect()
     }
 
-    /// As the fingerprint of the model without its adapters.
-    pub fn base_fingerprint(&self, config: ModelConfig) -> Fingerprint {
-        Fingerprint::new(config, (0..self.n_model).map(|index| self.stored_bytes(index)))
+    /// The fingerprint of the model of shape `config` that these parameters are without their adapters. For
+    /// parameters of a file the first call reads all of it, on the threads of `cpu` if there is one.
+    ///
+    /// # Errors
+    /// [`Error::FileChanged`], [`Error::Io`].
+    pub fn base_fingerprint(&self, config: ModelConfig, cpu: Option<&Cpu>) -> Result<Fingerprint> {
+        Ok(Fingerprint { config, weights: checksum(&self.base(), cpu)? })
+    }
+
+    /// The model's own parameters, for a checksum.
+    fn base(&self) -> Vec<Part> {
+        match &self.file {
+            Some(file) if self.is_file => vec![file.weights()],
+            _ => (0..self.n_model).map(|index| self.part(index)).collect(),
+        }
+    }
+
+    /// The parameter at `index`, for a checksum: a snapshot, because values that are shared are copied before
+    /// they change.
+    fn part(&self, index: usize) -> Part {
+        match (&self.entries[index].value, &self.file) {
+            (Value::F32 { stored, .. }, _) => Part::Values(Arc::clone(stored)),
+            (_, Some(file)) => file.weights_at(index),
+            (value, None) => unreachable!("{value:?} is of a file"),
+        }
     }
 
     /// Number of values of the model's own parameters.
@@ -265,6 +292,7 @@ impl Parameters {
             return Err(Error::Weight { tensor: spec.name.clone(), problem });
         }
         let adapter = self.entries[index].adapter;
+        self.is_file &= index >= self.n_model;
         self.entries[index] = Entry { adapter, ..Entry::of_raw(raw, spec.stored) };
         Ok(())
     }
@@ -336,6 +364,7 @@ impl Parameters {
     /// As [`raw`](Self::raw), to change; [`refresh`](Self::refresh) must follow. A clone that still shares
     /// the values keeps them as they are.
     pub fn raw_mut(&mut self, index: usize) -> &mut [f32] {
+        self.is_file &= index >= self.n_model;
         self.entries[index].raw_mut()
     }
 

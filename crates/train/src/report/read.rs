@@ -193,8 +193,8 @@ impl RunView {
 fn check(config: &RunConfig) -> std::result::Result<(), String> {
     const MAX: usize = 1 << 24;
     let RunConfig { format, model, options, .. } = config;
-    if *format != RunConfig::FORMAT {
-        return Err(format!("format {format}, and this version reads format {}", RunConfig::FORMAT));
+    if !(1..=RunConfig::FORMAT).contains(format) {
+        return Err(format!("format {format}, and this version reads formats 1 to {}", RunConfig::FORMAT));
     }
     let of_model = [model.n_vocab, model.n_embd, model.n_layer, model.n_ffn];
     let of_options =

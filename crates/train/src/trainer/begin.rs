@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use rwkv_core::model::Network;
-use rwkv_core::{Control, Fingerprint, Model, ModelConfig, ModelFile, Tokenizer, resolve};
+use rwkv_core::{Control, Fingerprint, Model, ModelConfig, ModelFile, OF_A_PART, Tokenizer, resolve};
 use rwkv_kernels::Cpu;
 
 use super::{Trainer, save, schedule};
@@ -262,7 +262,17 @@ impl Parts {
         }
         let parts = Self::new(options, model, file, data, tokenizer, is_new)?;
         if parts.base() != found.config.base {
-            return Err(fault(&parts.options.out, other_base(&parts.options)));
+            let options = &parts.options;
+            // An older fingerprint of the same model is another number.
+            let problem = if found.config.format == 1 {
+                format!(
+                    "the run was {OF_A_PART}: whether {} is that model cannot be told; begin the run again",
+                    options.base_path()
+                )
+            } else {
+                other_base(options)
+            };
+            return Err(fault(&options.out, problem));
         }
         Ok(parts)
     }

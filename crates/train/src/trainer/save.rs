@@ -223,7 +223,7 @@ impl Trainer {
     fn stage(&self) -> Result<Staged> {
         let (path, params) = (self.result(), self.tape.params());
         let staged = if self.state.is_some() {
-            let bytes = self.initial_state(&self.model()).to_bytes();
+            let bytes = self.initial_state(&self.model()).to_bytes()?;
             Staged::write(&path, |w| w.write_all(&bytes))?
         } else if params.has_adapters() {
             stage_lora(&path, self.config, params, self.options.lora_alpha() as f32)?
