@@ -53,8 +53,16 @@ fn main() {
         let model = Model::load_on(path, cpu()).expect("a sound model");
         let mut state = model.new_state();
         model.eval(&[1, 2, 3], &mut state).expect("an evaluation");
-        write("state", &format!("sound-{data_type}"), &[&[flags], &state.to_bytes().expect("a state")[..]].concat());
-        write("state", &format!("sealed-{data_type}"), &[&[flags | 7], &state.to_bytes().expect("a state")[..]].concat());
+        write(
+            "state",
+            &format!("sound-{data_type}"),
+            &[&[flags], &state.to_bytes().expect("a state")[..]].concat(),
+        );
+        write(
+            "state",
+            &format!("sealed-{data_type}"),
+            &[&[flags | 7], &state.to_bytes().expect("a state")[..]].concat(),
+        );
 
         let mut params = model.store().clone();
         let index = params.layout().find("blocks.0.att.key.weight").expect("a matrix");

@@ -24,6 +24,7 @@ use crate::atomic::Staged;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::fingerprint::{Fingerprint, OF_A_PART};
+use crate::machine;
 use crate::params::{Initial, Layout, Matrix};
 use crate::place::resolve;
 use crate::regular::open_regular;
@@ -283,6 +284,8 @@ fn read_bytes(path: &Path, layout: &Layout) -> Result<Vec<u8>> {
     if len > most {
         return Err(fault(format!("{len} bytes; an adapter of this model has at most {most}")));
     }
+    // The bytes, and the factors that are taken from them.
+    machine::limit().check(2.0 * len as f64).map_err(Error::io("read", path))?;
     let mut bytes = Vec::new();
     // A file that grows meanwhile is cut off, and then damaged.
     file.take(most).read_to_end(&mut bytes).map_err(Error::io("read", path))?;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::control::{Control, ask};
 use crate::error::{Error, Result};
-use crate::machine::{self, Bytes};
+use crate::machine::{self, Bytes, Limit, LimitOf};
 use crate::regular::{name_of, open};
 
 /// A text may take one part in so many of the machine's memory: as tokens it takes four times as much again,
@@ -22,13 +22,14 @@ const CHUNK: usize = 1 << 20;
 ///
 /// # Errors
 /// [`Error::Io`] if it cannot be read; [`Error::Data`] if it is a directory, a device or a socket, or larger
-/// than an eighth of the machine's memory: a file is then not read at all, and a pipe no further than that;
+/// than an eighth of the memory that this process may use: a file is then not read at all, and a pipe no further than that;
 /// [`Error::Aborted`] if `control` says so.
 pub fn read_text(path: &Path, control: impl Control) -> Result<Vec<u8>> {
-    read_within(path, (machine::memory() / PART) as usize, control)
+    let Limit { bytes, of } = machine::limit();
+    read_within(path, ((bytes / PART) as usize, &of), control)
 }
 
-fn read_within(path: &Path, limit: usize, mut control: impl Control) -> Result<Vec<u8>> {
+fn read_within(path: &Path, (limit, of): (usize, &LimitOf), mut control: impl Control) -> Result<Vec<u8>> {
     // Opening a device may do something to it, so it is not even opened.
     let there = std::fs::metadata(path).map_err(Error::io("read", path))?;
     check(path, there.file_type())?;
@@ -38,7 +39,7 @@ fn read_within(path: &Path, limit: usize, mut control: impl Control) -> Result<V
     check(path, opened.file_type())?;
     let (len, is_pipe) = (opened.len(), !opened.is_file());
     if len > limit as u64 {
-        return Err(too_large(path, &Bytes(len as f64).to_string(), limit));
+        return Err(too_large(path, &Bytes(len as f64).to_string(), limit, of));
     }
 
     let mut bytes = Vec::new();
@@ -58,7 +59,7 @@ fn read_within(path: &Path, limit: usize, mut control: impl Control) -> Result<V
             Err(error) => return Err(Error::io("read", path)(error)),
         };
         if count > limit - bytes.len() {
-            return Err(too_large(path, &format!("more than {}", Bytes(limit as f64)), limit));
+            return Err(too_large(path, &format!("more than {}", Bytes(limit as f64)), limit, of));
         }
         reserve(&mut bytes, count).map_err(Error::io("read", path))?;
         bytes.extend_from_slice(&chunk[..count]);
@@ -70,10 +71,9 @@ fn reserve(bytes: &mut Vec<u8>, more: usize) -> io::Result<()> {
     bytes.try_reserve(more).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))
 }
 
-fn too_large(path: &Path, size: &str, limit: usize) -> Error {
+fn too_large(path: &Path, size: &str, limit: usize, of: &LimitOf) -> Error {
     let limit = Bytes(limit as f64);
-    let problem =
-        format!("the text has {size}; a text may have {limit} here, an eighth of the machine's memory");
+    let problem = format!("the text has {size}; a text may have {limit} here, an eighth of {of}");
     Error::Data { path: path.to_owned(), problem }
 }
 
@@ -130,11 +130,15 @@ mod tests {
         let text: Vec<u8> = (0..CHUNK + 77).map(|i| (i % 251) as u8).collect();
         std::fs::write(&path, &text).unwrap();
         assert!(read_text(&path, NEVER).unwrap() == text);
-        assert!(read_within(&path, text.len(), NEVER).unwrap() == text);
-        let error = read_within(&path, text.len() - 1, |_, _| panic!("reading has begun")).unwrap_err();
+        assert!(read_within(&path, (text.len(), &LimitOf::Machine), NEVER).unwrap() == text);
+        let error =
+            read_within(&path, (text.len() - 1, &LimitOf::Machine), |_, _| panic!("reading has begun"))
+                .unwrap_err();
         assert!(error.code() == "DATA" && error.to_string().contains("the text has 1.0 MB"), "{error}");
         assert_eq!(
-            read_within(&path, text.len(), |_, _| ControlFlow::Break(())).unwrap_err().code(),
+            read_within(&path, (text.len(), &LimitOf::Machine), |_, _| ControlFlow::Break(()))
+                .unwrap_err()
+                .code(),
             "ABORTED"
         );
     }
@@ -196,12 +200,12 @@ mod tests {
             let text: Vec<u8> = (0..300_000_u32).map(|i| (i % 251) as u8).collect();
             std::thread::scope(|scope| {
                 scope.spawn(|| std::fs::write(&pipe, &text).unwrap());
-                assert!(read_within(&pipe, text.len(), NEVER).unwrap() == text);
+                assert!(read_within(&pipe, (text.len(), &LimitOf::Machine), NEVER).unwrap() == text);
             });
             std::thread::scope(|scope| {
                 // The reader gives up before the writer does.
                 scope.spawn(|| std::fs::write(&pipe, &text).unwrap_err());
-                let error = read_within(&pipe, 100_000, NEVER).unwrap_err();
+                let error = read_within(&pipe, (100_000, &LimitOf::Machine), NEVER).unwrap_err();
                 assert!(error.to_string().contains("the text has more than 0.1 MB; a text may have 0.1 MB"));
             });
             std::thread::scope(|scope| {

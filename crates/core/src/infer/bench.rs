@@ -10,6 +10,7 @@ use super::batch::{Outputs, PASS, Segment};
 use super::model::Model;
 use crate::control::{Control, ask};
 use crate::error::{Error, Result};
+use crate::machine;
 use crate::store::Memory;
 
 /// Options of [`Model::bench`].
@@ -118,6 +119,11 @@ impl Model {
     /// hold.
     pub fn bench(&self, options: &BenchOptions, progress: impl Control) -> Result<Bench> {
         options.check()?;
+        // Of each session the state, which is copied before a pass, and logits: in the pass and of two tokens.
+        let of_a_session = 4.0 * (2 * self.shared.state_layout.len() + 3 * self.config().n_vocab) as f64;
+        if let Err(error) = machine::limit().check(of_a_session * options.sessions as f64) {
+            return Err(Error::option("sessions", options.sessions, format!("fewer: {error}")));
+        }
         let (memory, range) = read_buffer(options.buffer)?;
         let buffer: &[f32] = bytemuck::cast_slice(memory.get(range));
         let mut clock = Clock { start: Instant::now(), seconds: options.seconds, pieces: 0, progress };

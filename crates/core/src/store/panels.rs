@@ -5,6 +5,8 @@ use std::ops::Range;
 
 use memmap2::{MmapMut, MmapOptions};
 
+use crate::machine;
+
 /// One anonymous map for all panels of a model: zeros until they are written, in large pages where the system
 /// has them, because every token reads all of it.
 #[derive(Debug)]
@@ -25,6 +27,8 @@ impl Memory {
         if len == 0 {
             return Ok(Self::none());
         }
+        // The system would give it, and end the process when it is filled.
+        machine::limit().check(len as f64)?;
         let map = MmapOptions::new().len(len).map_anon()?;
         // Only advice: without it pages are small, and nothing else differs.
         #[cfg(target_os = "linux")]

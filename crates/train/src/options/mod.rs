@@ -230,8 +230,8 @@ impl TrainOptions {
     }
 
     fn refuse(&self, need: &Memory) -> Result<()> {
-        let limit = machine::memory();
-        if need.total() <= limit {
+        let limit = machine::limit();
+        if need.total() <= limit.bytes {
             return Ok(());
         }
         // The one farthest above its default is the one to blame.
@@ -251,7 +251,7 @@ impl TrainOptions {
             Bytes(need.total()),
             Bytes(need.parameters),
             Bytes(need.activations),
-            Bytes(limit)
+            limit
         );
         Err(Error::option(name, value, expected))
     }
