@@ -29,11 +29,7 @@ const { values } = parseArgs({
 })
 const [kills, steps] = [Number(values.kills), Number(values.steps)]
 const directory = mkdtempSync(join(tmpdir(), 'rwkv-kills-'))
-const [book, validation, base] = ['book.txt', 'validation.txt', 'whole-plain'].map(name => join(directory, name))
-const whole = text()
-writeFileSync(book, whole)
-// The last tenth: what is left of the first nine, rounded down. All characters are ASCII.
-writeFileSync(validation, whole.slice(Math.floor((whole.length * 9) / 10)))
+const base = join(directory, 'whole-plain')
 
 let failed = false
 function wrong(problem) {
@@ -46,7 +42,7 @@ const disks = values.disks !== '0' && canMount(directory)
 if (values.disks !== '0' && !disks) console.log('no disk can be mounted here: full disks are left out')
 // Adapters need the model of a whole plain run.
 for (const kind of asked.includes('lora') ? new Set(['plain', ...asked]) : asked) {
-  const proof = new Proof({ kind, book, validation, steps, base })
+  const proof = new Proof({ kind, steps, base, ...texts(kind) })
   const unbroken = join(directory, `whole-${kind}`)
   const begun = performance.now()
   const { isDone, error } = await proof.life(unbroken)
@@ -68,6 +64,16 @@ else rmSync(directory, { recursive: true })
 console.log(failed ? 'FAILED' : 'every run ended with the bytes of the one without a break')
 process.exit(failed ? 1 : 0)
 
+/** The text of a kind of run, and what of it validates: the last tenth, after nine that are rounded down. */
+function texts(kind) {
+  const all = text(kind === 'lora')
+  const [book, validation] = ['book', 'validation'].map(name => join(directory, `${name}-${kind}.txt`))
+  writeFileSync(book, all)
+  // All characters are ASCII.
+  writeFileSync(validation, all.slice(Math.floor((all.length * 9) / 10)))
+  return { book, validation }
+}
+
 /** Runs of one kind, until all kills are dealt. */
 async function killed(proof, unbroken) {
   const { kind } = proof
@@ -86,9 +92,11 @@ async function killed(proof, unbroken) {
       if (life.isKilled) {
         count.dealt++
         look(proof, run, count)
-      } else if (!life.isDone) return wrong(`${kind}: rwkv train ended with ${life.code}: ${life.error} (${run})`)
+      } else if (!life.isDone)
+        return wrong(`${kind}: rwkv train ended with ${life.code}: ${life.error} (${run})`)
       const fault = await proof.fault(run)
-      if (fault !== undefined) return wrong(`${kind}, life ${count.lives}, killed by ${way}: ${fault} (${run})`)
+      if (fault !== undefined)
+        return wrong(`${kind}, life ${count.lives}, killed by ${way}: ${fault} (${run})`)
     } while (!life.isDone)
     const names = differing(proof, run, unbroken)
     if (names.length > 0) return wrong(`${kind}: ${names.join(', ')} differ (${run})`)
