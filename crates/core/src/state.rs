@@ -274,6 +274,17 @@ mod tests {
         (state, layout)
     }
 
+    /// A sum of weights that training has made negative would divide by less than nothing.
+    #[test]
+    fn a_trained_state_stays_where_its_sums_can_be() {
+        let mut layout = StateLayout::default();
+        layout.zeros(1);
+        layout.wkv4(2);
+        let mut state = [-1.0, -2.0, 3.0, -4.0, 5.0, -6.0, 7.0];
+        layout.clamp(&mut state);
+        assert_eq!(state.map(f32::to_bits), [-1.0_f32, -2.0, 3.0, 0.0, 5.0, -6.0, 7.0].map(f32::to_bits));
+    }
+
     #[test]
     fn a_new_state_is_empty_sums_with_an_exponent_of_minus_infinity() {
         let config = ModelConfig::v4(5, 2, 1);

@@ -247,6 +247,20 @@ mod tests {
         assert_eq!(fs::read(run.join("model.bin")).expect("the file"), b"tow");
     }
 
+    /// Its directory is gone: the file cannot take its place, after the record was written.
+    #[test]
+    fn a_file_that_cannot_take_its_place_leaves_the_old_one_and_what_is_said_of_it() {
+        let run = tempfile::tempdir().expect("a directory");
+        let run = run.path();
+        let old = replace(run, stage(run, "old"), kept(1, Some(2.0))).expect("a result");
+        let gone = run.join("gone");
+        fs::create_dir(&gone).expect("a directory");
+        let staged = stage(&gone, "new");
+        fs::remove_dir_all(&gone).expect("no directory");
+        replace(run, staged, kept(2, Some(1.0))).expect_err("no place");
+        assert_eq!(read_kept(run).expect("a look"), Some(old));
+    }
+
     /// What a kill or a full disk leaves, at any moment of a replacement.
     #[test]
     fn wherever_a_replacement_stops_the_record_is_of_the_file_that_is_there() {

@@ -60,6 +60,27 @@ fn a_run_does_what_its_options_say() {
     assert!(samples.iter().all(|sample| sample.text.chars().count() == 400 && !sample.prompt.is_empty()));
 }
 
+/// What the log says of the step before goes on with the run, times included.
+#[test]
+fn a_step_that_is_taken_up_again_took_as_long_as_it_did() {
+    let place = Place::new(&prose(120));
+    let mut trainer = Trainer::create(&options(&place, "run"), go_on).expect("a run");
+    for _ in 0..4 {
+        trainer.step(go_on).expect("a step");
+    }
+    trainer.save_checkpoint(go_on).expect("a checkpoint");
+    drop(trainer);
+    let mut lines = read_log(&place.path("run")).expect("a log");
+    lines[3].clock = 1000.0;
+    let log: Vec<_> = lines.iter().map(|line| serde_json::to_string(line).expect("JSON") + "\n").collect();
+    fs::write(place.path("run/log.jsonl"), log.concat()).expect("a log");
+    let mut trainer = Trainer::resume(place.path("run"), &ResumeOptions::default(), go_on).expect("the run");
+    let advance = trainer.advance(go_on).expect("the validation").expect("a step");
+    assert_eq!((advance.step.step, advance.val_loss.is_some()), (4, true));
+    assert_eq!(advance.step.seconds.to_bits(), (lines[3].seconds - lines[2].seconds).to_bits());
+    assert!((1000.0..1500.0).contains(&trainer.clock()));
+}
+
 /// At questions that the run asks in steps with a validation, with a checkpoint and with both, of learning, validating, measuring and writing: it
 /// is stopped there, saved as it is and resumed, or simply called again.
 #[test]

@@ -37,6 +37,26 @@ fn run_until_it_diverges(trainer: &mut Trainer) -> Error {
     }
 }
 
+/// What a model writes that is worse than guessing is shown to nobody.
+#[test]
+fn a_model_that_is_not_sound_writes_no_sample() {
+    let place = Place::new(&prose(120));
+    let mut trainer = Trainer::create(&absurd(place.options("run")), go_on).expect("a run");
+    let mut sound = Vec::new();
+    loop {
+        trainer.step(go_on).expect("a step");
+        if !trainer.save(go_on).expect("it is finite").soundness.is_sound {
+            break;
+        }
+        sound.push(trainer.steps());
+    }
+    let samples = rwkv_train::run::read_samples(trainer.out()).expect("samples");
+    assert_eq!(samples.iter().map(|sample| sample.step).collect::<Vec<_>>(), sound);
+    let report = std::fs::read_to_string(trainer.out().join("report.html")).expect("a report");
+    assert!(report.contains("What it writes"));
+    assert!(!report.contains(&format!("<h3>Step {}</h3>", trainer.steps())));
+}
+
 #[test]
 fn a_run_that_diverges_keeps_its_newest_sound_checkpoint_and_goes_on_from_it() {
     let place = Place::new(&prose(120));

@@ -115,6 +115,12 @@ fn it_tells_of_the_model_that_is_there_and_not_of_the_last_one() {
             .contains("By the model of step 80, which is not the one in model.bin; it was given")
     );
     record(&run, 60, 2.740);
+    assert!(!words.contains("worse than guessing"), "{words}");
+    let told = fs::read_to_string(run.join("result.json")).expect("the record");
+    fs::write(run.join("result.json"), told.replace("\"isSound\":true", "\"isSound\":false"))
+        .expect("a record");
+    assert!(self::words(&self::page(&run)).contains("It is worse than guessing."));
+    fs::write(run.join("result.json"), told).expect("the record");
 
     let summary = RunView::read(&run).expect("a run").summary();
     assert_eq!((summary.steps, summary.max_steps, summary.tokens.to_bits()), (80, 80, 2880_f64.to_bits()));

@@ -86,6 +86,88 @@ fn a_model_that_was_not_written_with_its_checkpoint_is_written_when_the_run_goes
     assert!(["model.bin", "result.json"].map(|name| fs::read(run.join(name)).expect(name)) == after);
 }
 
+#[test]
+fn a_record_is_of_a_file_of_its_name_and_of_a_format_that_is_known() {
+    let place = Place::new(&prose(120));
+    let run = place.path("run");
+    drop(killed(&place, 1e-2));
+    let record = fs::read_to_string(run.join("result.json")).expect("the record");
+    fs::write(run.join("result.json"), record.replace("\"format\": 1", "\"format\": 2")).expect("another");
+    assert_eq!(read_kept(&run).expect("a look"), None);
+    fs::write(run.join("result.json"), record).expect("the record");
+    kept(&run);
+    fs::rename(run.join("model.bin"), run.join("lora.safetensors")).expect("another name");
+    assert_eq!(read_kept(&run).expect("a look"), None);
+}
+
+#[test]
+fn a_step_has_one_sample_and_one_that_was_undone_has_none() {
+    let place = Place::new(&prose(120));
+    let mut trainer = Trainer::create(&place.options("run"), go_on).expect("a run");
+    for step in [2, 4] {
+        run_steps(&mut trainer, 2);
+        trainer.save(go_on).expect("all");
+        trainer.save(go_on).expect("all again");
+        assert_eq!(trainer.steps(), step);
+    }
+    let steps = || {
+        let samples = rwkv_train::run::read_samples(&place.path("run")).expect("samples");
+        samples.iter().map(|sample| sample.step).collect::<Vec<_>>()
+    };
+    assert_eq!(steps(), [2, 4]);
+    drop(trainer);
+    fs::remove_dir_all(place.path("run/checkpoint-4")).expect("the last checkpoint");
+    let mut trainer = resume(&place, &ResumeOptions::default());
+    assert_eq!((trainer.steps(), trainer.went_back_from()), (2, None));
+    run_steps(&mut trainer, 3);
+    trainer.save(go_on).expect("all");
+    assert_eq!(steps(), [2, 5]);
+}
+
+#[test]
+fn a_validation_tells_more_of_a_model_than_a_part_of_it_and_a_second_one_tells_no_more() {
+    let place = Place::new(&prose(120));
+    let options = TrainOptions { patience: Some(1), batch_size: 1, ..place.options("run") };
+    let mut trainer = Trainer::create(&options, go_on).expect("a run");
+    run_steps(&mut trainer, 2);
+    let part = trainer.soundness(go_on).expect("a loss");
+    let whole = validate(&mut trainer);
+    assert!(part.val_loss.to_bits() != whole.to_bits());
+    assert_eq!(trainer.soundness(go_on).expect("a loss").val_loss.to_bits(), whole.to_bits());
+    validate(&mut trainer);
+    assert!(!trainer.done(), "the same model is not a second that is no better");
+}
+
+#[test]
+fn a_run_that_carries_states_validates_in_one_go() {
+    let place = Place::new(&prose(120));
+    let options = TrainOptions { carry_state: true, ..place.options("run") };
+    let mut trainer = Trainer::create(&options, go_on).expect("a run");
+    run_steps(&mut trainer, 2);
+    let found = validate(&mut trainer);
+    let (model, tokens, window) = (trainer.model(), trainer.data().validation(), options.ctx_len);
+    let len = (tokens.len() - 1) / window * window;
+    let loss = |window| model.evaluate(&tokens[..=len], window, go_on).expect("a loss").loss as f32;
+    assert_eq!(found.to_bits(), loss(None).to_bits());
+    assert!(found.to_bits() != loss(Some(window)).to_bits());
+}
+
+/// Steps so small that the second validation finds nothing better.
+#[test]
+fn a_run_that_patience_ends_saves_its_last_step() {
+    let place = Place::new(&prose(120));
+    let options = TrainOptions {
+        patience: Some(1),
+        learning_rate: Some(1e-30),
+        eval_interval: 4,
+        checkpoint_interval: 6,
+        ..place.options("run")
+    };
+    let mut trainer = Trainer::create(&options, go_on).expect("a run");
+    trainer.run(go_on, |_, _| ()).expect("a run to its end");
+    assert_eq!((trainer.steps(), checkpoints(&place)), (8, vec![6, 8]));
+}
+
 /// A kill or a full disk after the last checkpoint: between the model and the end of its record, and before the
 /// report.
 #[test]

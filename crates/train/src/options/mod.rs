@@ -337,6 +337,7 @@ mod tests {
             ("beta1", TrainOptions { beta1: 1.0, ..options() }),
             ("beta2", TrainOptions { beta2: nan, ..options() }),
             ("grad_clip", TrainOptions { grad_clip: -1.0, ..options() }),
+            ("matrix_learning_rate", TrainOptions { matrix_learning_rate: Some(0.02), ..options() }),
         ];
         for (expected, options) in cases {
             let error = options.validate().expect_err(expected);
