@@ -19,7 +19,9 @@ use crate::run::Sample;
 /// Tokens, or one window if that is longer, which tell a sound model from one that is not.
 const TOKENS: usize = 2048;
 
-/// Tokens of the validation text that the model is asked to go on from, and how many it writes.
+/// Tokens of the validation text in which a beginning is looked for, at most so many characters, and tokens that
+/// the model writes after it.
+const START: usize = 256;
 const PROMPT: usize = 32;
 const WRITTEN: usize = 400;
 
@@ -124,15 +126,13 @@ impl Trainer {
         Ok(Saved { soundness, wrote_result: self.write_model(soundness)? })
     }
 
-    /// Has the model go on from the beginning of the validation text, which it has never seen.
+    /// Has the model go on from the beginning of a line of the validation text, which it has never seen.
     fn add_sample(&mut self, control: impl Control) -> Result<()> {
-        let start = &self.data.validation()[..PROMPT.min(self.data.validation().len())];
-        let prompt = String::from_utf8_lossy(&self.tokenizer.decode(start)?).into_owned();
-        // A whole word is a fairer beginning, and a whole character one that can be encoded.
-        let prompt = prompt.rsplit_once(char::is_whitespace).map_or("", |(whole, _)| whole);
+        let start = &self.data.validation()[..START.min(self.data.validation().len())];
+        let prompt = beginning(&String::from_utf8_lossy(&self.tokenizer.decode(start)?));
         let options = SamplerOptions { temperature: 0.8, top_p: 0.95, seed: 1, ..SamplerOptions::default() };
-        let text = self.sample(prompt, WRITTEN, options, control)?;
-        self.run.add_sample(Sample { step: self.step, prompt: prompt.to_owned(), text })
+        let text = self.sample(&prompt, WRITTEN, options, control)?;
+        self.run.add_sample(Sample { step: self.step, prompt, text })
     }
 
     fn write_checkpoint(&self, soundness: Soundness) -> Result<()> {
@@ -274,6 +274,15 @@ impl Trainer {
     }
 }
 
+/// The first words of a text that begins in the middle of a line: those after the first line break, if there is
+/// one, and no half of a word.
+fn beginning(text: &str) -> String {
+    let lines = text.split_once('\n').map_or("", |(_, rest)| rest.trim_start());
+    let from = if lines.is_empty() { text } else { lines };
+    let first: String = from.chars().take(PROMPT).collect();
+    first.rsplit_once(char::is_whitespace).map_or("", |(whole, _)| whole).to_owned()
+}
+
 fn loss_of_a_few(
     model: &Model,
     initial: &State,
@@ -303,4 +312,23 @@ pub(super) fn is_sound(
 /// The loss of guessing, and one nat more.
 fn most(n_vocab: usize) -> f32 {
     libm::logf(n_vocab as f32) + 1.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_goes_on_from_whole_words_at_the_beginning_of_a_line() {
+        let cases = [
+            ("?\n\nGREMIO:\nGood morrow, neighbour Baptista.", "GREMIO:\nGood morrow, neighbour"),
+            ("one line without an end, and long enough", "one line without an end, and"),
+            ("a\n", "a"),
+            ("wordsthathavenoendatallandnospaces", ""),
+            ("", ""),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(beginning(text), expected);
+        }
+    }
 }
