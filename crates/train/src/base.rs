@@ -190,7 +190,7 @@ fn add_adapters(options: &TrainOptions, rank: usize, params: &mut Parameters) ->
             let expected = format!("at most {width}, the smaller side of {:?}", spec.name);
             return Err(Error::option("lora_rank", rank, expected));
         }
-        if spec.name == "emb.weight" {
+        if spec.is_embedding() {
             let expected = "matrices that are multiplied with; the embedding is only looked up";
             return Err(Error::option("lora_targets", &spec.name, expected));
         }

@@ -67,6 +67,7 @@ mod checkpoint;
 pub mod data;
 mod error;
 pub mod init;
+mod lines;
 mod lock;
 mod memory;
 mod ops;

@@ -17,17 +17,18 @@
 //! missing by then is written again.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use rwkv_core::{ModelConfig, Place, Tokenizer, machine, read_regular, write_atomically};
-use serde::de::DeserializeOwned;
+use rwkv_core::{ModelConfig, Place, Tokenizer, read_regular, write_atomically};
 use serde::ser::Error as _;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::checkpoint::{self, Manifest};
 use crate::error::{Error, Result};
+use crate::lines::push_line;
+pub use crate::lines::{LogLine, Sample, read_log, read_samples};
 use crate::lock::Lock;
 use crate::options::TrainOptions;
 use crate::record::{self, Holding, read_kept};
@@ -76,41 +77,6 @@ impl RunConfig {
     /// The version of the format that this crate writes. It reads version 1 too, which differs in what `base`
     /// is: a checksum of a part of the weights, which fits no model now.
     pub const FORMAT: u32 = 2;
-}
-
-/// A line of `log.jsonl`. A step's line has a loss, a validation's line a validation loss.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct LogLine {
-    /// The step, counted from 1.
-    pub step: u64,
-    /// Mean loss of the step's batch, in nats a token.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub loss: Option<f32>,
-    /// The learning rate of the step.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub learning_rate: Option<f64>,
-    /// The norm of all gradients before clipping.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub grad_norm: Option<f64>,
-    /// Mean loss of the validation split after the step.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub val_loss: Option<f32>,
-    /// Time spent in training steps since the run began.
-    pub seconds: f64,
-    /// Time by the clock since then, without that between two sessions.
-    pub clock: f64,
-}
-
-/// A line of `samples.jsonl`: what the model wrote.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Sample {
-    /// The step after which it did.
-    pub step: u64,
-    /// What it was to go on from.
-    pub prompt: String,
-    /// What it wrote.
-    pub text: String,
 }
 
 /// A run's directory, held by this trainer: what has to be in it, and the log under way.
@@ -429,44 +395,12 @@ fn is_of_a_beginning(path: &Path, name: &str, tokenizer: Option<&Tokenizer>) -> 
     }
 }
 
-fn push_line(lines: &mut Vec<u8>, line: &impl Serialize) -> io::Result<()> {
-    serde_json::to_writer(&mut *lines, line)?;
-    lines.push(b'\n');
-    Ok(())
-}
-
 fn open_log(file: &Path) -> Result<File> {
     OpenOptions::new().append(true).open(file).map_err(Error::io("open", file))
 }
 
-/// The lines of a run's log, in order; none if there is no log. A last line that a crash cut off is left out.
-///
-/// # Errors
-/// [`rwkv_core::Error::Io`].
-pub fn read_log(run: &Path) -> Result<Vec<LogLine>> {
-    read_lines(&run.join("log.jsonl"))
-}
-
-/// What the model of a run has written, in order; nothing if there is no such file.
-///
-/// # Errors
-/// [`rwkv_core::Error::Io`].
-pub fn read_samples(run: &Path) -> Result<Vec<Sample>> {
-    read_lines(&run.join("samples.jsonl"))
-}
-
-/// The lines of a file, each an object; none if there is no file. What is none of these objects is left out.
-fn read_lines<T: DeserializeOwned>(file: &Path) -> Result<Vec<T>> {
-    if fs::symlink_metadata(file).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
-        return Ok(Vec::new());
-    }
-    let bytes = read_regular(file, (machine::memory() / 8.0) as u64)?;
-    let lines = bytes.split(|&byte| byte == b'\n');
-    Ok(lines.filter_map(|line| serde_json::from_slice(line).ok()).collect())
-}
-
 /// The checkpoints of a run, oldest first: steps and directories.
-fn checkpoints(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
+pub(crate) fn checkpoints(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(run).map_err(Error::io("read", run))? {
         let entry = entry.map_err(Error::io("read", run))?;
@@ -511,157 +445,4 @@ fn write_config(path: &Path, config: &RunConfig) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn config() -> RunConfig {
-        let options = TrainOptions::new("/texts/book.txt", "").resolved();
-        RunConfig { format: RunConfig::FORMAT, model: options.model(256), options, data_crc32: 7, base: None }
-    }
-
-    fn create(path: &Path) -> RunDirectory {
-        RunDirectory::create(path, config(), Tokenizer::Byte, false).expect("a new run")
-    }
-
-    fn resume(path: &Path, step: u64) -> RunDirectory {
-        RunDirectory::resume(RunDirectory::take(path).expect("a run"), step).expect("the run")
-    }
-
-    #[test]
-    fn a_run_is_read_as_it_was_written_and_not_overwritten() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("a/b");
-        assert!(RunDirectory::take(&path).expect_err("no run").to_string().contains("no run to go on with"));
-        drop(create(&path));
-        let found = RunDirectory::take(&path).expect("a run");
-        assert_eq!((&found.config, &found.tokenizer), (&config(), &Tokenizer::Byte));
-        drop(found);
-        for file in ["config.json", "checkpoint-3"] {
-            let error = RunDirectory::check_free(&path, false).expect_err("a run is there");
-            assert!(error.to_string().contains("another directory"), "{error}");
-            let error =
-                RunDirectory::create(&path, config(), Tokenizer::Byte, false).expect_err("a run is there");
-            assert!(error.to_string().contains("another directory"), "{error}");
-            // What is left of a run is none to begin in.
-            fs::create_dir_all(path.join("checkpoint-3")).expect("a checkpoint");
-            fs::remove_file(path.join("config.json")).unwrap_or_else(|_| assert_eq!(file, "checkpoint-3"));
-        }
-    }
-
-    /// As a kill or a full disk leaves it: `config.json` is written last.
-    #[test]
-    fn a_run_that_stopped_as_it_began_can_be_begun_again() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path();
-        drop(create(path));
-        let refuse = |tokenizer: &Tokenizer| {
-            RunDirectory::create(path, config(), tokenizer.clone(), false)
-                .err()
-                .map(|error| error.to_string())
-        };
-        for name in ["config.json", "log.jsonl"] {
-            fs::remove_file(path.join(name)).expect("a file");
-            RunDirectory::check_free(path, false).expect("a free directory");
-            // Of another text: it may be somebody's.
-            let other = Tokenizer::characters_of("abc").expect("a tokenizer");
-            let refused = refuse(&other).expect("a refusal");
-            assert!(refused.contains("holds tokenizer.json"), "{refused}");
-        }
-        drop(create(path));
-        fs::remove_file(path.join("config.json")).expect("a file");
-        fs::write(path.join("log.jsonl"), "{}\n").expect("a log");
-        assert!(RunDirectory::check_free(path, false).is_err());
-        fs::write(path.join("log.jsonl"), "").expect("a log");
-        assert_eq!(refuse(&Tokenizer::Byte), None);
-    }
-
-    #[test]
-    fn a_damaged_configuration_is_refused() {
-        let directory = tempfile::tempdir().expect("a directory");
-        drop(create(directory.path()));
-        let file = directory.path().join("config.json");
-        let good = fs::read_to_string(&file).expect("config.json");
-        for (from, to) in [
-            ("{", "["),
-            ("\"format\": 2", "\"format\": 3"),
-            ("\"format\": 2", "\"format\": 0"),
-            ("\"nVocab\": 256", "\"nVocab\": 65"),
-            ("\"nLayer\": 4", "\"nLayer\": 4000000000"),
-            ("\"beta1\": 0.9", "\"beta1\": 9.0"),
-        ] {
-            fs::write(&file, good.replacen(from, to, 1)).expect("a damaged file");
-            let error = RunDirectory::take(directory.path()).expect_err(to);
-            assert!(error.code() == "RUN" && error.to_string().contains("config.json"), "{error}");
-        }
-    }
-
-    #[test]
-    fn what_a_killed_process_left_is_removed() {
-        let directory = tempfile::tempdir().expect("a directory");
-        drop(create(directory.path()));
-        let names = || {
-            let mut names: Vec<_> =
-                fs::read_dir(directory.path()).expect("the run").flatten().map(|e| e.file_name()).collect();
-            names.sort();
-            names
-        };
-        let before = names();
-        fs::create_dir(directory.path().join(".checkpoint-5.tmp")).expect("a directory");
-        fs::write(directory.path().join(".checkpoint-5.tmp/means.f32"), "x").expect("a file");
-        fs::write(directory.path().join(".model.bin.x7Yz.tmp"), "x").expect("a file");
-        drop(resume(directory.path(), 0));
-        assert_eq!(names(), before);
-    }
-
-    fn line(step: u64) -> LogLine {
-        LogLine { step, loss: Some(1.5), seconds: 0.25, ..LogLine::default() }
-    }
-
-    #[test]
-    fn the_log_forgets_what_comes_after_the_checkpoint_and_lines_cut_off() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let mut run = create(directory.path());
-        for step in 1..=5 {
-            run.log(&line(step)).expect("a line");
-        }
-        run.log.write_all(b"{\"step\": 6, \"lo").expect("a line cut off");
-        drop(run);
-        let mut run = resume(directory.path(), 3);
-        run.log(&line(4)).expect("a line");
-        assert_eq!(read_log(directory.path()).expect("a log"), (1..=4).map(line).collect::<Vec<_>>());
-    }
-
-    /// Deleted, emptied or replaced: each file alone, and the directory as a whole.
-    #[test]
-    fn what_is_missing_is_written_again_with_every_line_of_the_log() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("run");
-        let mut run = create(&path);
-        let mut step = 0;
-        let removals: [&dyn Fn(); 7] = [
-            &|| fs::remove_file(path.join("config.json")).expect("config.json"),
-            &|| fs::write(path.join("config.json"), "").expect("config.json"),
-            &|| fs::remove_file(path.join("tokenizer.json")).expect("tokenizer.json"),
-            &|| fs::remove_file(path.join("log.jsonl")).expect("log.jsonl"),
-            // In place: it stays the file that the trainer has open.
-            &|| fs::write(path.join("log.jsonl"), "").expect("log.jsonl"),
-            &|| {
-                fs::remove_file(path.join("log.jsonl")).expect("log.jsonl");
-                fs::write(path.join("log.jsonl"), "another").expect("another file");
-            },
-            &|| fs::remove_dir_all(&path).expect("the directory"),
-        ];
-        for remove in removals {
-            remove();
-            step += 1;
-            run.log(&line(step)).expect("a line");
-            run.mend().expect("the rest");
-            step += 1;
-            run.log(&line(step)).expect("a line");
-            assert_eq!(read_log(&path).expect("a log"), (1..=step).map(line).collect::<Vec<_>>());
-            assert!(RunDirectory::take(&path).expect_err("held").to_string().contains("training here"));
-        }
-        drop(run);
-        assert_eq!(RunDirectory::take(&path).expect("the run").config, config());
-    }
-}
+mod tests;

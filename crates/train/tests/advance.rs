@@ -81,8 +81,8 @@ fn a_step_that_is_taken_up_again_took_as_long_as_it_did() {
     assert!((1000.0..1500.0).contains(&trainer.clock()));
 }
 
-/// At questions that the run asks in steps with a validation, with a checkpoint and with both, of learning, validating, measuring and writing: it
-/// is stopped there, saved as it is and resumed, or simply called again.
+/// At questions that the run asks in a step with a validation, in one with a checkpoint and in one with both, while
+/// it learns, validates, measures or writes: it is stopped there, and then saved and resumed, or called again.
 #[test]
 fn a_run_that_is_stopped_anywhere_ends_as_one_that_was_not() {
     let place = Place::new(&prose(120));

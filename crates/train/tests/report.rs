@@ -341,3 +341,12 @@ fn a_file_that_is_no_report_is_replaced_only_by_force() {
     write_report_to(&[&run], &out, false).expect("a report again");
     assert!(write_report_to(&[&run], &place.path(""), true).is_err());
 }
+
+#[test]
+fn a_file_called_like_a_checkpoint_is_not_told_as_one() {
+    let place = Place::new(&prose(120));
+    let run = run(&place, "run");
+    fs::create_dir(run.join("checkpoint-60")).expect("a directory");
+    fs::write(run.join("checkpoint-70"), "mine").expect("a file");
+    assert_eq!(RunView::read(&run).expect("a run").checkpoints, [60]);
+}

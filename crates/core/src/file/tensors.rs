@@ -9,8 +9,8 @@ use crate::error::{Error, Result};
 
 /// A model file of any version of RWKV, to be rewritten rather than run.
 ///
-/// Its directory has been checked against the file's length, and no tensor is missing. Data are read, not mapped: memory stays small
-/// however large the file is.
+/// Its directory has been checked against the file's length, and no tensor is missing. Data are read, not mapped:
+/// memory stays small however large the file is.
 #[derive(Debug)]
 pub(crate) struct TensorFile {
     stamp: Arc<Stamp>,

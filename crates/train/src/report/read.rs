@@ -1,20 +1,20 @@
 //! What the files of a run say of it.
 
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs;
 use std::path::Path;
 
 use rwkv_core::model::Network;
-use rwkv_core::{ModelConfig, Tokenizer, machine};
+use rwkv_core::{ModelConfig, Tokenizer};
 use serde::Deserialize;
 use wildmatch::WildMatch;
 
 use super::series::Point;
 use crate::base::targets;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::lines::{Sample, contents, read_lines, read_samples};
 use crate::options::{TrainOptions, Tune};
 use crate::record::{Kept, read_kept};
-use crate::run::{RESULTS, RunConfig, Sample, fault};
+use crate::run::{RESULTS, RunConfig, checkpoints, fault};
 
 /// More bytes than a file that is no log or model of a run has.
 const MAX_BYTES: u64 = 64 << 20;
@@ -72,8 +72,8 @@ impl RunView {
     /// or a tokenizer that are not there yet are no error.
     ///
     /// # Errors
-    /// [`Error::Run`] that names the file, if there is no run, or if `config.json` is not of one or a file is too
-    /// large; [`rwkv_core::Error::Io`] if one cannot be read.
+    /// [`Error::Run`](crate::Error::Run) that names the file, if there is no run or `config.json` is not of one;
+    /// [`rwkv_core::Error::Io`] if a file cannot be read, is too large or is no regular file.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let file = path.join("config.json");
@@ -84,11 +84,7 @@ impl RunView {
         check(&config).map_err(|problem| fault(&file, problem))?;
         let mut steps = Vec::new();
         let mut validations = Vec::new();
-        // As large as a text may be that is learned.
-        let log = contents(&path.join("log.jsonl"), (machine::memory() / 8.0) as u64)?.unwrap_or_default();
-        for line in log.split(|&byte| byte == b'\n') {
-            // A last line may be cut off.
-            let Ok(line) = serde_json::from_slice::<Line>(line) else { continue };
+        for line in read_lines::<Line>(&path.join("log.jsonl"))? {
             if line.val_loss.is_none() {
                 steps.push(line);
             }
@@ -113,7 +109,7 @@ impl RunView {
             file: file.map(str::to_owned),
             kept: read_kept(path)?,
             samples,
-            checkpoints: checkpoints(path)?,
+            checkpoints: checkpoints(path)?.into_iter().map(|(step, _)| step).collect(),
             config,
             steps,
             validations,
@@ -208,31 +204,17 @@ fn check(config: &RunConfig) -> std::result::Result<(), String> {
 
 /// The samples of a run, oldest first; of a step that was done twice the last.
 fn samples(run: &Path) -> Result<Vec<Sample>> {
-    let bytes = contents(&run.join("samples.jsonl"), MAX_BYTES)?.unwrap_or_default();
-    let lines = bytes.split(|&byte| byte == b'\n');
-    let mut samples = lines.filter_map(|line| serde_json::from_slice(line).ok()).collect();
-    in_order(&mut samples, |sample: &Sample| sample.step);
+    let mut samples = read_samples(run)?;
+    in_order(&mut samples, |sample| sample.step);
     Ok(samples)
 }
 
 fn tokenizer(run: &Path) -> Result<Option<Tokenizer>> {
     let path = run.join("tokenizer.json");
-    let Some(length) = length(&path)? else { return Ok(None) };
-    if length > MAX_BYTES {
-        return Err(too_large(&path, length, MAX_BYTES));
+    if fs::symlink_metadata(&path).is_err() {
+        return Ok(None);
     }
-    Ok(Some(Tokenizer::load(&path)?))
-}
-
-/// The steps of the checkpoints, in order.
-fn checkpoints(run: &Path) -> Result<Vec<u64>> {
-    let mut steps = Vec::new();
-    for entry in fs::read_dir(run).map_err(Error::io("read", run))? {
-        let name = entry.map_err(Error::io("read", run))?.file_name();
-        steps.extend(name.to_str().and_then(|name| name.strip_prefix("checkpoint-")?.parse::<u64>().ok()));
-    }
-    steps.sort_unstable();
-    Ok(steps)
+    Ok(Some(Tokenizer::load(path)?))
 }
 
 /// What a run is called.
@@ -250,35 +232,4 @@ fn in_order<T>(values: &mut Vec<T>, step: impl Fn(&T) -> u64) {
     values.reverse();
     values.sort_by_key(&step);
     values.dedup_by_key(|value| step(value));
-}
-
-/// The bytes of a regular file; none if there is no file.
-fn contents(path: &Path, max: u64) -> Result<Option<Vec<u8>>> {
-    let Some(length) = length(path)? else { return Ok(None) };
-    if length > max {
-        return Err(too_large(path, length, max));
-    }
-    let file = File::open(path).map_err(Error::io("read", path))?;
-    let mut bytes = Vec::with_capacity(length as usize);
-    // It may grow meanwhile.
-    file.take(max).read_to_end(&mut bytes).map_err(Error::io("read", path))?;
-    Ok(Some(bytes))
-}
-
-/// The length of a regular file; none if there is no file. What is there and is no file is not opened: a pipe
-/// would be waited for.
-fn length(path: &Path) -> Result<Option<u64>> {
-    match fs::metadata(path) {
-        Ok(found) if found.is_file() => Ok(Some(found.len())),
-        Ok(_) => Err(fault(path, "it is not a regular file")),
-        // Of a path through a file it is said as of one that is not there.
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            Ok(None)
-        }
-        Err(error) => Err(Error::io("read", path)(error)),
-    }
-}
-
-fn too_large(path: &Path, length: u64, max: u64) -> Error {
-    fault(path, format!("it has {length} bytes, and at most {max} are read"))
 }

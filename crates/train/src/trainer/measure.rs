@@ -54,8 +54,8 @@ impl Trainer {
     ///
     /// # Errors
     /// [`rwkv_core::Error::UnknownCharacter`] in the prompt; [`rwkv_core::Error::InvalidOption`] among the options;
-    /// [`rwkv_core::Error::Aborted`] if `control` says so, which is told tokens; [`Error::Diverged`](crate::Error::Diverged) if the
-    /// model's numbers are no longer finite.
+    /// [`rwkv_core::Error::Aborted`] if `control` says so, which is told tokens;
+    /// [`Error::Diverged`](crate::Error::Diverged) if the model's numbers are no longer finite.
     pub fn sample(
         &self,
         prompt: &str,
