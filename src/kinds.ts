@@ -13,11 +13,17 @@ export interface Kind<T> {
   readonly accepts: (value: unknown) => value is T
 }
 
-/** An option as the table of training options and the command line describe it. */
+/** An option as the tables of options and the command line describe it. */
 export interface Described {
   readonly kind: 'path' | 'text' | 'texts' | 'boolean' | 'choice' | 'count' | 'number'
   /** The words of a choice. */
   readonly words?: readonly string[]
+  /** The least count, if not 0: for what would be a call that does nothing. */
+  readonly min?: 1
+  /** Of several texts: one can stand for an array of one. */
+  readonly orOne?: true
+  /** What stands for the value in the help, such as `FILE`, if not what stands for all of its kind. */
+  readonly value?: string
   /** What it means, in a line. */
   readonly help: string
   /** It cannot be left out. */
@@ -29,6 +35,23 @@ export interface Described {
   /** A training run that goes on can have another value than before. */
   readonly changesOnResume?: true
 }
+
+/** What an option of a table has as its value. */
+export type ValueOf<O extends Described> = O extends { words: readonly (infer W)[] }
+  ? W
+  : ValueOfKind[O['kind']] | (O extends { orOne: true } ? string : never)
+
+interface ValueOfKind {
+  path: string
+  text: string
+  texts: readonly string[]
+  boolean: boolean
+  choice: string
+  count: number
+  number: number
+}
+
+type Kinds<T extends Readonly<Record<string, Described>>> = { readonly [K in keyof T]: Kind<ValueOf<T[K]>> }
 
 /** The options of one call, by name. */
 export type Schema<T> = { readonly [K in keyof T]-?: Kind<Exclude<T[K], undefined>> }
@@ -117,9 +140,9 @@ export function required<T>(of: Kind<T>): Kind<T> {
 }
 
 /** A whole number that JavaScript holds exactly. Which of them make sense is asked where they are used. */
-export const count = kind<number>('a whole number from 0 to 2^53 − 1', value => isCount(value, 0))
-/** As {@link count}, and not 0: for what would be a call that does nothing. */
-export const positive = kind<number>('a whole number from 1 to 2^53 − 1', value => isCount(value, 1))
+const count = kind<number>('a whole number from 0 to 2^53 − 1', value => isCount(value, 0))
+/** As {@link count}, and not 0. */
+const positive = kind<number>('a whole number from 1 to 2^53 − 1', value => isCount(value, 1))
 export const boolean = kind<boolean>('true or false', value => typeof value === 'boolean')
 export const number = kind<number>('a finite number', Number.isFinite)
 export const text = kind<string>('a string', value => typeof value === 'string')
@@ -168,17 +191,26 @@ export function oneOf<T extends string>(...words: readonly T[]): Kind<T> {
 }
 
 /** What an option of a table can be. */
-export function kindOf({ kind, words = [] }: Described): Kind<unknown> {
+function kindOf({ kind, words = [], min, orOne }: Described): Kind<unknown> {
   const kinds: Record<Described['kind'], Kind<unknown>> = {
     path,
     text,
-    texts: strings,
+    texts: orOne ? texts : strings,
     boolean,
     choice: oneOf(...words),
-    count,
+    count: min === 1 ? positive : count,
     number,
   }
   return kinds[kind]
+}
+
+/** The options of a table, each of its kind. */
+export function kindsOf<T extends Readonly<Record<string, Described>>>(table: T): Kinds<T> {
+  const kinds = Object.entries(table).map(([name, option]) => [
+    name,
+    option.required ? required(kindOf(option)) : kindOf(option),
+  ])
+  return Object.fromEntries(kinds)
 }
 
 /** An object of one of our classes, known by its native side, which `classOf` gives once it is asked for. */

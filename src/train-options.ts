@@ -1,4 +1,4 @@
-// Made of the table in crates/train/src/options/table.rs. To make it anew:
+// Made of the options in crates/train/src/options/train.rs. To make it anew:
 // RWKV_UPDATE=1 cargo test -p rwkv-train --test typescript
 
 import type { Described } from './kinds.js'

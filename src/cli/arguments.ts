@@ -1,5 +1,5 @@
 import { type Command, type CommanderError, Option as Flag } from 'commander'
-import type { Described } from '../kinds.js'
+import type { Described, ValueOf } from '../kinds.js'
 import { suggestion } from '../suggest.js'
 import { kebab } from './format.js'
 import { UsageError } from './usage.js'
@@ -7,8 +7,6 @@ import type { Verb } from './verb.js'
 
 /** One option of a verb. Its name is the TypeScript one; on the command line it is written in kebab case. */
 export interface Option extends Described {
-  /** What stands for the value in the help, such as `FILE`, if not what stands for all of its kind. */
-  readonly value?: string
   /** The value may be left out: the option is then true. */
   readonly optional?: true
 }
@@ -17,20 +15,8 @@ export interface Option extends Described {
 export type Options = Readonly<Record<string, Option>>
 
 /** The values that were given, by the same names; what was not given is absent. */
-export type Values<O extends Options> = { [K in keyof O]?: ValueOf<O[K]> }
-
-type ValueOf<O extends Option> =
-  | (O extends { words: readonly (infer W)[] } ? W : ValueOfKind[O['kind']])
-  | (O extends { optional: true } ? true : never)
-
-interface ValueOfKind {
-  path: string
-  text: string
-  texts: readonly string[]
-  boolean: boolean
-  choice: string
-  count: number
-  number: number
+export type Values<O extends Options> = {
+  [K in keyof O]?: ValueOf<O[K]> | (O[K] extends { optional: true } ? true : never)
 }
 
 /**

@@ -1,4 +1,5 @@
 import { Model } from '../model.js'
+import { benchTable } from '../option-tables.js'
 import { bytes, clock, count } from './format.js'
 import { bar } from './live.js'
 import { style } from './output.js'
@@ -10,10 +11,7 @@ export const bench = verb({
   summary: 'measure how fast a model runs here',
   positionals: ['MODEL'],
   options: {
-    decode: { kind: 'count', help: 'tokens of a stretch, one after another', default: 16 },
-    prompt: { kind: 'count', help: 'tokens of the prompt', default: 256 },
-    sessions: { kind: 'count', help: 'sessions that are decoded together', default: 8 },
-    seconds: { kind: 'number', help: 'how long to measure; three rounds at least', default: 6 },
+    ...benchTable,
     ...common,
   },
   details: `

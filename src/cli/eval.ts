@@ -1,4 +1,5 @@
 import { Model } from '../model.js'
+import { evaluateTable } from '../option-tables.js'
 import { clock, count } from './format.js'
 import { bar } from './live.js'
 import { style } from './output.js'
@@ -13,11 +14,7 @@ export const evaluate = verb({
   positionals: ['MODEL'],
   options: {
     data: { kind: 'path', value: 'FILE', help: 'the text' },
-    ctxLen: {
-      kind: 'count',
-      help: 'cut the text into windows of N tokens, as training does',
-      auto: 'one go',
-    },
+    ...evaluateTable,
     ...tuned,
     ...common,
   },

@@ -1,9 +1,10 @@
 import { written } from '../internal.js'
 import { Model } from '../model.js'
+import { generateTable, sampleTable } from '../option-tables.js'
 import { beginning } from '../tokenizer.js'
 import { exitCode } from './interrupt.js'
 import { startingState } from './tuning.js'
-import { common, sampling, tuned, verb } from './verb.js'
+import { common, tuned, verb } from './verb.js'
 
 /** `rwkv generate` */
 export const generate = verb({
@@ -11,11 +12,9 @@ export const generate = verb({
   summary: 'generate text from a prompt',
   positionals: ['MODEL'],
   options: {
-    prompt: { kind: 'text', help: 'what to go on from', auto: 'a line break, or the first token' },
-    maxTokens: { kind: 'count', help: 'tokens to write at most', default: 256 },
-    stop: { kind: 'text', help: 'end before this' },
+    prompt: sampleTable.prompt,
+    ...generateTable,
     ...tuned,
-    ...sampling,
     ...common,
   },
   details: `

@@ -1,7 +1,8 @@
 import { stat } from 'node:fs/promises'
+import { reportTable } from '../option-tables.js'
 import { writeReport } from '../report.js'
 import { bytes } from './format.js'
-import { verb } from './verb.js'
+import { common, verb } from './verb.js'
 
 /** `rwkv report` */
 export const report = verb({
@@ -9,9 +10,8 @@ export const report = verb({
   summary: 'write a page on a training run, or one that compares several',
   positionals: ['RUN...'],
   options: {
-    out: { kind: 'path', value: 'FILE', help: 'the page to write', auto: 'RUN/report.html' },
-    force: { kind: 'boolean', help: 'replace a file that is no report' },
-    json: { kind: 'boolean', help: 'print JSON for programs' },
+    ...reportTable,
+    json: common.json,
   },
   details: `
 RUN is a training run's directory, which a trainer may be at work in. Of several runs the page has one chart, over steps,

@@ -1,3 +1,4 @@
+import { loadTable } from '../option-tables.js'
 import type { Option, Options, Values } from './arguments.js'
 import type { Output } from './output.js'
 
@@ -28,30 +29,12 @@ export function verb<O extends Options>(definition: Verb<O>): Verb<O> {
 
 /** Options that more than one verb has. */
 export const common = {
-  threads: { kind: 'count', help: 'threads to compute on', auto: 'all' },
+  threads: loadTable.threads,
   json: { kind: 'boolean', help: 'print JSON for programs' },
 } as const satisfies Record<string, Option>
 
 /** What a model was fine-tuned with. */
 export const tuned = {
-  lora: { kind: 'path', value: 'PATH', help: "LoRA adapter of the model: its file, or its run's directory" },
-  state: { kind: 'path', value: 'PATH', help: "state to start from: its file, or its run's directory" },
-} as const satisfies Record<string, Option>
-
-/** How the next token is chosen. */
-export const sampling = {
-  temperature: {
-    kind: 'number',
-    value: 'T',
-    help: 'below 1 sharpens, above 1 flattens, 0 takes the likeliest',
-    default: 1,
-  },
-  topK: { kind: 'count', help: 'choose among the N likeliest', auto: 'all' },
-  topP: {
-    kind: 'number',
-    value: 'P',
-    help: 'choose among the likeliest of probability P together',
-    default: 1,
-  },
-  seed: { kind: 'count', help: 'the same seed writes the same text', auto: 'random' },
+  lora: loadTable.lora,
+  state: { kind: 'path', help: "state to start from: its file, or its run's directory" },
 } as const satisfies Record<string, Option>

@@ -46,6 +46,7 @@ pub(crate) struct Manifest {
     /// Steps done.
     pub(crate) step: u64,
     pub(crate) model: ModelConfig,
+    #[serde(serialize_with = "TrainOptions::saved")]
     pub(crate) options: TrainOptions,
     pub(crate) data_crc32: u32,
     /// Time spent in steps.

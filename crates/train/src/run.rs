@@ -30,7 +30,7 @@ use crate::error::{Error, Result};
 use crate::lines::push_line;
 pub use crate::lines::{LogLine, Sample, read_log, read_samples};
 use crate::lock::Lock;
-use crate::options::TrainOptions;
+use crate::options::{OF_COMMAND, TrainOptions};
 use crate::record::{self, Holding, read_kept};
 
 /// More than a `config.json` has: its patterns and names of files may be long.
@@ -66,9 +66,8 @@ pub struct RunConfig {
 /// Every option that has a value, defaults included.
 fn all_options<S: Serializer>(options: &TrainOptions, serializer: S) -> std::result::Result<S::Ok, S::Error> {
     let values = options.values().map_err(S::Error::custom)?;
-    let of_machine = ["out", "force"];
     let is_said = |(name, value): &(&str, Value)| {
-        !of_machine.contains(name) && (!value.is_null() || *name == "threads")
+        !OF_COMMAND.contains(name) && (!value.is_null() || *name == "threads")
     };
     serializer.collect_map(values.into_iter().filter(is_said))
 }

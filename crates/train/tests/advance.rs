@@ -161,10 +161,12 @@ fn the_configuration_has_every_option_in_force() {
         // What is off has no value; where the run is, and on how many threads, is the machine's matter.
         let is_off =
             ["from", "freeze", "train", "loraRank", "loraAlpha", "loraTargets", "matrixLearningRate"];
-        if is_off.contains(&option.name) || ["patience", "out", "force", "threads"].contains(&option.name) {
+        if is_off.contains(&option.name.as_str())
+            || ["patience", "out", "force", "threads"].contains(&option.name.as_str())
+        {
             continue;
         }
-        assert!(found.get(option.name).is_some_and(|value| !value.is_null()), "{}: {json}", option.name);
+        assert!(found.get(&option.name).is_some_and(|value| !value.is_null()), "{}: {json}", option.name);
     }
 }
 

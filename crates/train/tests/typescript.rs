@@ -14,7 +14,7 @@ const WIDTH: usize = 110;
 #[test]
 fn typescript_has_the_options_of_the_table() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../src/train-options.ts");
-    let made = module(&TrainOptions::table());
+    let made = module(TrainOptions::table());
     if std::env::var_os("RWKV_UPDATE").is_some() {
         fs::write(&path, &made).expect("src/train-options.ts");
     }
@@ -30,7 +30,7 @@ fn typescript_has_the_options_of_the_table() {
 fn module(table: &[Described]) -> String {
     let docs = Docs(table);
     let mut out = String::from(
-        "// Made of the table in crates/train/src/options/table.rs. To make it anew:\n\
+        "// Made of the options in crates/train/src/options/train.rs. To make it anew:\n\
          // RWKV_UPDATE=1 cargo test -p rwkv-train --test typescript\n\n\
          import type { Described } from './kinds.js'\n\n\
          /** Options of a new training run. */\n\
@@ -56,7 +56,7 @@ fn module(table: &[Described]) -> String {
             /** What is known of each option. */\n\
             export const trainOptionTable = {\n";
     for option in table {
-        entry(&mut out, option.name, &docs.properties(option));
+        entry(&mut out, &option.name, &docs.properties(option));
     }
     out += "} as const satisfies { readonly [K in keyof TrainOptions]-?: Described }\n";
     out

@@ -1,22 +1,46 @@
-//! What can be said of an option, and what is done with each: reading it from JSON, checking it, naming it.
+//! What programs can know of an option beyond what a struct tells them: its documentation, the kind of its
+//! values, its default, its range.
 
 use std::fmt::Display;
+use std::ops::{Bound, RangeBounds};
 use std::path::PathBuf;
 
 use rwkv_core::{Error, Result};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+
+/// A struct of options as it stands, and its `FIELDS`: what documentation comments and types say of each, for
+/// programs.
+macro_rules! described {
+    (
+        $(#[$about:meta])*
+        pub struct $name:ident {
+            $($(#[doc = $doc:literal])+ $(#[serde($($serde:tt)*)])? pub $field:ident: $type:ty,)+
+        }
+    ) => {
+        $(#[$about])*
+        pub struct $name {
+            $($(#[doc = $doc])+ $(#[serde($($serde)*)])? pub $field: $type,)+
+        }
+
+        impl $name {
+            pub(super) const FIELDS: &'static [Field] = &[
+                $(Field { name: stringify!($field), doc: &[$($doc),+], kind: <$type as Setting>::KIND },)+
+            ];
+        }
+    };
+}
+
+pub(super) use described;
 
 /// One option of [`TrainOptions`](super::TrainOptions), for programs that make flags, types or pages of them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Described {
-    /// The name in camelCase, as in files and in messages.
-    pub name: &'static str,
+    /// The name in camelCase, as in files and in TypeScript.
+    pub name: String,
     /// The name as a field in Rust.
     pub field: &'static str,
-    /// What it means: one or more sentences, the first of which can stand alone. Names of options are fields
-    /// in backticks.
+    /// What it means, without its default: one or more sentences, the first of which can stand alone. Names of
+    /// options are fields in backticks.
     pub doc: String,
     /// What its values are.
     pub kind: Kind,
@@ -55,7 +79,7 @@ pub enum DefaultValue {
     /// It is off.
     None,
     /// A value that depends on other options or on the machine, in words.
-    Auto(&'static str),
+    Auto(String),
     /// This value.
     Value(Value),
 }
@@ -78,7 +102,7 @@ impl Kind {
     }
 
     /// Whether a value is of this kind.
-    fn accepts(self, value: &Value) -> bool {
+    pub(super) fn accepts(self, value: &Value) -> bool {
         match self {
             Self::Path => value.as_str().is_some_and(|path| !path.is_empty()),
             Self::Text => value.is_string(),
@@ -94,22 +118,12 @@ impl Kind {
 }
 
 /// A type that options have.
-pub(super) trait Setting: Serialize + DeserializeOwned {
+pub(super) trait Setting {
     const KIND: Kind;
-
-    /// What is wrong with a value, whatever the option.
-    fn problem(&self) -> Option<&'static str> {
-        None
-    }
 }
 
 impl Setting for PathBuf {
     const KIND: Kind = Kind::Path;
-
-    // An empty path would mean the current directory, which nobody has named.
-    fn problem(&self) -> Option<&'static str> {
-        self.as_os_str().is_empty().then_some("empty")
-    }
 }
 
 impl Setting for String {
@@ -118,10 +132,6 @@ impl Setting for String {
 
 impl Setting for Vec<String> {
     const KIND: Kind = Kind::Texts;
-
-    fn problem(&self) -> Option<&'static str> {
-        self.iter().any(String::is_empty).then_some("an array with an empty string")
-    }
 }
 
 impl Setting for bool {
@@ -140,136 +150,133 @@ impl Setting for f64 {
     const KIND: Kind = Kind::Number;
 }
 
-/// A field that holds a setting: always, or if it is not left out.
-pub(super) trait Field<T> {
-    fn given(&self) -> Option<&T>;
+impl<T: Setting> Setting for Option<T> {
+    const KIND: Kind = T::KIND;
 }
 
-impl<T> Field<T> for T {
-    fn given(&self) -> Option<&T> {
-        Some(self)
-    }
+/// A field of a struct of options.
+pub(super) struct Field {
+    pub(super) name: &'static str,
+    /// The lines of its documentation.
+    pub(super) doc: &'static [&'static str],
+    pub(super) kind: Kind,
 }
 
-impl<T> Field<T> for Option<T> {
-    fn given(&self) -> Option<&T> {
-        self.as_ref()
-    }
-}
-
-/// A number that can have a range.
-pub(super) trait Number: Copy + PartialOrd + Display {
-    const IS_WHOLE: bool;
-    /// What is larger than every number that an option can be, if the type has it.
-    const INFINITY: Option<Self>;
-}
-
-impl Number for usize {
-    const IS_WHOLE: bool = true;
-    const INFINITY: Option<Self> = None;
-}
-
-impl Number for u64 {
-    const IS_WHOLE: bool = true;
-    const INFINITY: Option<Self> = None;
-}
-
-impl Number for f64 {
-    const IS_WHOLE: bool = false;
-    const INFINITY: Option<Self> = Some(f64::INFINITY);
-}
-
-/// The numbers between two, named after the ends that do not belong to it. What is not a number is in none.
-#[derive(Clone, Copy)]
-pub(super) enum Range<T> {
-    Closed(T, T),
-    LeftOpen(T, T),
-    RightOpen(T, T),
-}
-
-impl<T: Number> Range<T> {
-    fn contains(self, x: T) -> bool {
-        match self {
-            Self::Closed(low, high) => low <= x && x <= high,
-            Self::LeftOpen(low, high) => low < x && x <= high,
-            Self::RightOpen(low, high) => low <= x && x < high,
-        }
-    }
-
-    /// In words, to follow "it must be".
-    pub(super) fn expected(self) -> String {
-        let whole = if T::IS_WHOLE { "a whole number " } else { "" };
-        match self {
-            Self::Closed(low, high) => format!("{whole}from {low} to {high}"),
-            Self::LeftOpen(low, high) => format!("{whole}more than {low} and at most {high}"),
-            Self::RightOpen(low, high) if Some(high) == T::INFINITY => {
-                format!("{whole}at least {low} and finite")
-            }
-            Self::RightOpen(low, high) => format!("{whole}at least {low} and less than {high}"),
+impl Field {
+    /// What a program can know of the field.
+    ///
+    /// # Arguments
+    /// - `value`: what the struct's defaults have.
+    pub(super) fn describe(
+        &self,
+        value: &Value,
+        range: Option<String>,
+        changes_on_resume: bool,
+    ) -> Described {
+        let doc = self.doc.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ");
+        // The documentation ends in `Required.` or in `Default: … .`.
+        let (meaning, default) = match doc.split_once(" Default: ") {
+            Some((meaning, default)) => (meaning, default.trim_end_matches('.')),
+            None => (doc.trim_end_matches(" Required."), ""),
+        };
+        let default = match default {
+            "" => DefaultValue::Required,
+            "none" => DefaultValue::None,
+            words if value.is_null() => DefaultValue::Auto(words.to_owned()),
+            _ => DefaultValue::Value(value.clone()),
+        };
+        Described {
+            name: camel_case(self.name),
+            field: self.name,
+            doc: meaning.to_owned(),
+            kind: self.kind,
+            default,
+            range,
+            changes_on_resume,
         }
     }
 }
 
-/// Refuses a number that is out of its range.
-pub(super) fn check_range<T: Number>(
+/// An option that must be in a range, and whether it is.
+pub(super) struct Limit {
+    pub(super) name: &'static str,
+    /// The range in words, to follow "it must be".
+    pub(super) expected: String,
+    /// The value, if it is not in the range.
+    refused: Option<String>,
+}
+
+impl Limit {
+    /// # Errors
+    /// [`Error::InvalidOption`] if the value is not in the range.
+    pub(super) fn check(self) -> Result<()> {
+        match self.refused {
+            Some(value) => Err(Error::option(self.name, value, self.expected)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Holds an option, if it is given, to a range. What is not a number is in none.
+pub(super) fn within<T: Setting + PartialOrd + Display>(
     name: &'static str,
-    field: &impl Field<T>,
-    range: Range<T>,
-) -> Result<()> {
-    match field.given() {
-        Some(&value) if !range.contains(value) => Err(Error::option(name, value, range.expected())),
-        _ => Ok(()),
+    value: impl Into<Option<T>>,
+    range: impl RangeBounds<T>,
+) -> Limit {
+    let refused = value.into().filter(|value| !range.contains(value)).map(|value| value.to_string());
+    Limit { name, expected: in_words(&range), refused }
+}
+
+/// A range, to follow "it must be".
+fn in_words<T: Setting + Display>(range: &impl RangeBounds<T>) -> String {
+    use Bound::{Excluded, Included, Unbounded};
+    let whole = if T::KIND == Kind::Count { "a whole number " } else { "" };
+    match (range.start_bound(), range.end_bound()) {
+        (Included(low), Included(high)) => format!("{whole}from {low} to {high}"),
+        (low, high) => {
+            let low = match low {
+                Included(low) => format!("at least {low}"),
+                Excluded(low) => format!("more than {low}"),
+                Unbounded => String::new(),
+            };
+            let high = match high {
+                Included(high) => format!("at most {high}"),
+                Excluded(high) => format!("less than {high}").replace("less than inf", "finite"),
+                Unbounded => String::new(),
+            };
+            format!("{whole}{low} and {high}")
+        }
     }
 }
 
-/// Refuses a value that no option of its type can have.
-pub(super) fn check_value<T: Setting>(name: &'static str, field: &impl Field<T>) -> Result<()> {
-    match field.given().and_then(T::problem) {
-        Some(problem) => Err(Error::option(name, problem, T::KIND.expected())),
-        None => Ok(()),
-    }
-}
-
-/// The options in a JSON text, by name.
+/// The options in a JSON text, by name, each of which is a field and of its kind.
 ///
 /// # Errors
-/// [`Error::InvalidOption`] if it is no object.
-pub(super) fn parse(json: &str) -> Result<Map<String, Value>> {
-    match serde_json::from_str(json) {
-        Ok(Value::Object(options)) => Ok(options),
-        Ok(other) => Err(Error::option("options", shown(&other), "an object in JSON")),
+/// [`Error::InvalidOption`] if it is no object, and with an option's name in Rust if that is unknown or of
+/// another kind.
+pub(super) fn parse(json: &str, fields: &[Field]) -> Result<Map<String, Value>> {
+    let options = match serde_json::from_str(json) {
+        Ok(Value::Object(options)) => options,
+        Ok(other) => return Err(Error::option("options", shown(&other), "an object in JSON")),
         Err(error) => {
-            Err(Error::option("options", format!("a text with an error ({error})"), "an object in JSON"))
+            let problem = format!("a text with an error ({error})");
+            return Err(Error::option("options", problem, "an object in JSON"));
+        }
+    };
+    for (name, value) in &options {
+        match fields.iter().find(|field| camel_case(field.name) == *name) {
+            None => {
+                let known: Vec<String> = fields.iter().map(|field| camel_case(field.name)).collect();
+                let expected = format!("an object with these names alone: {}", known.join(", "));
+                return Err(Error::option("options", format!("an object with {name:?}"), expected));
+            }
+            Some(field) if !field.kind.accepts(value) => {
+                return Err(Error::option(field.name, shown(value), field.kind.expected()));
+            }
+            Some(_) => {}
         }
     }
-}
-
-/// Takes an option out of those that were given, by its name in JSON.
-///
-/// # Errors
-/// [`Error::InvalidOption`] with its `name` in Rust if it is of another kind.
-pub(super) fn take<T: Setting>(
-    given: &mut Map<String, Value>,
-    in_json: &str,
-    name: &'static str,
-) -> Result<Option<T>> {
-    let Some(value) = given.remove(in_json) else { return Ok(None) };
-    let refused = || Error::option(name, shown(&value), T::KIND.expected());
-    if !T::KIND.accepts(&value) {
-        return Err(refused());
-    }
-    T::deserialize(&value).map(Some).map_err(|_| refused())
-}
-
-/// Refuses options that are left over when all that there are have been taken.
-pub(super) fn check_all_taken(given: &Map<String, Value>, known: &[&str]) -> Result<()> {
-    match given.keys().next() {
-        Some(name) => {
-            let expected = format!("an object with these names alone: {}", known.join(", "));
-            Err(Error::option("options", format!("an object with {name:?}"), expected))
-        }
-        None => Ok(()),
-    }
+    Ok(options)
 }
 
 /// A value in a message: numbers and strings as they are, everything else by what it is.
@@ -282,56 +289,12 @@ fn shown(value: &Value) -> String {
     }
 }
 
-/// Reads the field `name` of a file; a field that is not there is one that holds nothing, if it can.
-pub(super) fn read_field<T: DeserializeOwned, E: serde::de::Error>(
-    fields: &mut Map<String, Value>,
-    name: &'static str,
-) -> std::result::Result<T, E> {
-    match fields.remove(name) {
-        Some(value) => serde_json::from_value(value).map_err(|error| E::custom(format!("{name}: {error}"))),
-        None => serde_json::from_value(Value::Null).map_err(|_| E::missing_field(name)),
-    }
-}
-
-/// The option's value in JSON.
-///
-/// # Errors
-/// [`Error::InvalidOption`] for a path that is not UTF-8.
-pub(super) fn to_json<T: Serialize>(name: &'static str, value: &T) -> Result<Value> {
-    serde_json::to_value(value).map_err(|error| Error::option(name, format!("({error})"), "UTF-8"))
-}
-
-/// The lines of a documentation comment as one text.
-pub(super) fn joined(lines: &[&str]) -> String {
-    lines.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ")
-}
-
-/// The one element of an array, if it has one.
-pub(super) fn only<T, const N: usize>(array: [T; N]) -> Option<T> {
-    array.into_iter().next()
-}
-
-/// Length of [`camel_case`].
-pub(super) const fn camel_case_len(snake: &str) -> usize {
-    let (bytes, mut len, mut at) = (snake.as_bytes(), 0, 0);
-    while at < bytes.len() {
-        len += (bytes[at] != b'_') as usize;
-        at += 1;
-    }
-    len
-}
-
-/// `n_layer` as the bytes of `nLayer`, where a constant can use it.
-pub(super) const fn camel_case<const LEN: usize>(snake: &str) -> [u8; LEN] {
-    let (bytes, mut camel, mut from, mut to) = (snake.as_bytes(), [0; LEN], 0, 0);
-    while from < bytes.len() {
-        if bytes[from] == b'_' {
-            from += 1;
-            camel[to] = bytes[from].to_ascii_uppercase();
-        } else {
-            camel[to] = bytes[from];
-        }
-        (from, to) = (from + 1, to + 1);
-    }
-    camel
+/// `n_layer` as `nLayer`, which is what serde makes of it.
+pub(super) fn camel_case(snake: &str) -> String {
+    let mut words = snake.split('_');
+    let first = words.next().unwrap_or_default().to_owned();
+    words.fold(first, |camel, word| {
+        let (initial, rest) = word.split_at(word.len().min(1));
+        camel + &initial.to_ascii_uppercase() + rest
+    })
 }

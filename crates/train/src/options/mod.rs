@@ -1,24 +1,24 @@
 //! Options of a training run: [`TrainOptions`], and of those what can change when it goes on,
 //! [`ResumeOptions`].
 //!
-//! Each option is described once, in `table.rs`. The structs, their defaults, the checks of ranges, what
-//! files hold, the rules of resuming and [`TrainOptions::table`], from which other languages make theirs,
-//! follow from that.
+//! What serde makes of the structs is the options in JSON; [`TrainOptions::table`] has what it cannot know, and
+//! other languages make their options of that.
 
+mod choices;
 mod describe;
-mod macros;
-mod table;
+mod json;
+mod train;
 
 use rwkv_core::MAX_THREADS;
 use rwkv_core::machine::{self, Bytes};
 use rwkv_core::{Error, ModelConfig, Result};
 use rwkv_kernels::{Cpu, Isa, Precision};
-use serde_json::Value;
 
+pub use self::choices::{Decay, Keep, OptimizerKind, TokenizerKind, TrainPrecision, Tune};
+use self::describe::Limit;
 pub use self::describe::{DefaultValue, Described, Kind};
-pub use self::table::{
-    Decay, Keep, OptimizerKind, ResumeOptions, TokenizerKind, TrainOptions, TrainPrecision, Tune,
-};
+pub(crate) use self::json::OF_COMMAND;
+pub use self::train::{ResumeOptions, TrainOptions};
 use crate::memory::{Memory, available_threads};
 use crate::run::RESULTS;
 
@@ -30,32 +30,6 @@ const MATRIX_RATE: f64 = 0.02;
 const LORA_RATE: f64 = 3.0;
 
 impl TrainOptions {
-    /// Options from a JSON object, by their names in camelCase; what is left out has its default.
-    ///
-    /// # Errors
-    /// [`Error::InvalidOption`] that names the option which is required, unknown or of another kind.
-    pub fn from_json(json: &str) -> Result<Self> {
-        let mut given = describe::parse(json)?;
-        let mut options = Self::new("", "");
-        let missing = Self::table()
-            .into_iter()
-            .find(|option| option.default == DefaultValue::Required && !given.contains_key(option.name));
-        if let Some(Described { name, kind, .. }) = missing {
-            return Err(Error::option(name, "missing", kind.expected()));
-        }
-        options.take(&mut given)?;
-        Ok(options)
-    }
-
-    /// All options as a JSON object, but those that are `None`.
-    ///
-    /// # Errors
-    /// [`Error::InvalidOption`] if a path is not UTF-8.
-    pub fn to_json(&self) -> Result<String> {
-        let values = self.values()?.into_iter().filter(|(_, value)| !value.is_null());
-        Ok(values.map(|(name, value)| (name.to_owned(), value)).collect::<Value>().to_string())
-    }
-
     /// The same options with the optimizer that a new run takes by default. One that does not name its
     /// optimizer is of before there was a choice, and has AdamW.
     pub(crate) fn with_optimizer(mut self) -> Self {
@@ -173,6 +147,26 @@ impl TrainOptions {
         self.lora_alpha.unwrap_or(2.0 * self.lora_rank.unwrap_or(1) as f64)
     }
 
+    /// Refuses numbers out of their range, and paths and names that are empty.
+    fn check_each(&self) -> Result<()> {
+        for (name, path) in
+            [("data", Some(&self.data)), ("out", Some(&self.out)), ("from", self.from.as_ref())]
+        {
+            // An empty path would mean the current directory, which nobody has named.
+            if path.is_some_and(|path| path.as_os_str().is_empty()) {
+                return Err(Error::option(name, "empty", Kind::Path.expected()));
+            }
+        }
+        for (name, texts) in
+            [("freeze", &self.freeze), ("train", &self.train), ("lora_targets", &self.lora_targets)]
+        {
+            if texts.iter().flatten().any(String::is_empty) {
+                return Err(Error::option(name, "an array with an empty string", Kind::Texts.expected()));
+            }
+        }
+        self.limits().into_iter().try_for_each(Limit::check)
+    }
+
     /// Refuses options that do not go together.
     fn check_together(&self) -> Result<()> {
         let (lora, from) = (self.lora_rank.is_some(), self.from.is_some());
@@ -258,16 +252,6 @@ impl TrainOptions {
 }
 
 impl ResumeOptions {
-    /// Changes from a JSON object, by the names of the options in camelCase.
-    ///
-    /// # Errors
-    /// [`Error::InvalidOption`] that names the option which is unknown or of another kind.
-    pub fn from_json(json: &str) -> Result<Self> {
-        let mut options = Self::default();
-        options.take(&mut describe::parse(json)?)?;
-        Ok(options)
-    }
-
     /// Refuses fewer steps than the `done` ones.
     pub(crate) fn check_steps(&self, done: u64) -> Result<()> {
         match self.max_steps {
@@ -338,6 +322,8 @@ mod tests {
             ("beta2", TrainOptions { beta2: nan, ..options() }),
             ("grad_clip", TrainOptions { grad_clip: -1.0, ..options() }),
             ("matrix_learning_rate", TrainOptions { matrix_learning_rate: Some(0.02), ..options() }),
+            ("from", TrainOptions { from: Some("".into()), ..options() }),
+            ("freeze", TrainOptions { freeze: Some(vec![String::new()]), ..options() }),
         ];
         for (expected, options) in cases {
             let error = options.validate().expect_err(expected);
@@ -361,86 +347,6 @@ mod tests {
         options().check_memory(65_536).expect("a small model of a large vocabulary");
     }
 
-    /// What runs of the first release hold, byte for byte: the checksum of `checkpoint.json` is over this
-    /// text.
-    const FIRST_RELEASE: &str = concat!(
-        r#"{"data":"/texts/book.txt","tokenizer":"byte","nLayer":1,"nEmbd":8,"ctxLen":8,"batchSize":2,"#,
-        r#""maxSteps":4,"learningRate":0.003,"finalLearningRate":0.0001,"warmupSteps":1,"weightDecay":0.1,"#,
-        r#""beta1":0.9,"beta2":0.99,"gradClip":1.0,"seed":1,"threads":null,"precision":"f32","#,
-        r#""evalInterval":250,"checkpointInterval":500}"#
-    );
-
-    #[test]
-    fn files_of_the_first_release_are_read_and_written_as_they_were() {
-        let read: TrainOptions = serde_json::from_str(FIRST_RELEASE).expect("options");
-        let expected = TrainOptions {
-            tokenizer: Some(TokenizerKind::Byte),
-            n_layer: 1,
-            n_embd: 8,
-            ctx_len: 8,
-            batch_size: 2,
-            max_steps: 4,
-            warmup_steps: Some(1),
-            precision: Some(TrainPrecision::F32),
-            ..TrainOptions::new("/texts/book.txt", "")
-        };
-        assert_eq!(read, expected.resolved());
-        assert_eq!(serde_json::to_string(&read).expect("options"), FIRST_RELEASE);
-        for (good, damaged, says) in [
-            ("\"nLayer\":1,", "", "missing field `nLayer`"),
-            ("\"seed\":1", "\"seed\":\"x\"", "seed: invalid type"),
-            ("\"byte\"", "\"words\"", "tokenizer: unknown variant"),
-        ] {
-            let text = FIRST_RELEASE.replace(good, damaged);
-            let error = serde_json::from_str::<TrainOptions>(&text).expect_err(good).to_string();
-            assert!(error.contains(says), "{error}");
-        }
-    }
-
-    #[test]
-    fn options_of_other_languages_are_checked_by_name_and_kind() {
-        let given =
-            r#"{"data":"a","out":"b","nLayer":2,"gradClip":0,"precision":"bf16","seed":9007199254740991}"#;
-        let expected = TrainOptions {
-            n_layer: 2,
-            grad_clip: 0.0,
-            precision: Some(TrainPrecision::Bf16),
-            seed: (1 << 53) - 1,
-            ..TrainOptions::new("a", "b")
-        };
-        assert_eq!(TrainOptions::from_json(given).expect("options"), expected);
-        assert_eq!(TrainOptions::from_json(&expected.to_json().expect("JSON")).expect("options"), expected);
-        let cases = [
-            ("{}", "data is missing; it must be a path"),
-            (r#"{"data":"a"}"#, "out is missing; it must be a path"),
-            (r#"{"data":"","out":"b"}"#, "data is empty; it must be a path"),
-            (r#"{"data":"a","out":[]}"#, "out is an array; it must be a path"),
-            ("[]", "options is an array; it must be an object in JSON"),
-            ("{", "options is a text with an error"),
-        ];
-        for (json, says) in cases {
-            let error = TrainOptions::from_json(json).expect_err(json).to_string();
-            assert!(error.starts_with(says), "{error}");
-        }
-        let cases = [
-            (r#"{"maxSteps":-1}"#, "max_steps is -1; it must be a whole number from 0 to 2^53 − 1"),
-            (r#"{"maxSteps":1.5}"#, "max_steps is 1.5; it must be a whole number from 0 to 2^53 − 1"),
-            (r#"{"maxSteps":9007199254740992}"#, "max_steps is 9007199254740992; it must be a whole number"),
-            (r#"{"maxSteps":1e300}"#, "max_steps is 1e+300; it must be a whole number from 0 to 2^53 − 1"),
-            (r#"{"learningRate":"x"}"#, "learning_rate is \"x\"; it must be a finite number"),
-            (r#"{"learningRate":null}"#, "learning_rate is null; it must be a finite number"),
-            (r#"{"precision":"f16"}"#, "precision is \"f16\"; it must be f32 or bf16"),
-            (
-                r#"{"nLayer":3}"#,
-                "options is an object with \"nLayer\"; it must be an object with these names alone",
-            ),
-        ];
-        for (json, says) in cases {
-            let error = ResumeOptions::from_json(json).expect_err(json).to_string();
-            assert!(error.starts_with(says), "{error}");
-        }
-    }
-
     #[test]
     fn what_changes_on_resume_is_changed_and_the_rest_is_kept() {
         let before = TrainOptions { n_layer: 3, threads: Some(2), ..options() }.resolved();
@@ -456,26 +362,5 @@ mod tests {
         assert_eq!(after, expected);
         let last = ResumeOptions { final_learning_rate: Some(1e-5), ..changes }.apply(before);
         assert_eq!(last, TrainOptions { final_learning_rate: Some(1e-5), ..expected });
-    }
-
-    #[test]
-    fn the_table_describes_every_option() {
-        let table = TrainOptions::table();
-        let find = |name| table.iter().find(|option| option.name == name).expect(name);
-        assert_eq!(table.iter().filter(|option| option.default == DefaultValue::Required).count(), 2);
-        let ctx_len = find("ctxLen");
-        assert_eq!((ctx_len.field, ctx_len.kind, ctx_len.changes_on_resume), ("ctx_len", Kind::Count, false));
-        assert_eq!(ctx_len.default, DefaultValue::Value(64.into()));
-        assert_eq!(ctx_len.range.as_deref(), Some("a whole number from 1 to 16777216"));
-        let rate = find("learningRate");
-        assert!(rate.changes_on_resume && matches!(rate.default, DefaultValue::Auto(_)));
-        assert_eq!(rate.range.as_deref(), Some("more than 0 and at most 1"));
-        assert_eq!(find("gradClip").range.as_deref(), Some("at least 0 and finite"));
-        assert_eq!(find("beta1").range.as_deref(), Some("at least 0 and less than 1"));
-        assert_eq!(find("precision").kind, Kind::Choice(&["f32", "bf16"]));
-        assert_eq!(find("keep").default, DefaultValue::Value("best".into()));
-        for option in &table {
-            assert!(option.doc.ends_with('.') && option.doc.len() > 10, "{option:?}");
-        }
     }
 }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use super::read::RunView;
 use super::series::{MAX_POINTS, Point, reduce, smooth};
 use super::text::{name_of, significant};
-use crate::options::{DefaultValue, Kind, TrainOptions};
+use crate::options::{DefaultValue, Kind, OF_COMMAND, TrainOptions};
 use crate::record::Kept;
 
 /// The figures of a run.
@@ -211,9 +211,9 @@ impl RunView {
         let (character, adamw) = (Value::from("character"), Value::from("adamw"));
         let mut placed = Vec::new();
         for option in TrainOptions::table() {
-            let name = option.name;
+            let name = option.name.as_str();
             // They belong to a command and not to a run.
-            if ["out", "force"].contains(&name) {
+            if OF_COMMAND.contains(&name) {
                 continue;
             }
             let value = values.get(name).cloned().unwrap_or_default();

@@ -1,0 +1,81 @@
+import type { Described } from './kinds.js'
+import type {
+  BenchOptions,
+  EvaluateOptions,
+  GenerateOptions,
+  LoadOptions,
+  QuantizeOptions,
+  ReportOptions,
+  SampleOptions,
+  SamplingOptions,
+  SaveOptions,
+} from './options.js'
+
+// What is known of each option of a call; the checks of arguments and the flags of the command line are made
+// of it. Training has the same in train-options.ts. What an option means in full is said in options.ts.
+
+/** A row for every option of a call but those that are objects and functions. */
+type Table<T> = { readonly [K in Exclude<keyof T, 'signal' | 'onProgress' | 'state'>]-?: Described }
+
+const threads = { kind: 'count', help: 'threads to compute on', auto: 'all' } as const
+
+export const loadTable = {
+  lora: { kind: 'path', help: "LoRA adapter of the model: its file, or its run's directory" },
+  threads,
+} as const satisfies Table<LoadOptions>
+
+export const quantizeTable = { threads } as const satisfies Table<QuantizeOptions>
+
+export const reportTable = {
+  out: { kind: 'path', value: 'FILE', help: 'the page to write', auto: 'RUN/report.html' },
+  force: { kind: 'boolean', help: 'replace a file that is no report', default: false },
+} as const satisfies Table<ReportOptions>
+
+export const evaluateTable = {
+  ctxLen: {
+    kind: 'count',
+    min: 1,
+    help: 'cut the text into windows of N tokens, as training does',
+    auto: 'one go',
+  },
+} as const satisfies Table<EvaluateOptions>
+
+export const benchTable = {
+  decode: { kind: 'count', help: 'tokens of a stretch, one after another', default: 16 },
+  prompt: { kind: 'count', help: 'tokens of the prompt', default: 256 },
+  sessions: { kind: 'count', help: 'sessions that are decoded together', default: 8 },
+  seconds: { kind: 'number', help: 'how long to measure; three rounds at least', default: 6 },
+} as const satisfies Table<BenchOptions>
+
+export const samplingTable = {
+  temperature: {
+    kind: 'number',
+    value: 'T',
+    help: 'below 1 sharpens, above 1 flattens, 0 takes the likeliest',
+    default: 1,
+  },
+  topK: { kind: 'count', help: 'choose among the N likeliest', auto: 'all' },
+  topP: {
+    kind: 'number',
+    value: 'P',
+    help: 'choose among the likeliest of probability P together',
+    default: 1,
+  },
+  seed: { kind: 'count', help: 'the same seed writes the same text', auto: 'random' },
+} as const satisfies Table<SamplingOptions>
+
+export const generateTable = {
+  maxTokens: { kind: 'count', min: 1, help: 'tokens to write at most', default: 256 },
+  stop: { kind: 'texts', orOne: true, help: 'end before this' },
+  ...samplingTable,
+} as const satisfies Table<GenerateOptions>
+
+export const sampleTable = {
+  prompt: { kind: 'text', help: 'what to go on from', auto: 'a line break, or the first token' },
+  maxTokens: { kind: 'count', min: 1, help: 'tokens to write', default: 200 },
+  ...samplingTable,
+} as const satisfies Table<SampleOptions>
+
+export const saveTable = {
+  sample: { kind: 'boolean', help: 'whether the model writes a sample', default: true },
+} as const satisfies Table<SaveOptions>
