@@ -1,0 +1,5 @@
+//! Text for RWKV language models: tokenizers, corpora, token files.
+
+pub mod source;
+pub mod token_file;
+pub mod tokenizer;

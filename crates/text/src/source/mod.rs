@@ -1,0 +1,1 @@
+//! Documents of files, folders, patterns and standard input.

@@ -1,0 +1,3 @@
+//! Text as tokens and back.
+
+mod world;
