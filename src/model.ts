@@ -89,7 +89,8 @@ export class Model implements Disposable, AsyncDisposable {
    * states of the other.
    *
    * @param path A training run's directory, or a `.bin` file of rwkv.cpp's format. A `tokenizer.json` beside
-   *   the file is the model's tokenizer; without one, a model of 256 tokens reads and writes bytes.
+   *   the file is the model's tokenizer; without one, a model of 256 tokens has bytes, one of 65,536 the World
+   *   vocabulary, and one of 50,277 that of the Pile.
    * @throws {RwkvError} `IO`, `MODEL_FILE`, `UNSUPPORTED`, `TOKENIZER`, `INVALID_OPTION` or `ISA`; `ADAPTER`
    *   for an adapter that is damaged or was trained on another model; `FILE_CHANGED` if the file is written
    *   to meanwhile. A run that trained an adapter or a state has no model of its own: `ADAPTER` and `STATE`
@@ -97,7 +98,7 @@ export class Model implements Disposable, AsyncDisposable {
    */
   static async load(path: string, options: LoadOptions = {}): Promise<Model> {
     argument('path', pathKind, path)
-    const { lora, threads, ...controls } = check('Model.load()', loadOptions, options)
+    const { lora, threads, unknown, ...controls } = check('Model.load()', loadOptions, options)
     let loaded: NativeModel | undefined
     try {
       const model = await cancellable(controls, async cancel => {
@@ -105,7 +106,7 @@ export class Model implements Disposable, AsyncDisposable {
         return loaded
       })
       const tokenizer = await findTokenizer(path, model.info.nVocab)
-      return new Model(path, lora, model, tokenizer)
+      return new Model(path, lora, model, tokenizer?.withUnknown(unknown))
     } catch (error) {
       loaded?.close()
       throw (error instanceof RwkvError && error.code === 'IO' && (await tunedRun(path))) || error
@@ -217,7 +218,7 @@ export class Model implements Disposable, AsyncDisposable {
 /** The tokenizer of a model of `nVocab` tokens, if there is one. */
 async function findTokenizer(path: string, nVocab: number): Promise<Tokenizer | undefined> {
   const { tokenizer: file, hasTokenizer } = await placeOf(path)
-  if (!hasTokenizer) return nVocab === 256 ? Tokenizer.byte() : undefined
+  if (!hasTokenizer) return Tokenizer.forVocabulary(nVocab)
   const tokenizer = await Tokenizer.load(file)
   if (tokenizer.nVocab === nVocab) return tokenizer
   throw new RwkvError(

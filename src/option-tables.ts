@@ -22,6 +22,12 @@ const threads = { kind: 'count', help: 'threads to compute on', auto: 'all' } as
 export const loadTable = {
   lora: { kind: 'path', help: "LoRA adapter of the model: its file, or its run's directory" },
   threads,
+  unknown: {
+    kind: 'choice',
+    words: ['error', 'skip', 'byte'],
+    help: 'what becomes of characters that the vocabulary lacks',
+    auto: 'byte if it has bytes, else error',
+  },
 } as const satisfies Table<LoadOptions>
 
 export const quantizeTable = { threads } as const satisfies Table<QuantizeOptions>
@@ -71,7 +77,7 @@ export const generateTable = {
 } as const satisfies Table<GenerateOptions>
 
 export const sampleTable = {
-  prompt: { kind: 'text', help: 'what to go on from', auto: 'a line break, or the first token' },
+  prompt: { kind: 'text', help: 'what to go on from', auto: 'the end of another text, or a line break' },
   maxTokens: { kind: 'count', min: 1, help: 'tokens to write', default: 200 },
   ...samplingTable,
 } as const satisfies Table<SampleOptions>

@@ -3,8 +3,11 @@ import type { ResumeOptions, TrainOptions, trainOptionTable } from './train-opti
 
 export type { ResumeOptions, TrainOptions }
 
-/** How text becomes tokens: one for each distinct character of the text, or the 256 bytes. */
+/** What a tokenizer's tokens are. */
 export type TokenizerKind = NonNullable<TrainOptions['tokenizer']>
+
+/** What becomes of characters that a vocabulary lacks. */
+export type Unknown = NonNullable<TrainOptions['unknown']>
 
 type Table = typeof trainOptionTable
 type WithValue = { required: true } | { default: unknown } | { auto: string }
@@ -14,6 +17,8 @@ type Off =
   | 'loraAlpha'
   | 'matrixLearningRate'
   | 'loraTargets'
+  | 'vocabSize'
+  | 'unknown'
 
 /**
  * The options of a run, defaults included; only those that are off unless they are asked for may have no
@@ -50,6 +55,11 @@ export interface LoadOptions {
   lora?: string | undefined
   /** Threads to compute on; the results do not depend on it. Default: as many as the machine has. */
   threads?: number | undefined
+  /**
+   * What becomes of characters that the model's vocabulary lacks: an `UNKNOWN_CHARACTER` error, nothing, or
+   * bytes. Default: bytes if the vocabulary has them, as those of new runs do, else an error.
+   */
+  unknown?: 'error' | 'skip' | 'byte' | undefined
   /** Stops the loading. */
   signal?: Signal | undefined
   /** Told how many bytes of the file are ready: at the end, and before that if it takes long. */
@@ -185,7 +195,7 @@ export interface PromptOptions {
 
 /** Options of {@link Trainer.sample}. */
 export interface SampleOptions extends SamplingOptions {
-  /** What to go on from. Default: a line break, or the first token of a vocabulary that has none. */
+  /** What to go on from. Default: the end of another text, or a line break. */
   prompt?: string | undefined
   /** Tokens to write. Default: 200. */
   maxTokens?: number | undefined

@@ -9,7 +9,6 @@ import type { GenerateOptions, PromptOptions, Signal } from './options.js'
 import { generateOptions, promptOptions } from './schemas.js'
 import { State, stateKind } from './state.js'
 import { StopText } from './stop.js'
-import { beginning } from './tokenizer.js'
 
 /**
  * Tokens that one trip to the native side may write; how many it does write depends on how long they take.
@@ -114,8 +113,8 @@ export class Session implements Disposable {
       const tokenizer = this.#model.tokenizer
       const seed = sampling.seed ?? randomInt(2 ** 47)
       const writer = call(() => this.#native.writer(tokenizer[native], { ...sampling, seed }))
-      const text = prompt === '' && this.#isNew ? beginning(tokenizer) : prompt
-      if (text !== '') await this.#eval(tokenizer.encode(text), signal)
+      const tokens = prompt === '' && this.#isNew ? tokenizer.beginning() : tokenizer.encode(prompt)
+      if (tokens.length > 0) await this.#eval(tokens, signal)
       for (let left = maxTokens; left > 0 && !end.isReached; ) {
         const piece = await this.#write(writer, end.isWanted ? 1 : Math.min(left, MAX_PIECE), signal)
         left -= piece.tokens

@@ -1,8 +1,8 @@
 import { NativeTokenizer } from '#native'
 import { call, toRwkvError } from './errors.js'
 import { native } from './internal.js'
-import { argument, path as pathKind, text as textKind, toTokens } from './kinds.js'
-import type { TokenizerKind } from './options.js'
+import { argument, oneOf, path as pathKind, text as textKind, toTokens } from './kinds.js'
+import type { TokenizerKind, Unknown } from './options.js'
 
 /**
  * Turns texts into tokens and back. It never changes.
@@ -35,7 +35,28 @@ export class Tokenizer {
     return new Tokenizer(call(() => NativeTokenizer.charactersOf(text)))
   }
 
-  /** Reads a `tokenizer.json`. */
+  /**
+   * A vocabulary that is part of this package: that of GPT-2, of the RWKV-4 models of the Pile (`20b`, which is
+   * GPT-NeoX-20B's), or of the RWKV World models.
+   *
+   * @example
+   * ```ts
+   * import { Tokenizer } from 'rwkv'
+   *
+   * const tokenizer = await Tokenizer.named('gpt2')
+   * console.log(tokenizer.encode('hello world')) // Uint32Array(2) [ 31373, 995 ]
+   * ```
+   */
+  static async named(name: 'gpt2' | '20b' | 'world'): Promise<Tokenizer> {
+    argument('name', oneOf('gpt2', '20b', 'world'), name)
+    try {
+      return new Tokenizer(await NativeTokenizer.named(name))
+    } catch (error) {
+      throw toRwkvError(error)
+    }
+  }
+
+  /** Reads a `tokenizer.json`: one of a run, or any other that Hugging Face's tokenizers can read. */
   static async load(path: string): Promise<Tokenizer> {
     argument('path', pathKind, path)
     try {
@@ -43,6 +64,12 @@ export class Tokenizer {
     } catch (error) {
       throw toRwkvError(error)
     }
+  }
+
+  /** The tokenizer of a model of `nVocab` tokens that has none beside it, if its size tells. @internal */
+  static async forVocabulary(nVocab: number): Promise<Tokenizer | undefined> {
+    const found = await NativeTokenizer.forVocabulary(nVocab)
+    return found === null ? undefined : new Tokenizer(found)
   }
 
   /** @internal */
@@ -55,6 +82,26 @@ export class Tokenizer {
     return this.#native.kind as TokenizerKind
   }
 
+  /** What one of its tokens is called, in messages. @internal */
+  get unit(): string {
+    return this.#native.unit
+  }
+
+  /** The token that ends a document; undefined if there is none. */
+  get endOfText(): number | undefined {
+    return this.#native.endOfText ?? undefined
+  }
+
+  /** What a text begins with if there is no prompt, as in training's samples. @internal */
+  beginning(): Uint32Array {
+    return this.#native.beginning()
+  }
+
+  /** The same, with what characters become that the vocabulary lacks. @internal */
+  withUnknown(unknown: Unknown | undefined): Tokenizer {
+    return call(() => new Tokenizer(this.#native.withUnknown(unknown)))
+  }
+
   /** Number of different tokens. */
   get nVocab(): number {
     return this.#native.nVocab
@@ -63,7 +110,9 @@ export class Tokenizer {
   /**
    * The tokens of a text.
    *
-   * @throws {RwkvError} `UNKNOWN_CHARACTER` if the vocabulary lacks one.
+   * Text never stands for a special token: `<|endoftext|>` is thirteen characters.
+   *
+   * @throws {RwkvError} `UNKNOWN_CHARACTER` if the vocabulary lacks one and has no bytes to write it in.
    */
   encode(text: string): Uint32Array {
     argument('text', textKind, text)
@@ -71,7 +120,7 @@ export class Tokenizer {
   }
 
   /**
-   * The text that tokens stand for. Bytes that make no character come out as U+FFFD.
+   * The text that tokens stand for. Bytes that make no character come out as U+FFFD; the end of a text is none.
    *
    * @throws {RwkvError} `TOKEN_OUT_OF_RANGE`.
    */
@@ -88,18 +137,5 @@ export class Tokenizer {
     } catch (error) {
       throw toRwkvError(error)
     }
-  }
-}
-
-/**
- * What a text begins with if there is no prompt, as in training's samples: a line break, or the first token
- * of a vocabulary that has none. @internal
- */
-export function beginning(tokenizer: Tokenizer): string {
-  try {
-    tokenizer.encode('\n')
-    return '\n'
-  } catch {
-    return tokenizer.decode([0])
   }
 }

@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use rwkv_core::{Decoder, Tokenizer};
+use rwkv_text::{Decoder, Tokenizer};
 use rwkv_fuzz::{check_error, directory};
 
 fuzz_target!(|data: &[u8]| {
@@ -20,7 +20,7 @@ fuzz_target!(|data: &[u8]| {
         }
         Err(error) => check_error(&error),
     }
-    use_it(&Tokenizer::Byte, text);
+    use_it(&Tokenizer::bytes(), text);
     if let Ok(text) = std::str::from_utf8(text)
         && let Ok(tokenizer) = Tokenizer::characters_of(text)
     {

@@ -1,5 +1,5 @@
 import { Model } from '../model.js'
-import { evaluateTable } from '../option-tables.js'
+import { evaluateTable, loadTable } from '../option-tables.js'
 import { clock, count } from './format.js'
 import { bar } from './live.js'
 import { style } from './output.js'
@@ -16,14 +16,15 @@ export const evaluate = verb({
     data: { kind: 'path', value: 'FILE', help: 'the text' },
     ...evaluateTable,
     ...tuned,
+    unknown: loadTable.unknown,
     ...common,
   },
   details: `
 MODEL is a training run's directory or a .bin file. With --json: {"tokens","loss","perplexity","bitsPerByte"}, the loss in
 nats a token.`,
-  async run([path = ''], { data, ctxLen, threads, lora, state }, output, signal) {
+  async run([path = ''], { data, ctxLen, threads, lora, unknown, state }, output, signal) {
     if (data === undefined) throw new UsageError('--data is missing', 'rwkv eval MODEL --data FILE')
-    await using model = await Model.load(path, { lora, threads, signal })
+    await using model = await Model.load(path, { lora, threads, unknown, signal })
     const startedAt = performance.now()
     const onProgress = ({ done, total }: { done: number; total: number }) => {
       const left = ((performance.now() - startedAt) / 1000) * (total / done - 1)

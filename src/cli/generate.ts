@@ -1,7 +1,6 @@
 import { written } from '../internal.js'
 import { Model } from '../model.js'
-import { generateTable, sampleTable } from '../option-tables.js'
-import { beginning } from '../tokenizer.js'
+import { generateTable, loadTable, sampleTable } from '../option-tables.js'
 import { exitCode } from './interrupt.js'
 import { startingState } from './tuning.js'
 import { common, tuned, verb } from './verb.js'
@@ -15,14 +14,15 @@ export const generate = verb({
     prompt: sampleTable.prompt,
     ...generateTable,
     ...tuned,
+    unknown: loadTable.unknown,
     ...common,
   },
   details: `
 MODEL is a training run's directory or a .bin file. With --json: {"prompt","text","tokens","seconds","tokensPerSecond"}.`,
   async run([path = ''], values, output, signal) {
-    const { json: _, prompt: given, threads, lora, state, ...options } = values
-    await using model = await Model.load(path, { lora, threads, signal })
-    const prompt = given ?? beginning(model.tokenizer)
+    const { json: _, prompt: given, threads, lora, unknown, state, ...options } = values
+    await using model = await Model.load(path, { lora, threads, unknown, signal })
+    const prompt = given ?? ''
     const session = model.createSession({ state: await startingState(model, state) })
     const before = given?.trimStart() ?? ''
     const startedAt = performance.now()

@@ -49,9 +49,8 @@ export class Progress {
       maxSteps,
     }
     this.#output.object({ event: 'start', ...about })
-    const unit = tokenizer.kind === 'byte' ? 'bytes' : 'characters'
-    const learned = `${count(trainTokens)} ${unit} to learn, ${count(valTokens)} to validate`
-    this.#output.prose(`${near(data)}: ${learned}, ${tokenizer.nVocab} different ones`)
+    const learned = `${count(trainTokens)} ${tokenizer.unit}s to learn, ${count(valTokens)} to validate`
+    this.#output.prose(`${near(data)}: ${learned}, a vocabulary of ${count(tokenizer.nVocab)} tokens`)
     const layers = nLayer === 1 ? '1 layer' : `${nLayer} layers`
     const shape = `RWKV-4 of ${layers}, ${nEmbd} wide: ${count(parameters)} parameters`
     this.#output.prose(`${shape} · ${isa}, ${precision}, ${threads} threads · ${out}`)

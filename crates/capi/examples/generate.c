@@ -108,13 +108,25 @@ static bool read_vocabulary(const char * model, size_t n_vocab, struct vocabular
     vocabulary->text = (char (*)[5]) calloc(n_vocab + 1, 5);
     if (!vocabulary->text) return false;
     char * json = read_file(path);
-    const char * p = json ? strstr(json, "\"characters\"") : NULL;
-    if (p && (p = strchr(p + strlen("\"characters\""), '"'))) {
-        p++;
-        char c[5];
-        while (next_character(&p, c)) {
-            if (vocabulary->len < n_vocab) memcpy(vocabulary->text[vocabulary->len], c, sizeof c);
+    const char * p = json && !strstr(json, "\"ByteLevel\"") ? strstr(json, "\"vocab\":{") : NULL;
+    if (p) {
+        p += strlen("\"vocab\":{");
+        while (*p == '"') {
+            /* A character, or a byte, which is written as <0x41>; and its token. */
+            char c[5] = { 0, 0, 0, 0, 0 };
+            p++;
+            if (strncmp(p, "<0x", 3) == 0) {
+                c[0] = (char) strtoul(p + 3, NULL, 16);
+                p = strchr(p, '"');
+            } else {
+                next_character(&p, c);
+            }
+            if (!p || p[0] != '"' || p[1] != ':') break;
+            char * end;
+            const unsigned long token = strtoul(p + 2, &end, 10);
+            if (token < n_vocab) memcpy(vocabulary->text[token], c, sizeof c);
             vocabulary->len++;
+            p = *end == ',' ? end + 1 : end;
         }
     } else {
         for (; vocabulary->len < 256 && vocabulary->len < n_vocab; vocabulary->len++)

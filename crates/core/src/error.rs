@@ -118,9 +118,13 @@ pub enum Error {
     },
     /// A character that the vocabulary does not have.
     #[error(
-        "{} is not among the {n_vocab} characters this model was trained on{}",
+        "{} is not among the {n_vocab} characters this model was trained on; {}",
         at_position(*character, *position),
-        if *character == BYTE_ORDER_MARK { "; save the text as UTF-8 without it" } else { "" }
+        if *character == BYTE_ORDER_MARK {
+            "save the text as UTF-8 without it"
+        } else {
+            "with unknown \"skip\" such characters are left out"
+        }
     )]
     UnknownCharacter {
         /// The character.

@@ -1,4 +1,4 @@
-//! RWKV language models on CPUs: model files, inference, state, sampling, tokenizers.
+//! RWKV language models on CPUs: model files, inference, state, sampling.
 //!
 //! An RWKV model is trained like a transformer and run like a recurrent network, with the same parameters. It
 //! needs no key-value cache: a [`State`] of fixed size, a few KB for a small model, summarises the tokens so
@@ -7,7 +7,8 @@
 //! # A first run
 //!
 //! ```no_run
-//! use rwkv_core::{Decoder, LoadOptions, Model, Sampler, SamplerOptions, Tokenizer};
+//! use rwkv_core::{LoadOptions, Model, Sampler, SamplerOptions};
+//! use rwkv_text::{Decoder, Tokenizer};
 //!
 //! # fn main() -> rwkv_core::Result<()> {
 //! // The directory of a training run has a model.bin and a tokenizer.json.
@@ -35,8 +36,7 @@
 //! - [`quantize()`] makes a file of FP32 or FP16 weights into one of five quantized formats, the bytes that
 //!   rwkv.cpp makes.
 //! - [`lora`] reads and writes low-rank adapters, and merges one into its base ([`lora::merge`]).
-//! - [`Sampler`] turns logits into a token, [`Tokenizer`] text into tokens, [`Decoder`] a stream of bytes
-//!   into text.
+//! - [`Sampler`] turns logits into a token. The crate `rwkv-text` has the tokenizers.
 //! - [`model`] holds the versions of RWKV, each written once as equations over the trait [`Exec`]. [`Infer`]
 //!   implements it here; `rwkv-train` implements it with a tape that computes gradients. A new version needs
 //!   its equations and the operators that it adds.
@@ -121,7 +121,6 @@ mod sampler;
 mod state;
 pub mod store;
 mod text;
-mod tokenizer;
 
 pub use atomic::{Staged, write_atomically};
 pub use config::{ModelConfig, Sizes, Version};
@@ -143,7 +142,6 @@ pub use regular::{open_regular, read_regular};
 pub use sampler::{Sampler, SamplerOptions};
 pub use state::{Slot, State, StateLayout};
 pub use text::read_text;
-pub use tokenizer::{Characters, Decoder, Tokenizer};
 
 /// The program in README.md, which is to compile.
 #[cfg(doctest)]

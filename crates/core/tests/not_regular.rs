@@ -8,13 +8,12 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use rwkv_core::lora::{self, LoraInfo};
-use rwkv_core::{DataType, Error, LoadOptions, Model, ModelFile, Tokenizer, quantize};
+use rwkv_core::{DataType, Error, LoadOptions, Model, ModelFile, quantize};
 
 #[test]
 fn every_reader_refuses_a_pipe() {
     type Reader = fn(&Path) -> Result<(), Error>;
-    let readers: [(&str, Reader); 7] = [
-        ("tokenizer.json", |run| Tokenizer::load(run).map(drop)),
+    let readers: [(&str, Reader); 5] = [
         ("lora.safetensors", |run| LoraInfo::read(run).map(drop)),
         ("model.bin", |run| Model::load(run, &LoadOptions::default()).map(drop)),
         ("model.bin", |run| ModelFile::open(run.join("model.bin")).map(drop)),
@@ -23,10 +22,9 @@ fn every_reader_refuses_a_pipe() {
             quantize(run, out, DataType::Q8_0, &LoadOptions::default(), |_, _| Continue(())).map(drop)
         }),
         ("model.bin", |run| lora::merge(run, run, run.join("out"), |_, _| Continue(())).map(drop)),
-        ("tokenizer.json", |run| Tokenizer::load(run.join("tokenizer.json")).map(drop)),
     ];
     let directory = tempfile::tempdir().expect("a directory");
-    for name in ["tokenizer.json", "lora.safetensors", "model.bin"] {
+    for name in ["lora.safetensors", "model.bin"] {
         let made = Command::new("mkfifo").arg(directory.path().join(name)).status();
         assert!(made.expect("mkfifo").success());
     }

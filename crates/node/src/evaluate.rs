@@ -40,7 +40,7 @@ impl NativeModel {
         state: Option<&NativeState>,
         cancel: &Cancel,
     ) -> AsyncTask<Job<TextLoss>> {
-        let (handle, tokenizer, cancel) = (Arc::clone(&self.handle), Arc::clone(&tokenizer.0), cancel.flag());
+        let (handle, tokenizer, cancel) = (Arc::clone(&self.handle), tokenizer.0.clone(), cancel.flag());
         let state = state.map(|state| Arc::clone(&state.0));
         Job::run(move || {
             let model = handle.get()?;

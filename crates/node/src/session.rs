@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use napi::bindgen_prelude::{AsyncTask, Float32Array};
 use napi_derive::napi;
-use rwkv_core::{Decoder, Model, Sampler, SamplerOptions, State, Tokenizer};
+use rwkv_core::{Model, Sampler, SamplerOptions, State};
+use rwkv_text::{Decoder, Tokenizer};
 
 use crate::control::Cancel;
 use crate::environment::Close;
@@ -99,7 +100,7 @@ impl NativeSession {
         sampling: Sampling,
     ) -> std::result::Result<NativeWriter, Thrown> {
         let sampler = Sampler::new(sampling.options()?).map_err(Failure::from)?;
-        let pen = Pen { sampler, decoder: Decoder::default(), tokenizer: Arc::clone(&tokenizer.0) };
+        let pen = Pen { sampler, decoder: Decoder::default(), tokenizer: tokenizer.0.clone() };
         Ok(NativeWriter {
             model: Arc::clone(&self.model),
             text: Arc::clone(&self.text),
@@ -151,7 +152,7 @@ pub struct Piece {
 struct Pen {
     sampler: Sampler,
     decoder: Decoder,
-    tokenizer: Arc<Tokenizer>,
+    tokenizer: Tokenizer,
 }
 
 /// Writes on in a session's text.

@@ -1,50 +1,83 @@
 //! Texts as tokens.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use napi::bindgen_prelude::{AsyncTask, Buffer, Uint32Array};
 use napi_derive::napi;
-use rwkv_core::Tokenizer;
+use rwkv_text::{Tokenizer, TokenizerKind, Unknown};
 
 use crate::failure::{Failure, Thrown};
 use crate::job::Job;
 
-/// Characters or bytes as tokens.
+/// Text as tokens.
 #[napi]
-pub struct NativeTokenizer(pub(crate) Arc<Tokenizer>);
+pub struct NativeTokenizer(pub(crate) Tokenizer);
 
 #[napi]
 impl NativeTokenizer {
     /// The 256 bytes.
     #[napi(factory)]
     pub fn byte() -> Self {
-        Self(Arc::new(Tokenizer::Byte))
+        Self(Tokenizer::bytes())
     }
 
     /// The distinct characters of a text.
     #[napi(factory)]
     pub fn characters_of(text: String) -> Result<Self, Thrown> {
-        Ok(Self(Arc::new(Tokenizer::characters_of(&text).map_err(Failure::from)?)))
+        Ok(Self(Tokenizer::characters_of(&text).map_err(Failure::from)?))
     }
 
     /// Reads a `tokenizer.json`.
     #[napi(ts_return_type = "Promise<NativeTokenizer>")]
     pub fn load(path: String) -> AsyncTask<Job<NativeTokenizer>> {
-        Job::run(move || Ok(Self(Arc::new(Tokenizer::load(path)?))))
+        Job::run(move || Ok(Self(Tokenizer::load(path)?)))
     }
 
-    /// "character" or "byte".
+    /// The tokenizer of a model of `nVocab` tokens, if that tells; of those that are always the same.
+    #[napi(ts_return_type = "Promise<NativeTokenizer | null>")]
+    pub fn for_vocabulary(n_vocab: u32) -> AsyncTask<Job<Option<NativeTokenizer>>> {
+        Job::run(move || Ok(Tokenizer::for_vocabulary(n_vocab as usize)?.map(Self)))
+    }
+
+    /// The tokenizer of a kind that is always the same: "byte", "gpt2", "20b", "world".
+    #[napi(ts_return_type = "Promise<NativeTokenizer>")]
+    pub fn named(kind: String) -> AsyncTask<Job<NativeTokenizer>> {
+        Job::run(move || {
+            let found = TokenizerKind::of_word(&kind).map(Tokenizer::of_kind).transpose()?.flatten();
+            let refused = || rwkv_core::Error::option("kind", kind, "byte or gpt2 or 20b or world");
+            Ok(Self(found.ok_or_else(refused)?))
+        })
+    }
+
+    /// Its kind, in a word.
     #[napi(getter)]
     pub fn kind(&self) -> &'static str {
-        Self::kind_of(&self.0)
+        self.0.kind().word()
     }
 
-    fn kind_of(tokenizer: &Tokenizer) -> &'static str {
-        match tokenizer {
-            Tokenizer::Character(_) => "character",
-            Tokenizer::Byte => "byte",
-        }
+    /// What one of its tokens is called: "character", "byte" or "token".
+    #[napi(getter)]
+    pub fn unit(&self) -> &'static str {
+        self.0.kind().unit()
+    }
+
+    /// The token that ends a document, if there is one.
+    #[napi(getter)]
+    pub fn end_of_text(&self) -> Option<u32> {
+        self.0.end_of_text()
+    }
+
+    /// The same, with what characters become that the vocabulary lacks: "error", "skip", "byte".
+    #[napi]
+    pub fn with_unknown(&self, unknown: Option<String>) -> Result<Self, Thrown> {
+        let unknown = unknown.as_deref().map(|word| Unknown::of_word(word).unwrap_or_default());
+        Ok(Self(self.0.with_unknown(unknown).map_err(Failure::from)?))
+    }
+
+    /// What a text without a beginning begins with.
+    #[napi]
+    pub fn beginning(&self) -> Uint32Array {
+        Uint32Array::new(self.0.beginning())
     }
 
     /// Number of different tokens.
@@ -68,7 +101,7 @@ impl NativeTokenizer {
     /// Writes a `tokenizer.json`, whole or not at all.
     #[napi(ts_return_type = "Promise<void>")]
     pub fn save(&self, path: String) -> AsyncTask<Job<()>> {
-        let tokenizer = Arc::clone(&self.0);
+        let tokenizer = self.0.clone();
         Job::run(move || Ok(tokenizer.save(PathBuf::from(path))?))
     }
 }

@@ -255,7 +255,7 @@ impl NativeTrainer {
     /// How the text becomes tokens.
     #[napi(getter)]
     pub fn tokenizer(&self) -> std::result::Result<NativeTokenizer, Thrown> {
-        Ok(self.trainer.with(|trainer| NativeTokenizer(Arc::new(trainer.tokenizer().clone())))?)
+        Ok(self.trainer.with(|trainer| NativeTokenizer(trainer.tokenizer().clone()))?)
     }
 
     /// Learns from one batch.

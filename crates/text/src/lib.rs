@@ -3,3 +3,5 @@
 pub mod source;
 pub mod token_file;
 pub mod tokenizer;
+
+pub use tokenizer::{Characters, Decoder, Tokenize, Tokenizer, TokenizerKind, Unknown};

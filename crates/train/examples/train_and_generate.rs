@@ -6,7 +6,8 @@
 
 use std::path::Path;
 
-use rwkv_core::{Decoder, LoadOptions, Model, Sampler, SamplerOptions, Tokenizer, go_on};
+use rwkv_core::{LoadOptions, Model, Sampler, SamplerOptions, go_on};
+use rwkv_text::{Decoder, Tokenizer};
 use rwkv_train::{Advance, TrainOptions, Trainer};
 
 /// Learns the text file `book`, leaves a run in the directory `out`, and writes 200 characters after

@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use rwkv_core::{Control, Error, Result, Tokenizer, read_text};
+use rwkv_core::{Control, Error, Result, read_text};
+use rwkv_text::tokenizer::WordCounts;
+use rwkv_text::{Characters, Tokenizer, TokenizerKind};
 
-use crate::options::TokenizerKind;
+use crate::options::TrainOptions;
 
 /// The tokens of a text; the first 90 % are to be learned, the rest is for validation.
 #[derive(Clone, Debug)]
@@ -25,30 +27,22 @@ impl Dataset {
     /// As [`read_text`], with [`Error::Aborted`] if `control` says so; [`Error::InvalidUtf8`];
     /// [`Error::Data`] if there is nothing to learn, or less than a training text of `ctx_len` tokens and
     /// what follows its last one.
-    pub fn read(
-        path: &Path,
-        kind: TokenizerKind,
-        ctx_len: usize,
-        control: impl Control,
-    ) -> Result<(Self, Tokenizer)> {
-        let bytes = read_text(path, control)?;
-        let tokenizer = match kind {
-            TokenizerKind::Byte => Tokenizer::Byte,
-            TokenizerKind::Character => {
-                let text = std::str::from_utf8(&bytes).map_err(|error| Error::InvalidUtf8 {
-                    path: path.to_owned(),
-                    offset: error.valid_up_to(),
-                })?;
-                if text.is_empty() {
-                    return Err(fault(
-                        path,
-                        "the text is empty; there is nothing to learn from it".to_owned(),
-                    ));
-                }
-                Tokenizer::characters_of(text)?
-            }
+    pub fn read(options: &TrainOptions, mut control: impl Control) -> Result<(Self, Tokenizer)> {
+        let path = &options.data;
+        let bytes = read_text(path, &mut control)?;
+        let text = std::str::from_utf8(&bytes)
+            .map_err(|error| Error::InvalidUtf8 { path: path.clone(), offset: error.valid_up_to() })?;
+        if text.is_empty() {
+            return Err(fault(path, "the text is empty; there is nothing to learn from it".to_owned()));
+        }
+        let tokenizer = if options.tokenizer == Some(TokenizerKind::Bpe) {
+            let mut counts = WordCounts::new()?;
+            counts.add(text)?;
+            counts.train(options.vocab_size.unwrap_or_else(|| default_vocab_size(text.len())), control)?
+        } else {
+            Characters::of_text(text)?.with_bytes().into()
         };
-        let dataset = Self::new(path, &bytes, &tokenizer, ctx_len)?;
+        let dataset = Self::new(path, &bytes, &tokenizer, options.ctx_len)?;
         Ok((dataset, tokenizer))
     }
 
@@ -88,10 +82,7 @@ impl Dataset {
     fn new(path: &Path, bytes: &[u8], tokenizer: &Tokenizer, ctx_len: usize) -> Result<Self> {
         let tokens = tokenizer.encode_bytes(bytes, path)?;
         let n_train = tokens.len() / 10 * 9 + tokens.len() % 10 * 9 / 10; // ⌊0.9 n⌋ without a float
-        let unit = match tokenizer {
-            Tokenizer::Byte => "byte",
-            Tokenizer::Character(_) => "character",
-        };
+        let unit = tokenizer.kind().unit();
         if let Some(problem) = too_short(&tokens, n_train, ctx_len, unit) {
             return Err(fault(path, problem));
         }
@@ -112,6 +103,11 @@ impl Dataset {
     pub fn crc32(&self) -> u32 {
         self.crc32
     }
+}
+
+/// The vocabulary of a BPE that is trained on a text of so many bytes.
+fn default_vocab_size(_text_len: usize) -> usize {
+    1024
 }
 
 /// What is wrong with a text that is too short, if it is.
@@ -224,14 +220,18 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("book.txt");
         std::fs::write(&path, text).expect("a file");
-        Dataset::read(&path, kind, ctx_len, go_on)
+        let options = TrainOptions { ctx_len, tokenizer: Some(kind), ..TrainOptions::new(&path, "") };
+        match Tokenizer::of_kind(kind)? {
+            Some(tokenizer) => Ok((Dataset::read_with(&path, &tokenizer, ctx_len, go_on)?, tokenizer)),
+            None => Dataset::read(&options, go_on),
+        }
     }
 
     #[test]
     fn the_first_nine_tenths_are_learned() {
         let text: String = ('a'..='z').cycle().take(1_115).collect();
         let (data, tokenizer) = dataset(text.as_bytes(), TokenizerKind::Character, 64).expect("a text");
-        assert_eq!((data.train().len(), data.validation().len(), tokenizer.n_vocab()), (1003, 112, 26));
+        assert_eq!((data.train().len(), data.validation().len(), tokenizer.n_vocab()), (1003, 112, 26 + 102 + 64 + 51));
         let (data, tokenizer) = dataset("ä€".repeat(40).as_bytes(), TokenizerKind::Byte, 8).expect("bytes");
         assert_eq!((data.train().len(), data.validation().len(), tokenizer.n_vocab()), (180, 20, 256));
     }
@@ -257,7 +257,7 @@ mod tests {
         }
         dataset(b"abcabcabcabcabcabcab", TokenizerKind::Character, 17).expect("just long enough");
         dataset(b"abcabcabcab", TokenizerKind::Character, 8).expect("the shortest text");
-        assert!(Dataset::read(Path::new("/no/such/book.txt"), TokenizerKind::Byte, 8, go_on).is_err());
+        assert!(Dataset::read(&TrainOptions::new("/no/such/book.txt", ""), go_on).is_err());
     }
 
     #[test]

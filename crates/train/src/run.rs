@@ -20,7 +20,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use rwkv_core::{ModelConfig, Place, Tokenizer, read_regular, write_atomically};
+use rwkv_core::{ModelConfig, Place, read_regular, write_atomically};
+use rwkv_text::Tokenizer;
 use serde::ser::Error as _;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;

@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use common::{Place, bits, checkpoints, prose, run_steps, validate};
 use rwkv_core::LoadOptions;
-use rwkv_core::{Model, ModelFile, SamplerOptions, Tokenizer};
+use rwkv_core::{Model, ModelFile, SamplerOptions};
+use rwkv_text::Tokenizer;
 use rwkv_train::run::read_log;
 use rwkv_train::tape::Tape;
 use rwkv_train::{Error, Keep, ResumeOptions, TokenizerKind, TrainOptions, Trainer};

@@ -1,6 +1,7 @@
 //! Options that are one of a few words.
 
 use rwkv_kernels::Precision;
+pub use rwkv_text::{TokenizerKind, Unknown};
 
 use super::describe::{Kind, Setting};
 
@@ -32,14 +33,12 @@ macro_rules! choices {
     };
 }
 
-choices! {
-    /// The kind of a tokenizer.
-    pub enum TokenizerKind {
-        /// One token for each distinct character of the text.
-        Character = "character",
-        /// The 256 bytes: any file.
-        Byte = "byte",
-    }
+impl Setting for TokenizerKind {
+    const KIND: Kind = Kind::Choice(Self::WORDS);
+}
+
+impl Setting for Unknown {
+    const KIND: Kind = Kind::Choice(Self::WORDS);
 }
 
 choices! {

@@ -162,7 +162,7 @@ mod tests {
         for (good, damaged, says) in [
             ("\"nLayer\":1,", "", "missing field `nLayer`"),
             ("\"seed\":1", "\"seed\":\"x\"", "invalid type: string \"x\", expected u64 at line 1 column"),
-            ("\"byte\"", "\"words\"", "unknown variant `words`, expected `character` or `byte`"),
+            ("\"byte\"", "\"words\"", "unknown variant `words`, expected one of `character`, `byte`"),
         ] {
             let text = FIRST_RELEASE.replace(good, damaged);
             let error = serde_json::from_str::<TrainOptions>(&text).expect_err(good).to_string();

@@ -14,7 +14,7 @@ use rwkv_core::machine::{self, Bytes};
 use rwkv_core::{Error, ModelConfig, Result};
 use rwkv_kernels::{Cpu, Isa, Precision};
 
-pub use self::choices::{Decay, Keep, OptimizerKind, TokenizerKind, TrainPrecision, Tune};
+pub use self::choices::{Decay, Keep, OptimizerKind, TokenizerKind, TrainPrecision, Tune, Unknown};
 use self::describe::Limit;
 pub use self::describe::{DefaultValue, Described, Kind};
 pub(crate) use self::json::OF_COMMAND;
@@ -189,6 +189,21 @@ impl TrainOptions {
             ("lora_alpha", self.lora_alpha.is_some() && !lora, "left out without lora_rank"),
             ("lora_targets", self.lora_targets.is_some() && !lora, "left out without lora_rank"),
             ("lora_rank", lora && state, "left out with tune \"state\": one or the other is trained"),
+            (
+                "vocab_size",
+                self.vocab_size.is_some() && self.tokenizer != Some(TokenizerKind::Bpe),
+                "left out without tokenizer \"bpe\", whose size it is",
+            ),
+            (
+                "tokenizer_file",
+                self.tokenizer_file.is_some() && self.tokenizer.is_some(),
+                "left out with tokenizer: one or the other",
+            ),
+            (
+                "tokenizer_file",
+                self.tokenizer_file.is_some() && from,
+                "left out with from: the tokenizer is that of the model",
+            ),
             (
                 "train",
                 train && (lora || state),

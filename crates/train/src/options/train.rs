@@ -6,12 +6,14 @@ use std::path::PathBuf;
 use rwkv_core::MAX_THREADS;
 use serde::{Deserialize, Serialize};
 
-use super::choices::{Decay, Keep, OptimizerKind, TokenizerKind, TrainPrecision, Tune};
+use super::choices::{Decay, Keep, OptimizerKind, TokenizerKind, TrainPrecision, Tune, Unknown};
 use super::describe::{Field, Limit, Setting, described, within};
 
 /// Keeps every product of two counts, and every length of a file, well within 64 bits.
 const MAX_COUNT: usize = 1 << 24;
 const MAX_STEPS: u64 = 1 << 32;
+/// More than any vocabulary that is published.
+const MAX_VOCAB: usize = 1 << 20;
 
 // The documentation of a field is that of the TypeScript type too, and its first sentence the help of the
 // flag. It ends in what the option is when it is left out, which a test holds to `TrainOptions::new`.
@@ -42,8 +44,9 @@ described! {
         #[serde(default)]
         pub force: bool,
 
-        /// How text becomes tokens: one for each distinct character of the text, or one for each byte. Default:
-        /// character; with `from`, that of the model.
+        /// How text becomes tokens: its characters, bytes, byte pairs trained on it (bpe), or the vocabulary of
+        /// GPT-2, of the RWKV-4 models of the Pile (20b), or of the World models. Characters that the text does not
+        /// have become bytes. Default: character; with `from`, that of the model.
         pub tokenizer: Option<TokenizerKind>,
 
         /// Number of layers (blocks). Default: 4.
@@ -187,6 +190,19 @@ described! {
         /// Early stopping: the run ends after so many validations without a better loss. Default: none.
         #[serde(default)]
         pub patience: Option<u64>,
+
+        /// Tokens of the vocabulary that `tokenizer` bpe trains. Default: by the size of the text, at most 16384.
+        #[serde(default)]
+        pub vocab_size: Option<usize>,
+
+        /// A `tokenizer.json` to take instead of making one, as Hugging Face's tokenizers write it. Default: none.
+        #[serde(default)]
+        pub tokenizer_file: Option<PathBuf>,
+
+        /// What becomes of characters that the vocabulary of the model `from` lacks: an error, nothing, or bytes.
+        /// Default: bytes, if the vocabulary has them, else error.
+        #[serde(default)]
+        pub unknown: Option<Unknown>,
     }
 }
 
@@ -284,6 +300,9 @@ impl TrainOptions {
             cooldown: 1.0,
             keep: Keep::Best,
             patience: None,
+            vocab_size: None,
+            tokenizer_file: None,
+            unknown: None,
         }
     }
 
@@ -309,6 +328,7 @@ impl TrainOptions {
             within("matrix_learning_rate", self.matrix_learning_rate, (Excluded(0.0), Included(1.0))),
             within("cooldown", self.cooldown, (Excluded(0.0), Included(1.0))),
             within("patience", self.patience, 1..=MAX_STEPS),
+            within("vocab_size", self.vocab_size, 257..=MAX_VOCAB),
         ]
     }
 }

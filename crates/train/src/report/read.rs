@@ -4,7 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use rwkv_core::model::Network;
-use rwkv_core::{ModelConfig, Tokenizer};
+use rwkv_core::ModelConfig;
+use rwkv_text::{Characters, Tokenizer, TokenizerKind};
 use serde::Deserialize;
 use wildmatch::WildMatch;
 
@@ -178,10 +179,9 @@ impl RunView {
     /// Whether a token is a byte of the text: each is, or every character of the vocabulary is one. None if the
     /// tokenizer is gone.
     pub(super) fn tokens_are_bytes(&self) -> Option<bool> {
-        Some(match self.tokenizer.as_ref()? {
-            Tokenizer::Byte => true,
-            Tokenizer::Character(characters) => characters.iter().all(|c| c.is_ascii()),
-        })
+        let tokenizer = self.tokenizer.as_ref()?;
+        let is_ascii = |characters: &Characters| characters.iter().all(|character| character.is_ascii());
+        Some(tokenizer.kind() == TokenizerKind::Byte || tokenizer.as_characters().is_some_and(is_ascii))
     }
 }
 

@@ -183,10 +183,7 @@ impl RunView {
 
     /// What a token is.
     pub(super) fn token(&self) -> Option<&'static str> {
-        Some(match self.tokenizer.as_ref()? {
-            rwkv_core::Tokenizer::Byte => "byte",
-            rwkv_core::Tokenizer::Character(_) => "character",
-        })
+        Some(self.tokenizer.as_ref()?.kind().unit())
     }
 
     /// Every option in force but the run's directory, in groups.

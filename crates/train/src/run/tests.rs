@@ -6,7 +6,7 @@ fn config() -> RunConfig {
 }
 
 fn create(path: &Path) -> RunDirectory {
-    RunDirectory::create(path, config(), Tokenizer::Byte, false).expect("a new run")
+    RunDirectory::create(path, config(), Tokenizer::bytes(), false).expect("a new run")
 }
 
 fn resume(path: &Path, step: u64) -> RunDirectory {
@@ -20,13 +20,13 @@ fn a_run_is_read_as_it_was_written_and_not_overwritten() {
     assert!(RunDirectory::take(&path).expect_err("no run").to_string().contains("no run to go on with"));
     drop(create(&path));
     let found = RunDirectory::take(&path).expect("a run");
-    assert_eq!((&found.config, &found.tokenizer), (&config(), &Tokenizer::Byte));
+    assert_eq!((&found.config, &found.tokenizer), (&config(), &Tokenizer::bytes()));
     drop(found);
     for file in ["config.json", "checkpoint-3"] {
         let error = RunDirectory::check_free(&path, false).expect_err("a run is there");
         assert!(error.to_string().contains("another directory"), "{error}");
         let error =
-            RunDirectory::create(&path, config(), Tokenizer::Byte, false).expect_err("a run is there");
+            RunDirectory::create(&path, config(), Tokenizer::bytes(), false).expect_err("a run is there");
         assert!(error.to_string().contains("another directory"), "{error}");
         // What is left of a run is none to begin in.
         fs::create_dir_all(path.join("checkpoint-3")).expect("a checkpoint");
@@ -56,7 +56,7 @@ fn a_run_that_stopped_as_it_began_can_be_begun_again() {
     fs::write(path.join("log.jsonl"), "{}\n").expect("a log");
     assert!(RunDirectory::check_free(path, false).is_err());
     fs::write(path.join("log.jsonl"), "").expect("a log");
-    assert_eq!(refuse(&Tokenizer::Byte), None);
+    assert_eq!(refuse(&Tokenizer::bytes()), None);
 }
 
 #[test]

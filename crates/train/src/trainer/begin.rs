@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use rwkv_core::model::Network;
-use rwkv_core::{Control, Fingerprint, Model, ModelConfig, ModelFile, OF_A_PART, Tokenizer, resolve};
+use rwkv_core::{Control, Fingerprint, Model, ModelConfig, ModelFile, OF_A_PART, resolve};
+use rwkv_text::Tokenizer;
 use rwkv_kernels::Cpu;
 
 use super::{Trainer, save, schedule};
@@ -44,27 +45,14 @@ impl Trainer {
         RunDirectory::check_free(&options.out, options.force)?;
         check_base_is_elsewhere(&options)?;
         let file = options.from.as_deref().map(base::open).transpose()?;
-        let (data, tokenizer) = match (&file, base_tokenizer(&options, file.as_ref())?) {
-            (Some(_), Some(tokenizer)) => {
+        let (data, tokenizer) = match known_tokenizer(&options, file.as_ref())? {
+            Some(tokenizer) => {
                 let data = Dataset::read_with(&options.data, &tokenizer, options.ctx_len, control)?;
                 (data, tokenizer)
             }
-            _ => Dataset::read(
-                &options.data,
-                options.tokenizer.unwrap_or(TokenizerKind::Character),
-                options.ctx_len,
-                control,
-            )?,
+            None => Dataset::read(&options, control)?,
         };
-        let kind = match tokenizer {
-            Tokenizer::Character(_) => TokenizerKind::Character,
-            Tokenizer::Byte => TokenizerKind::Byte,
-        };
-        if let Some(asked) = options.tokenizer.filter(|&asked| asked != kind) {
-            let expected = format!("left out, or {}: with from, it is that of the model", kind.word());
-            return Err(rwkv_core::Error::option("tokenizer", asked.word(), expected).into());
-        }
-        options.tokenizer = Some(kind);
+        options.tokenizer = Some(tokenizer.kind());
         let n_vocab = tokenizer.n_vocab();
         if let Some(file) = &file {
             options.take_shape(file.config())?;
@@ -248,7 +236,7 @@ impl Parts {
         text: Option<Dataset>,
         control: impl Control,
     ) -> Result<Self> {
-        let (model, tokenizer) = (found.config.model, found.tokenizer.clone());
+        let (model, tokenizer) = (found.config.model, found.tokenizer.with_unknown(options.unknown)?);
         options.validate()?;
         let data = if let Some(data) = text {
             data
@@ -294,15 +282,31 @@ impl Parts {
     }
 }
 
-/// The tokenizer of the model that the options start from: that of its run, or bytes, as when it is loaded, if
-/// there is none beside the file and it has 256 tokens.
-fn base_tokenizer(options: &TrainOptions, file: Option<&ModelFile>) -> Result<Option<Tokenizer>> {
-    let Some(from) = &options.from else { return Ok(None) };
-    let tokenizer = resolve(from).tokenizer;
-    if tokenizer.exists() {
-        return Ok(Some(Tokenizer::load(tokenizer)?));
+/// The tokenizer, unless it is to be made of the text: that of the model that the run starts from, which stands
+/// beside it or follows from its vocabulary; that of a file; or one that is always the same.
+fn known_tokenizer(options: &TrainOptions, file: Option<&ModelFile>) -> Result<Option<Tokenizer>> {
+    if let Some(path) = &options.tokenizer_file {
+        return Ok(Some(Tokenizer::load(path)?));
     }
-    Ok(file.filter(|file| file.config().n_vocab == 256).map(|_| Tokenizer::Byte))
+    let Some((file, from)) = file.zip(options.from.as_ref()) else {
+        return Ok(Tokenizer::of_kind(options.tokenizer.unwrap_or(TokenizerKind::Character))?);
+    };
+    let beside = resolve(from).tokenizer;
+    let n_vocab = file.config().n_vocab;
+    let tokenizer =
+        if beside.exists() { Some(Tokenizer::load(beside)?) } else { Tokenizer::for_vocabulary(n_vocab)? };
+    let Some(tokenizer) = tokenizer else {
+        let expected = format!(
+            "a model with a tokenizer.json beside it: a vocabulary of {n_vocab} tokens is none that this program knows"
+        );
+        return Err(rwkv_core::Error::option("from", options.base_path(), expected).into());
+    };
+    let kind = tokenizer.kind();
+    if let Some(asked) = options.tokenizer.filter(|&asked| asked != kind) {
+        let expected = format!("left out, or {}: with from, it is that of the model", kind.word());
+        return Err(rwkv_core::Error::option("tokenizer", asked.word(), expected).into());
+    }
+    Ok(Some(tokenizer.with_unknown(options.unknown)?))
 }
 
 fn check_vocabulary(options: &TrainOptions, model: &ModelConfig, n_vocab: usize) -> Result<()> {

@@ -1,6 +1,7 @@
 //! Looking at the model in training: its loss, and what it writes.
 
-use rwkv_core::{Control, Decoder, Model, Sampler, SamplerOptions, State, ask};
+use rwkv_core::{Control, Model, Sampler, SamplerOptions, State, ask};
+use rwkv_text::Decoder;
 
 use super::{Best, Trainer};
 use crate::data::{Dataset, adjoining_windows};
@@ -67,7 +68,7 @@ impl Trainer {
         let mut sampler = Sampler::new(options)?;
         let mut tokens = self.tokenizer.encode(prompt)?;
         if tokens.is_empty() {
-            tokens = self.tokenizer.encode("\n").unwrap_or_else(|_| vec![0]);
+            tokens = self.tokenizer.beginning();
         }
         ask(&mut control, 0, total)?;
         let model = self.model();

@@ -12,7 +12,8 @@ use std::time::Instant;
 use rwkv_core::model::Network;
 use rwkv_core::params::Vector;
 use rwkv_core::store::Parameters;
-use rwkv_core::{Control, Model, ModelConfig, State, StateLayout, Tokenizer, ask};
+use rwkv_core::{Control, Model, ModelConfig, State, StateLayout, ask};
+use rwkv_text::Tokenizer;
 use rwkv_kernels::{Isa, Precision};
 
 use crate::data::{Dataset, Windows};
