@@ -7,7 +7,7 @@
 //! The vocabulary is part of the program, packed to 182 kB (`data/world.bin`, described in `packed.rs`).
 //! `data/LICENSE-world` says whose it is. The tables made of it are 2.2 MB, in `trie.rs`.
 //!
-//! Source: BlinkDL, <https://github.com/BlinkDL/ChatRWKV>, `tokenizer/rwkv_vocab_v20230424.txt`.
+//! Source: BlinkDL, <https://github.com/BlinkDL/ChatRWKV>, `rwkv_vocab_v20230424.txt`.
 
 mod packed;
 mod trie;
