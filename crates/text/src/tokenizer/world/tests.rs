@@ -123,7 +123,25 @@ fn text() -> impl Strategy<Value = Vec<u8>> {
     vec(piece, 0..12).prop_map(|pieces| pieces.concat())
 }
 
+/// The tokens of `text`, one after another.
+fn encode_plainly(mut text: &[u8]) -> Vec<u32> {
+    let mut tokens = Vec::new();
+    while !text.is_empty() {
+        let found = World::get().trie.longest(text);
+        tokens.push(found.token);
+        text = &text[found.length..];
+    }
+    tokens
+}
+
 proptest! {
+    /// Long texts are searched in many places at once.
+    #[test]
+    fn long_texts_have_the_tokens_of_a_plain_search(texts in vec(text(), 0..200), bytes in vec(any::<u8>(), 0..4000)) {
+        let text = [texts.concat(), bytes].concat();
+        prop_assert_eq!(encode(&text), encode_plainly(&text));
+    }
+
     #[test]
     fn any_bytes_come_back(bytes in vec(any::<u8>(), 0..2000), text in text()) {
         prop_assert_eq!(decode(&encode(&bytes)), bytes);
@@ -163,6 +181,19 @@ proptest! {
             let longer = longer.filter(|token| token.len() > behind.len() && token.starts_with(behind)).max();
             prop_assert!(longer.is_some(), "{:?} could be cut later than at {}", text, cut);
         }
+    }
+}
+
+/// More than are searched at once, with and without places to part them at, and every length of an end.
+#[test]
+fn very_long_texts_have_the_tokens_of_a_plain_search() {
+    let some: Vec<_> = (0..9000).map(|i| format!("{i} words, {}\n", i * i)).collect();
+    let some = some.concat();
+    let text = [&some[..], &" ".repeat(200_000), &some, &"\0".repeat(70_000)].concat();
+    assert_eq!(encode(&text), encode_plainly(text.as_bytes()));
+    for length in (0..3000).chain(65_000..65_600) {
+        let text = &some.as_bytes()[..length];
+        assert_eq!(encode(text), encode_plainly(text), "{length}");
     }
 }
 
