@@ -53,7 +53,7 @@ impl World {
 
     /// Appends the tokens of `text` to `out`.
     pub(crate) fn encode(&self, text: &[u8], out: &mut Vec<u32>) {
-        // English has 4.5 bytes a token, and what has fewer is soon reserved.
+        // English has three to four bytes a token. What has fewer makes the vector grow.
         out.reserve(text.len() / 4);
         self.trie.encode(text, out);
     }
