@@ -111,7 +111,10 @@ describe('arguments of every call', async () => {
     [() => create({ out: '' }), 'out is empty; it must be a path'],
     [() => create({ data: '' }), 'data is empty; it must be a path'],
     [() => create({ nLayer: '4' }), 'nLayer is "4"; it must be a whole number from 0 to 2^53 − 1'],
-    [() => create({ tokenizer: 'words' }), 'tokenizer is "words"; it must be character or byte'],
+    [
+      () => create({ tokenizer: 'words' }),
+      'tokenizer is "words"; it must be character or byte or bpe or gpt2 or 20b or world',
+    ],
     [() => create({ signal: 'stop' }), 'signal is "stop"; it must be an AbortSignal'],
     [() => Trainer.resume(wrong(undefined)), 'out is undefined; it must be a path'],
     [() => Trainer.resume(run, { data: '' }), 'data is empty; it must be a path'],
@@ -121,7 +124,7 @@ describe('arguments of every call', async () => {
     [() => create({ nLayers: 9 }), 'nLayers is not an option of Trainer.create(): did you mean nLayer?'],
     [
       () => Model.load(run, wrong({ nLayer: 9 })),
-      'nLayer is not an option of Model.load(): there are lora, threads, signal, onProgress',
+      'nLayer is not an option of Model.load(): there are lora, threads, unknown, signal, onProgress',
     ],
     [
       () => Trainer.resume(run, wrong({ maxstep: 9 })),

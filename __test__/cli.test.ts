@@ -10,7 +10,20 @@ const nVocab = new Set(text).size
 
 describe('rwkv', async () => {
   const directory = await temporaryDirectory()
-  const shape = ['--n-layer', 2, '--n-embd', 32, '--ctx-len', 32, '--batch-size', 4, '--threads', 1]
+  const shape = [
+    '--n-layer',
+    2,
+    '--n-embd',
+    32,
+    '--ctx-len',
+    32,
+    '--batch-size',
+    4,
+    '--threads',
+    1,
+    '--unknown',
+    'error',
+  ]
   let data: string
   let run: string
 

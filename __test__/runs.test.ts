@@ -7,7 +7,20 @@ import { Model, Trainer, type TrainOptions } from '../src/index.js'
 import { main, objects, rwkv } from './cli.js'
 import { temporaryDirectory, text, tiny, trainTiny, writeText } from './tiny.js'
 
-const shape = ['--n-layer', 2, '--n-embd', 32, '--ctx-len', 32, '--batch-size', 4, '--threads', 1]
+const shape = [
+  '--n-layer',
+  2,
+  '--n-embd',
+  32,
+  '--ctx-len',
+  32,
+  '--batch-size',
+  4,
+  '--threads',
+  1,
+  '--unknown',
+  'error',
+]
 /** The last steps multiply the matrices by −5 or so: the loss is far above guessing, and still a number. */
 const absurd = { learningRate: 0.2, weightDecay: 30, warmupSteps: 14, maxSteps: 14 } as const
 

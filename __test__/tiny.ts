@@ -28,6 +28,8 @@ export const tiny = {
   maxSteps: 60,
   threads: 2,
   seed: 1,
+  // The text's characters and nothing else: a vocabulary of a known size.
+  unknown: 'error',
 } as const
 
 /** Writes {@link text} into `directory`, and returns the file's path. */

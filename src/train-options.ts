@@ -17,10 +17,11 @@ export interface TrainOptions {
    */
   force?: boolean | undefined
   /**
-   * How text becomes tokens: one for each distinct character of the text, or one for each byte. Default:
-   * character; with `from`, that of the model.
+   * How text becomes tokens: its characters, bytes, byte pairs trained on it (bpe), or the vocabulary of
+   * GPT-2, of the RWKV-4 models of the Pile (20b), or of the World models. Characters that the text does not
+   * have become bytes. Default: character; with `from`, that of the model.
    */
-  tokenizer?: 'character' | 'byte' | undefined
+  tokenizer?: 'character' | 'byte' | 'bpe' | 'gpt2' | '20b' | 'world' | undefined
   /** Number of layers (blocks). Default: 4. Range: a whole number from 1 to 16777216. */
   nLayer?: number | undefined
   /** Embedding size: the width of the model. Default: 128. Range: a whole number from 1 to 16777216. */
@@ -152,6 +153,21 @@ export interface TrainOptions {
    * whole number from 1 to 4294967296.
    */
   patience?: number | undefined
+  /**
+   * Tokens of the vocabulary that `tokenizer` bpe trains. Default: by the size of the text, at most 16384.
+   * Range: a whole number from 257 to 1048576.
+   */
+  vocabSize?: number | undefined
+  /**
+   * A `tokenizer.json` to take instead of making one, as Hugging Face's tokenizers write it. Default: none.
+   */
+  tokenizerFile?: string | undefined
+  /**
+   * What becomes of characters that the vocabulary lacks: an error, nothing (skip), or bytes. A new
+   * vocabulary of characters has bytes only if these are to be used. Default: byte; with `from`, if the
+   * vocabulary has bytes, else error.
+   */
+  unknown?: 'error' | 'skip' | 'byte' | undefined
 }
 
 /** What can change when a run goes on from its last checkpoint; what is left out stays as it was. */
@@ -193,8 +209,8 @@ export const trainOptionTable = {
   },
   tokenizer: {
     kind: 'choice',
-    words: ['character', 'byte'],
-    help: 'how text becomes tokens: one for each distinct character of the text, or one for each byte',
+    words: ['character', 'byte', 'bpe', 'gpt2', '20b', 'world'],
+    help: 'how text becomes tokens: its characters, bytes, byte pairs trained on it (bpe), or the vocabulary of GPT-2, of the RWKV-4 models of the Pile (20b), or of the World models',
     auto: 'character; with from, that of the model',
   },
   nLayer: { kind: 'count', help: 'number of layers (blocks)', default: 4 },
@@ -342,5 +358,20 @@ export const trainOptionTable = {
     kind: 'count',
     help: 'early stopping: the run ends after so many validations without a better loss',
     changesOnResume: true,
+  },
+  vocabSize: {
+    kind: 'count',
+    help: 'tokens of the vocabulary that tokenizer bpe trains',
+    auto: 'by the size of the text, at most 16384',
+  },
+  tokenizerFile: {
+    kind: 'path',
+    help: "a `tokenizer.json` to take instead of making one, as Hugging Face's tokenizers write it",
+  },
+  unknown: {
+    kind: 'choice',
+    words: ['error', 'skip', 'byte'],
+    help: 'what becomes of characters that the vocabulary lacks: an error, nothing (skip), or bytes',
+    auto: 'byte; with from, if the vocabulary has bytes, else error',
   },
 } as const satisfies { readonly [K in keyof TrainOptions]-?: Described }

@@ -23,6 +23,7 @@ MODEL is a training run's directory or a .bin file. With --json: {"prompt","text
     const { json: _, prompt: given, threads, lora, unknown, state, ...options } = values
     await using model = await Model.load(path, { lora, threads, unknown, signal })
     const prompt = given ?? ''
+    const { tokenizer } = model
     const session = model.createSession({ state: await startingState(model, state) })
     const before = given?.trimStart() ?? ''
     const startedAt = performance.now()
@@ -45,7 +46,13 @@ MODEL is a training run's directory or a .bin file. With --json: {"prompt","text
     output.endText()
     const seconds = (performance.now() - startedAt) / 1000
     const tokens = session[written]
-    output.object({ prompt, text, tokens, seconds, tokensPerSecond: tokens / seconds })
+    output.object({
+      prompt: given ?? tokenizer.decode(tokenizer.beginning()),
+      text,
+      tokens,
+      seconds,
+      tokensPerSecond: tokens / seconds,
+    })
     return exitCode(signal)
   },
 })

@@ -259,7 +259,8 @@ fn the_example_goes_on_with_a_text() {
     fs::create_dir(&run_directory).unwrap();
     let path = run_directory.join("model.bin");
     let characters = "\n\t\u{8}\u{c}\r\u{1}\"\\/ Cacelmz€ßé猫🐋";
-    let tokenizer = rwkv_text::Tokenizer::from(rwkv_text::Characters::of_text(characters).unwrap().with_bytes());
+    let tokenizer =
+        rwkv_text::Tokenizer::from(rwkv_text::Characters::of_text(characters).unwrap().with_bytes());
     tokenizer.save(run_directory.join("tokenizer.json")).unwrap();
     let n_vocab = tokenizer.n_vocab();
     write_example(&path, &ModelConfig::v4(n_vocab, 32, 2));

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rwkv_core::go_on;
 use rwkv_text::tokenizer::WordCounts;
-use rwkv_text::{Tokenizer, TokenizerKind};
+use rwkv_text::{Characters, Tokenizer, TokenizerKind};
 use serde_json::Value;
 
 const TEXT: &str = "Grüße, 世界! 😀\r\n\t\"\\\u{0}\u{7f}e\u{301}";
@@ -26,8 +26,8 @@ fn trained() -> Tokenizer {
 /// One of each kind.
 fn all() -> Vec<Tokenizer> {
     vec![
-        Tokenizer::characters_of(TEXT).expect("characters"),
-        Tokenizer::characters_of("abc").expect("characters and bytes"),
+        Characters::of_text(TEXT).expect("characters").with_bytes().into(),
+        Characters::of_text("abc").expect("characters").with_bytes().with_end_of_text().into(),
         Tokenizer::bytes(),
         Tokenizer::world(),
         Tokenizer::gpt2().expect("GPT-2's"),
@@ -48,7 +48,8 @@ fn text_survives_every_tokenizer_and_its_file() {
         assert_eq!(loaded.n_vocab(), tokenizer.n_vocab());
         assert_eq!(loaded.end_of_text(), tokenizer.end_of_text());
         // The Pile's brings a text into normal form C.
-        let text = if tokenizer.kind() == TokenizerKind::Pile { TEXT.trim_end_matches("e\u{301}") } else { TEXT };
+        let text =
+            if tokenizer.kind() == TokenizerKind::Pile { TEXT.trim_end_matches("e\u{301}") } else { TEXT };
         let tokens = loaded.encode(text).expect("tokens");
         assert_eq!(tokens, tokenizer.encode(text).expect("tokens"));
         assert_eq!(tokens, tokenizer.encode_bytes(text.as_bytes(), &path).expect("tokens"));
@@ -111,7 +112,11 @@ fn a_vocabulary_that_the_text_is_too_short_for_is_refused() {
         counts
     };
     let says = |n_vocab| counts().train(n_vocab, go_on).expect_err("no such vocabulary").to_string();
-    assert!(says(1000).starts_with("vocab_size is 1000; it must be at most 259: the text has no more"), "{}", says(1000));
+    assert!(
+        says(1000).starts_with("vocab_size is 1000; it must be at most 259: the text has no more"),
+        "{}",
+        says(1000)
+    );
     assert!(says(256).contains("from 257"));
     counts().train(259, go_on).expect("a small vocabulary");
 }
@@ -156,7 +161,8 @@ fn files_of_before_there_was_hugging_face_s_format_are_read() {
 fn damaged_files_are_refused() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("tokenizer.json");
-    let bpe = |model: &str| format!(r#"{{"version":"1.0","added_tokens":[],"decoder":null,"model":{model}}}"#);
+    let bpe =
+        |model: &str| format!(r#"{{"version":"1.0","added_tokens":[],"decoder":null,"model":{model}}}"#);
     let cases = [
         String::new(),
         "{".into(),

@@ -8,7 +8,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rwkv_core::{Control, Error, Result, read_text};
 use rwkv_text::tokenizer::WordCounts;
-use rwkv_text::{Characters, Tokenizer, TokenizerKind};
+use rwkv_text::{Characters, Tokenizer, TokenizerKind, Unknown};
 
 use crate::options::TrainOptions;
 
@@ -40,7 +40,11 @@ impl Dataset {
             counts.add(text)?;
             counts.train(options.vocab_size.unwrap_or_else(|| default_vocab_size(text.len())), control)?
         } else {
-            Characters::of_text(text)?.with_bytes().into()
+            let characters = Characters::of_text(text)?;
+            match options.unknown {
+                None | Some(Unknown::Byte) => characters.with_bytes().into(),
+                Some(Unknown::Error | Unknown::Skip) => characters.into(),
+            }
         };
         let dataset = Self::new(path, &bytes, &tokenizer, options.ctx_len)?;
         Ok((dataset, tokenizer))
@@ -231,7 +235,10 @@ mod tests {
     fn the_first_nine_tenths_are_learned() {
         let text: String = ('a'..='z').cycle().take(1_115).collect();
         let (data, tokenizer) = dataset(text.as_bytes(), TokenizerKind::Character, 64).expect("a text");
-        assert_eq!((data.train().len(), data.validation().len(), tokenizer.n_vocab()), (1003, 112, 26 + 102 + 64 + 51));
+        assert_eq!(
+            (data.train().len(), data.validation().len(), tokenizer.n_vocab()),
+            (1003, 112, 26 + 102 + 64 + 51)
+        );
         let (data, tokenizer) = dataset("ä€".repeat(40).as_bytes(), TokenizerKind::Byte, 8).expect("bytes");
         assert_eq!((data.train().len(), data.validation().len(), tokenizer.n_vocab()), (180, 20, 256));
     }

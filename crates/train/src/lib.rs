@@ -84,7 +84,7 @@ mod trainer;
 
 pub use error::{Error, Result, SoundCheckpoint};
 pub use options::{
-    Decay, Keep, OptimizerKind, ResumeOptions, TokenizerKind, TrainOptions, TrainPrecision, Tune,
+    Decay, Keep, OptimizerKind, ResumeOptions, TokenizerKind, TrainOptions, TrainPrecision, Tune, Unknown,
 };
 pub use profile::{Pass, Profile};
 pub use record::{Kept, read_kept};

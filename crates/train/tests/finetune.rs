@@ -255,7 +255,7 @@ fn what_makes_no_sense_is_refused_by_name() {
     options.from = Some(quantized.clone());
     let error = Trainer::create(&options, go_on).expect_err("quantized").to_string();
     assert!(error.contains("lora_rank") && error.contains("tune"), "{error}");
-    // Without a tokenizer beside the file, 256 tokens are bytes, and any other number is that of the text.
+    // Without a tokenizer beside the file, 256 tokens are bytes, and 7 are nobody's.
     (options.lora_rank, options.tokenizer) = (Some(2), None);
     let trainer = Trainer::create(&TrainOptions { out: place.path("bytes"), ..options.clone() }, go_on);
     assert_eq!(trainer.expect("a run").options().tokenizer, Some(TokenizerKind::Byte));
@@ -265,7 +265,7 @@ fn what_makes_no_sense_is_refused_by_name() {
     write_model(place.path("other.bin"), &config, &layout, &values, DataType::F32).expect("a file");
     options.from = Some(place.path("other.bin"));
     let error = Trainer::create(&options, go_on).expect_err("another vocabulary").to_string();
-    assert!(error.contains("7 tokens") && error.contains("tokenizer has"), "{error}");
+    assert!(error.contains("tokenizer.json beside it") && error.contains("7 tokens"), "{error}");
 }
 
 #[test]

@@ -64,10 +64,9 @@ impl WordCounts {
     /// [`Error::InvalidOption`] for a text that cannot be split into words.
     pub fn add(&mut self, text: &str) -> Result<()> {
         self.spans.clear();
-        self.splitter
-            .get_pre_tokenizer()
-            .pre_tokenize(text, &mut self.scratch, &mut self.spans)
-            .map_err(|error| Error::option("text", format!("({error})"), "one that can be split into words"))?;
+        self.splitter.get_pre_tokenizer().pre_tokenize(text, &mut self.scratch, &mut self.spans).map_err(
+            |error| Error::option("text", format!("({error})"), "one that can be split into words"),
+        )?;
         for span in &self.spans {
             let word = &text.as_bytes()[span.start as usize..span.end as usize];
             match self.counts.get_mut(word) {
@@ -103,7 +102,11 @@ impl WordCounts {
     /// [`Error::Aborted`].
     pub fn train(self, n_vocab: usize, mut control: impl Control) -> Result<Tokenizer> {
         if !(257..=MAX_VOCAB).contains(&n_vocab) {
-            return Err(Error::option("vocab_size", n_vocab, format!("from 257 to {MAX_VOCAB}: bytes and an end of text")));
+            return Err(Error::option(
+                "vocab_size",
+                n_vocab,
+                format!("from 257 to {MAX_VOCAB}: bytes and an end of text"),
+            ));
         }
         let alphabet = byte_level_alphabet();
         let mut token_of_byte = [0; 256];
@@ -123,7 +126,8 @@ impl WordCounts {
             }
             let Some(pair) = pairs.pop() else {
                 let most = 257 + merges.len();
-                let expected = format!("at most {most}: the text has no more pairs of tokens that are in it twice");
+                let expected =
+                    format!("at most {most}: the text has no more pairs of tokens that are in it twice");
                 return Err(Error::option("vocab_size", n_vocab, expected));
             };
             pairs.merge(pair, 256 + merges.len() as u32);

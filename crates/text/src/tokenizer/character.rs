@@ -331,7 +331,7 @@ mod tests {
         assert!(old.with_unknown(Some(Unknown::Error)).unwrap().encode("x").is_err());
         let error = old.with_unknown(Some(Unknown::Byte)).unwrap_err().to_string();
         assert!(error.starts_with("unknown is byte; it must be error or skip"), "{error}");
-        let new = Tokenizer::characters_of("abc").unwrap();
+        let new = Tokenizer::from(Characters::of_text("abc").unwrap().with_bytes());
         assert_eq!(new.with_unknown(Some(Unknown::Byte)).unwrap(), new);
     }
 

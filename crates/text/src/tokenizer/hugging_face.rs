@@ -30,7 +30,10 @@ const MAX_TEXT: usize = 1 << 31;
 
 impl std::fmt::Debug for HuggingFace {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("HuggingFace").field("kind", &self.kind).field("n_vocab", &self.n_vocab()).finish_non_exhaustive()
+        f.debug_struct("HuggingFace")
+            .field("kind", &self.kind)
+            .field("n_vocab", &self.n_vocab())
+            .finish_non_exhaustive()
     }
 }
 
@@ -51,14 +54,14 @@ impl HuggingFace {
             match token {
                 None => {}
                 Some(Token { text, is_added: true }) => bytes.extend_from_slice(text.as_bytes()),
-                Some(Token { text, .. }) if is_byte_level => bytes.extend(text.chars().filter_map(byte_of_char)),
+                Some(Token { text, .. }) if is_byte_level => {
+                    bytes.extend(text.chars().filter_map(byte_of_char))
+                }
                 Some(_) => bytes.extend_from_slice(&decoded(&pipeline, id as u32)?),
             }
             starts.push(u32::try_from(bytes.len()).map_err(|_| "its tokens are longer than 4 GB")?);
         }
-        let id_of = |content: &&str| {
-            special.iter().find(|(text, _)| text == content).map(|&(_, id)| id)
-        };
+        let id_of = |content: &&str| special.iter().find(|(text, _)| text == content).map(|&(_, id)| id);
         let end_of_text = ENDS.iter().find_map(id_of);
         let can_cut = splits_at_line_breaks(value);
         Ok(Self { pipeline, kind: TokenizerKind::Bpe, json, bytes, starts, end_of_text, can_cut })
@@ -153,7 +156,9 @@ fn splits_at_line_breaks(file: &Value) -> bool {
         match pre["type"].as_str() {
             Some("ByteLevel") => pre["use_regex"] != false,
             Some("Sequence") => pre["pretokenizers"].as_array().is_some_and(|all| all.iter().any(is_split)),
-            Some("Split") => pre["pattern"]["Regex"].as_str().is_some_and(|regex| regex.contains(r"\s+(?!\S)")),
+            Some("Split") => {
+                pre["pattern"]["Regex"].as_str().is_some_and(|regex| regex.contains(r"\s+(?!\S)"))
+            }
             _ => false,
         }
     }
@@ -190,7 +195,9 @@ impl Tokenize for HuggingFace {
             truncation: tokenizers::pipeline::Override::Off,
         };
         let mut tokens: Vec<PipelineToken> = Vec::with_capacity(text.len() / 4);
-        self.pipeline.encode_into(text, &options, &mut tokens).map_err(|error| fault(format!("({error})")))?;
+        self.pipeline
+            .encode_into(text, &options, &mut tokens)
+            .map_err(|error| fault(format!("({error})")))?;
         out.extend(tokens.into_iter().map(u32::from));
         Ok(())
     }

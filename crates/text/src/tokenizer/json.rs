@@ -45,9 +45,7 @@ impl File {
         merges: &[(String, String)],
         splits_words: bool,
     ) -> Self {
-        let byte_level = |use_regex| {
-            json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex})
-        };
+        let byte_level = |use_regex| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex});
         Self {
             vocab: vocab.into_iter().map(|(token, id)| (token, id.into())).collect(),
             merges: merges.iter().map(|(left, right)| json!([left, right])).collect(),
@@ -112,8 +110,7 @@ impl File {
 
 /// The tokenizer of a file, or what is wrong with the file.
 pub(super) fn read(text: String) -> Result<Tokenizer, String> {
-    let value: Value =
-        serde_json::from_str(&text).map_err(|error| format!("not a tokenizer: {error}"))?;
+    let value: Value = serde_json::from_str(&text).map_err(|error| format!("not a tokenizer: {error}"))?;
     match value.get("type").and_then(Value::as_str) {
         Some("world") => Ok(Tokenizer::world()),
         // As this program wrote them before it had Hugging Face's format.

@@ -15,7 +15,10 @@ pub(super) const PILE_N_VOCAB: usize = 50_277;
 pub(super) fn gpt2() -> Result<HuggingFace> {
     let (vocab, merges) = unpack(GPT2, &[], &byte_level_alphabet());
     let end = vocab.len() as u32;
-    of(&File::byte_level(numbered(vocab), &merges, true).with_added(end, END_OF_TEXT, true), TokenizerKind::Gpt2)
+    of(
+        &File::byte_level(numbered(vocab), &merges, true).with_added(end, END_OF_TEXT, true),
+        TokenizerKind::Gpt2,
+    )
 }
 
 /// GPT-NeoX-20B: the end of text and padding, the 243 bytes that UTF-8 has, 50,009 merges, and runs of 24 to 2

@@ -250,6 +250,8 @@ impl Tokenizer {
         match self.end_of_text() {
             // A zero byte is no text that anybody wants to see.
             Some(end) if self.kind() != TokenizerKind::Byte => vec![end],
+            // A line break that the text does not have is no beginning of it, even if it can be written in bytes.
+            _ if self.as_characters().is_some_and(|characters| !characters.contains('\n')) => vec![0],
             _ => self.encode("\n").ok().filter(|tokens| !tokens.is_empty()).unwrap_or_else(|| vec![0]),
         }
     }

@@ -7,7 +7,7 @@
 //! The vocabulary is part of the program, packed to 182 kB (`data/world.bin`, described in `packed.rs`).
 //! `data/LICENSE-world` says whose it is. The tables made of it are 2.2 MB, in `trie.rs`.
 //!
-//! Source: BlinkDL, <https://github.com/BlinkDL/ChatRWKV>, `tokenizer/rwkv_vocab_v20230424.txt`.
+//! Source: BlinkDL, <https://github.com/BlinkDL/ChatRWKV>, `rwkv_vocab_v20230424.txt`.
 
 mod packed;
 mod trie;
@@ -44,7 +44,7 @@ impl World {
     /// The token between documents. No text contains it.
     pub const END_OF_TEXT: u32 = 0;
 
-    /// The tokenizer, which the first call builds, in some milliseconds.
+    /// The tokenizer, which the first call builds, in about 15 ms.
     pub fn get() -> &'static Self {
         static WORLD: LazyLock<World> = LazyLock::new(World::build);
         &WORLD
@@ -58,30 +58,9 @@ impl World {
 
     /// Appends the tokens of `text` to `out`.
     pub(crate) fn encode(&self, text: &[u8], out: &mut Vec<u32>) {
-        // English has 4.5 bytes a token, and what has fewer is soon reserved.
+        // English has three to four bytes a token. What has fewer makes the vector grow.
         out.reserve(text.len() / 4);
-        let mut rest = text;
-        while !rest.is_empty() {
-            let found = self.trie.longest(rest);
-            out.push(found.token);
-            rest = &rest[found.length..];
-        }
-    }
-
-    /// Appends the bytes that `tokens` stand for to `out`. [`END_OF_TEXT`](Self::END_OF_TEXT) stands for none.
-    /// The bytes need not be whole characters, even if they come from a text.
-    ///
-    /// # Errors
-    /// [`Error::TokenOutOfRange`] from 65,530 on; then `out` is as it was.
-    pub(crate) fn decode(&self, tokens: &[u32], out: &mut Vec<u8>) -> Result<()> {
-        let mut n_bytes = 0;
-        for &token in tokens {
-            let bytes = self.vocabulary.get(token);
-            n_bytes += bytes.ok_or(Error::TokenOutOfRange { token, n_vocab: Self::N_VOCAB })?.len();
-        }
-        out.reserve(n_bytes);
-        out.extend(tokens.iter().filter_map(|&token| self.vocabulary.get(token)).flatten());
-        Ok(())
+        self.trie.encode(text, out);
     }
 
     /// The last place where `text` can be cut without changing a token, whatever follows it later: the tokens
@@ -125,8 +104,14 @@ impl Tokenize for &'static World {
         Some(Ok(()))
     }
 
+    /// A model may write one of the six tokens that stand for nothing; they are no text, and no error.
     fn decode_into(&self, token: u32, out: &mut Vec<u8>) -> Result<()> {
-        self.decode(&[token], out)
+        match self.vocabulary.get(token) {
+            Some(bytes) => out.extend(bytes),
+            None if (token as usize) < World::N_VOCAB => {}
+            None => return Err(Error::TokenOutOfRange { token, n_vocab: World::N_VOCAB }),
+        }
+        Ok(())
     }
 
     fn end_of_text(&self) -> Option<u32> {

@@ -199,8 +199,9 @@ described! {
         #[serde(default)]
         pub tokenizer_file: Option<PathBuf>,
 
-        /// What becomes of characters that the vocabulary of the model `from` lacks: an error, nothing, or bytes.
-        /// Default: bytes, if the vocabulary has them, else error.
+        /// What becomes of characters that the vocabulary lacks: an error, nothing (skip), or bytes. A new vocabulary
+        /// of characters has bytes only if these are to be used. Default: byte; with `from`, if the vocabulary has
+        /// bytes, else error.
         #[serde(default)]
         pub unknown: Option<Unknown>,
     }

@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use rwkv_core::model::Network;
 use rwkv_core::ModelConfig;
+use rwkv_core::model::Network;
 use rwkv_text::{Characters, Tokenizer, TokenizerKind};
 use serde::Deserialize;
 use wildmatch::WildMatch;

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use rwkv_core::model::Network;
 use rwkv_core::{Control, Fingerprint, Model, ModelConfig, ModelFile, OF_A_PART, resolve};
-use rwkv_text::Tokenizer;
 use rwkv_kernels::Cpu;
+use rwkv_text::Tokenizer;
 
 use super::{Trainer, save, schedule};
 use crate::base::{self, Start};

@@ -13,8 +13,8 @@ use rwkv_core::model::Network;
 use rwkv_core::params::Vector;
 use rwkv_core::store::Parameters;
 use rwkv_core::{Control, Model, ModelConfig, State, StateLayout, ask};
-use rwkv_text::Tokenizer;
 use rwkv_kernels::{Isa, Precision};
+use rwkv_text::Tokenizer;
 
 use crate::data::{Dataset, Windows};
 use crate::error::{Error, Result, SoundCheckpoint};

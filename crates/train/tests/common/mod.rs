@@ -5,7 +5,7 @@ use rwkv_core::go_on;
 use std::fs;
 use std::path::PathBuf;
 
-use rwkv_train::{StepReport, TrainOptions, Trainer};
+use rwkv_train::{StepReport, TrainOptions, Trainer, Unknown};
 use tempfile::TempDir;
 
 /// A directory with a text, `book.txt`, in it.
@@ -31,6 +31,8 @@ impl Place {
             batch_size: 3,
             max_steps: 20,
             threads: Some(1),
+            // The text's characters and nothing else, so that it is known what guessing costs.
+            unknown: Some(Unknown::Error),
             ..TrainOptions::new(self.path("book.txt"), self.path(out))
         }
     }
