@@ -1,6 +1,8 @@
 //! Documents come out of every kind of file as they went in, from any position on, and what is wrong with an
 //! input is said.
 
+#![allow(clippy::unwrap_used)] // the helpers of tests are no tests to clippy
+
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -82,7 +84,8 @@ fn every_kind_and_packing_gives_the_same_documents() {
     let lines: String = want
         .iter()
         .map(|text| format!("{}\n  \n", serde_json::json!({"id": [1, {"text": 2}], "text": text, "z": null})))
-        .collect();
+        .collect::<Vec<_>>()
+        .concat();
     for (name, pack) in [("", <[u8]>::to_vec as fn(&[u8]) -> Vec<u8>), (".gz", gzip), (".zst", zstd)] {
         for ending in ["jsonl", "ndjson"] {
             let file = path(&format!("a.{ending}{name}"));
@@ -258,7 +261,8 @@ proptest! {
             .iter()
             .zip(&blanks)
             .map(|(text, &blanks)| format!("{}{}\n", "\n".repeat(blanks), serde_json::json!({"text": text})))
-            .collect();
+            .collect::<Vec<_>>()
+            .concat();
         let long: Vec<u8> = long.iter().copied().cycle().take(len).collect();
         let path = |name: &str| directory.path().join(name);
         fs::write(path("a.jsonl"), &lines).unwrap();
@@ -653,7 +657,7 @@ mod unix {
         let locked = directory.path().join("locked");
         fs::create_dir(&locked).unwrap();
         fs::write(directory.path().join("a.txt"), "text").unwrap();
-        fs::set_permissions(&locked, fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(&locked, fs::Permissions::from_mode(0o0)).unwrap();
         let is_root = fs::read_dir(&locked).is_ok(); // who may look into everything
         for input in [directory.path().to_owned(), directory.path().join("**/*.txt")] {
             let found = find(&[&input], &SourceOptions::default());

@@ -110,7 +110,9 @@ impl JsonLines {
                 self.buffer.shrink_to(2 * CHUNK);
             }
             searched = len;
-            self.has_ended = !self.stream.fill(&mut self.buffer, len + len.max(CHUNK))?;
+            // One more than a line may have tells that it is too long.
+            let most = usize::try_from(self.max_line).unwrap_or(usize::MAX).saturating_add(1).max(CHUNK);
+            self.has_ended = !self.stream.fill(&mut self.buffer, (len + len.max(CHUNK)).min(most))?;
         }
     }
 

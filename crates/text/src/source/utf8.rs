@@ -2,7 +2,7 @@
 
 use super::Invalid;
 
-/// What is written where bytes are not UTF-8.
+/// What some editors write before the first character of a file, unseen, to say that it is UTF-8.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// How many bytes the mark at the beginning of a file has, 0 if there is none.
