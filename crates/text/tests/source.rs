@@ -675,3 +675,31 @@ fn pieces_can_be_read_on_another_thread() {
     fn check<T: Send + 'static>() {}
     check::<Pieces>();
 }
+
+/// In a process of its own, whose standard input is known.
+#[test]
+fn standard_input_is_read() {
+    const KIND: &str = "RWKV_TEST_STANDARD_INPUT";
+    if let Ok(kind) = std::env::var(KIND) {
+        let kind = if kind == "lines" { Kind::JsonLines } else { Kind::Text };
+        let pieces = read(Path::new("-"), &with(|options| options.stdin = kind)).unwrap();
+        let text = "{\"text\": \"ä\"}\n".repeat(100_000);
+        let want = if kind == Kind::Text { vec![text.clone()] } else { vec!["ä".to_owned(); 100_000] };
+        assert!(documents(&pieces) == want);
+        assert_eq!(pieces.last().unwrap().bytes_read, text.len() as u64);
+        return;
+    }
+    for kind in ["lines", "text"] {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "standard_input_is_read"])
+            .env(KIND, kind)
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all("{\"text\": \"ä\"}\n".repeat(100_000).as_bytes()).unwrap();
+        drop(stdin);
+        assert!(child.wait().unwrap().success(), "{kind}");
+    }
+}
