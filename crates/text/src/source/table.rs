@@ -173,7 +173,8 @@ fn damaged(source: &Source, problem: &str) -> rwkv_core::Error {
     data(&source.path, format!("this is no sound Parquet file: {problem}; make or fetch it again"))
 }
 
-/// The crate panics at some damaged files (an index out of range, an overflow); that is an error like others.
+/// The crate panics at some damaged files (a negative offset, a range beyond a page,
+/// an overflow); that is an error like others.
 /// What it worked on is not used afterwards.
 fn guarded<T>(work: impl FnOnce() -> ParquetResult<T>) -> ParquetResult<T> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(error("its contents contradict each other")))
