@@ -34,6 +34,8 @@ fn main() {
         write("quantize", &format!("edited-{format}"), &[format, 0, 1, 1, 200, 90, 30, 7, 3, 9, 40, 1, 0, 5]);
     }
 
+    sources();
+
     let tokenizers = [
         ("byte", "{\"type\": \"byte\"}\0any \u{e9} text"),
         (
@@ -90,4 +92,15 @@ fn main() {
     write("c_api", "load", &[load(0), load(1), load(2), call(6, &[0]), call(2, &[0])].concat());
     write("c_api", "evaluate", &[load(0), call(3, &[0; 24]), call(4, &[0; 40]), call(5, &[0; 48])].concat());
     write("c_api", "quantize", &[call(10, &[1, 0, 0, 0, 0, 0, 4]), load(4), call(3, &[0; 24])].concat());
+}
+
+/// The first byte is the kind of file, the second how it is read; see fuzz_targets/source.rs.
+fn sources() {
+    write("source", "lines", b"\x03\x00{\"text\": \"a\\u00e9\"}\n\n{\"id\": [1], \"text\": \"b\"}\n");
+    write("source", "text", "\x00\x00\u{feff}any \u{e9} text".as_bytes());
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/text/tests/data/parquet");
+    for name in ["null", "required", "zstd_v2", "snappy_dictionary", "gzip_plain", "delta_byte_array"] {
+        let file = fs::read(fixtures.join(format!("{name}.parquet"))).expect("a file of the tests");
+        write("source", name, &[&[6, 0], &*file].concat());
+    }
 }
