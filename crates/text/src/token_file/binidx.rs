@@ -103,20 +103,20 @@ fn size_of(bytes: &[u8], at: usize) -> Option<i32> {
 /// Opens a pair.
 pub(super) fn open(bin: &Path, idx: &Path) -> Result<TokenFile> {
     // The one that is missing is the news, not that it cannot be opened.
-    for (there, missing, what) in [(idx, bin, "the tokens"), (bin, idx, "the index")] {
+    for (there, missing, problem) in [
+        (idx, bin, format!("the tokens beside it, {}, are not there", name(bin))),
+        (
+            bin,
+            idx,
+            format!(
+                "the index beside it, {}, is not there; name {} to read it as raw u16",
+                name(idx),
+                name(bin)
+            ),
+        ),
+    ] {
         if is_there(there)? && !is_there(missing)? {
-            return Err(fault(
-                there,
-                format!(
-                    "{what} beside it, {}, is not there; copy or make both files again{}",
-                    name(missing),
-                    if what == "the index" {
-                        ", or name this file with its ending to read it as raw u16"
-                    } else {
-                        ""
-                    }
-                ),
-            ));
+            return Err(fault(there, format!("{problem}; copy or make both files again")));
         }
     }
     let (index, map) = (Mapped::open(idx)?, Mapped::open(bin)?);
