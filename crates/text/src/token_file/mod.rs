@@ -34,6 +34,8 @@ pub use binidx::Documents;
 pub use description::Description;
 pub use meta::{meta_pickle, read_meta, write_meta};
 pub use writer::TokenWriter;
+#[cfg(feature = "download")]
+pub(crate) use writer::{open_locked, sync_directory};
 
 /// How a file stores a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -203,7 +205,7 @@ fn out_of_memory(path: &Path) -> Error {
 }
 
 /// `path` with `ending` after its whole name.
-fn with_ending(path: &Path, ending: &str) -> PathBuf {
+pub(crate) fn with_ending(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(ending);
     name.into()

@@ -51,26 +51,13 @@ impl TokenWriter {
 
     fn open(path: &Path, width: Width, len: u64) -> Result<Self> {
         let partial = Self::partial_path(path);
-        check_regular(path).map_err(Error::io("write", path))?;
-        // A pipe would keep us waiting.
-        check_regular(&partial).map_err(Error::io("write", &partial))?;
         if len > 0 && !is_there(&partial)? {
             return Err(fault(
                 &partial,
                 format!("the file to go on with after {len} tokens is not there; begin it anew"),
             ));
         }
-        let file = OpenOptions::new().write(true).create(true).truncate(false).open(&partial);
-        let mut file = file.map_err(Error::io("write", &partial))?;
-        let is_taken = match file.try_lock() {
-            Err(TryLockError::WouldBlock) => true,
-            // Some file systems know no locks.
-            Ok(()) | Err(TryLockError::Error(_)) => !is_at(&file, &partial),
-        };
-        if is_taken {
-            let problem = "this file is being written already; wait until that is done, or stop it, or take another name";
-            return Err(fault(&partial, problem));
-        }
+        let mut file = open_locked(path, &partial)?;
         let there = file.metadata().map_err(Error::io("write", &partial))?.len();
         let bytes = len.checked_mul(width.bytes() as u64).filter(|&bytes| bytes <= there);
         let Some(bytes) = bytes else {
@@ -167,6 +154,31 @@ impl TokenWriter {
     }
 }
 
+/// Opens the file `partial`, for reading and writing what is to be at `path`, or begins it; nobody else has it
+/// while it is open.
+///
+/// # Errors
+/// [`Error::Io`], also if something else than a file is at either path; [`Error::Data`] if somebody has it.
+pub(crate) fn open_locked(path: &Path, partial: &Path) -> Result<File> {
+    // A pipe would keep us waiting.
+    for path in [path, partial] {
+        check_regular(path).map_err(Error::io("write", path))?;
+    }
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(partial);
+    let file = file.map_err(Error::io("write", partial))?;
+    let is_taken = match file.try_lock() {
+        Err(TryLockError::WouldBlock) => true,
+        // Some file systems know no locks.
+        Ok(()) | Err(TryLockError::Error(_)) => !is_at(&file, partial),
+    };
+    if is_taken {
+        let problem =
+            "this file is being written already; wait until that is done, or stop it, or take another name";
+        return Err(fault(partial, problem));
+    }
+    Ok(file)
+}
+
 /// Whether the name still stands for this file: whoever had it locked may have renamed it since it was opened.
 #[cfg(unix)]
 fn is_at(file: &File, path: &Path) -> bool {
@@ -194,7 +206,7 @@ fn check_regular(path: &Path) -> io::Result<()> {
 }
 
 /// A rename reaches the disk with the directory. Not every system can open one; the file is whole regardless.
-fn sync_directory(path: &Path) {
+pub(crate) fn sync_directory(path: &Path) {
     let directory = match path.parent() {
         Some(directory) if !directory.as_os_str().is_empty() => directory,
         _ => Path::new("."),
