@@ -86,6 +86,8 @@ fn main() {
     write("run_directory", "bytes", &runs::sound(TokenizerKind::Byte, true));
     write("run_directory", "new", &runs::sound(TokenizerKind::Character, false));
 
+    token_files();
+
     // Calls in the form that `arbitrary` reads: four bytes choose one of 13.
     let call = |index: u32, rest: &[u8]| [&(u32::MAX / 13 * index + 1000).to_le_bytes()[..], rest].concat();
     let load = |file: u8| call(0, &[file, 1, 0, 0, 0, 0]);
@@ -103,4 +105,26 @@ fn sources() {
         let file = fs::read(fixtures.join(format!("{name}.parquet"))).expect("a file of the tests");
         write("source", name, &[&[6, 0], &*file].concat());
     }
+}
+
+/// Those that NumPy and Python made for the tests.
+fn token_files() {
+    let read = |name: &str| {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/text/tests/data/token_file");
+        fs::read(directory.join(name)).expect("a file of the tests")
+    };
+    for (name, kind) in [
+        ("train.bin", &[0][..]),
+        ("llmc-gpt2.bin", &[0]),
+        ("llmc-llama3.bin", &[0]),
+        ("binidx-u16.idx", &[1, 16, 0]),
+        ("binidx-i32.idx", &[1, 32, 0]),
+        ("meta.pkl", &[2]),
+        ("meta-protocol-2.pkl", &[2]),
+    ] {
+        write("token_file", name, &[kind, &read(name)].concat());
+    }
+    let described =
+        b"\x03{\"bytes_per_token\": 4, \"tokens\": 2, \"n_vocab\": 70000}\0\x01\0\0\0\x02\0\x01\0";
+    write("token_file", "described", described);
 }

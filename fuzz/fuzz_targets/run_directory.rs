@@ -6,8 +6,8 @@ use std::ops::ControlFlow;
 
 use libfuzzer_sys::fuzz_target;
 use rwkv_core::{Model, SamplerOptions, go_on};
-use rwkv_text::Tokenizer;
 use rwkv_fuzz::{check_error, check_train_error, cpu, directory, runs};
+use rwkv_text::Tokenizer;
 use rwkv_train::{Error, TokenizerKind, Trainer};
 
 fuzz_target!(init: check_a_sound_run(), |data: &[u8]| {

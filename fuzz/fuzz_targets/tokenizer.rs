@@ -4,8 +4,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use rwkv_text::{Decoder, Tokenizer};
 use rwkv_fuzz::{check_error, directory};
+use rwkv_text::{Decoder, Tokenizer};
 
 fuzz_target!(|data: &[u8]| {
     let at = data.iter().position(|&byte| byte == 0);

@@ -128,6 +128,9 @@ pub use control::{Control, ask, go_on, until};
 pub use data_type::DataType;
 pub use error::{Error, Fault, Result};
 pub use exec::{Binary, Exec, Unary};
+/// What `rwkv-text` maps its files with; no part of the interface.
+#[doc(hidden)]
+pub use file::Mapped;
 pub use file::{ModelFile, TensorInfo, stage_model, write_model};
 pub use fingerprint::Fingerprint;
 #[doc(hidden)]

@@ -1,5 +1,7 @@
 //! Text for RWKV language models: tokenizers, corpora, token files.
 
+#[cfg(feature = "download")]
+pub mod download;
 pub mod source;
 pub mod token_file;
 pub mod tokenizer;

@@ -17,7 +17,7 @@ use crate::regular::open_regular;
 /// What is read from it is to be believed only if [`check`](Self::check) finds the file unchanged
 /// *afterwards*: until then it may be another file's bytes, or zeros where the file has become shorter.
 #[derive(Debug)]
-pub(crate) struct Mapped {
+pub struct Mapped {
     // Dropped in this order: the guard before the memory that it looks after.
     guard: Guarded,
     map: Mmap,
@@ -26,9 +26,12 @@ pub(crate) struct Mapped {
 
 impl Mapped {
     /// Maps the regular file at `path`.
-    pub(crate) fn open(path: &Path) -> Result<Self> {
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::FileChanged`] if it is being written to.
+    pub fn open(path: &Path) -> Result<Self> {
         let stamp = Arc::new(Stamp::open(path)?);
-        // SAFETY: the map is read-only. Nothing in this process writes to a model file in place. Another
+        // SAFETY: the map is read-only. Nothing in this process writes in place to a file that it maps. Another
         // program may, and then the bytes change under a shared reference: they are plain numbers, of which
         // no value is invalid, every length and index was computed from a copy, and results are given out
         // only after `check`. Pages that are gone are replaced by `guard`.
@@ -38,25 +41,30 @@ impl Mapped {
     }
 
     /// The file's bytes; see above.
-    pub(crate) fn bytes(&self) -> &[u8] {
+    pub fn bytes(&self) -> &[u8] {
         &self.map
     }
 
     /// What `read` makes of the bytes, if they can be believed.
-    pub(crate) fn read<T>(&self, read: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
+    ///
+    /// # Errors
+    /// Those of `read`, and as [`check`](Self::check), which comes first.
+    pub fn read<T>(&self, read: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
         let found = read(self.bytes());
         self.check()?;
         found
     }
 
     /// Where the file was opened.
-    pub(crate) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         self.stamp.path()
     }
 
+    /// Whether what was read so far can be believed.
+    ///
     /// # Errors
     /// [`Error::FileChanged`] if the file was written to since it was mapped, or could not be read.
-    pub(crate) fn check(&self) -> Result<()> {
+    pub fn check(&self) -> Result<()> {
         self.stamp.check()?;
         if self.guard.is_lost() {
             return Err(self.stamp.changed("a part of it could not be read".to_owned()));

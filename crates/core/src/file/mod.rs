@@ -37,7 +37,7 @@ use crate::error::{Error, Fault, Result};
 use crate::fingerprint::Fingerprint;
 use crate::params::Layout;
 
-use mapped::Mapped;
+pub use mapped::Mapped;
 pub(crate) use mapped::Stamp;
 pub(crate) use tensors::TensorFile;
 pub(crate) use write::{header as write_header, tensor_header as write_tensor_header};

@@ -115,7 +115,10 @@ impl WordCounts {
         }
         let mut pairs = Pairs::default();
         for (word, count) in self.counts {
-            pairs.add(word.iter().map(|&byte| token_of_byte[usize::from(byte)]).collect(), count as i64);
+            pairs.add(
+                word.iter().map(|&byte| token_of_byte[usize::from(byte)]).collect(),
+                count.cast_signed(),
+            );
         }
         pairs.begin();
         let wanted = n_vocab - 257;

@@ -55,7 +55,6 @@ impl Tokenize for Bytes {
 mod tests {
     use std::path::Path;
 
-    use super::*;
     use crate::tokenizer::Tokenizer;
 
     #[test]

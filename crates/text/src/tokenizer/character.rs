@@ -125,13 +125,11 @@ impl Characters {
     fn push_bytes(&self, character: char, out: &mut Vec<u32>) -> bool {
         let before = out.len();
         for &byte in character.encode_utf8(&mut [0; 4]).as_bytes() {
-            match self.byte_tokens[usize::from(byte)] {
-                Some(token) => out.push(token),
-                None => {
-                    out.truncate(before);
-                    return false;
-                }
-            }
+            let Some(token) = self.byte_tokens[usize::from(byte)] else {
+                out.truncate(before);
+                return false;
+            };
+            out.push(token);
         }
         true
     }

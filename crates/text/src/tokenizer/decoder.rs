@@ -6,7 +6,7 @@
 /// become a character turns into U+FFFD at once, what still can is held back until the next call.
 ///
 /// ```
-/// let mut decoder = rwkv_core::Decoder::default();
+/// let mut decoder = rwkv_text::Decoder::default();
 /// let [first, rest @ ..] = "é!".as_bytes() else { unreachable!() };
 /// assert_eq!(decoder.push(&[*first]), "");
 /// assert_eq!(decoder.push(rest), "é!");

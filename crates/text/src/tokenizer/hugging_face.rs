@@ -55,7 +55,7 @@ impl HuggingFace {
                 None => {}
                 Some(Token { text, is_added: true }) => bytes.extend_from_slice(text.as_bytes()),
                 Some(Token { text, .. }) if is_byte_level => {
-                    bytes.extend(text.chars().filter_map(byte_of_char))
+                    bytes.extend(text.chars().filter_map(byte_of_char));
                 }
                 Some(_) => bytes.extend_from_slice(&decoded(&pipeline, id as u32)?),
             }

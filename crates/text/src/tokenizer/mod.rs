@@ -205,15 +205,14 @@ impl Tokenizer {
     /// [`Error::InvalidUtf8`] if only text has tokens and they are none, and as [`encode`](Self::encode).
     pub fn encode_bytes(&self, bytes: &[u8], source: &Path) -> Result<Vec<u32>> {
         let mut tokens = Vec::with_capacity(bytes.len() / 2);
-        match self.0.encode_bytes_into(bytes, &mut tokens) {
-            Some(done) => done?,
-            None => {
-                let text = std::str::from_utf8(bytes).map_err(|error| Error::InvalidUtf8 {
-                    path: source.to_owned(),
-                    offset: error.valid_up_to(),
-                })?;
-                self.0.encode_into(text, &mut tokens)?;
-            }
+        if let Some(done) = self.0.encode_bytes_into(bytes, &mut tokens) {
+            done?;
+        } else {
+            let text = std::str::from_utf8(bytes).map_err(|error| Error::InvalidUtf8 {
+                path: source.to_owned(),
+                offset: error.valid_up_to(),
+            })?;
+            self.0.encode_into(text, &mut tokens)?;
         }
         Ok(tokens)
     }

@@ -11,7 +11,9 @@ fn encode(text: impl AsRef<[u8]>) -> Vec<u32> {
 
 fn decode(tokens: &[u32]) -> Vec<u8> {
     let mut bytes = Vec::new();
-    tokens.iter().for_each(|&token| World::get().decode_into(token, &mut bytes).unwrap());
+    for &token in tokens {
+        World::get().decode_into(token, &mut bytes).unwrap();
+    }
     bytes
 }
 
