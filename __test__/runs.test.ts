@@ -1,5 +1,5 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
-import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { mkdir, readFile, readdir, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { beforeAll, describe, expect, it } from 'vitest'
@@ -263,18 +263,20 @@ describe.skipIf(process.platform === 'win32')('a text', async () => {
     await stopped.ended
     await stopped.heard(`rwkv train --resume ${join(directory, 'stopped')} --data FILE\n`)
 
-    for (const [path, what] of [
-      ['/dev/zero', 'a device'],
-      [directory, 'a directory'],
+    const refused = 'the text must be a regular file or a pipe'
+    const none = ['train', '--out', join(directory, 'none')]
+    const folder = join(directory, 'empty')
+    await mkdir(folder)
+    for (const [args, path, what] of [
+      [['eval', run], '/dev/zero', `it is a device; ${refused}`],
+      [none, '/dev/zero', `it is a device; ${refused}`],
+      [['eval', run], directory, `it is a directory; ${refused}`],
+      [none, folder, 'no texts'],
     ] as const) {
-      for (const args of [
-        ['eval', run],
-        ['train', '--out', join(directory, 'none')],
-      ]) {
-        const { code, err } = await rwkv(...args, '--data', path)
-        expect(code).toBe(1)
-        expect(err).toContain(`${path}: it is ${what}; the text must be a regular file or a pipe`)
-      }
+      const { code, err } = await rwkv(...args, '--data', path)
+      expect(code).toBe(1)
+      expect(err).toContain(path)
+      expect(err).toContain(what)
     }
 
     // Nobody writes to the pipe.

@@ -15,7 +15,7 @@ export interface Kind<T> {
 
 /** An option as the tables of options and the command line describe it. */
 export interface Described {
-  readonly kind: 'path' | 'text' | 'texts' | 'boolean' | 'choice' | 'count' | 'number'
+  readonly kind: 'path' | 'paths' | 'text' | 'texts' | 'boolean' | 'choice' | 'count' | 'number'
   /** The words of a choice. */
   readonly words?: readonly string[]
   /** The least count, if not 0: for what would be a call that does nothing. */
@@ -43,6 +43,7 @@ export type ValueOf<O extends Described> = O extends { words: readonly (infer W)
 
 interface ValueOfKind {
   path: string
+  paths: string | readonly string[]
   text: string
   texts: readonly string[]
   boolean: boolean
@@ -173,6 +174,12 @@ export const texts = kind<string | readonly string[]>(
     Array.from(Array.isArray(value) ? value : [value]).every(text => typeof text === 'string' && text !== ''),
 )
 
+/** The path of a file or a directory, or several. */
+const paths = kind<string | readonly string[]>(
+  'a path or an array of paths',
+  value => texts.accepts(value) && value.length > 0,
+)
+
 /** Several strings, none of them empty. */
 const strings = kind<readonly string[]>(
   'an array of strings, each of at least one character',
@@ -194,6 +201,7 @@ export function oneOf<T extends string>(...words: readonly T[]): Kind<T> {
 function kindOf({ kind, words = [], min, orOne }: Described): Kind<unknown> {
   const kinds: Record<Described['kind'], Kind<unknown>> = {
     path,
+    paths,
     text,
     texts: orOne ? texts : strings,
     boolean,

@@ -18,6 +18,7 @@ type Off =
   | 'matrixLearningRate'
   | 'loraTargets'
   | 'vocabSize'
+  | 'evalTokens'
   | 'unknown'
 
 /**

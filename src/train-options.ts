@@ -6,9 +6,13 @@ import type { Described } from './kinds.js'
 /** Options of a new training run. */
 export interface TrainOptions {
   /**
-   * Text file to train on; its last tenth is for validation. It is UTF-8, or any file if `tokenizer` is byte.
+   * What to train on: files, folders, patterns like books/*.txt, or - for standard input. A text file is one
+   * document, whose last tenth is for validation; of several documents (also those of JSON Lines and Parquet,
+   * packed with gzip or Zstandard or not) it is every tenth, chosen by the seed. A folder that was prepared,
+   * and files of tokens (nanoGPT's, llm.c's, binidx), are mapped and not loaded. Text is UTF-8, or anything
+   * if `tokenizer` is byte or world.
    */
-  data: string
+  data: string | readonly string[]
   /** Directory of the run, created if it does not exist. */
   out: string
   /**
@@ -162,6 +166,15 @@ export interface TrainOptions {
    * A `tokenizer.json` to take instead of making one, as Hugging Face's tokenizers write it. Default: none.
    */
   tokenizerFile?: string | undefined
+  /** What to validate on instead of a part of `data`: as that. Default: none. */
+  val?: string | readonly string[] | undefined
+  /** Field of JSON Lines, and column of Parquet, that has the text. Default: text. */
+  textField?: string | undefined
+  /**
+   * Tokens that a validation looks at, from the beginning of the validation set. Default: all of them, of
+   * more than a million the first million. Range: a whole number from 2 to 9007199254740991.
+   */
+  evalTokens?: number | undefined
   /**
    * What becomes of characters that the vocabulary lacks: an error, nothing (skip), or bytes. A new
    * vocabulary of characters has bytes only if these are to be used. Default: byte; with `from`, if the
@@ -190,13 +203,15 @@ export type ResumeOptions = Pick<
   | 'cooldown'
   | 'keep'
   | 'patience'
+  | 'val'
+  | 'evalTokens'
 >
 
 /** What is known of each option. */
 export const trainOptionTable = {
   data: {
-    kind: 'path',
-    help: 'text file to train on; its last tenth is for validation',
+    kind: 'paths',
+    help: 'what to train on: files, folders, patterns like books/*.txt, or - for standard input',
     required: true,
     changesOnResume: true,
   },
@@ -367,6 +382,22 @@ export const trainOptionTable = {
   tokenizerFile: {
     kind: 'path',
     help: "a `tokenizer.json` to take instead of making one, as Hugging Face's tokenizers write it",
+  },
+  val: {
+    kind: 'paths',
+    help: 'what to validate on instead of a part of data: as that',
+    changesOnResume: true,
+  },
+  textField: {
+    kind: 'text',
+    help: 'field of JSON Lines, and column of Parquet, that has the text',
+    auto: 'text',
+  },
+  evalTokens: {
+    kind: 'count',
+    help: 'tokens that a validation looks at, from the beginning of the validation set',
+    auto: 'all of them, of more than a million the first million',
+    changesOnResume: true,
   },
   unknown: {
     kind: 'choice',

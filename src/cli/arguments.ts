@@ -54,6 +54,7 @@ function flag(name: string, option: Option, all: Options): Flag {
   const { kind, value, optional, words = [] } = option
   const names = {
     path: 'PATH',
+    paths: 'PATH',
     text: 'TEXT',
     texts: 'TEXT',
     choice: words.join('|'),
@@ -64,13 +65,14 @@ function flag(name: string, option: Option, all: Options): Flag {
   const flag = new Flag(`--${kebab(name)}${shown}`, meaning(option, all))
   if (kind === 'boolean') return flag
   const read = (given: string) => readValue(flag.long ?? name, option, given)
-  if (kind === 'texts') return flag.argParser((given, before: string[] = []) => [...before, given])
+  if (kind === 'texts' || kind === 'paths')
+    return flag.argParser((given, before: string[] = []) => [...before, given])
   return flag.argParser(read)
 }
 
 /** What an option means, and its default; other options are named as on the command line. */
 function meaning({ kind, help, auto, default: fallback = auto }: Option, all: Options): string {
-  const repeated = kind === 'texts' ? '; can be given several times' : ''
+  const repeated = kind === 'texts' || kind === 'paths' ? '; can be given several times' : ''
   const known = fallback === undefined || fallback === false ? '' : ` (default: ${fallback})`
   const text = help + repeated + known
   return text.replace(/\b[a-z]+[A-Z]\w*/g, word => (word in all ? `--${kebab(word)}` : word))

@@ -50,7 +50,7 @@ export class Progress {
     }
     this.#output.object({ event: 'start', ...about })
     const learned = `${count(trainTokens)} ${tokenizer.unit}s to learn, ${count(valTokens)} to validate`
-    this.#output.prose(`${near(data)}: ${learned}, a vocabulary of ${count(tokenizer.nVocab)} tokens`)
+    this.#output.prose(`${nameOf(data)}: ${learned}, a vocabulary of ${count(tokenizer.nVocab)} tokens`)
     const layers = nLayer === 1 ? '1 layer' : `${nLayer} layers`
     const shape = `RWKV-4 of ${layers}, ${nEmbd} wide: ${count(parameters)} parameters`
     this.#output.prose(`${shape} · ${isa}, ${precision}, ${threads} threads · ${out}`)
@@ -228,4 +228,11 @@ export class Progress {
 /** The size of a file; 0 if somebody has removed it. */
 function sizeOf(path: string): number {
   return statSync(path, { throwIfNoEntry: false })?.size ?? 0
+}
+
+/** What a run learns, in a few words. */
+function nameOf(data: string | readonly string[]): string {
+  const [first = '', ...others] = [data].flat()
+  const name = first === '-' ? 'standard input' : near(first)
+  return others.length === 0 ? name : `${name} and ${others.length} more`
 }

@@ -6,9 +6,11 @@ import type { Trainer } from '../trainer.js'
  * What to type to go on with a run. A text that came through a pipe is gone by then, and has to be named
  * again.
  */
-export function resumeCommand({ out, data }: { readonly out: string; readonly data: string }): string {
-  const isFile = statSync(data, { throwIfNoEntry: false })?.isFile() ?? false
-  return `rwkv train --resume ${quote(out)}${isFile ? '' : ' --data FILE'}`
+export function resumeCommand({ out, data }: Pick<Trainer['options'], 'out' | 'data'>): string {
+  const isGone = [data]
+    .flat()
+    .some(path => path === '-' || statSync(path, { throwIfNoEntry: false })?.isFIFO())
+  return `rwkv train --resume ${quote(out)}${isGone ? ' --data FILE' : ''}`
 }
 
 /**

@@ -96,8 +96,9 @@ function isCode(error: unknown, code: ErrorCode): error is RwkvError {
 /** A new run, or with `--resume` an old one. */
 function begin(values: Values<typeof options>, signal: AbortSignal): Promise<Trainer> {
   const { json: _, resume, out, ...given } = values
-  const settings = { ...given, signal }
-  const { data } = settings
+  // One of them is named as itself, in messages and in files.
+  const data = only(given.data)
+  const settings = { ...given, ...(data !== undefined && { data }), signal }
   // --resume alone goes on with the run that the same command would begin.
   const named = resume === true ? undefined : resume
   const directory = out ?? (named !== undefined || data === undefined ? undefined : directoryOf(data))
@@ -142,6 +143,11 @@ function isFixed(name: string): boolean {
   return option !== undefined && !option.changesOnResume
 }
 
+/** The one of several, if there is one. */
+function only<T>(all: T | readonly T[] | undefined): T | readonly T[] | undefined {
+  return Array.isArray(all) && all.length === 1 ? all[0] : all
+}
+
 function isSame(name: string, before: unknown, value: unknown): boolean {
   if (described[name]?.kind === 'path' && typeof before === 'string' && typeof value === 'string')
     return resolve(before) === resolve(value)
@@ -164,7 +170,12 @@ async function keptOptions(directory: string): Promise<Record<string, unknown> |
 }
 
 /** The directory of a run that is to learn `data`, if none was named. */
-function directoryOf(data: string): string {
+function directoryOf(data: string | readonly string[]): string {
+  if (typeof data !== 'string' || data === '-' || data.includes('*'))
+    throw new UsageError(
+      '--out is missing: there is more than one text, and none that gives its name',
+      '--out DIR',
+    )
   if (statSync(data, { throwIfNoEntry: false })?.isFIFO())
     throw new UsageError(`--out is missing: ${data} is a pipe, whose name is none for a run`, '--out DIR')
   return join('runs', basename(data, extname(data)))

@@ -84,7 +84,8 @@ mod trainer;
 
 pub use error::{Error, Result, SoundCheckpoint};
 pub use options::{
-    Decay, Keep, OptimizerKind, ResumeOptions, TokenizerKind, TrainOptions, TrainPrecision, Tune, Unknown,
+    Decay, Inputs, Keep, OptimizerKind, ResumeOptions, TokenizerKind, TrainOptions, TrainPrecision, Tune,
+    Unknown,
 };
 pub use profile::{Pass, Profile};
 pub use record::{Kept, read_kept};

@@ -82,7 +82,7 @@ fn a_run_that_diverges_keeps_its_newest_sound_checkpoint_and_goes_on_from_it() {
         assert_eq!(error.code(), "DIVERGED");
     }
     // model.bin is of the last sound checkpoint too.
-    let tokens = trainer.data().validation()[..100].to_vec();
+    let tokens = trainer.data().validation().first(100).expect("tokens");
     drop(trainer);
     let model = Model::load(place.path("run"), &LoadOptions::default()).expect("the model");
     let loss = model.evaluate(&tokens, Some(12), |_, _| ControlFlow::Continue(())).expect("a loss").loss;

@@ -16,7 +16,8 @@ use rwkv_train::{Keep, Kept, ResumeOptions, TrainOptions, Trainer, read_kept};
 /// The loss of the model in a run's directory over the validation split of the run's text.
 fn loss_of(trainer: &Trainer, run: &Path) -> f32 {
     let model = Model::load(run, &LoadOptions::default()).expect("the model");
-    let (tokens, window) = (trainer.data().validation(), trainer.options().ctx_len);
+    let (tokens, window) =
+        (trainer.data().validation().first(usize::MAX).expect("tokens"), trainer.options().ctx_len);
     let len = (tokens.len() - 1) / window * window;
     let go_on = |_, _| std::ops::ControlFlow::Continue(());
     model.evaluate_from(&model.new_state(), &tokens[..=len], Some(window), go_on).expect("a loss").loss as f32
@@ -145,7 +146,8 @@ fn a_run_that_carries_states_validates_in_one_go() {
     let mut trainer = Trainer::create(&options, go_on).expect("a run");
     run_steps(&mut trainer, 2);
     let found = validate(&mut trainer);
-    let (model, tokens, window) = (trainer.model(), trainer.data().validation(), options.ctx_len);
+    let (model, tokens, window) =
+        (trainer.model(), trainer.data().validation().first(usize::MAX).expect("tokens"), options.ctx_len);
     let len = (tokens.len() - 1) / window * window;
     let loss = |window| model.evaluate(&tokens[..=len], window, go_on).expect("a loss").loss as f32;
     assert_eq!(found.to_bits(), loss(None).to_bits());

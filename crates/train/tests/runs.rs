@@ -105,7 +105,7 @@ fn a_run_can_be_made_longer_and_needs_its_own_text() {
         Trainer::resume(place.path("run"), &ResumeOptions::default(), go_on).expect_err("another text");
     assert!(error.code() == "DATA" && error.to_string().contains("not the text"), "{error}");
     fs::write(place.path("moved.txt"), prose(120)).expect("the text");
-    let moved = ResumeOptions { data: Some(place.path("moved.txt")), ..ResumeOptions::default() };
+    let moved = ResumeOptions { data: Some(place.path("moved.txt").into()), ..ResumeOptions::default() };
     assert_eq!(Trainer::resume(place.path("run"), &moved, go_on).expect("the text, moved").steps(), 3);
 }
 
@@ -116,7 +116,7 @@ fn the_saved_model_has_the_trainers_logits_and_rewrites_to_the_same_bytes() {
     run_steps(&mut trainer, 20);
     trainer.save_model(go_on).expect("a model");
 
-    let tokens = trainer.data().train()[..48].to_vec();
+    let tokens = trainer.data().train().first(48).expect("tokens");
     let (network, ..) = rwkv_core::model::Network::new(trainer.config());
     let model = Model::load(place.path("run"), &LoadOptions::default()).expect("the model");
     let mut tape = Tape::of_store(model.cpu().clone(), trainer.params().clone());
@@ -169,8 +169,8 @@ fn the_best_model_is_kept_and_patience_ends_a_run() {
     assert_eq!(losses[best.step as usize / 5 - 1].to_bits(), least.to_bits());
     let kept = |out: &str| {
         let model = Model::load(place.path(out), &LoadOptions::default()).expect("the model");
-        let tokens = trainer.data().validation();
-        model.evaluate(tokens, Some(12), |_, _| ControlFlow::Continue(())).expect("a loss").loss as f32
+        let tokens = trainer.data().validation().first(usize::MAX).expect("tokens");
+        model.evaluate(&tokens, Some(12), |_, _| ControlFlow::Continue(())).expect("a loss").loss as f32
     };
     assert!((kept("best") - least).abs() < 1e-5, "{} {losses:?}", kept("best"));
 
@@ -192,7 +192,7 @@ fn the_validation_loss_is_the_mean_over_all_whole_windows() {
     run_steps(&mut trainer, 20);
     let model = trainer.model();
     let n_vocab = model.config().n_vocab;
-    let validation = trainer.data().validation();
+    let validation = trainer.data().validation().first(usize::MAX).expect("tokens");
     let (mut sum, mut count) = (0.0, 0);
     // A window and the token after it; its first token is the target of the window before.
     for window in validation.windows(options.ctx_len + 1).step_by(options.ctx_len) {
@@ -328,7 +328,7 @@ fn two_trainers_cannot_work_in_one_directory() {
     fs::write(place.path("run/.model.bin.x7Yz.tmp"), "x").expect("a file");
     let log = fs::read(place.path("run/log.jsonl")).expect("a log");
     // A text that is not there: the directory is looked at first.
-    let missing = TrainOptions { data: place.path("none.txt"), ..place.options("run") };
+    let missing = TrainOptions { data: place.path("none.txt").into(), ..place.options("run") };
     for error in [
         Trainer::create(&missing, go_on).expect_err("held"),
         Trainer::resume(place.path("run"), &ResumeOptions::default(), go_on).expect_err("held"),

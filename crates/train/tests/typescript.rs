@@ -104,6 +104,7 @@ impl Docs<'_> {
             Kind::Path => "path",
             Kind::Text => "text",
             Kind::Texts => "texts",
+            Kind::Paths => "paths",
             Kind::Boolean => "boolean",
             Kind::Choice(_) => "choice",
             Kind::Count => "count",
@@ -150,6 +151,7 @@ fn type_of(kind: Kind) -> String {
     match kind {
         Kind::Path | Kind::Text => "string".to_owned(),
         Kind::Texts => "readonly string[]".to_owned(),
+        Kind::Paths => "string | readonly string[]".to_owned(),
         Kind::Boolean => "boolean".to_owned(),
         Kind::Count | Kind::Number => "number".to_owned(),
         Kind::Choice(words) => quoted_all(words, " | "),

@@ -61,6 +61,8 @@ pub enum Kind {
     Text,
     /// Several strings, none of them empty.
     Texts,
+    /// One path, or several.
+    Paths,
     /// True or false.
     Boolean,
     /// One of a few words.
@@ -94,6 +96,7 @@ impl Kind {
             Self::Path => "a path".to_owned(),
             Self::Text => "a string".to_owned(),
             Self::Texts => "an array of strings, each of at least one character".to_owned(),
+            Self::Paths => "a path or an array of paths".to_owned(),
             Self::Boolean => "true or false".to_owned(),
             Self::Choice(words) => words.join(" or "),
             Self::Count => "a whole number from 0 to 2^53 − 1".to_owned(),
@@ -109,6 +112,10 @@ impl Kind {
             Self::Texts => value.as_array().is_some_and(|texts| {
                 texts.iter().all(|text| text.as_str().is_some_and(|text| !text.is_empty()))
             }),
+            Self::Paths => {
+                Self::Path.accepts(value)
+                    || (Self::Texts.accepts(value) && value != &Value::Array(Vec::new()))
+            }
             Self::Boolean => value.is_boolean(),
             Self::Choice(words) => value.as_str().is_some_and(|word| words.contains(&word)),
             Self::Count => value.as_u64().is_some_and(|count| count <= Self::MAX_COUNT),

@@ -11,7 +11,7 @@ use serde::ser::{Error as _, SerializeMap};
 use serde_json::{Map, Value};
 
 use super::describe::{self, DefaultValue, Described};
-use super::{ResumeOptions, TrainOptions};
+use super::{Inputs, ResumeOptions, TrainOptions};
 
 /// The options of a command, which are not those of its run.
 pub(crate) const OF_COMMAND: [&str; 2] = ["out", "force"];
@@ -70,9 +70,12 @@ impl TrainOptions {
     /// As [`to_json`](Self::to_json).
     pub(crate) fn values(&self) -> Result<Vec<(&'static str, Value)>> {
         let values = serde_json::to_value(self).map_err(|error| {
-            let paths = [("data", Some(&self.data)), ("out", Some(&self.out)), ("from", self.from.as_ref())];
+            let data = self.data.paths().iter().map(|path| ("data", path));
+            let val = self.val.iter().flat_map(Inputs::paths).map(|path| ("val", path));
+            let others = [("out", Some(&self.out)), ("from", self.from.as_ref())];
+            let others = others.into_iter().filter_map(|(name, path)| Some((name, path?)));
             let is_not_utf8 = |path: &PathBuf| path.to_str().is_none();
-            let found = paths.iter().find(|(_, path)| path.is_some_and(is_not_utf8));
+            let found = data.chain(val).chain(others).find(|(_, path)| is_not_utf8(path));
             Error::option(found.map_or("options", |(name, _)| name), format!("({error})"), "UTF-8")
         })?;
         let of = |option: &'static Described| {

@@ -6,6 +6,7 @@
 
 mod choices;
 mod describe;
+mod inputs;
 mod json;
 mod train;
 
@@ -17,6 +18,7 @@ use rwkv_kernels::{Cpu, Isa, Precision};
 pub use self::choices::{Decay, Keep, OptimizerKind, TokenizerKind, TrainPrecision, Tune, Unknown};
 use self::describe::Limit;
 pub use self::describe::{DefaultValue, Described, Kind};
+pub use self::inputs::Inputs;
 pub(crate) use self::json::OF_COMMAND;
 pub use self::train::{ResumeOptions, TrainOptions};
 use crate::memory::{Memory, available_threads};
@@ -149,10 +151,17 @@ impl TrainOptions {
 
     /// Refuses numbers out of their range, and paths and names that are empty.
     fn check_each(&self) -> Result<()> {
+        // An empty path would mean the current directory, which nobody has named.
+        if self.data.is_empty() {
+            return Err(Error::option("data", "empty", Kind::Paths.expected()));
+        }
+        if self.val.as_ref().is_some_and(Inputs::is_empty) {
+            return Err(Error::option("val", "empty", Kind::Paths.expected()));
+        }
+        let out = ("out", Some(&self.out));
         for (name, path) in
-            [("data", Some(&self.data)), ("out", Some(&self.out)), ("from", self.from.as_ref())]
+            [out, ("from", self.from.as_ref()), ("tokenizer_file", self.tokenizer_file.as_ref())]
         {
-            // An empty path would mean the current directory, which nobody has named.
             if path.is_some_and(|path| path.as_os_str().is_empty()) {
                 return Err(Error::option(name, "empty", Kind::Path.expected()));
             }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::choices::{Decay, Keep, OptimizerKind, TokenizerKind, TrainPrecision, Tune, Unknown};
 use super::describe::{Field, Limit, Setting, described, within};
+use super::inputs::Inputs;
 
 /// Keeps every product of two counts, and every length of a file, well within 64 bits.
 const MAX_COUNT: usize = 1 << 24;
@@ -30,9 +31,12 @@ described! {
     #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
     #[serde(rename_all = "camelCase")]
     pub struct TrainOptions {
-        /// Text file to train on; its last tenth is for validation. It is UTF-8, or any file if `tokenizer` is
-        /// byte. Required.
-        pub data: PathBuf,
+        /// What to train on: files, folders, patterns like books/*.txt, or - for standard input. A text file is
+        /// one document, whose last tenth is for validation; of several documents (also those of JSON Lines and
+        /// Parquet, packed with gzip or Zstandard or not) it is every tenth, chosen by the seed. A folder that was
+        /// prepared, and files of tokens (nanoGPT's, llm.c's, binidx), are mapped and not loaded. Text is UTF-8,
+        /// or anything if `tokenizer` is byte or world. Required.
+        pub data: Inputs,
 
         // A run can be moved: its files do not name the directory that they are in.
         /// Directory of the run, created if it does not exist. Required.
@@ -199,6 +203,19 @@ described! {
         #[serde(default)]
         pub tokenizer_file: Option<PathBuf>,
 
+        /// What to validate on instead of a part of `data`: as that. Default: none.
+        #[serde(default)]
+        pub val: Option<Inputs>,
+
+        /// Field of JSON Lines, and column of Parquet, that has the text. Default: text.
+        #[serde(default)]
+        pub text_field: Option<String>,
+
+        /// Tokens that a validation looks at, from the beginning of the validation set. Default: all of them, of
+        /// more than a million the first million.
+        #[serde(default)]
+        pub eval_tokens: Option<usize>,
+
         /// What becomes of characters that the vocabulary lacks: an error, nothing (skip), or bytes. A new vocabulary
         /// of characters has bytes only if these are to be used. Default: byte; with `from`, if the vocabulary has
         /// bytes, else error.
@@ -213,7 +230,7 @@ described! {
     #[serde(rename_all = "camelCase", default)]
     pub struct ResumeOptions {
         /// As [`TrainOptions::data`].
-        pub data: Option<PathBuf>,
+        pub data: Option<Inputs>,
         /// As [`TrainOptions::force`].
         pub force: Option<bool>,
         /// As [`TrainOptions::max_steps`].
@@ -246,6 +263,10 @@ described! {
         pub keep: Option<Keep>,
         /// As [`TrainOptions::patience`].
         pub patience: Option<u64>,
+        /// As [`TrainOptions::val`].
+        pub val: Option<Inputs>,
+        /// As [`TrainOptions::eval_tokens`].
+        pub eval_tokens: Option<usize>,
     }
 }
 
@@ -261,7 +282,7 @@ fn whole() -> f64 {
 
 impl TrainOptions {
     /// The defaults: nanoGPT's CPU budget, 0.87 million parameters and 1.5 million tokens.
-    pub fn new(data: impl Into<PathBuf>, out: impl Into<PathBuf>) -> Self {
+    pub fn new(data: impl Into<Inputs>, out: impl Into<PathBuf>) -> Self {
         Self {
             data: data.into(),
             out: out.into(),
@@ -303,6 +324,9 @@ impl TrainOptions {
             patience: None,
             vocab_size: None,
             tokenizer_file: None,
+            val: None,
+            text_field: None,
+            eval_tokens: None,
             unknown: None,
         }
     }
@@ -329,6 +353,7 @@ impl TrainOptions {
             within("matrix_learning_rate", self.matrix_learning_rate, (Excluded(0.0), Included(1.0))),
             within("cooldown", self.cooldown, (Excluded(0.0), Included(1.0))),
             within("patience", self.patience, 1..=MAX_STEPS),
+            within("eval_tokens", self.eval_tokens, 2..=usize::MAX >> 11),
             within("vocab_size", self.vocab_size, 257..=MAX_VOCAB),
         ]
     }
@@ -360,6 +385,8 @@ impl ResumeOptions {
             cooldown,
             keep,
             patience,
+            val,
+            eval_tokens,
         } = self.clone();
         set(&mut options.data, data);
         set(&mut options.force, force);
@@ -378,5 +405,7 @@ impl ResumeOptions {
         set(&mut options.cooldown, cooldown);
         set(&mut options.keep, keep);
         set(&mut options.patience, patience);
+        set(&mut options.val, val);
+        set(&mut options.eval_tokens, eval_tokens);
     }
 }

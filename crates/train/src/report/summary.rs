@@ -231,8 +231,12 @@ impl RunView {
                     value.is_null() || (!AS_GIVEN.contains(&name) && auto == Some(&value))
                 }
             };
-            let value = match (option.kind, value.as_str()) {
-                (Kind::Path, Some(path)) => Value::from(name_of(path.as_ref())),
+            // No page tells where on its machine a file is.
+            let of_path =
+                |path: &Value| path.as_str().map_or(Value::Null, |path| name_of(path.as_ref()).into());
+            let value = match (option.kind, &value) {
+                (Kind::Path | Kind::Paths, Value::String(_)) => of_path(&value),
+                (Kind::Paths, Value::Array(paths)) => paths.iter().map(of_path).collect(),
                 _ => value,
             };
             let shown = match (&value, &option.default) {

@@ -45,13 +45,8 @@ impl Trainer {
         RunDirectory::check_free(&options.out, options.force)?;
         check_base_is_elsewhere(&options)?;
         let file = options.from.as_deref().map(base::open).transpose()?;
-        let (data, tokenizer) = match known_tokenizer(&options, file.as_ref())? {
-            Some(tokenizer) => {
-                let data = Dataset::read_with(&options.data, &tokenizer, options.ctx_len, control)?;
-                (data, tokenizer)
-            }
-            None => Dataset::read(&options, control)?,
-        };
+        let known = known_tokenizer(&options, file.as_ref())?;
+        let (data, tokenizer) = Dataset::read(&options, known.as_ref(), control)?;
         options.tokenizer = Some(tokenizer.kind());
         let n_vocab = tokenizer.n_vocab();
         if let Some(file) = &file {
@@ -242,7 +237,7 @@ impl Parts {
             data
         } else {
             let crc32 = found.config.data_crc32;
-            Dataset::read_again(&options.data, &tokenizer, options.ctx_len, crc32, control)?
+            Dataset::read_again(&options, &tokenizer, crc32, control)?
         };
         let file = options.from.as_deref().map(base::open).transpose()?;
         if file.as_ref().is_some_and(|file| *file.config() != model) {
@@ -333,8 +328,13 @@ fn check_base_is_elsewhere(options: &TrainOptions) -> Result<()> {
 
 /// Relative paths would mean something else when the run goes on elsewhere.
 fn absolute(options: &mut TrainOptions) -> Result<()> {
-    options.data = std::path::absolute(&options.data).map_err(Error::io("find", &options.data))?;
-    if let Some(from) = &mut options.from {
+    let name = options.data.name();
+    options.data.absolute().map_err(Error::io("find", name))?;
+    if let Some(val) = &mut options.val {
+        let name = val.name();
+        val.absolute().map_err(Error::io("find", name))?;
+    }
+    for from in [&mut options.from, &mut options.tokenizer_file].into_iter().flatten() {
         *from = std::path::absolute(&*from).map_err(Error::io("find", &*from))?;
     }
     Ok(())
@@ -366,7 +366,7 @@ fn check_streams(options: &TrainOptions, data: &Dataset) -> Result<()> {
              smaller batch or a shorter context, or a longer text",
             options.ctx_len
         );
-        return Err(rwkv_core::Error::Data { path: options.data.clone(), problem }.into());
+        return Err(rwkv_core::Error::Data { path: options.data.name(), problem }.into());
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use rwkv_core::{Control, Model, Sampler, SamplerOptions, State, ask};
 use rwkv_text::Decoder;
 
 use super::{Best, Trainer};
-use crate::data::{Dataset, adjoining_windows};
+use crate::data::{Dataset, Part, adjoining_windows};
 use crate::error::Result;
 use crate::options::TrainOptions;
 use crate::run::LogLine;
@@ -12,8 +12,11 @@ use crate::run::LogLine;
 /// Tokens of a prompt between two looks at the flag.
 const STRETCH: usize = 64;
 
+/// Tokens that a validation looks at, at most, unless the options say otherwise.
+const EVAL_TOKENS: usize = 1_000_000;
+
 impl Trainer {
-    /// Mean loss over the whole validation split, in nats a token: in adjoining windows of `ctx_len` tokens,
+    /// Mean loss over the validation split, or as many of its tokens as the options say, in nats a token: in adjoining windows of `ctx_len` tokens,
     /// each from an empty state or the one that is trained; or in one go, if the run carries states. It runs
     /// through the inference path, with products in the precision of inference. `control` is told tokens.
     ///
@@ -21,7 +24,8 @@ impl Trainer {
     /// [`rwkv_core::Error::Aborted`] if `control` says so. [`Error::Diverged`](crate::Error::Diverged) if the
     /// loss is not finite: nothing more is saved. [`rwkv_core::Error::Io`] if the log cannot be written.
     pub fn validate(&mut self, control: impl Control) -> Result<f32> {
-        let val_loss = self.mean_loss(Dataset::validation, usize::MAX, control)?;
+        let most = self.options.eval_tokens.unwrap_or(EVAL_TOKENS) / self.options.ctx_len;
+        let val_loss = self.mean_loss(Dataset::validation, most.max(1), control)?;
         if !val_loss.is_finite() {
             return Err(self.diverge(self.step, val_loss));
         }
@@ -41,7 +45,7 @@ impl Trainer {
     /// Mean loss over the first windows of a part of the text, `most` of them or as many as there are.
     pub(super) fn mean_loss(
         &self,
-        part: fn(&Dataset) -> &[u32],
+        part: fn(&Dataset) -> &Part,
         most: usize,
         control: impl Control,
     ) -> Result<f32> {
@@ -102,13 +106,13 @@ impl Trainer {
 pub(super) fn mean_loss(
     model: &Model,
     initial: &State,
-    tokens: &[u32],
+    tokens: &Part,
     options: &TrainOptions,
     most: usize,
     mut control: impl Control,
 ) -> Result<f32> {
     let (len, count) = adjoining_windows(tokens.len(), options.ctx_len);
-    let tokens = &tokens[..=len * count.min(most)];
+    let tokens = &tokens.first(len * count.min(most) + 1)?[..];
     ask(&mut control, 0, tokens.len() as u64)?;
     match model.evaluate_from(initial, tokens, (!options.carry_state).then_some(len), control) {
         Ok(evaluation) => Ok(evaluation.loss as f32),

@@ -169,7 +169,7 @@ impl Trainer {
         let passes = self.options.accumulate;
         let (mut sum, mut tokens, mut states) = (0.0, 0, Vec::new());
         for pass in 0..passes {
-            self.next_batch(pass);
+            self.next_batch(pass)?;
             tokens += self.inputs.len();
             self.begin_pass(pass);
             let mut stop = || control(pass as u64, passes as u64).is_break();
@@ -361,8 +361,12 @@ impl Trainer {
 
     /// Gathers the sequences of one pass of the step after `self.step`, and what follows each of their
     /// tokens.
-    fn next_batch(&mut self, pass: usize) {
+    ///
+    /// # Errors
+    /// Those of reading a file of tokens.
+    fn next_batch(&mut self, pass: usize) -> Result<()> {
         let (tokens, batch_size) = (self.data.train(), self.options.batch_size);
+        let mut sequence = Vec::with_capacity(self.options.ctx_len + 1);
         let a_step = (batch_size * self.options.accumulate) as u64;
         self.inputs.clear();
         self.targets.clear();
@@ -371,9 +375,12 @@ impl Trainer {
                 None => self.windows.get(self.step * a_step + index as u64),
                 Some(streams) => streams.get(self.step, index),
             };
-            self.inputs.extend_from_slice(&tokens[window.clone()]);
-            self.targets.extend_from_slice(&tokens[window.start + 1..=window.end]);
+            sequence.clear();
+            tokens.read(window.start..window.end + 1, &mut sequence)?;
+            self.inputs.extend_from_slice(&sequence[..window.len()]);
+            self.targets.extend_from_slice(&sequence[1..]);
         }
+        Ok(())
     }
 
     fn begin_pass(&mut self, pass: usize) {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::Trainer;
 use super::measure::mean_loss;
 use crate::checkpoint::{self, Floats, Manifest, PARAMETERS};
-use crate::data::Dataset;
+use crate::data::{Dataset, Part};
 use crate::error::{Error, Result};
 use crate::options::TrainOptions;
 use crate::record::{self, Holding, Kept};
@@ -128,8 +128,8 @@ impl Trainer {
 
     /// Has the model go on from the beginning of a line of the validation text, which it has never seen.
     fn add_sample(&mut self, control: impl Control) -> Result<()> {
-        let start = &self.data.validation()[..START.min(self.data.validation().len())];
-        let prompt = beginning(&String::from_utf8_lossy(&self.tokenizer.decode(start)?));
+        let start = self.data.validation().first(START)?;
+        let prompt = beginning(&String::from_utf8_lossy(&self.tokenizer.decode(&start)?));
         let options = SamplerOptions { temperature: 0.8, top_p: 0.95, seed: 1, ..SamplerOptions::default() };
         let text = self.sample(&prompt, WRITTEN, options, control)?;
         self.run.add_sample(Sample { step: self.step, prompt, text })
@@ -268,7 +268,7 @@ impl Trainer {
         Ok(soundness)
     }
 
-    fn loss_of_a_few(&mut self, part: fn(&Dataset) -> &[u32], control: impl Control) -> Result<f32> {
+    fn loss_of_a_few(&mut self, part: fn(&Dataset) -> &Part, control: impl Control) -> Result<f32> {
         let model = self.model();
         loss_of_a_few(&model, &self.initial_state(&model), part(&self.data), &self.options, control)
     }
@@ -286,7 +286,7 @@ fn beginning(text: &str) -> String {
 fn loss_of_a_few(
     model: &Model,
     initial: &State,
-    tokens: &[u32],
+    tokens: &Part,
     options: &TrainOptions,
     control: impl Control,
 ) -> Result<f32> {

@@ -151,7 +151,9 @@ fn carried_states_make_one_text_of_the_windows_of_a_stream() {
         let (mut sum, mut empty, mut count) = (0.0, 0.0, 0);
         for stream in 0..streams.count() {
             let range = streams.get(first, stream).start..streams.get(trainer.steps() - 1, stream).end;
-            let tokens = &trainer.data.train()[range.start..=range.end];
+            let mut tokens = Vec::new();
+            trainer.data.train().read(range.start..range.end + 1, &mut tokens).expect("tokens");
+            let tokens = &tokens[..];
             let loss = |len| {
                 let evaluation = model.evaluate(tokens, len, |_, _| std::ops::ControlFlow::Continue(()));
                 evaluation.expect("a loss").loss
