@@ -21,6 +21,8 @@ cargo-zigbuild zigbuild --quiet --locked -p rwkv-node -p rwkv-capi --target x86_
 built=$CARGO_TARGET_DIR/x86_64-unknown-linux-gnu/debug
 python3 scripts/platforms/check.py --platform linux-x64-gnu "$built/librwkv_node.so" "$built/librwkv.so"
 
-# Linking would take Microsoft's libraries. The standard library comes from source: Debian has none for Windows.
-cargo check --quiet --locked -Zbuild-std=std,panic_abort --target x86_64-pc-windows-msvc -p rwkv-node -p rwkv-capi
-echo 'platforms: x86_64-pc-windows-msvc compiles'
+# For Microsoft's linker, zstd and ring would take Microsoft's C compiler; zig builds them for LLVM's. The standard
+# library comes from source: Debian has none for Windows.
+windows=x86_64-pc-windows-gnullvm
+cargo-zigbuild check --quiet --locked -Zbuild-std=std,panic_abort --target $windows -p rwkv-node -p rwkv-capi
+echo "platforms: $windows compiles"

@@ -2,8 +2,8 @@
 # Runs the Rust tests with what comes nearest to Miri where that is not installed, or cannot go: vector
 # instructions, mapped files, system calls.
 #
-#   proofs/checked-tests.sh address    every test of kernels, inference and training under AddressSanitizer and the
-#                                      standard library's own checks of unsafe calls
+#   proofs/checked-tests.sh address    every test of kernels, inference, texts and training under AddressSanitizer
+#                                      and the standard library's own checks of unsafe calls
 #   proofs/checked-tests.sh valgrind   the kernels' unit tests and those of inference under valgrind's memcheck, which
 #                                      also sees uses of memory that nothing was written to
 #
@@ -19,8 +19,8 @@ address() {
   export RUSTC_BOOTSTRAP=1 RUSTFLAGS='-Zsanitizer=address -Zub-checks=yes' CARGO_TARGET_DIR=$base/asan
   # Bus errors of mapped files are for our own handler; a test sees where it passes them on.
   ASAN_OPTIONS=detect_stack_use_after_return=1:handle_sigbus=0 \
-    cargo test --quiet --locked --no-fail-fast --target "$target" -p rwkv-kernels -p rwkv-core -p rwkv-train \
-    --lib --tests || status=1
+    cargo test --quiet --locked --no-fail-fast --target "$target" -p rwkv-kernels -p rwkv-core \
+    -p rwkv-text -p rwkv-train --lib --tests || status=1
 }
 
 memcheck() {

@@ -16,7 +16,10 @@ for name in "${names[@]}"; do
   rust=$(row "$name" rust) out=.cache/platforms/$name
   triple=${rust%.2.17} flags=
   # Rust's musl is static unless told otherwise, and a static program loads no binding.
-  case $name in *musl) flags=-Ctarget-feature=-crt-static ;; esac
+  case $name in
+    *musl) flags=-Ctarget-feature=-crt-static ;;
+    darwin-*) flags=-Clink-arg=-F$tools/frameworks ;;
+  esac
   mkdir -p "$out"
   rm -f "$out"/*
   start=$SECONDS

@@ -17,6 +17,21 @@ export MACOSX_DEPLOYMENT_TARGET=11.0
 for file in libnode.a libnode.dll.a; do printf '!<arch>\n' > "$tools/libnode/$file"; done
 : > "$tools/libnode/libnode.dll"
 export LIBNODE_PATH=$tools/libnode
+# rustc asks the linker for every framework that a crate names, and zig has none of Apple's. This one is named by
+# chrono, for the local time zone, and these are the functions for it.
+mkdir -p "$tools/frameworks/CoreFoundation.framework"
+cat > "$tools/frameworks/CoreFoundation.framework/CoreFoundation.tbd" <<'TBD'
+--- !tapi-tbd
+tbd-version: 4
+targets: [ x86_64-macos, arm64-macos ]
+install-name: '/System/Library/Frameworks/CoreFoundation.framework/Versions/A/CoreFoundation'
+compatibility-version: 150
+exports:
+  - targets: [ x86_64-macos, arm64-macos ]
+    symbols: [ _CFRelease, _CFStringGetBytes, _CFStringGetCStringPtr, _CFStringGetLength, _CFTimeZoneCopySystem,
+               _CFTimeZoneGetName, _CFTimeZoneResetSystem ]
+...
+TBD
 # As small as they are published.
 export CARGO_PROFILE_RELEASE_STRIP=symbols CARGO_PROFILE_RELEASE_DEBUG=false
 

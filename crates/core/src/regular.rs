@@ -2,7 +2,7 @@
 //!
 //! A named pipe keeps whoever opens or reads it waiting, perhaps for ever; a device may have no end.
 
-use std::fs::{File, FileType, OpenOptions};
+use std::fs::{File, FileType};
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -76,6 +76,7 @@ pub(crate) fn name_of(kind: FileType) -> &'static str {
 /// Opens for reading, without waiting for a pipe's other end.
 #[cfg(unix)]
 pub(crate) fn open(path: &Path) -> io::Result<File> {
+    use std::fs::OpenOptions;
     use std::os::unix::fs::OpenOptionsExt;
     let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     OpenOptions::new().read(true).custom_flags(flags).open(path)

@@ -28,7 +28,7 @@ pub(crate) fn learn_and_write(book: &Path, out: &Path, prompt: &str) -> rwkv_tra
         }
     })?;
 
-    // From here on the crate `rwkv-core` alone is needed, and the files in `out`.
+    // From here on `rwkv-core` and `rwkv-text` are enough, with the files in `out`.
     let model = Model::load(out, &LoadOptions::default())?;
     let tokenizer = Tokenizer::load(out.join("tokenizer.json"))?;
     let mut sampler = Sampler::new(SamplerOptions { temperature: 0.8, seed: 1, ..Default::default() })?;
