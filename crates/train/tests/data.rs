@@ -24,8 +24,8 @@ fn error(options: &TrainOptions) -> String {
 #[test]
 fn several_documents_end_with_an_end_of_text_and_a_tenth_of_them_validates() {
     let place = Place::new("unused");
-    let lines: String =
-        (0..50).map(|i| format!("{{\"id\": {i}, \"text\": \"Document {i} of many, é.\"}}\n")).collect();
+    let line = |i| format!("{{\"id\": {i}, \"text\": \"Document {i} of many, é.\"}}");
+    let lines = (0..50).map(line).collect::<Vec<_>>().join("\n");
     fs::create_dir(place.path("corpus")).expect("a folder");
     fs::write(place.path("corpus/a.jsonl"), lines).expect("a file");
     fs::write(place.path("corpus/b.txt"), prose(40)).expect("a file");
