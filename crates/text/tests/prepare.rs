@@ -8,7 +8,9 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rwkv_text::prepare::{PrepareOptions, Prepared, Progress, Recipe, Step, Vocabulary, prepare};
+use proptest::prelude::*;
+use rwkv_core::Error;
+use rwkv_text::prepare::{PrepareOptions, Prepared, Progress, Recipe, Vocabulary, prepare};
 use rwkv_text::token_file::{TokenFile, read_meta};
 use rwkv_text::{Tokenizer, TokenizerKind};
 use serde_json::Value;
@@ -33,7 +35,8 @@ fn expected() -> Value {
 }
 
 fn sha256(path: &Path) -> String {
-    Sha256::digest(fs::read(path).unwrap()).iter().map(|byte| format!("{byte:02x}")).collect()
+    let digits = |byte: &u8| [byte >> 4, byte & 15].map(|digit| char::from_digit(digit.into(), 16).unwrap());
+    Sha256::digest(fs::read(path).unwrap()).iter().flat_map(digits).collect()
 }
 
 fn go_on(_: Progress) -> ControlFlow<()> {
@@ -113,4 +116,91 @@ fn documents_become_what_nanogpt_makes_of_them() {
     assert_eq!(sha256(&prepared.out.join("train.bin")), expected["sha256"].as_str().unwrap());
     assert_eq!((prepared.train.documents, prepared.val), (60, None));
     assert!(!prepared.out.join("val.bin").exists());
+}
+
+/// Goes on until it is done, and stops at the n-th question each time. Returns how often that was.
+fn in_steps(recipe: &Recipe, options: &PrepareOptions, stops: &[usize]) -> usize {
+    for (times, &stop) in stops.iter().enumerate() {
+        let mut asked = 0;
+        let control = |_: Progress| {
+            asked += 1;
+            if asked > stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        match prepare(recipe, options, control) {
+            Err(Error::Aborted) => assert!(!options.out.join("prepare.json").exists()),
+            done => {
+                assert!(!done.unwrap().was_finished);
+                return times;
+            }
+        }
+    }
+    assert!(!prepare(recipe, options, go_on).unwrap().was_finished);
+    stops.len()
+}
+
+/// Several documents in three files, in the order of their names.
+fn corpus(folder: &Path) -> Recipe {
+    fs::create_dir_all(folder).unwrap();
+    fs::copy(fixture("small.txt"), folder.join("a.txt")).unwrap();
+    fs::copy(fixture("lines.jsonl"), folder.join("b.jsonl")).unwrap();
+    fs::write(folder.join("c.md"), "The end.\nOf all.").unwrap();
+    inputs(&[folder])
+}
+
+fn vocabularies() -> impl Strategy<Value = Vocabulary> {
+    prop_oneof![
+        Just(Vocabulary::Kind(TokenizerKind::Gpt2)),
+        Just(Vocabulary::Kind(TokenizerKind::World)),
+        Just(Vocabulary::Kind(TokenizerKind::Byte)),
+        Just(Vocabulary::Kind(TokenizerKind::Character)),
+        Just(Vocabulary::Trained { vocab_size: 300 }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn stops_threads_and_batches_change_nothing(
+        vocabulary in vocabularies(),
+        is_single: bool,
+        has_val: bool,
+        (batch, threads) in (1_usize..4000, 1_usize..4),
+        stops in prop::collection::vec(0_usize..40, 0..12),
+        saves_often: bool,
+    ) {
+        let (directory, mut options) = options();
+        let recipe = corpus(&directory.path().join("in"));
+        let recipe = if is_single { inputs(&[&directory.path().join("in/a.txt")]) } else { recipe };
+        options.tokenizer = Some(vocabulary);
+        options.val = has_val.then(|| vec![text(&directory.path().join("in/c.md"))]);
+        options.batch = 1 << 20;
+        let whole = prepare(&recipe, &options, go_on).unwrap();
+        let expected = files(&options.out);
+        prop_assert!(whole.train.tokens > 0 && whole.val.is_some());
+
+        options.out = directory.path().join("again");
+        options.save_every = if saves_often { Duration::ZERO } else { Duration::from_secs(600) };
+        (options.batch, options.threads) = (batch, threads);
+        in_steps(&recipe, &options, &stops);
+        let found = files(&options.out);
+        prop_assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+        for (name, bytes) in &found {
+            prop_assert!(*bytes == expected[name], "{} differs", name);
+        }
+    }
+}
+
+#[test]
+fn every_question_is_a_place_to_stop_at() {
+    let (directory, mut options) = options();
+    let recipe = corpus(&directory.path().join("in"));
+    options.tokenizer = Some(Vocabulary::Kind(TokenizerKind::World));
+    prepare(&recipe, &options, go_on).unwrap();
+    let expected = files(&options.out);
+    options.out = directory.path().join("again");
+    options.threads = 1;
+    let stops = in_steps(&recipe, &options, &(0..200).collect::<Vec<_>>());
+    assert!((3..200).contains(&stops), "{stops}");
+    assert!(files(&options.out) == expected);
 }
