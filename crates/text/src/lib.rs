@@ -2,6 +2,7 @@
 
 #[cfg(feature = "download")]
 pub mod download;
+pub mod prepare;
 pub mod source;
 pub mod token_file;
 pub mod tokenizer;

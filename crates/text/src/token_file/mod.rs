@@ -34,8 +34,9 @@ pub use binidx::Documents;
 pub use description::Description;
 pub use meta::{meta_pickle, read_meta, write_meta};
 pub use writer::TokenWriter;
+pub(crate) use writer::open_locked;
 #[cfg(feature = "download")]
-pub(crate) use writer::{open_locked, sync_directory};
+pub(crate) use writer::sync_directory;
 
 /// How a file stores a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
