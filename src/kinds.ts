@@ -175,7 +175,7 @@ export const texts = kind<string | readonly string[]>(
 )
 
 /** The path of a file or a directory, or several. */
-const paths = kind<string | readonly string[]>(
+export const paths = kind<string | readonly string[]>(
   'a path or an array of paths',
   value => texts.accepts(value) && value.length > 0,
 )

@@ -4,6 +4,7 @@ import type {
   EvaluateOptions,
   GenerateOptions,
   LoadOptions,
+  PrepareOptions,
   QuantizeOptions,
   ReportOptions,
   SampleOptions,
@@ -52,6 +53,35 @@ export const benchTable = {
   sessions: { kind: 'count', help: 'sessions that are decoded together', default: 8 },
   seconds: { kind: 'number', help: 'how long to measure; three rounds at least', default: 6 },
 } as const satisfies Table<BenchOptions>
+
+export const prepareTable = {
+  out: { kind: 'path', value: 'DIR', help: 'folder to write into', required: true },
+  from: { kind: 'paths', help: 'a local copy of a named data set, instead of the download' },
+  tokenizer: {
+    kind: 'choice',
+    words: ['character', 'byte', 'bpe', 'gpt2', '20b', 'world'],
+    help: 'how text becomes tokens',
+    auto: 'gpt2, or character for shakespeare_char',
+  },
+  vocabSize: { kind: 'count', min: 1, help: 'tokens of a BPE that is trained on the text' },
+  tokenizerFile: { kind: 'path', value: 'FILE', help: 'a tokenizer.json to take instead' },
+  val: { kind: 'paths', help: 'what to validate on, instead of a part of the inputs' },
+  valFraction: { kind: 'number', help: 'share for validation', auto: '0.1; 0.0005 for openwebtext' },
+  seed: { kind: 'count', help: 'chooses the documents for validation', default: 1 },
+  textField: {
+    kind: 'text',
+    help: 'field of JSON Lines, and column of Parquet, that has the text',
+    default: 'text',
+  },
+  invalid: {
+    kind: 'choice',
+    words: ['error', 'replace'],
+    help: 'what becomes of bytes that are not UTF-8',
+    default: 'error',
+  },
+  threads,
+  force: { kind: 'boolean', help: 'replace what is in the folder, whoever made it', default: false },
+} as const satisfies Table<PrepareOptions>
 
 export const samplingTable = {
   temperature: {

@@ -96,6 +96,72 @@ export interface QuantizeResult {
   readonly quantized: number
 }
 
+/** Options of {@link prepare}. */
+export interface PrepareOptions {
+  /** The folder to write into. */
+  out: string
+  /** A local copy of `shakespeare`, `shakespeare_char` or `openwebtext`, instead of the download. */
+  from?: string | readonly string[] | undefined
+  /**
+   * The tokenizer: `character` and `bpe` are made of the text. Default: character for `shakespeare_char`, else
+   * gpt2.
+   */
+  tokenizer?: TokenizerKind | undefined
+  /** Tokens of a BPE that is trained on the text, on its first GiB if it is longer. Needed for `bpe`. */
+  vocabSize?: number | undefined
+  /** A `tokenizer.json` to take instead. */
+  tokenizerFile?: string | undefined
+  /** What to validate on, instead of a part of the inputs. */
+  val?: string | readonly string[] | undefined
+  /**
+   * The share for validation, from 0 to 0.5: of the documents, or the last part of a single one. Default: 0.1,
+   * and 0.0005 for `openwebtext`.
+   */
+  valFraction?: number | undefined
+  /** Chooses the documents for validation. Default: 1. */
+  seed?: number | undefined
+  /** Field of JSON Lines, and column of Parquet, that has the text. Default: text. */
+  textField?: string | undefined
+  /** What becomes of bytes that are not UTF-8: an error, or U+FFFD. Default: error. */
+  invalid?: 'error' | 'replace' | undefined
+  /** Threads to make tokens on; the files do not depend on it. Default: as many as the machine has. */
+  threads?: number | undefined
+  /** Replace what is in the folder, whoever made it. Default: false. */
+  force?: boolean | undefined
+  /** Stops the work; the next call goes on where it was. */
+  signal?: Signal | undefined
+  /** Told how many bytes of the inputs are done. It begins anew with each pass over them. */
+  onProgress?: ((progress: Progress) => void) | undefined
+}
+
+/** What {@link prepare} has put into a file of tokens. */
+export interface PreparedPart {
+  /** Documents. */
+  readonly documents: number
+  /** Bytes of text. */
+  readonly bytes: number
+  /** Tokens, the ends of documents among them. */
+  readonly tokens: number
+}
+
+/** Result of {@link prepare}. */
+export interface PrepareResult {
+  /** The folder. */
+  readonly out: string
+  /** What its tokens are. */
+  readonly tokenizer: TokenizerKind
+  /** Number of different tokens. */
+  readonly nVocab: number
+  /** What `train.bin` has. */
+  readonly train: PreparedPart
+  /** What `val.bin` has; undefined if nothing is for validation. */
+  readonly val?: PreparedPart
+  /** Whether it was finished before, and has been left as it was. */
+  readonly wasFinished: boolean
+  /** What is to be told, such as a copy that is not the published text. */
+  readonly notes: readonly string[]
+}
+
 /** Options of {@link merge}. */
 export interface MergeOptions {
   /** Stops the work; there is no output then. */

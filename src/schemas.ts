@@ -4,6 +4,7 @@ import {
   evaluateTable,
   generateTable,
   loadTable,
+  prepareTable,
   quantizeTable,
   reportTable,
   sampleTable,
@@ -15,6 +16,7 @@ import type {
   GenerateOptions,
   LoadOptions,
   MergeOptions,
+  PrepareOptions,
   PromptOptions,
   QuantizeOptions,
   ReportOptions,
@@ -45,6 +47,7 @@ const watched = { signal, onProgress: callback }
 
 export const loadOptions: Schema<LoadOptions> = { ...kindsOf(loadTable), ...watched }
 export const quantizeOptions: Schema<QuantizeOptions> = { ...kindsOf(quantizeTable), ...watched }
+export const prepareOptions: Schema<PrepareOptions> = { ...kindsOf(prepareTable), ...watched }
 export const mergeOptions: Schema<MergeOptions> = watched
 export const reportOptions: Schema<ReportOptions> = kindsOf(reportTable)
 export const sessionOptions: Schema<SessionOptions> = { state: stateKind }

@@ -11,6 +11,7 @@ import { info } from './info.js'
 import { exitCode, heedSignals, Interrupt, leave } from './interrupt.js'
 import { merge } from './merge.js'
 import { Output } from './output.js'
+import { prepare } from './prepare.js'
 import { quantize } from './quantize.js'
 import { report as reportVerb } from './report.js'
 import { complain, OutputError, stdout } from './stdout.js'
@@ -19,7 +20,17 @@ import { Hinted, UsageError } from './usage.js'
 import type { Verb } from './verb.js'
 import { inOneLine, style, visibleJson } from './visible.js'
 
-const verbs = [train, generate, evaluate, info, reportVerb, quantize, merge, bench] as readonly Verb[]
+const verbs = [
+  train,
+  generate,
+  evaluate,
+  prepare,
+  info,
+  reportVerb,
+  quantize,
+  merge,
+  bench,
+] as readonly Verb[]
 
 const examples = `
 Examples:

@@ -15,6 +15,7 @@ mod lora;
 mod model;
 mod number;
 mod place;
+mod prepare;
 mod quantize;
 mod report;
 mod session;

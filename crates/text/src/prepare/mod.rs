@@ -125,5 +125,9 @@ pub fn prepare(
     // While it is locked: nobody can have it then.
     let removed = std::fs::remove_file(&lock).map_err(Error::io("remove", &lock));
     drop(file);
+    if prepared.is_err() {
+        // Nothing is left of what could not begin; a folder with something in it stays.
+        let _ = std::fs::remove_dir(out);
+    }
     prepared.and_then(|prepared| removed.map(|()| prepared))
 }
