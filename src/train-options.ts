@@ -158,8 +158,8 @@ export interface TrainOptions {
    */
   patience?: number | undefined
   /**
-   * Tokens of the vocabulary that `tokenizer` bpe trains. Default: by the size of the text, at most 16384.
-   * Range: a whole number from 257 to 1048576.
+   * Tokens of the vocabulary that `tokenizer` bpe trains. Default: one for each KiB of the text, from 512 to
+   * 16384. Range: a whole number from 257 to 1048576.
    */
   vocabSize?: number | undefined
   /**
@@ -377,7 +377,7 @@ export const trainOptionTable = {
   vocabSize: {
     kind: 'count',
     help: 'tokens of the vocabulary that tokenizer bpe trains',
-    auto: 'by the size of the text, at most 16384',
+    auto: 'one for each KiB of the text, from 512 to 16384',
   },
   tokenizerFile: {
     kind: 'path',

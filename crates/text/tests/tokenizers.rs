@@ -119,6 +119,7 @@ fn a_vocabulary_that_the_text_is_too_short_for_is_refused() {
     );
     assert!(says(256).contains("from 257"));
     counts().train(259, go_on).expect("a small vocabulary");
+    assert_eq!(counts().train_up_to(1000, go_on).expect("what there is").n_vocab(), 259);
 }
 
 #[test]

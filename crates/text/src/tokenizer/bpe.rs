@@ -100,7 +100,19 @@ impl WordCounts {
     /// # Errors
     /// [`Error::InvalidOption`] if `n_vocab` is below 257, above 2²⁰, or more than the text has pairs for;
     /// [`Error::Aborted`].
-    pub fn train(self, n_vocab: usize, mut control: impl Control) -> Result<Tokenizer> {
+    pub fn train(self, n_vocab: usize, control: impl Control) -> Result<Tokenizer> {
+        self.train_with(n_vocab, true, control)
+    }
+
+    /// As [`train`](Self::train), with fewer tokens if the text has not so many pairs.
+    ///
+    /// # Errors
+    /// As [`train`](Self::train), but for that.
+    pub fn train_up_to(self, n_vocab: usize, control: impl Control) -> Result<Tokenizer> {
+        self.train_with(n_vocab, false, control)
+    }
+
+    fn train_with(self, n_vocab: usize, is_exact: bool, mut control: impl Control) -> Result<Tokenizer> {
         if !(257..=MAX_VOCAB).contains(&n_vocab) {
             return Err(Error::option(
                 "vocab_size",
@@ -128,6 +140,9 @@ impl WordCounts {
                 ask(&mut control, merges.len() as u64, wanted as u64)?;
             }
             let Some(pair) = pairs.pop() else {
+                if !is_exact {
+                    break;
+                }
                 let most = 257 + merges.len();
                 let expected =
                     format!("at most {most}: the text has no more pairs of tokens that are in it twice");

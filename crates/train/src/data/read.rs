@@ -235,8 +235,10 @@ fn make_tokenizer(
             counts.add(text)?;
         }
         let len = texts.iter().map(|text| text.len()).sum();
-        let n_vocab = options.vocab_size.unwrap_or_else(|| default_vocab_size(len));
-        return counts.train(n_vocab, control);
+        return match options.vocab_size {
+            Some(n_vocab) => counts.train(n_vocab, control),
+            None => counts.train_up_to(default_vocab_size(len), control),
+        };
     }
     let mut distinct: Vec<char> = Vec::new();
     for text in &texts {
@@ -252,10 +254,10 @@ fn make_tokenizer(
     Ok(if documents.len() > 1 { characters.with_end_of_text() } else { characters }.into())
 }
 
-/// The vocabulary of a BPE that is trained on a text of so many bytes.
+/// The vocabulary of a BPE that is trained on a text of so many bytes: a token for each KiB, so that the rarest are
+/// seen a few dozen times.
 fn default_vocab_size(text_len: usize) -> usize {
-    let _ = text_len;
-    1024
+    (text_len / 1024).clamp(512, 16_384)
 }
 
 /// Which of `count` documents are learned, and which are tested on: a tenth, and one at least, chosen by the

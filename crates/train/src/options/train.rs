@@ -195,7 +195,7 @@ described! {
         #[serde(default)]
         pub patience: Option<u64>,
 
-        /// Tokens of the vocabulary that `tokenizer` bpe trains. Default: by the size of the text, at most 16384.
+        /// Tokens of the vocabulary that `tokenizer` bpe trains. Default: one for each KiB of the text, from 512 to 16384.
         #[serde(default)]
         pub vocab_size: Option<usize>,
 
