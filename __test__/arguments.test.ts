@@ -109,7 +109,7 @@ describe('arguments of every call', async () => {
     [() => Trainer.create(wrong(undefined)), 'data is missing; it must be a path or an array of paths'],
     [() => Trainer.create(wrong({ data })), 'out is missing; it must be a path'],
     [() => create({ out: '' }), 'out is empty; it must be a path'],
-    [() => create({ data: '' }), 'data is empty; it must be a path'],
+    [() => create({ data: '' }), 'data is empty; it must be a path or an array of paths'],
     [() => create({ nLayer: '4' }), 'nLayer is "4"; it must be a whole number from 0 to 2^53 − 1'],
     [
       () => create({ tokenizer: 'words' }),
@@ -117,7 +117,7 @@ describe('arguments of every call', async () => {
     ],
     [() => create({ signal: 'stop' }), 'signal is "stop"; it must be an AbortSignal'],
     [() => Trainer.resume(wrong(undefined)), 'out is undefined; it must be a path'],
-    [() => Trainer.resume(run, { data: '' }), 'data is empty; it must be a path'],
+    [() => Trainer.resume(run, { data: '' }), 'data is empty; it must be a path or an array of paths'],
     // Names that no option of the call has.
     [() => generate({ max_tokens: 3 }), 'max_tokens is not an option of generate(): did you mean maxTokens?'],
     [() => generate({ top_k: 3 }), 'top_k is not an option of generate(): did you mean topK?'],

@@ -64,7 +64,7 @@ impl Resume {
         let wants = |bit: u16| self.which >> bit & 1 == 1;
         ResumeOptions {
             // Always: the path in a fuzzer's config.json may be of any file there is.
-            data: Some(data.to_owned()),
+            data: Some(data.into()),
             max_steps: wants(0).then_some(self.max_steps),
             learning_rate: wants(1).then_some(self.learning_rate),
             final_learning_rate: wants(2).then_some(self.final_learning_rate),

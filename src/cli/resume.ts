@@ -7,9 +7,11 @@ import type { Trainer } from '../trainer.js'
  * again.
  */
 export function resumeCommand({ out, data }: Pick<Trainer['options'], 'out' | 'data'>): string {
-  const isGone = [data]
-    .flat()
-    .some(path => path === '-' || statSync(path, { throwIfNoEntry: false })?.isFIFO())
+  const isGone = [data].flat().some(path => {
+    const there = statSync(path, { throwIfNoEntry: false })
+    // A pattern is no file either.
+    return there === undefined ? !/[*?[]/.test(path) : there.isFIFO()
+  })
   return `rwkv train --resume ${quote(out)}${isGone ? ' --data FILE' : ''}`
 }
 

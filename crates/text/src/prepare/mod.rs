@@ -11,8 +11,8 @@
 //!
 //! # Documents
 //! Where there are several, each ends with the tokenizer's end of text, and whole documents are for validation:
-//! one out of each stretch of 1 / [`val_fraction`](PrepareOptions::val_fraction) of them, by
-//! [`seed`](PrepareOptions::seed). A single document has no end, and its last characters are for validation.
+//! one out of each stretch of 1 / [`val_fraction`](field@PrepareOptions::val_fraction) of them, by
+//! [`seed`](field@PrepareOptions::seed). A single document has no end, and its last characters are for validation.
 //!
 //! # Streams
 //! A thread reads, all cores make tokens, and one writes; memory does not grow with the text. The bytes are the
