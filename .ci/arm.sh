@@ -78,7 +78,7 @@ check() {
   say "$file exports $*"
 }
 
-"${cargo[@]}" build --locked --package rwkv-node --package rwkv-capi
+"${cargo[@]}" build --locked --no-default-features --package rwkv-node --package rwkv-capi
 built="$CARGO_TARGET_DIR/$target/debug"
 check "$built/librwkv_node.so" napi_register_module_v1
 mapfile -t functions < <(grep -oE '\brwkv_[a-z_]+\(' crates/capi/include/rwkv.h | tr -d '(' | sort -u)

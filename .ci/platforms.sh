@@ -17,12 +17,12 @@ python3 scripts/platforms/check_test.py
 
 # Headers and symbols are the same without optimization.
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/platforms CARGO_PROFILE_DEV_OPT_LEVEL=0 CARGO_PROFILE_DEV_DEBUG=false
-cargo-zigbuild zigbuild --quiet --locked -p rwkv-node -p rwkv-capi --target x86_64-unknown-linux-gnu.2.17
+cargo-zigbuild zigbuild --quiet --locked --no-default-features -p rwkv-node -p rwkv-capi --target x86_64-unknown-linux-gnu.2.17
 built=$CARGO_TARGET_DIR/x86_64-unknown-linux-gnu/debug
 python3 scripts/platforms/check.py --platform linux-x64-gnu "$built/librwkv_node.so" "$built/librwkv.so"
 
 # For Microsoft's linker, zstd and ring would take Microsoft's C compiler; zig builds them for LLVM's. The standard
 # library comes from source: Debian has none for Windows.
 windows=x86_64-pc-windows-gnullvm
-cargo-zigbuild check --quiet --locked -Zbuild-std=std,panic_abort --target $windows -p rwkv-node -p rwkv-capi
+cargo-zigbuild check --quiet --locked --no-default-features -Zbuild-std=std,panic_abort --target $windows -p rwkv-node -p rwkv-capi
 echo "platforms: $windows compiles"

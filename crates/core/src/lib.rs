@@ -8,20 +8,18 @@
 //!
 //! ```no_run
 //! use rwkv_core::{LoadOptions, Model, Sampler, SamplerOptions};
-//! use rwkv_text::{Decoder, Tokenizer};
 //!
 //! # fn main() -> rwkv_core::Result<()> {
-//! // The directory of a training run has a model.bin and a tokenizer.json.
+//! // The directory of a training run, of a model of bytes; the crate rwkv-text has the other tokenizers.
 //! let model = Model::load("runs/moby-dick", &LoadOptions::default())?;
-//! let tokenizer = Tokenizer::load("runs/moby-dick")?;
+//! let prompt = b"Call me".map(u32::from);
 //!
 //! let mut state = model.new_state();
 //! let mut sampler = Sampler::new(SamplerOptions { temperature: 0.8, top_p: 0.9, ..Default::default() })?;
-//! let mut decoder = Decoder::default();
-//! let mut logits = model.eval(&tokenizer.encode("Call me")?, &mut state)?;
+//! let mut logits = model.eval(&prompt, &mut state)?;
 //! for _ in 0..200 {
 //!     let token = sampler.sample(&logits);
-//!     print!("{}", decoder.push(&tokenizer.decode(&[token])?));
+//!     print!("{}", char::from(token as u8));
 //!     logits = model.eval(&[token], &mut state)?;
 //! }
 //! # Ok(())
