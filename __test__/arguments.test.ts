@@ -70,7 +70,7 @@ describe('arguments of every call', async () => {
     [() => Model.load(run, { signal: wrong({}) }), 'signal is an object; it must be an AbortSignal'],
     [() => Model.load(run, { onProgress: wrong(5) }), 'onProgress is 5; it must be a function'],
     [() => Model.load(run, { onProgress: wrong(Model) }), 'onProgress is a class; it must be a function'],
-    [() => model.evaluate(wrong(undefined)), 'path is undefined; it must be a path'],
+    [() => model.evaluate(wrong(undefined)), 'inputs is undefined; it must be a path or an array of paths'],
     [
       () => model.evaluate(data, { ctxLen: 0.5 }),
       'ctxLen is 0.5; it must be a whole number from 1 to 2^53 − 1',
@@ -229,7 +229,9 @@ describe('the binding itself', () => {
       const cancel = new Cancel()
       await expect(NativeModel.load(run, undefined, value, cancel)).rejects.toMatchObject(says('threads'))
       await expect(nativeQuantize(run, 'x', 'Q4_0', value, cancel)).rejects.toMatchObject(says('threads'))
-      await expect(model.evaluate(run, byte, value, undefined, cancel)).rejects.toMatchObject(says('ctxLen'))
+      await expect(model.evaluate([run], byte, value, {}, undefined, cancel)).rejects.toMatchObject(
+        says('ctxLen'),
+      )
       await expect(model.bench({ prompt: value }, cancel)).rejects.toMatchObject(says('prompt'))
       for (const name of ['topK', 'seed']) {
         expect(() => session.writer(byte, { [name]: value })).toThrow(expect.objectContaining(says(name)))

@@ -49,7 +49,7 @@ describe('rwkv', async () => {
     expect(events.filter(({ event }) => event === 'step').map(({ step }) => step)).toHaveLength(12)
     expect(events.filter(({ event }) => event === 'validation').map(({ step }) => step)).toEqual([6, 12])
     const done = events.at(-1)
-    const figures = ['trainLoss', 'valLoss', 'best', 'kept', 'tokensPerSecond', 'seconds']
+    const figures = ['trainLoss', 'valLoss', 'bitsPerByte', 'best', 'kept', 'tokensPerSecond', 'seconds']
     const keys = ['event', 'steps', ...figures, 'model']
     expect(Object.keys(done)).toEqual(keys)
     expect(done).toMatchObject({ event: 'done', steps: 12, model: join(out, 'model.bin') })
@@ -68,7 +68,9 @@ describe('rwkv', async () => {
     expect(out).toMatch(/^step {2}1\/60 {2}loss \d\.\d{3}/m)
     expect(out).toMatch(/^step 60\/60 .* validation \d\.\d{3}/m)
     expect(out).toMatch(/┤.*─/)
-    expect(out).toMatch(/^validation loss \d\.\d{3}, training loss \d\.\d{3}\n.* tokens\/s in steps/m)
+    expect(out).toMatch(
+      /^validation loss \d\.\d{3} \(\d\.\d{3} bits a byte\), training loss \d\.\d{3}\n.* tokens\/s in steps/m,
+    )
     expect(out).toContain('report.html')
     // biome-ignore lint/suspicious/noControlCharactersInRegex: it must not be there
     expect(out).not.toMatch(/\x1b|\r/)

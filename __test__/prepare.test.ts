@@ -1,9 +1,12 @@
+import { exec } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { promisify } from 'node:util'
+import { gzipSync } from 'node:zlib'
 import { describe, expect, it } from 'vitest'
 import { Model, prepare, Tokenizer, Trainer } from '../src/index.js'
-import { objects, rwkv } from './cli.js'
+import { main, objects, rwkv } from './cli.js'
 import { temporaryDirectory, text, tiny, writeText } from './tiny.js'
 
 const directory = await temporaryDirectory()
@@ -90,5 +93,102 @@ describe('Tokenizer.named', () => {
     expect([world.kind, world.nVocab, world.endOfText]).toEqual(['world', 65_536, 0])
     expect([...world.encode('Hello, world!')]).toEqual([33155, 45, 40213, 34])
     expect((await Tokenizer.named('20b')).nVocab).toBe(50_277)
+  })
+})
+
+describe('texts of many forms', () => {
+  it('trains a tokenizer, the same with any number of threads, and can be stopped', async () => {
+    const trained = await Tokenizer.train([data, corpus], { vocabSize: 290, threads: 1 })
+    expect(trained).toMatchObject({ kind: 'bpe', nVocab: 290, endOfText: 289 })
+    const path = join(directory, 'trained.json')
+    await trained.save(path)
+    const again = await Tokenizer.train([data, corpus], { vocabSize: 290, threads: 3 })
+    expect(again.encode(text)).toEqual(trained.encode(text))
+    expect((await Tokenizer.load(path)).encode(text)).toEqual(trained.encode(text))
+    expect(trained.decode(trained.encode('the fox é'))).toBe('the fox é')
+    await expect(Tokenizer.train(data, { vocabSize: 4000 })).rejects.toMatchObject({
+      code: 'INVALID_OPTION',
+      message: expect.stringMatching(/^vocabSize is 4000/),
+    })
+    const reason = new Error('enough')
+    const stopped = Tokenizer.train(data, { vocabSize: 290, signal: AbortSignal.abort(reason) })
+    await expect(stopped).rejects.toBe(reason)
+  })
+
+  it('evaluates several texts, one of them packed, with the end of text between them', async () => {
+    const out = join(directory, 'of-bytes')
+    await using trainer = await Trainer.create({
+      ...tiny,
+      unknown: undefined,
+      tokenizer: 'byte',
+      data,
+      out,
+      maxSteps: 2,
+    })
+    expect(trainer.bytesPerToken).toBe(1)
+    for await (const { valLoss, bitsPerByte } of trainer)
+      if (valLoss !== undefined) expect(bitsPerByte).toBeCloseTo(valLoss * Math.LOG2E)
+    await using model = await Model.load(out)
+    const packed = join(directory, 'packed.txt.gz')
+    await writeFile(packed, gzipSync(text))
+    const { tokens } = await model.evaluate([data, packed])
+    expect(tokens).toBe(2 * (text.length + 1) - 1)
+    expect(await model.evaluate(packed)).toMatchObject({ tokens: text.length - 1 })
+    const invalid = join(directory, 'invalid.jsonl')
+    await writeFile(
+      invalid,
+      Buffer.concat([Buffer.from('{"body":"a'), Buffer.from([0xff]), Buffer.from('b"}\n')]),
+    )
+    await expect(model.evaluate(invalid, { textField: 'body' })).rejects.toMatchObject({
+      code: 'DATA',
+      message: expect.stringMatching(/invalid\.jsonl.*line 1/s),
+    })
+    const said = join(directory, 'said.jsonl')
+    await writeFile(said, '{"learningRate":1}\n')
+    const { code, err } = await rwkv('eval', out, '--data', said)
+    expect([code, err]).toEqual([
+      1,
+      expect.stringContaining('it has "learningRate"; name the one with the text (--text-field)'),
+    ])
+    const replaced = await model.evaluate(invalid, { textField: 'body', invalid: 'replace' })
+    expect(replaced.tokens).toBe('a\uFFFDb'.length + 2 - 1)
+  })
+
+  it('starts documents anew, and takes windows at random, if asked to', async () => {
+    const losses = []
+    const resets = { resetState: true } as const
+    for (const [name, options] of Object.entries({
+      plain: {},
+      resets,
+      random: { order: 'random' } as const,
+    })) {
+      const settings = { ...tiny, unknown: undefined, data: corpus, out: join(directory, name), maxSteps: 3 }
+      await using trainer = await Trainer.create({ ...settings, ...options })
+      for await (const _ of trainer);
+      losses.push(trainer.best?.valLoss)
+    }
+    expect(new Set(losses).size).toBe(3)
+    const refused = Trainer.create({ ...tiny, data, out: join(directory, 'refused'), ...resets })
+    await expect(refused).rejects.toMatchObject({
+      code: 'INVALID_OPTION',
+      message: expect.stringMatching(/^resetState is true; it must be off: the tokenizer has no end of text/),
+    })
+    expect(existsSync(join(directory, 'refused'))).toBe(false)
+  })
+
+  it('reads JSON Lines from standard input', async () => {
+    const out = join(directory, 'from-stdin')
+    const shell = `"${process.execPath}" "${main}" train --data - --stdin jsonl --out "${out}" --max-steps 2 --n-layer 1 --n-embd 16 --json < "${corpus}"`
+    const { stdout } = await promisify(exec)(shell)
+    expect(objects(stdout)[0]).toMatchObject({ event: 'start', data: '-' })
+    const tokenizer = await Tokenizer.load(out)
+    expect(tokenizer.endOfText).toBeDefined()
+    expect(() => tokenizer.encode('{')).not.toThrow()
+    const set = join(directory, 'set-from-stdin')
+    await promisify(exec)(
+      `"${process.execPath}" "${main}" prepare - --stdin jsonl --out "${set}" < "${corpus}"`,
+    )
+    const named = join(directory, 'set')
+    expect(await readFile(join(set, 'train.bin'))).toEqual(await readFile(join(named, 'train.bin')))
   })
 })

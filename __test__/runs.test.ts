@@ -270,7 +270,7 @@ describe.skipIf(process.platform === 'win32')('a text', async () => {
     for (const [args, path, what] of [
       [['eval', run], '/dev/zero', `it is a device; ${refused}`],
       [none, '/dev/zero', `it is a device; ${refused}`],
-      [['eval', run], directory, `it is a directory; ${refused}`],
+      [['eval', run], folder, 'no texts'],
       [none, folder, 'no texts'],
     ] as const) {
       const { code, err } = await rwkv(...args, '--data', path)

@@ -2,7 +2,7 @@ import { NativeModel, placeOf } from '#native'
 import { cancellable } from './cancel.js'
 import { call, RwkvError } from './errors.js'
 import { native, Pending } from './internal.js'
-import { argument, options as check, path as pathKind } from './kinds.js'
+import { argument, options as check, path as pathKind, paths } from './kinds.js'
 import type {
   Bench,
   BenchOptions,
@@ -149,19 +149,19 @@ export class Model implements Disposable, AsyncDisposable {
   }
 
   /**
-   * How well the model predicts a text file: the mean of −ln p(token) over all its tokens.
+   * How well the model predicts a text: the mean of −ln p(token) over all its tokens.
    *
    * @throws {RwkvError} `IO`, `DATA` for a text of less than two tokens, `INVALID_UTF8`, `UNKNOWN_CHARACTER`,
    *   `INVALID_OPTION` or `CLOSED`; `TOKENIZER` if the model has none; `STATE` for a state of another model;
    *   `FILE_CHANGED`, `MODEL_FILE` and `NOT_FINITE` as {@link Session.eval}.
    */
-  async evaluate(path: string, options: EvaluateOptions = {}): Promise<TextLoss> {
-    argument('path', pathKind, path)
-    const { ctxLen, state, ...controls } = check('evaluate()', evaluateOptions, options)
+  async evaluate(inputs: string | readonly string[], options: EvaluateOptions = {}): Promise<TextLoss> {
+    argument('inputs', paths, inputs)
+    const { ctxLen, state, signal, onProgress, ...texts } = check('evaluate()', evaluateOptions, options)
     const tokenizer = this.tokenizer[native]
     const { closing } = this.#pending
-    const work = cancellable({ ...controls, closing }, cancel =>
-      this.#native.evaluate(path, tokenizer, ctxLen, state?.[native], cancel),
+    const work = cancellable({ signal, onProgress, closing }, cancel =>
+      this.#native.evaluate([inputs].flat(), tokenizer, ctxLen, texts, state?.[native], cancel),
     )
     return this.#pending.track(work)
   }

@@ -10,6 +10,8 @@ import type {
   SampleOptions,
   SamplingOptions,
   SaveOptions,
+  TextOptions,
+  TrainTokenizerOptions,
 } from './options.js'
 
 // What is known of each option of a call; the checks of arguments and the flags of the command line are made
@@ -38,6 +40,33 @@ export const reportTable = {
   force: { kind: 'boolean', help: 'replace a file that is no report', default: false },
 } as const satisfies Table<ReportOptions>
 
+/** How texts are read. */
+const textTable = {
+  textField: {
+    kind: 'text',
+    help: 'field of JSON Lines, and column of Parquet, that has the text',
+    default: 'text',
+  },
+  invalid: {
+    kind: 'choice',
+    words: ['error', 'replace'],
+    help: 'what becomes of bytes that are not UTF-8',
+    default: 'error',
+  },
+  stdin: {
+    kind: 'choice',
+    words: ['text', 'jsonl'],
+    help: 'what standard input is, if it is named (-)',
+    default: 'text',
+  },
+} as const satisfies Table<TextOptions>
+
+export const tokenizerTable = {
+  vocabSize: { kind: 'count', min: 1, help: 'tokens of the vocabulary', required: true },
+  ...textTable,
+  threads,
+} as const satisfies Table<TrainTokenizerOptions>
+
 export const evaluateTable = {
   ctxLen: {
     kind: 'count',
@@ -45,6 +74,7 @@ export const evaluateTable = {
     help: 'cut the text into windows of N tokens, as training does',
     auto: 'one go',
   },
+  ...textTable,
 } as const satisfies Table<EvaluateOptions>
 
 export const benchTable = {
@@ -68,17 +98,7 @@ export const prepareTable = {
   val: { kind: 'paths', help: 'what to validate on, instead of a part of the inputs' },
   valFraction: { kind: 'number', help: 'share for validation', auto: '0.1; 0.0005 for openwebtext' },
   seed: { kind: 'count', help: 'chooses the documents for validation', default: 1 },
-  textField: {
-    kind: 'text',
-    help: 'field of JSON Lines, and column of Parquet, that has the text',
-    default: 'text',
-  },
-  invalid: {
-    kind: 'choice',
-    words: ['error', 'replace'],
-    help: 'what becomes of bytes that are not UTF-8',
-    default: 'error',
-  },
+  ...textTable,
   threads,
   force: { kind: 'boolean', help: 'replace what is in the folder, whoever made it', default: false },
 } as const satisfies Table<PrepareOptions>

@@ -96,8 +96,38 @@ export interface QuantizeResult {
   readonly quantized: number
 }
 
+/** What stops a run, and is told while the text is read. */
+export interface Watch {
+  /** Stops the reading, and then the loop over the trainer, by throwing its reason. */
+  signal?: Signal | undefined
+  /** Told how far the reading of the text is, or the training of its tokenizer. */
+  onProgress?: ((progress: Progress) => void) | undefined
+}
+
+/** How texts are read, in {@link prepare}, {@link Model.evaluate} and {@link Tokenizer.train}. */
+export interface TextOptions {
+  /** Field of JSON Lines, and column of Parquet, that has the text. Default: text. */
+  textField?: string | undefined
+  /** What becomes of bytes that are not UTF-8: an error, or U+FFFD. Default: error. */
+  invalid?: 'error' | 'replace' | undefined
+  /** What standard input is, if it is named (`-`): a text, or JSON Lines. Default: text. */
+  stdin?: 'text' | 'jsonl' | undefined
+}
+
+/** Options of {@link Tokenizer.train}. */
+export interface TrainTokenizerOptions extends TextOptions {
+  /** Number of tokens, from 257: the 256 bytes, byte pairs, and an end of text. */
+  vocabSize: number
+  /** Threads to count words on; the tokenizer does not depend on it. Default: as many as the machine has. */
+  threads?: number | undefined
+  /** Stops the work. */
+  signal?: Signal | undefined
+  /** Told how many bytes of the texts are read, and then how many tokens of the vocabulary are made. */
+  onProgress?: ((progress: Progress) => void) | undefined
+}
+
 /** Options of {@link prepare}. */
-export interface PrepareOptions {
+export interface PrepareOptions extends TextOptions {
   /** The folder to write into. */
   out: string
   /** A local copy of `shakespeare`, `shakespeare_char` or `openwebtext`, instead of the download. */
@@ -120,10 +150,6 @@ export interface PrepareOptions {
   valFraction?: number | undefined
   /** Chooses the documents for validation. Default: 1. */
   seed?: number | undefined
-  /** Field of JSON Lines, and column of Parquet, that has the text. Default: text. */
-  textField?: string | undefined
-  /** What becomes of bytes that are not UTF-8: an error, or U+FFFD. Default: error. */
-  invalid?: 'error' | 'replace' | undefined
   /** Threads to make tokens on; the files do not depend on it. Default: as many as the machine has. */
   threads?: number | undefined
   /** Replace what is in the folder, whoever made it. Default: false. */
@@ -296,7 +322,7 @@ export interface ValidateOptions {
 }
 
 /** Options of {@link Model.evaluate}. */
-export interface EvaluateOptions {
+export interface EvaluateOptions extends TextOptions {
   /**
    * Cuts the text into windows of so many tokens, each from an empty state, as training does: what does not
    * fill a window is left out. Default: the text is read in one go, each token predicted from all before it.

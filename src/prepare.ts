@@ -34,9 +34,10 @@ export async function prepare(
 ): Promise<PrepareResult> {
   argument('inputs', paths, inputs)
   const { from, val, ...given } = check('prepare()', prepareOptions, options)
-  const { signal, onProgress, ...others } = given
+  const { signal, onProgress, textField, invalid, stdin, ...others } = given
   const settings = {
     ...others,
+    texts: { textField, invalid, stdin },
     ...(from !== undefined && { from: [from].flat() }),
     ...(val !== undefined && { val: [val].flat() }),
   }

@@ -71,6 +71,10 @@ export interface RunSummary {
   readonly trainLoss: Loss | null
   readonly valLoss: Loss | null
   readonly best: Loss | null
+  /** How many bytes of text a token of the validation set stands for, on average. */
+  readonly bytesPerToken: number | null
+  /** The loss of `kept`, or else of `best`, in bits for each byte of the text. */
+  readonly bitsPerByte: number | null
   readonly tokens: number
   /** Time in steps, and in all. */
   readonly seconds: number
@@ -78,7 +82,7 @@ export interface RunSummary {
   readonly tokensPerSecond: number | null
   readonly parameters: number
   readonly trainedParameters: number | null
-  readonly token: 'character' | 'byte' | null
+  readonly token: 'character' | 'byte' | 'token' | null
   /** Steps of the checkpoints. */
   readonly checkpoints: readonly number[]
   /** Name and fingerprint of the model that the run started from. */

@@ -9,6 +9,7 @@ import {
   reportTable,
   sampleTable,
   saveTable,
+  tokenizerTable,
 } from './option-tables.js'
 import type {
   BenchOptions,
@@ -24,9 +25,10 @@ import type {
   SampleOptions,
   SaveOptions,
   SessionOptions,
-  Signal,
   TrainOptions,
+  TrainTokenizerOptions,
   ValidateOptions,
+  Watch,
 } from './options.js'
 import { stateKind } from './state.js'
 import { trainOptionTable } from './train-options.js'
@@ -48,6 +50,10 @@ const watched = { signal, onProgress: callback }
 export const loadOptions: Schema<LoadOptions> = { ...kindsOf(loadTable), ...watched }
 export const quantizeOptions: Schema<QuantizeOptions> = { ...kindsOf(quantizeTable), ...watched }
 export const prepareOptions: Schema<PrepareOptions> = { ...kindsOf(prepareTable), ...watched }
+export const trainTokenizerOptions: Schema<TrainTokenizerOptions> = {
+  ...kindsOf(tokenizerTable),
+  ...watched,
+}
 export const mergeOptions: Schema<MergeOptions> = watched
 export const reportOptions: Schema<ReportOptions> = kindsOf(reportTable)
 export const sessionOptions: Schema<SessionOptions> = { state: stateKind }
@@ -59,14 +65,8 @@ export const evaluateOptions: Schema<EvaluateOptions> = {
 export const benchOptions: Schema<BenchOptions> = { ...kindsOf(benchTable), ...watched }
 export const promptOptions: Schema<PromptOptions> = signalled
 export const generateOptions: Schema<GenerateOptions> = { ...kindsOf(generateTable), ...signalled }
-export const trainOptions: Schema<TrainOptions & { signal?: Signal | undefined }> = {
-  ...kindsOf(trainOptionTable),
-  ...signalled,
-}
-export const resumeOptions: Schema<ResumeOptions & { signal?: Signal | undefined }> = {
-  ...kindsOf(changeable),
-  ...signalled,
-}
+export const trainOptions: Schema<TrainOptions & Watch> = { ...kindsOf(trainOptionTable), ...watched }
+export const resumeOptions: Schema<ResumeOptions & Watch> = { ...kindsOf(changeable), ...watched }
 export const validateOptions: Schema<ValidateOptions> = watched
 export const saveOptions: Schema<SaveOptions> = kindsOf(saveTable)
 export const sampleOptions: Schema<SampleOptions> = { ...kindsOf(sampleTable), ...signalled }

@@ -1,8 +1,18 @@
 import { NativeTokenizer } from '#native'
+import { cancellable } from './cancel.js'
 import { call, toRwkvError } from './errors.js'
 import { native } from './internal.js'
-import { argument, oneOf, path as pathKind, text as textKind, toTokens } from './kinds.js'
-import type { TokenizerKind, Unknown } from './options.js'
+import {
+  argument,
+  options as check,
+  oneOf,
+  path as pathKind,
+  paths,
+  text as textKind,
+  toTokens,
+} from './kinds.js'
+import type { TokenizerKind, TrainTokenizerOptions, Unknown } from './options.js'
+import { trainTokenizerOptions } from './schemas.js'
 
 /**
  * Turns texts into tokens and back. It never changes.
@@ -54,6 +64,36 @@ export class Tokenizer {
     } catch (error) {
       throw toRwkvError(error)
     }
+  }
+
+  /**
+   * Trains byte pairs on texts: a BPE of `vocabSize` tokens. (A run with the option `tokenizer: 'bpe'` does that on its
+   * own text.)
+   *
+   * @example
+   * ```ts
+   * import { Tokenizer } from 'rwkv'
+   *
+   * const tokenizer = await Tokenizer.train('book.txt', { vocabSize: 280 })
+   * await tokenizer.save('tokenizer.json')
+   * ```
+   *
+   * @param inputs Files, folders, patterns such as `books/*.txt`, or `-`, as {@link prepare} takes them. Of more than a
+   *   GiB the first one counts.
+   * @throws {RwkvError} `INVALID_OPTION` for a vocabulary that is larger than the texts have byte pairs for; `IO`,
+   *   `DATA`; the signal's reason, once it is aborted.
+   */
+  static async train(inputs: string | readonly string[], options: TrainTokenizerOptions): Promise<Tokenizer> {
+    argument('inputs', paths, inputs)
+    const { vocabSize, threads, signal, onProgress, ...texts } = check(
+      'Tokenizer.train()',
+      trainTokenizerOptions,
+      options,
+    )
+    const trained = cancellable({ signal, onProgress }, cancel =>
+      NativeTokenizer.train([inputs].flat(), vocabSize, texts, threads, cancel),
+    )
+    return new Tokenizer(await trained)
   }
 
   /** Reads a `tokenizer.json`: one of a run, or any other that Hugging Face's tokenizers can read. */

@@ -181,6 +181,23 @@ export interface TrainOptions {
    * vocabulary has bytes, else error.
    */
   unknown?: 'error' | 'skip' | 'byte' | undefined
+  /**
+   * Order of the sequences: epoch, each token once an epoch, at a place of its sequence that changes from
+   * epoch to epoch; or random, anywhere in the text. Default: 'epoch'.
+   */
+  order?: 'epoch' | 'random' | undefined
+  /**
+   * Start each document from the empty state (or the one that is trained), also within a sequence: at every
+   * end of text. Default: false.
+   */
+  resetState?: boolean | undefined
+  /**
+   * What becomes of bytes that are not UTF-8: an error, or U+FFFD (replace). Tokenizers of bytes take them as
+   * they are unless it is replace. Default: 'error'.
+   */
+  invalid?: 'error' | 'replace' | undefined
+  /** What standard input is, if `data` or `val` is -: a text, or JSON Lines (jsonl). Default: 'text'. */
+  stdin?: 'text' | 'jsonl' | undefined
 }
 
 /** What can change when a run goes on from its last checkpoint; what is left out stays as it was. */
@@ -404,5 +421,28 @@ export const trainOptionTable = {
     words: ['error', 'skip', 'byte'],
     help: 'what becomes of characters that the vocabulary lacks: an error, nothing (skip), or bytes',
     auto: 'byte; with from, if the vocabulary has bytes, else error',
+  },
+  order: {
+    kind: 'choice',
+    words: ['epoch', 'random'],
+    help: 'order of the sequences: epoch, each token once an epoch, at a place of its sequence that changes from epoch to epoch; or random, anywhere in the text',
+    default: 'epoch',
+  },
+  resetState: {
+    kind: 'boolean',
+    help: 'start each document from the empty state (or the one that is trained), also within a sequence: at every end of text',
+    default: false,
+  },
+  invalid: {
+    kind: 'choice',
+    words: ['error', 'replace'],
+    help: 'what becomes of bytes that are not UTF-8: an error, or U+FFFD (replace)',
+    default: 'error',
+  },
+  stdin: {
+    kind: 'choice',
+    words: ['text', 'jsonl'],
+    help: 'what standard input is, if data or val is -: a text, or JSON Lines (jsonl)',
+    default: 'text',
   },
 } as const satisfies { readonly [K in keyof TrainOptions]-?: Described }

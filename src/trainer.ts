@@ -11,6 +11,7 @@ import type {
   TrainOptions,
   TrainOptionsInForce,
   ValidateOptions,
+  Watch,
 } from './options.js'
 import { resumeOptions, sampleOptions, saveOptions, trainOptions, validateOptions } from './schemas.js'
 import { Tokenizer } from './tokenizer.js'
@@ -26,6 +27,8 @@ export interface Step {
    * the last.
    */
   readonly valLoss?: number
+  /** That in bits for each byte of the text: comparable between tokenizers. */
+  readonly bitsPerByte?: number
   /** The learning rate of the step. */
   readonly learningRate: number
   /** The norm of all gradients together, before clipping. */
@@ -121,6 +124,8 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
   readonly trainTokens: number
   /** Number of tokens for validation: the last tenth. */
   readonly valTokens: number
+  /** How many bytes of text such a token stands for, on average; undefined if they stand for no text. */
+  readonly bytesPerToken: number | undefined
   /**
    * The step of the newest checkpoint there was, if the run went on from before it, because it was not sound.
    */
@@ -149,6 +154,7 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
     this.result = info.result
     this.trainTokens = info.trainTokens
     this.valTokens = info.valTokens
+    this.bytesPerToken = info.bytesPerToken
     this.wentBackFrom = info.wentBackFrom
     this.isa = info.isa
     this.tokenizer = new Tokenizer(trainer.tokenizer)
@@ -157,15 +163,17 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
   /**
    * Begins a run in a new directory. Nothing is written before the options and the text are known to be good.
    *
-   * @param options Besides the options of the run, a signal: it stops the loop over the trainer by throwing
-   *   its reason. A step under way is then given up, as if it had not begun.
+   * @param options Besides the options of the run, a signal: it stops the reading of the text, and later the loop
+   *   over the trainer, by throwing its reason. A step under way is then given up, as if it had not begun.
    * @throws {RwkvError} `INVALID_OPTION`, `IO`, `INVALID_UTF8`, `DATA`, or `RUN` if the directory holds a run
    *   already or another trainer is at work in it.
    */
-  static async create(options: TrainOptions & { signal?: Signal | undefined }): Promise<Trainer> {
-    const { signal, ...settings } = check('Trainer.create()', trainOptions, options)
+  static async create(options: TrainOptions & Watch): Promise<Trainer> {
+    const { signal, onProgress, ...settings } = check('Trainer.create()', trainOptions, options)
     return new Trainer(
-      await cancellable({ signal }, cancel => NativeTrainer.create(JSON.stringify(settings), cancel)),
+      await cancellable({ signal, onProgress }, cancel =>
+        NativeTrainer.create(JSON.stringify(settings), cancel),
+      ),
       signal,
     )
   }
@@ -180,14 +188,13 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
    * @throws {RwkvError} `RUN` if there is no run or it is damaged, or if another trainer is at work on it;
    *   `DATA` if the text is another one; otherwise as {@link create}.
    */
-  static async resume(
-    out: string,
-    changes: ResumeOptions & { signal?: Signal | undefined } = {},
-  ): Promise<Trainer> {
+  static async resume(out: string, changes: ResumeOptions & Watch = {}): Promise<Trainer> {
     argument('out', pathKind, out)
-    const { signal, ...settings } = check('Trainer.resume()', resumeOptions, changes)
+    const { signal, onProgress, ...settings } = check('Trainer.resume()', resumeOptions, changes)
     return new Trainer(
-      await cancellable({ signal }, cancel => NativeTrainer.resume(out, JSON.stringify(settings), cancel)),
+      await cancellable({ signal, onProgress }, cancel =>
+        NativeTrainer.resume(out, JSON.stringify(settings), cancel),
+      ),
       signal,
     )
   }
@@ -317,8 +324,16 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
         this.#saved = { valLoss, isSound, wroteModel }
       }
       const report = withSpeed(step)
-      yield valLoss === undefined ? report : { ...report, valLoss }
+      if (valLoss === undefined) yield report
+      else yield { ...report, valLoss, ...this.#bits(valLoss) }
     }
+  }
+
+  /** A loss of validation in bits for each byte, where tokens stand for text. */
+  #bits(valLoss: number): { bitsPerByte?: number } {
+    return this.bytesPerToken === undefined
+      ? {}
+      : { bitsPerByte: (valLoss * Math.LOG2E) / this.bytesPerToken }
   }
 
   /**

@@ -13,16 +13,26 @@ export const evaluate = verb({
   summary: 'measure how well a model predicts a text',
   positionals: ['MODEL'],
   options: {
-    data: { kind: 'path', value: 'FILE', help: 'the text' },
+    data: {
+      kind: 'paths',
+      value: 'FILE',
+      help: 'the text: files, folders, patterns, or - for standard input',
+    },
     ...evaluateTable,
     ...tuned,
     unknown: loadTable.unknown,
     ...common,
   },
   details: `
-MODEL is a training run's directory or a .bin file. With --json: {"tokens","loss","perplexity","bitsPerByte"}, the loss in
+MODEL is a training run's directory or a .bin file. Texts are what rwkv train takes, except files of tokens; several are
+read one after the other, with the end of text between them. With --json: {"tokens","loss","perplexity","bitsPerByte"}, the loss in
 nats a token.`,
-  async run([path = ''], { data, ctxLen, threads, lora, unknown, state }, output, signal) {
+  async run(
+    [path = ''],
+    { data, ctxLen, textField, invalid, stdin, threads, lora, unknown, state },
+    output,
+    signal,
+  ) {
     if (data === undefined) throw new UsageError('--data is missing', 'rwkv eval MODEL --data FILE')
     await using model = await Model.load(path, { lora, threads, unknown, signal })
     const startedAt = performance.now()
@@ -34,6 +44,9 @@ nats a token.`,
     }
     const { tokens, loss, perplexity, bitsPerByte } = await model.evaluate(data, {
       ctxLen,
+      textField,
+      invalid,
+      stdin,
       state: await startingState(model, state),
       signal,
       onProgress,

@@ -112,6 +112,7 @@ function runRows(run: RunSummary): Row[] {
     ['result', result(run)],
     ['steps', `${count(steps)} of ${count(maxSteps)}`],
     ['last losses', losses.join(', ') || 'none yet'],
+    ...(run.bitsPerByte === null ? [] : ([['bits a byte', run.bitsPerByte.toFixed(3)]] as const)),
     ['tokens', `${count(tokens)}${speed}`],
     ['time', `${clock(seconds)} in steps${inAll}`],
     ['checkpoints', checkpoints.length > 0 ? `of step ${checkpoints.map(count).join(', ')}` : 'none'],

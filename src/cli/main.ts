@@ -145,7 +145,8 @@ function inKebab(message: string, code: string): string {
   const names = new Set(verbs.flatMap(verb => Object.keys(verb.options)))
   const first = code === 'INVALID_OPTION' ? message.match(/^\w+/)?.[0] : undefined
   const renamed = first && names.has(first) ? `--${message}` : message
-  return renamed.replace(/(?:--)?\b[a-z]+(?:[A-Z][a-z]*)+\b/g, word => {
+  // A word in quotes is one of a file's or of the user's own.
+  return renamed.replace(/(?:--|")?\b[a-z]+(?:[A-Z][a-z]*)+\b/g, word => {
     const name = word.replace(/^--/, '')
     return names.has(name) ? `--${kebab(name)}` : word
   })

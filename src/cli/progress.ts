@@ -20,6 +20,7 @@ export class Progress {
   readonly #training: Point[] = []
   readonly #validation: Point[] = []
   readonly #startedAt = performance.now()
+  #bitsPerByte: number | undefined
   #tokens = 0
   #seconds = 0
 
@@ -85,15 +86,20 @@ export class Progress {
   }
 
   async #validated(
-    { step, loss }: Step,
+    { step, loss, bitsPerByte }: Step,
     smoothed: number,
     valLoss: number,
     signal: AbortSignal,
   ): Promise<void> {
     const before = this.#validation.at(-1)?.step ?? 0
     this.#validation.push({ step, loss: valLoss })
-    this.#output.object({ event: 'validation', step, valLoss })
-    this.#told({ step, loss }, smoothed, `  ${style.yellow(`validation ${valLoss.toFixed(3)}`)}`)
+    this.#bitsPerByte = bitsPerByte
+    this.#output.object({ event: 'validation', step, valLoss, bitsPerByte })
+    this.#told(
+      { step, loss },
+      smoothed,
+      `  ${style.yellow(`validation ${valLoss.toFixed(3)}${this.#bits()}`)}`,
+    )
     // A sample for each quarter of the run.
     const quarter = (step: number) => Math.floor((4 * step) / this.#trainer.options.maxSteps)
     if (quarter(step) === quarter(before)) return
@@ -101,6 +107,12 @@ export class Progress {
     const text = await this.#trainer.sample({ maxTokens: 160, ...sampling, signal })
     this.#output.object({ event: 'sample', step, text })
     this.#output.prose(text.trim(), `  ${style.dim('│')} `)
+  }
+
+  /** The last validation in bits for each byte, where that says something new: where a token is no byte. */
+  #bits(): string {
+    if (this.#bitsPerByte === undefined || this.#trainer.tokenizer.kind === 'byte') return ''
+    return ` (${this.#bitsPerByte.toFixed(3)} bits a byte)`
   }
 
   /** Where there is no live line, a plain one now and then. */
@@ -187,7 +199,8 @@ export class Progress {
     // The last object is the one that sums up; for people the last lines are what they must not miss.
     if (this.#output.json) tellUnsound(this.#trainer, this.#output)
     const { best, kept } = this.#trainer
-    const figures = { steps, trainLoss, valLoss, best, kept, tokensPerSecond, seconds }
+    const bitsPerByte = this.#bitsPerByte ?? null
+    const figures = { steps, trainLoss, valLoss, bitsPerByte, best, kept, tokensPerSecond, seconds }
     this.#output.object({ event: 'done', ...figures, [trainedKind(options)]: result })
     const ended = `no better validation loss in ${options.patience} validations`
     if (this.#training.length === 0) {
@@ -205,7 +218,7 @@ export class Progress {
     })
     if (chart !== '') this.#output.line(`\n${chart}\n`)
     if (steps < options.maxSteps) this.#output.line(`stopped after step ${count(steps)}: ${ended}`)
-    const losses = `validation loss ${style.bold(valLoss?.toFixed(3) ?? '–')}, training loss ${trainLoss?.toFixed(3)}`
+    const losses = `validation loss ${style.bold(valLoss?.toFixed(3) ?? '–')}${this.#bits()}, training loss ${trainLoss?.toFixed(3)}`
     this.#output.line(losses)
     this.#output.line(`${this.#speed()} in steps · ${clock(seconds)} in all`)
     this.#output.line(`${result} (${bytes(sizeOf(result))}) · ${join(options.out, 'report.html')}`)

@@ -4,13 +4,14 @@ import { isDeepStrictEqual } from 'node:util'
 import { type ErrorCode, RwkvError } from '../errors.js'
 import { MOST_CONFIG, readRegular } from '../files.js'
 import type { Described } from '../kinds.js'
-import type { ResumeOptions, TrainOptions } from '../options.js'
+import type { ResumeOptions, TrainOptions, Watch } from '../options.js'
 import { trainOptionTable } from '../train-options.js'
 import { Trainer } from '../trainer.js'
 import type { Options, Values } from './arguments.js'
 import { kebab } from './format.js'
 import { exitCode } from './interrupt.js'
-import type { Output } from './output.js'
+import { bar } from './live.js'
+import { type Output, style } from './output.js'
 import { Progress } from './progress.js'
 import { lowerRate, resumeCommand } from './resume.js'
 import { Hinted, UsageError } from './usage.js'
@@ -52,12 +53,13 @@ terminal) and standard output that cannot be written do the same. Tokens a secon
 alone: neither validation, sampling nor saving counts.
 
 With --json the last line is
-{"event":"done","steps","trainLoss","valLoss","best","kept","tokensPerSecond","seconds","model"}
+{"event":"done","steps","trainLoss","valLoss","bitsPerByte","best","kept","tokensPerSecond","seconds","model"}
 (instead of model, lora or state if that is what the run has written): trainLoss is the mean over the last fifty steps
-or so, valLoss that of the whole validation split, best the lowest of those with its step, kept the step and the
+or so, valLoss that of the whole validation split, bitsPerByte the same in bits for each byte of the text, best the lowest of those with its step, kept the step and the
 validation loss of the file that was written, seconds are those of the whole run by the clock.`,
   async run(_, values, output, signal) {
-    await using trainer = await begin(values, signal).catch(error => {
+    await using trainer = await begin(values, signal, output).catch(error => {
+      output.done()
       if (isCode(error, 'INVALID_UTF8')) throw new Hinted(error, '--tokenizer byte trains on bytes')
       const isForeign = isCode(error, 'RUN') && error.message.includes('give force')
       throw isForeign ? new Hinted(error, '--force has it replaced') : error
@@ -75,6 +77,8 @@ validation loss of the file that was written, seconds are those of the whole run
 
 /** All steps that are left; returns the exit code. */
 async function learn(trainer: Trainer, output: Output, signal: AbortSignal): Promise<number> {
+  // The bar of the reading.
+  output.done()
   const progress = new Progress(trainer, output)
   progress.start()
   try {
@@ -94,11 +98,13 @@ function isCode(error: unknown, code: ErrorCode): error is RwkvError {
 }
 
 /** A new run, or with `--resume` an old one. */
-function begin(values: Values<typeof options>, signal: AbortSignal): Promise<Trainer> {
+function begin(values: Values<typeof options>, signal: AbortSignal, output: Output): Promise<Trainer> {
   const { json: _, resume, out, ...given } = values
   // One of them is named as itself, in messages and in files.
   const data = only(given.data)
-  const settings = { ...given, ...(data !== undefined && { data }), signal }
+  const onProgress = ({ done, total }: { done: number; total: number }) =>
+    output.live(`${style.cyan(bar(total > 0 ? Math.min(1, done / total) : 0, 20))} reading the text`)
+  const settings = { ...given, ...(data !== undefined && { data }), signal, onProgress }
   // --resume alone goes on with the run that the same command would begin.
   const named = resume === true ? undefined : resume
   const directory = out ?? (named !== undefined || data === undefined ? undefined : directoryOf(data))
@@ -115,7 +121,7 @@ function begin(values: Values<typeof options>, signal: AbortSignal): Promise<Tra
 async function goOn(
   directory: string | undefined,
   out: string | undefined,
-  settings: ResumeOptions & Partial<TrainOptions> & { signal: AbortSignal },
+  settings: ResumeOptions & Partial<TrainOptions> & Watch,
 ): Promise<Trainer> {
   if (directory === undefined)
     throw new UsageError('--resume needs the directory of a run', 'rwkv train --resume DIR')

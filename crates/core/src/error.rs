@@ -119,7 +119,7 @@ pub enum Error {
     /// A character that the vocabulary does not have.
     #[error(
         "{} is not among the {n_vocab} characters this model was trained on; {}",
-        at_position(*character, *position),
+        at_position(*character, *position, place.as_deref()),
         if *character == BYTE_ORDER_MARK {
             "save the text as UTF-8 without it"
         } else {
@@ -133,9 +133,11 @@ pub enum Error {
         position: usize,
         /// How many characters the vocabulary has.
         n_vocab: usize,
+        /// File, line and column, if the text is of a file.
+        place: Option<String>,
     },
     /// A text that is not UTF-8.
-    #[error("{}: byte {offset} is not UTF-8; convert the text, or use a tokenizer of bytes", path.display())]
+    #[error("{}: byte {offset} is not UTF-8; convert the text, have such bytes replaced (invalid \"replace\"), or use a tokenizer of bytes", path.display())]
     InvalidUtf8 {
         /// The file.
         path: PathBuf,
@@ -162,12 +164,17 @@ pub enum Error {
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// A character of a text, for messages.
-fn at_position(character: char, position: usize) -> String {
+fn at_position(character: char, position: usize, place: Option<&str>) -> String {
     let code = u32::from(character);
-    match (character, position) {
-        (BYTE_ORDER_MARK, 0) => format!("the byte order mark (U+{code:04X}) that the text begins with"),
-        (BYTE_ORDER_MARK, _) => format!("the byte order mark (U+{code:04X}) at position {position}"),
-        _ => format!("character {character:?} (U+{code:04X}) at position {position}"),
+    let name = match character {
+        BYTE_ORDER_MARK => format!("the byte order mark (U+{code:04X})"),
+        _ => format!("character {character:?} (U+{code:04X})"),
+    };
+    match (place, character, position) {
+        (Some(place), BYTE_ORDER_MARK, 0) => format!("{place}: {name} that the text begins with"),
+        (None, BYTE_ORDER_MARK, 0) => format!("{name} that the text begins with"),
+        (Some(place), ..) => format!("{place}: {name}"),
+        (None, ..) => format!("{name} at position {position}"),
     }
 }
 

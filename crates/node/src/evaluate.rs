@@ -1,17 +1,19 @@
 //! How well a model predicts a text.
 
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use napi::bindgen_prelude::AsyncTask;
 use napi_derive::napi;
+use rwkv_text::documents::{read_documents, tokens_of};
 
 use crate::control::Cancel;
 use crate::job::Job;
 use crate::model::NativeModel;
 use crate::number::count;
 use crate::state::NativeState;
+use crate::texts::Texts;
 use crate::tokenizer::NativeTokenizer;
 
 /// How well a model predicts a text.
@@ -29,14 +31,15 @@ pub struct TextLoss {
 
 #[napi]
 impl NativeModel {
-    /// The loss on the text file `path`; with a `ctx_len`, in windows of so many tokens. A text, or a window,
-    /// starts from `state`, or else from the empty one.
+    /// The loss on texts; with a `ctx_len`, in windows of so many tokens. The texts, or a window, start from `state`,
+    /// or else from the empty one.
     #[napi(ts_return_type = "Promise<TextLoss>")]
     pub fn evaluate(
         &self,
-        path: String,
+        inputs: Vec<String>,
         tokenizer: &NativeTokenizer,
         ctx_len: Option<f64>,
+        texts: Texts,
         state: Option<&NativeState>,
         cancel: &Cancel,
     ) -> AsyncTask<Job<TextLoss>> {
@@ -47,15 +50,20 @@ impl NativeModel {
             let initial = state.map_or_else(|| model.new_state(), Arc::unwrap_or_clone);
             model.check_state(&initial)?;
             let ctx_len = count("ctxLen", ctx_len)?;
-            let path = Path::new(&path);
-            let bytes = rwkv_core::read_text(path, |_, _| {
+            let inputs: Vec<_> = inputs.into_iter().map(PathBuf::from).collect();
+            let control = |_, _| {
                 if handle.go_on(&cancel).is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-            })?;
-            let tokens = tokenizer.encode_bytes(&bytes, path)?;
+            };
+            let documents = read_documents(&inputs, &texts.into(), tokenizer.takes_bytes(), |_| (), control)?;
+            let tokens = tokens_of(&documents, documents.len() > 1, &tokenizer)?;
             if tokens.len() < 2 {
                 let problem =
                     format!("a text of {} tokens; it takes 2, one to predict the other from", tokens.len());
-                return Err(rwkv_core::Error::Data { path: path.to_owned(), problem }.into());
+                return Err(rwkv_core::Error::Data {
+                    path: inputs.first().cloned().unwrap_or_default(),
+                    problem,
+                }
+                .into());
             }
             let mut stopped = Ok(());
             let result = model.evaluate_from(&initial, &tokens, ctx_len, |done, total| {

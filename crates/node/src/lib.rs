@@ -21,6 +21,7 @@ mod report;
 mod session;
 mod slot;
 mod state;
+mod texts;
 mod tokenizer;
 mod trainer;
 

@@ -9,11 +9,11 @@ use napi::bindgen_prelude::AsyncTask;
 use napi_derive::napi;
 use rwkv_text::TokenizerKind;
 use rwkv_text::prepare::{Counts, PrepareOptions, Recipe, Vocabulary};
-use rwkv_text::source::Invalid;
 
 use crate::control::Cancel;
 use crate::job::Job;
 use crate::number::count;
+use crate::texts::Texts;
 
 /// How a data set is prepared; what is left out is as `PrepareOptions` has it.
 #[napi(object)]
@@ -34,10 +34,8 @@ pub(crate) struct PrepareSettings {
     pub val_fraction: Option<f64>,
     /// Chooses the documents for validation.
     pub seed: Option<f64>,
-    /// The field or column that has the text.
-    pub text_field: Option<String>,
-    /// "error" or "replace".
-    pub invalid: Option<String>,
+    /// How texts are read.
+    pub texts: Texts,
     /// Threads.
     pub threads: Option<f64>,
     /// Replace what is there.
@@ -126,12 +124,7 @@ fn options(settings: PrepareSettings) -> Result<PrepareOptions, crate::failure::
         }
     };
     (options.from, options.val, options.val_fraction) = (settings.from, settings.val, settings.val_fraction);
-    if let Some(field) = settings.text_field {
-        options.source.text_field = field;
-    }
-    if settings.invalid.as_deref() == Some("replace") {
-        options.source.invalid = Invalid::Replace;
-    }
+    options.source = settings.texts.into();
     options.seed = count("seed", settings.seed)?.map_or(options.seed, |seed| seed as u64);
     options.threads = count("threads", settings.threads)?.unwrap_or(0);
     options.force = settings.force.unwrap_or(false);

@@ -4,10 +4,15 @@ use std::path::PathBuf;
 
 use napi::bindgen_prelude::{AsyncTask, Buffer, Uint32Array};
 use napi_derive::napi;
+use rwkv_text::prepare::{Progress, train_bpe};
+use rwkv_text::source::{SourceOptions, Sources};
 use rwkv_text::{Tokenizer, TokenizerKind, Unknown};
 
+use crate::control::Cancel;
 use crate::failure::{Failure, Thrown};
 use crate::job::Job;
+use crate::number::count;
+use crate::texts::Texts;
 
 /// Text as tokens.
 #[napi]
@@ -31,6 +36,29 @@ impl NativeTokenizer {
     #[napi(ts_return_type = "Promise<NativeTokenizer>")]
     pub fn load(path: String) -> AsyncTask<Job<NativeTokenizer>> {
         Job::run(move || Ok(Self(Tokenizer::load(path)?)))
+    }
+
+    /// A BPE that is trained on texts.
+    #[napi(ts_return_type = "Promise<NativeTokenizer>")]
+    pub fn train(
+        inputs: Vec<String>,
+        vocab_size: f64,
+        texts: Texts,
+        threads: Option<f64>,
+        cancel: &Cancel,
+    ) -> AsyncTask<Job<NativeTokenizer>> {
+        let cancel = cancel.flag();
+        Job::run(move || {
+            cancel.check()?;
+            let vocab_size = count("vocabSize", Some(vocab_size))?.unwrap_or_default();
+            let sources = Sources::find(&inputs, &SourceOptions::from(texts))?;
+            let mut control = cancel.control();
+            let threads = count("threads", threads)?.unwrap_or(0);
+            let trained = train_bpe(&sources, vocab_size, threads, |Progress { done, total, .. }| {
+                control(done, total.max(done))
+            });
+            Ok(Self(trained?))
+        })
     }
 
     /// The tokenizer of a model of `nVocab` tokens, if that tells; of those that are always the same.

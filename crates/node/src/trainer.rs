@@ -33,6 +33,8 @@ pub struct RunInfo {
     pub train_tokens: f64,
     /// Tokens to be tested on.
     pub val_tokens: f64,
+    /// How many bytes of text such a token stands for, on average.
+    pub bytes_per_token: Option<f64>,
     /// Steps done by now: more than 0 if the run goes on from a checkpoint.
     pub step: f64,
     /// Time spent in those steps.
@@ -68,6 +70,7 @@ impl RunInfo {
             n_vocab: trainer.config().n_vocab as u32,
             train_tokens: trainer.data().train().len() as f64,
             val_tokens: trainer.data().validation().len() as f64,
+            bytes_per_token: trainer.bytes_per_token(),
             step: trainer.steps() as f64,
             seconds: trainer.seconds(),
             went_back_from: trainer.went_back_from().map(|step| step as f64),

@@ -1,5 +1,6 @@
 //! Text for RWKV language models: tokenizers, corpora, token files.
 
+pub mod documents;
 #[cfg(feature = "download")]
 pub mod download;
 pub mod prepare;

@@ -84,8 +84,8 @@ mod trainer;
 
 pub use error::{Error, Result, SoundCheckpoint};
 pub use options::{
-    Decay, Inputs, Keep, OptimizerKind, ResumeOptions, TokenizerKind, TrainOptions, TrainPrecision, Tune,
-    Unknown,
+    Decay, Inputs, InvalidText, Keep, OptimizerKind, Order, ResumeOptions, Stdin, TokenizerKind,
+    TrainOptions, TrainPrecision, Tune, Unknown,
 };
 pub use profile::{Pass, Profile};
 pub use record::{Kept, read_kept};

@@ -62,6 +62,10 @@ pub struct RunConfig {
     /// The fingerprint of the model that the run starts from, in hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<String>,
+    /// How many bytes of text a token of the validation set stands for, on average: losses of different tokenizers
+    /// compare as bits per byte. None in runs of before this was said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_per_token: Option<f64>,
 }
 
 /// Every option that has a value, defaults included.
@@ -234,6 +238,11 @@ impl RunDirectory {
     /// The fingerprint of the model that the run starts from, in hexadecimal.
     pub(crate) fn base(&self) -> Option<&str> {
         self.config.base.as_deref()
+    }
+
+    /// How many bytes a token of the validation set stands for.
+    pub(crate) fn bytes_per_token(&self) -> Option<f64> {
+        self.config.bytes_per_token
     }
 
     /// The directory.

@@ -95,7 +95,7 @@ fn it_tells_of_the_model_that_is_there_and_not_of_the_last_one() {
     );
     assert!(words.contains("Validation loss2.740model.bin, of step 60 of 80"), "{words}");
     assert!(words.contains("Last validation2.748after step 80 of 80"), "{words}");
-    assert!(words.contains("Bits per character3.953each is one byte"), "{words}");
+    assert!(words.contains("Bits per byte3.953of the validation text"), "{words}");
     assert!(words.contains("Perplexity15.49per character"), "{words}");
     // Its sample is the large one, without the word that was cut; that of a step that was undone is gone.
     assert!(
@@ -319,7 +319,19 @@ fn several_runs_are_compared_in_bits_a_byte_where_that_can_be_said() {
     let words = words(&page);
     assert!(words.contains("2 runs") && words.contains("Validation loss in bits a byte"), "{words}");
     assert_eq!(data(&page)["runs"][1]["val"]["y"][2], json!(3.953));
-    // A character that is two bytes.
+    // Tokens of two bytes, as the run says.
+    let config = fs::read_to_string(runs[1].join("config.json")).expect("a configuration");
+    let mut config: serde_json::Value = serde_json::from_str(&config).expect("JSON");
+    config["bytesPerToken"] = json!(2.0);
+    fs::write(runs[1].join("config.json"), config.to_string()).expect("a configuration");
+    write_report_to(&runs, &out, false).expect("a report in the place of a report");
+    let page = fs::read_to_string(&out).expect("a report");
+    assert!(page.contains("Validation loss in bits a byte"));
+    assert_eq!(data(&page)["runs"][0]["val"]["y"][2], json!(3.953));
+    assert_eq!(data(&page)["runs"][1]["val"]["y"][2], json!(1.9765));
+    // A character that is two bytes, in a run of before it was said how many bytes a token is.
+    config.as_object_mut().expect("an object").remove("bytesPerToken");
+    fs::write(runs[1].join("config.json"), config.to_string()).expect("a configuration");
     let tokenizer = fs::read_to_string(runs[1].join("tokenizer.json")).expect("a tokenizer");
     fs::write(runs[1].join("tokenizer.json"), tokenizer.replace('L', "é")).expect("a tokenizer");
     write_report_to(&runs, &out, false).expect("a report in the place of a report");

@@ -1,5 +1,7 @@
 //! The loss of a model on a text.
 
+use std::ops::Range;
+
 use rwkv_kernels::cross_entropy;
 
 use super::batch::{Outputs, PASS, Segment};
@@ -61,7 +63,7 @@ impl Model {
         initial: &State,
         tokens: &[u32],
         ctx_len: Option<usize>,
-        mut control: impl Control,
+        control: impl Control,
     ) -> Result<Evaluation> {
         if tokens.len() < 2 {
             return Err(Error::option("tokens", tokens.len(), "at least 2, one to predict the other from"));
@@ -69,26 +71,54 @@ impl Model {
         if ctx_len == Some(0) {
             return Err(Error::option("ctx_len", 0, "at least 1"));
         }
-        self.shared.check_tokens(tokens)?;
         let pairs = tokens.len() - 1;
         let window = ctx_len.unwrap_or(pairs).min(pairs);
-        let n_tokens = pairs / window * window;
-        // As many windows side by side as fill a pass.
-        let stretch = window * PASS.div_ceil(window);
+        let windows: Vec<_> = (0..pairs / window).map(|i| i * window..(i + 1) * window).collect();
+        self.evaluate_parts(initial, tokens, &windows, control)
+    }
 
-        let (mut sum, mut done) = (0.0, 0);
-        for start in (0..n_tokens).step_by(stretch) {
-            let inputs = &tokens[start..n_tokens.min(start + stretch)];
-            let mut states: Vec<_> = inputs.chunks(window).map(|_| initial.clone()).collect();
-            let windows = inputs.chunks(window).zip(&mut states);
-            let mut segments: Vec<_> = windows.map(|(tokens, state)| Segment { tokens, state }).collect();
+    /// The mean loss over parts of `tokens`: each is a range of inputs, read from the state `initial`, with the
+    /// targets one further.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] if there are none, or for one that is empty or has not a token after its last;
+    /// otherwise as [`evaluate_from`](Self::evaluate_from).
+    pub fn evaluate_parts(
+        &self,
+        initial: &State,
+        tokens: &[u32],
+        parts: &[Range<usize>],
+        mut control: impl Control,
+    ) -> Result<Evaluation> {
+        let fits = |part: &Range<usize>| part.start < part.end && part.end < tokens.len();
+        if parts.is_empty() || !parts.iter().all(fits) {
+            let expected = "ranges of tokens, each with a token after it";
+            return Err(Error::option("parts", format!("{} of them", parts.len()), expected));
+        }
+        self.shared.check_tokens(tokens)?;
+        let n_tokens = parts.iter().map(Range::len).sum();
+        let (mut sum, mut done, mut first) = (0.0, 0, 0);
+        while first < parts.len() {
+            // As many side by side as fill a pass.
+            let mut len = 0;
+            let end = parts[first..].iter().position(|part| {
+                len += part.len();
+                len >= PASS
+            });
+            let end = end.map_or(parts.len(), |count| first + count + 1);
+            let together = &parts[first..end];
+            let mut states = vec![initial.clone(); together.len()];
+            let each = together.iter().zip(&mut states);
+            let mut segments: Vec<_> =
+                each.map(|(part, state)| Segment { tokens: &tokens[part.clone()], state }).collect();
             self.shared.run(&self.cpu, &mut segments, Outputs::All, |segment, range, logits| {
-                let at = start + segment * window + 1;
+                let at = together[segment].start + 1;
                 let targets = &tokens[at + range.start..at + range.end];
                 sum += cross_entropy(&self.cpu, logits, self.shared.config.n_vocab, targets);
                 done += targets.len();
                 ask(&mut control, done as u64, n_tokens as u64)
             })?;
+            first = end;
         }
         Ok(Evaluation { n_tokens, loss: sum / n_tokens as f64 })
     }

@@ -39,14 +39,18 @@ mod vocabulary;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use rwkv_core::{Error, Result};
+use rwkv_core::{Error, Result, ask};
 
 pub use options::PrepareOptions;
 pub use recipe::Recipe;
 pub use state::Counts;
 pub use vocabulary::Vocabulary;
 
-use crate::TokenizerKind;
+use crate::source::Sources;
+use crate::{Tokenizer, TokenizerKind};
+
+/// Bytes of text that a thread works on at a time, unless told otherwise.
+const BATCH: usize = 1 << 20;
 
 /// How far the work is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +103,37 @@ pub struct Prepared {
     pub was_finished: bool,
     /// What is to be told.
     pub notes: Vec<String>,
+}
+
+/// Trains a BPE of `vocab_size` tokens on texts, on the first 1 GiB of them if they are longer; `threads` of 0 are as
+/// many as there are cores. The tokenizer does not depend on their number.
+///
+/// # Errors
+/// Those of reading; [`Error::InvalidOption`] for a `vocab_size` below 257, above 2²⁰, or beyond what the text has
+/// pairs for; [`Error::Aborted`] if `control` ends it.
+pub fn train_bpe(
+    sources: &Sources,
+    vocab_size: usize,
+    threads: usize,
+    mut control: impl FnMut(Progress) -> ControlFlow<()>,
+) -> Result<Tokenizer> {
+    let threads = if threads == 0 { available_threads() } else { threads };
+    let text = vocabulary::Text {
+        sources,
+        division: division::Division::All(division::Set::Train),
+        batch: BATCH,
+        threads,
+    };
+    let total = sources.total_bytes().unwrap_or(0);
+    let mut tell = |step, done, total| control(Progress { step, done, total, tokens: 0 });
+    let (words, _) =
+        text.words(|done| ask(&mut |done, total| tell(Step::Words, done, total), done, total))?;
+    words.train(vocab_size, |done, total| tell(Step::Train, done, total))
+}
+
+/// As many threads as there are cores.
+fn available_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Prepares a data set in the folder [`out`](PrepareOptions::out); see the [module](self).

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rwkv_core::{Error, Result};
 use serde_json::{Map, Value, json};
 
-use super::{Recipe, Vocabulary};
+use super::{BATCH, Recipe, Vocabulary};
 use crate::TokenizerKind;
 use crate::source::{Kind, SourceOptions};
 
@@ -55,7 +55,7 @@ impl PrepareOptions {
             threads: 0,
             force: false,
             save_every: Duration::from_secs(5),
-            batch: 1 << 20,
+            batch: BATCH,
         }
     }
 

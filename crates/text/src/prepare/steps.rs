@@ -265,7 +265,7 @@ impl Steps<'_> {
 
     fn threads(&self) -> usize {
         match self.options.threads {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            0 => super::available_threads(),
             threads => threads,
         }
     }

@@ -212,6 +212,7 @@ impl Tokenize for Characters {
                         character,
                         position,
                         n_vocab: self.characters.len(),
+                        place: None,
                     });
                 }
             }
@@ -280,7 +281,7 @@ mod tests {
     fn an_unknown_character_is_named_with_its_position() {
         let error = Tokenizer::from(Characters::of_text("äb").unwrap()).encode("ääxb").unwrap_err();
         assert!(
-            matches!(error, Error::UnknownCharacter { character: 'x', position: 2, n_vocab: 2 }),
+            matches!(error, Error::UnknownCharacter { character: 'x', position: 2, n_vocab: 2, .. }),
             "{error}"
         );
     }

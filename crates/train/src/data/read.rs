@@ -6,18 +6,14 @@ use crc32fast::Hasher;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
-use rwkv_core::machine::{self, Bytes};
-use rwkv_core::{Control, Error, Result, ask, read_text};
-use rwkv_text::source::{Invalid, Position, SourceOptions, Sources};
+use rwkv_core::{Control, Error, Result, ask};
+use rwkv_text::documents::{Document, read_documents, tokens_of};
 use rwkv_text::token_file::{Format, TokenFile, read_meta};
 use rwkv_text::tokenizer::WordCounts;
 use rwkv_text::{Characters, Tokenizer, TokenizerKind, Unknown};
 
 use super::{Dataset, Part, fault};
 use crate::options::{Inputs, TrainOptions};
-
-/// Documents take one part in so many of the memory: as tokens they take four times as much again.
-const PART_OF_MEMORY: f64 = 8.0;
 
 /// The part of the data that is tested on, unless there is a set of its own.
 const VALIDATION: f64 = 0.1;
@@ -54,16 +50,20 @@ pub(super) fn read(
     }
     let (train, validation) = match &options.val {
         Some(val) => {
-            let train = tokens_of(&documents, &(0..documents.len()).collect::<Vec<_>>(), &tokenizer)?;
+            let train = tokens_of(&documents, documents.len() > 1, &tokenizer)?.into();
             (train, validation_set(options, val, &tokenizer, &mut checksum, &mut control)?)
         }
         None if documents.len() == 1 => {
-            let all = tokens_of(&documents, &[0], &tokenizer)?;
+            let all = Part::from(tokens_of(&documents, false, &tokenizer)?);
             all.split_at(nine_tenths(all.len()))
         }
         None => {
+            let of = |which: Vec<usize>| -> Result<Part> {
+                let which = which.into_iter().map(|index| &documents[index]);
+                Ok(tokens_of(which, true, &tokenizer)?.into())
+            };
             let (train, validation) = split(documents.len(), options.seed);
-            (tokens_of(&documents, &train, &tokenizer)?, tokens_of(&documents, &validation, &tokenizer)?)
+            (of(train)?, of(validation)?)
         }
     };
     finish(&name, options, tokenizer, train, validation, checksum.finalize())
@@ -134,13 +134,7 @@ fn validation_set(
         return set.read(tokenizer, checksum, control);
     }
     let documents = documents(val, options, Some(tokenizer), checksum, control)?;
-    tokens_of(&documents, &(0..documents.len()).collect::<Vec<_>>(), tokenizer)
-}
-
-/// A document, and the name of the file that it is from.
-struct Document {
-    text: Vec<u8>,
-    file: PathBuf,
+    Ok(tokens_of(&documents, documents.len() > 1, tokenizer)?.into())
 }
 
 /// All documents of some inputs.
@@ -151,66 +145,9 @@ fn documents(
     checksum: &mut Hasher,
     control: &mut impl Control,
 ) -> Result<Vec<Document>> {
-    // A single text, a pipe included, is read as it is, to the last byte.
-    if let [path] = inputs.paths()
-        && is_plain_text(path)
-    {
-        let text = read_text(path, &mut *control)?;
-        checksum.update(&text);
-        return Ok(vec![Document { text, file: path.clone() }]);
-    }
     let takes_bytes = tokenizer.is_some_and(Tokenizer::takes_bytes);
-    let source_options = SourceOptions {
-        text_field: options.text_field.clone().unwrap_or_else(|| SourceOptions::default().text_field),
-        invalid: if takes_bytes { Invalid::Keep } else { Invalid::Error },
-        ..SourceOptions::default()
-    };
-    let names = inputs.paths().iter().map(|path| utf8(path)).collect::<Result<Vec<_>>>()?;
-    let sources = Sources::find(&names, &source_options)?;
-    let total = sources.total_bytes().unwrap_or(0);
-    let limit = machine::limit();
-    let most = (limit.bytes / PART_OF_MEMORY) as usize;
-    let (mut documents, mut len) = (Vec::new(), 0);
-    let mut text = Vec::new();
-    for piece in sources.pieces(Position::default()) {
-        let piece = piece?;
-        ask(control, piece.bytes_read.min(total), total)?;
-        len += piece.text.len();
-        if len > most {
-            let problem = format!(
-                "more than {}, an eighth of the {limit} that there are; rwkv prepare makes a file of tokens of it, \
-                 which takes no memory",
-                Bytes(most as f64)
-            );
-            return Err(fault(&inputs.name(), problem));
-        }
-        checksum.update(&piece.text);
-        text.extend_from_slice(&piece.text);
-        if piece.is_last {
-            // Where a document ends belongs to what was read.
-            checksum.update(&(text.len() as u64).to_le_bytes());
-            let file = sources.files()[piece.at.file].path.clone();
-            documents.push(Document { text: std::mem::take(&mut text), file });
-        }
-    }
-    Ok(documents)
-}
-
-/// Whether an input is a text and nothing that is read document by document.
-fn is_plain_text(path: &Path) -> bool {
-    let Ok(there) = std::fs::metadata(path) else { return false };
-    // Whatever else it is, it is read or refused by name as a text.
-    if there.is_dir() {
-        return false;
-    }
-    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-    let of_documents = [".jsonl", ".ndjson", ".parquet", ".gz", ".zst"];
-    !of_documents.iter().any(|ending| name.ends_with(ending))
-}
-
-fn utf8(path: &Path) -> Result<String> {
-    let text = path.to_str().map(str::to_owned);
-    text.ok_or_else(|| Error::option("data", path.display(), "UTF-8"))
+    let checksum = |bytes: &[u8]| checksum.update(bytes);
+    read_documents(inputs.paths(), &options.source_options(), takes_bytes, checksum, control)
 }
 
 /// A tokenizer of the kind that the options ask for, made of the text.
@@ -229,12 +166,13 @@ fn make_tokenizer(
         return Err(fault(name, "the text is empty; there is nothing to learn from it".to_owned()));
     }
     if options.tokenizer == Some(TokenizerKind::Bpe) {
-        let mut counts = WordCounts::new()?;
-        for text in &texts {
-            ask(control, 0, 0)?;
-            counts.add(text)?;
-        }
         let len = texts.iter().map(|text| text.len()).sum();
+        let (mut counts, mut done) = (WordCounts::new()?, 0);
+        for text in &texts {
+            ask(control, done as u64, len as u64)?;
+            counts.add(text)?;
+            done += text.len();
+        }
         return match options.vocab_size {
             Some(n_vocab) => counts.train(n_vocab, control),
             None => counts.train_up_to(default_vocab_size(len), control),
@@ -273,19 +211,6 @@ fn split(count: usize, seed: u64) -> (Vec<usize>, Vec<usize>) {
     all.sort_unstable();
     train.sort_unstable();
     (train, all)
-}
-
-/// The tokens of some documents; if there are several, each ends with the tokenizer's end of text.
-fn tokens_of(documents: &[Document], which: &[usize], tokenizer: &Tokenizer) -> Result<Part> {
-    let mut tokens = Vec::new();
-    for &index in which {
-        let Document { text, file } = &documents[index];
-        tokens.extend(tokenizer.encode_bytes(text, file)?);
-        if documents.len() > 1 {
-            tokens.extend(tokenizer.end_of_text());
-        }
-    }
-    Ok(tokens.into())
 }
 
 /// Files of tokens: those of a folder that was prepared, or some that are named.

@@ -21,6 +21,7 @@ pub struct Windows {
     seed: u64,
     n_tokens: usize,
     ctx_len: usize,
+    is_random: bool,
     /// The epoch whose order is held here, and its windows' first tokens.
     epoch: Option<u64>,
     starts: Vec<usize>,
@@ -34,7 +35,21 @@ impl Windows {
     /// If there are not at least `ctx_len + 1`.
     pub fn new(seed: u64, n_tokens: usize, ctx_len: usize) -> Self {
         assert!(n_tokens > ctx_len, "{n_tokens} tokens have no window of {ctx_len} with a token after it");
-        Self { seed, n_tokens, ctx_len, epoch: None, starts: Vec::new(), order: Order::Held }
+        Self {
+            seed,
+            n_tokens,
+            ctx_len,
+            is_random: false,
+            epoch: None,
+            starts: Vec::new(),
+            order: Order::Held,
+        }
+    }
+
+    /// The same, but each window begins anywhere.
+    #[must_use]
+    pub fn at_random(self) -> Self {
+        Self { is_random: true, ..self }
     }
 
     /// Windows of an epoch. One fewer than fit leaves room for every offset; a short text has no such choice.
@@ -46,6 +61,10 @@ impl Windows {
     /// The tokens of the `index`-th window since the beginning of the run; the token after it is the last
     /// target.
     pub fn get(&mut self, index: u64) -> Range<usize> {
+        if self.is_random {
+            let start = self.anywhere(index);
+            return start..start + self.ctx_len;
+        }
         let per_epoch = self.per_epoch() as u64;
         let (epoch, place) = (index / per_epoch, (index % per_epoch) as usize);
         if self.epoch != Some(epoch) {
@@ -58,6 +77,16 @@ impl Windows {
             }
         };
         start..start + self.ctx_len
+    }
+
+    /// Where the `index`-th window begins, if that is at random.
+    fn anywhere(&self, index: u64) -> usize {
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+        // No epoch and no parameter has the number of this stream.
+        rng.set_stream(u64::MAX / 4);
+        // A window has a block of 16 words to itself, of which a draw without bias takes 2 as a rule.
+        rng.set_word_pos(16 * u128::from(index));
+        rng.random_range(0..(self.n_tokens - self.ctx_len) as u64) as usize
     }
 
     fn lay_out(&mut self, epoch: u64) {
@@ -151,6 +180,22 @@ mod tests {
         let mut windows = Windows::new(5, 300, 7);
         assert!((0..400).rev().all(|index| windows.get(index) == forwards[index as usize]));
         assert_ne!(Windows::new(6, 300, 7).get(0), forwards[0]);
+    }
+
+    #[test]
+    fn windows_at_random_begin_anywhere_and_follow_from_seed_and_index_alone() {
+        let new = |seed| Windows::new(seed, 50, 7).at_random();
+        let mut windows = new(5);
+        let all: Vec<_> = (0..4300).map(|index| windows.get(index)).collect();
+        assert!((0..100).rev().all(|index| new(5).get(index) == all[index as usize]));
+        assert_ne!((0..9).map(|index| new(6).get(index)).collect::<Vec<_>>(), all[..9]);
+        // 43 places, a hundred times each: five standard deviations are 49.
+        let mut counts = [0_i32; 43];
+        for window in all {
+            assert_eq!(window.len(), 7);
+            counts[window.start] += 1;
+        }
+        assert!(counts.iter().all(|count| (count - 100).abs() < 50), "{counts:?}");
     }
 
     #[test]

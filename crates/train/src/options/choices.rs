@@ -98,6 +98,42 @@ choices! {
     }
 }
 
+choices! {
+    /// The order in which sequences are learned.
+    #[derive(Default)]
+    pub enum Order {
+        /// Every token once an epoch.
+        #[default]
+        Epoch = "epoch",
+        /// Anywhere in the text, as nanoGPT's.
+        Random = "random",
+    }
+}
+
+choices! {
+    /// What becomes of bytes that are not UTF-8.
+    #[derive(Default)]
+    pub enum InvalidText {
+        /// An error that says where they are.
+        #[default]
+        Error = "error",
+        /// U+FFFD.
+        Replace = "replace",
+    }
+}
+
+choices! {
+    /// What comes from standard input.
+    #[derive(Default)]
+    pub enum Stdin {
+        /// A text.
+        #[default]
+        Text = "text",
+        /// JSON Lines: a document a line.
+        JsonLines = "jsonl",
+    }
+}
+
 impl From<TrainPrecision> for Precision {
     fn from(precision: TrainPrecision) -> Self {
         match precision {

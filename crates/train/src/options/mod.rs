@@ -14,8 +14,11 @@ use rwkv_core::MAX_THREADS;
 use rwkv_core::machine::{self, Bytes};
 use rwkv_core::{Error, ModelConfig, Result};
 use rwkv_kernels::{Cpu, Isa, Precision};
+use rwkv_text::source::{Invalid, Kind as SourceKind, SourceOptions};
 
-pub use self::choices::{Decay, Keep, OptimizerKind, TokenizerKind, TrainPrecision, Tune, Unknown};
+pub use self::choices::{
+    Decay, InvalidText, Keep, OptimizerKind, Order, Stdin, TokenizerKind, TrainPrecision, Tune, Unknown,
+};
 use self::describe::Limit;
 pub use self::describe::{DefaultValue, Described, Kind};
 pub use self::inputs::Inputs;
@@ -129,6 +132,23 @@ impl TrainOptions {
         Ok(())
     }
 
+    /// How texts are read.
+    pub(crate) fn source_options(&self) -> SourceOptions {
+        let usual = SourceOptions::default();
+        SourceOptions {
+            text_field: self.text_field.clone().unwrap_or(usual.text_field),
+            invalid: match self.invalid {
+                InvalidText::Error => Invalid::Error,
+                InvalidText::Replace => Invalid::Replace,
+            },
+            stdin: match self.stdin {
+                Stdin::Text => SourceKind::Text,
+                Stdin::JsonLines => SourceKind::JsonLines,
+            },
+            ..usual
+        }
+    }
+
     /// The name of what a run with these options writes, in its directory.
     pub(crate) fn result_name(&self) -> &'static str {
         let [model, adapter, state] = RESULTS;
@@ -212,6 +232,11 @@ impl TrainOptions {
                 "tokenizer_file",
                 self.tokenizer_file.is_some() && from,
                 "left out with from: the tokenizer is that of the model",
+            ),
+            (
+                "order",
+                self.order == Order::Random && self.carry_state,
+                "\"epoch\" with carry_state: each sequence goes on from the one before it",
             ),
             (
                 "train",

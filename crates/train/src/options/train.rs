@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use rwkv_core::MAX_THREADS;
 use serde::{Deserialize, Serialize};
 
-use super::choices::{Decay, Keep, OptimizerKind, TokenizerKind, TrainPrecision, Tune, Unknown};
+use super::choices::{
+    Decay, InvalidText, Keep, OptimizerKind, Order, Stdin, TokenizerKind, TrainPrecision, Tune, Unknown,
+};
 use super::describe::{Field, Limit, Setting, described, within};
 use super::inputs::Inputs;
 
@@ -221,6 +223,25 @@ described! {
         /// bytes, else error.
         #[serde(default)]
         pub unknown: Option<Unknown>,
+
+        /// Order of the sequences: epoch, each token once an epoch, at a place of its sequence that changes from epoch
+        /// to epoch; or random, anywhere in the text. Default: epoch.
+        #[serde(default)]
+        pub order: Order,
+
+        /// Start each document from the empty state (or the one that is trained), also within a sequence: at every end
+        /// of text. Default: false.
+        #[serde(default)]
+        pub reset_state: bool,
+
+        /// What becomes of bytes that are not UTF-8: an error, or U+FFFD (replace). Tokenizers of bytes take them as
+        /// they are unless it is replace. Default: error.
+        #[serde(default)]
+        pub invalid: InvalidText,
+
+        /// What standard input is, if `data` or `val` is -: a text, or JSON Lines (jsonl). Default: text.
+        #[serde(default)]
+        pub stdin: Stdin,
     }
 }
 
@@ -328,6 +349,10 @@ impl TrainOptions {
             text_field: None,
             eval_tokens: None,
             unknown: None,
+            order: Order::Epoch,
+            reset_state: false,
+            invalid: InvalidText::Error,
+            stdin: Stdin::Text,
         }
     }
 

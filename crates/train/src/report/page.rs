@@ -29,10 +29,11 @@ enum Unit {
 }
 
 impl Unit {
-    fn scale(self) -> f64 {
+    /// What a loss of a run is multiplied by.
+    fn scale(self, run: &RunView) -> f64 {
         match self {
             Self::Nats => 1.0,
-            Self::Bits => std::f64::consts::LOG2_E,
+            Self::Bits => run.bits_per_byte(1.0).unwrap_or(f64::NAN),
         }
     }
 }
@@ -42,7 +43,7 @@ pub fn render(runs: &[RunView]) -> String {
     let (title, kind, unit) = match runs {
         [run] => (run.name.clone(), "Training run", Unit::Nats),
         // Losses of different tokenizers can be compared as bits a byte alone.
-        runs if runs.iter().all(|run| run.tokens_are_bytes() == Some(true)) => {
+        runs if runs.iter().all(|run| run.bytes_per_token().is_some()) => {
             (format!("{} runs", runs.len()), "Training runs", Unit::Bits)
         }
         runs => (format!("{} runs", runs.len()), "Training runs", Unit::Nats),
@@ -106,8 +107,8 @@ fn several(runs: &[RunView], unit: Unit) -> String {
             let why = if same {
                 "All runs have the same tokens, so their losses can be compared."
             } else {
-                "These runs have different tokens, and not every token is a byte: their losses cannot be compared \
-                 with each other."
+                "These runs have different tokens, and how many bytes these stand for is not known of all of them: \
+                 their losses cannot be compared with each other."
             };
             format!("Validation loss in nats a token. {why}")
         }
@@ -180,14 +181,14 @@ fn figures(run: &RunView) -> Vec<(&'static str, String, String)> {
         figures.push(("Last validation", format!("{:.3}", last.loss), format!("after {}", steps(last.step))));
     }
     if let Some((_, loss)) = loss {
-        let bits = format!("{:.3}", loss * Unit::Bits.scale());
-        let (label, note) = match (summary.token, run.tokens_are_bytes()) {
-            (Some("byte"), _) => ("Bits per byte", "of the validation text"),
-            (Some("character"), Some(true)) => ("Bits per character", "each is one byte"),
-            (Some("character"), _) => ("Bits per character", "some are several bytes"),
-            _ => ("Bits per token", "of the validation text"),
-        };
-        figures.push((label, bits, note.to_owned()));
+        if let (Some(bits), Some(bytes)) = (run.bits_per_byte(loss), run.bytes_per_token()) {
+            let note = if (bytes - 1.0).abs() < 1e-9 {
+                "of the validation text".to_owned()
+            } else {
+                format!("of the validation text, {bytes:.3} bytes a {}", summary.token.unwrap_or("token"))
+            };
+            figures.push(("Bits per byte", format!("{bits:.3}"), note));
+        }
         let token = format!("per {}", summary.token.unwrap_or("token"));
         figures.push(("Perplexity", format!("{:.2}", libm::exp(loss)), token));
     }
@@ -328,13 +329,12 @@ fn compared(runs: &[RunView]) -> String {
         let summary = run.summary();
         let kept = summary.kept.as_ref().and_then(|kept| Some((kept.step, f64::from(kept.val_loss?))));
         let best = kept.or(summary.best.map(|best| (best.step, best.loss)));
-        let is_known = run.tokens_are_bytes() == Some(true);
         let cells = [
             optional(best.map(|(step, _)| {
                 format!("{}{}", count(step as f64), if kept.is_some() { "" } else { " (lowest)" })
             })),
             optional(best.map(|(_, loss)| format!("{loss:.3}"))),
-            optional(best.filter(|_| is_known).map(|(_, loss)| format!("{:.3}", loss * Unit::Bits.scale()))),
+            optional(best.and_then(|(_, loss)| Some(format!("{:.3}", run.bits_per_byte(loss)?)))),
             count(summary.steps as f64),
             count(summary.tokens),
             clock(summary.seconds),
@@ -391,7 +391,8 @@ fn data(runs: &[RunView], unit: Unit) -> String {
             let training = run.training();
             let trend = smooth(&training);
             let whole = [&trend[trend.len().min(1)..], &run.validations].concat();
-            ranges.extend(readable(&training, &run.validations).or_else(|| readable(&[], &whole)));
+            let range = readable(&training, &run.validations).or_else(|| readable(&[], &whole));
+            ranges.extend(range.map(|range| range.map(|loss| loss * unit.scale(run))));
             // Where there are many, they are noise to the eye as the losses of steps are.
             let of_validations =
                 if run.validations.len() > MAX_PLAIN { smooth(&run.validations) } else { Vec::new() };
@@ -415,10 +416,10 @@ fn data(runs: &[RunView], unit: Unit) -> String {
                 json_string(&run.name),
                 run.tokens_per_step(),
                 significant(run.config.options.grad_clip, 6),
-                curve(&training, unit.scale()),
-                curve(&trend, unit.scale()),
-                curve(&run.validations, unit.scale()),
-                curve(&of_validations, unit.scale()),
+                curve(&training, unit.scale(run)),
+                curve(&trend, unit.scale(run)),
+                curve(&run.validations, unit.scale(run)),
+                curve(&of_validations, unit.scale(run)),
                 curve(&values(|line| line.learning_rate), 1.0),
                 curve(&norms, 1.0),
                 curve(&of_norms, 1.0),
@@ -428,9 +429,8 @@ fn data(runs: &[RunView], unit: Unit) -> String {
         .collect();
     let low = ranges.iter().map(|range| range[0]).min_by(f64::total_cmp);
     let high = ranges.iter().map(|range| range[1]).max_by(f64::total_cmp);
-    let range = low.zip(high).map(|(low, high)| {
-        format!("[{},{}]", significant(low * unit.scale(), 6), significant(high * unit.scale(), 6))
-    });
+    let range =
+        low.zip(high).map(|(low, high)| format!("[{},{}]", significant(low, 6), significant(high, 6)));
     let range = range.unwrap_or_else(|| "null".to_owned());
     format!(r#"{{"range":{range},"runs":[{}]}}"#, runs.join(","))
 }

@@ -176,12 +176,19 @@ impl RunView {
         Some(specs.iter().filter(|spec| is_trained(&spec.name)).map(|spec| spec.len() as f64).sum())
     }
 
-    /// Whether a token is a byte of the text: each is, or every character of the vocabulary is one. None if the
-    /// tokenizer is gone.
-    pub(super) fn tokens_are_bytes(&self) -> Option<bool> {
-        let tokenizer = self.tokenizer.as_ref()?;
+    /// How many bytes of text a token of the validation set stands for, on average: as the run has written, or
+    /// one where the tokenizer says that. None if it is not known.
+    pub fn bytes_per_token(&self) -> Option<f64> {
         let is_ascii = |characters: &Characters| characters.iter().all(|character| character.is_ascii());
-        Some(tokenizer.kind() == TokenizerKind::Byte || tokenizer.as_characters().is_some_and(is_ascii))
+        let is_one = |tokenizer: &Tokenizer| {
+            tokenizer.kind() == TokenizerKind::Byte || tokenizer.as_characters().is_some_and(is_ascii)
+        };
+        self.config.bytes_per_token.or_else(|| self.tokenizer.as_ref().filter(|it| is_one(it)).map(|_| 1.0))
+    }
+
+    /// A loss of validation, in nats a token, as bits for each byte of the text: comparable between tokenizers.
+    pub fn bits_per_byte(&self, loss: f64) -> Option<f64> {
+        Some(loss * std::f64::consts::LOG2_E / self.bytes_per_token()?)
     }
 }
 
@@ -195,6 +202,9 @@ fn check(config: &RunConfig) -> std::result::Result<(), String> {
     let of_model = [model.n_vocab, model.n_embd, model.n_layer, model.n_ffn];
     let of_options =
         [options.ctx_len, options.batch_size, options.accumulate, options.lora_rank.unwrap_or(1)];
+    if config.bytes_per_token.is_some_and(|bytes| !(bytes.is_finite() && bytes > 0.0)) {
+        return Err("its bytes per token are no number of bytes".to_owned());
+    }
     if of_model.into_iter().chain(of_options).all(|size| (1..=MAX).contains(&size)) {
         Ok(())
     } else {

@@ -29,6 +29,10 @@ pub struct Summary {
     pub val_loss: Option<Loss>,
     /// The validation with the lowest loss.
     pub best: Option<Loss>,
+    /// How many bytes of text a token of the validation set stands for, on average, where that is known.
+    pub bytes_per_token: Option<f64>,
+    /// The loss of the file that the run leaves, or else the lowest of validation, in bits for each byte of the text.
+    pub bits_per_byte: Option<f64>,
     /// Tokens learned from.
     pub tokens: f64,
     /// Time spent in steps.
@@ -92,7 +96,10 @@ pub(super) struct Setting {
 
 /// The options in the order and the groups in which they are shown. Others follow in a group of their own.
 const GROUPS: [(&str, &[&str]); 5] = [
-    ("Text and model", &["data", "tokenizer", "nLayer", "nEmbd", "ctxLen", "seed"]),
+    (
+        "Text and model",
+        &["data", "val", "tokenizer", "vocabSize", "tokenizerFile", "nLayer", "nEmbd", "ctxLen", "seed"],
+    ),
     ("Fine-tuning", &["from", "tune", "train", "freeze", "loraRank", "loraAlpha", "loraTargets"]),
     (
         "Optimizer",
@@ -105,7 +112,9 @@ const GROUPS: [(&str, &[&str]); 5] = [
             "beta2",
             "gradClip",
             "dropout",
+            "order",
             "carryState",
+            "resetState",
         ],
     ),
     (
@@ -144,6 +153,7 @@ impl RunView {
         let seconds = last.map_or(0.0, |line| line.seconds);
         let tokens = self.last_step() as f64 * self.tokens_per_step();
         let loss = |(step, loss)| Loss { step, loss };
+        let kept_loss = self.kept.as_ref().and_then(|kept| kept.val_loss.map(f64::from));
         let options = self.settings().into_iter().filter(|setting| !setting.is_default);
         Summary {
             name: self.name.clone(),
@@ -154,6 +164,10 @@ impl RunView {
             train_loss: last.and_then(|line| Some(Loss { step: line.step, loss: line.loss? })),
             val_loss: self.last_validation().map(loss),
             best: self.best().map(loss),
+            bytes_per_token: self.bytes_per_token(),
+            bits_per_byte: kept_loss
+                .or(self.best().map(|(_, loss)| loss))
+                .and_then(|it| self.bits_per_byte(it)),
             tokens,
             seconds,
             clock: last.and_then(|line| line.clock),

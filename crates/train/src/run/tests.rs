@@ -2,7 +2,14 @@ use super::*;
 
 fn config() -> RunConfig {
     let options = TrainOptions::new("/texts/book.txt", "").resolved();
-    RunConfig { format: RunConfig::FORMAT, model: options.model(256), options, data_crc32: 7, base: None }
+    RunConfig {
+        format: RunConfig::FORMAT,
+        model: options.model(256),
+        options,
+        data_crc32: 7,
+        base: None,
+        bytes_per_token: None,
+    }
 }
 
 fn create(path: &Path) -> RunDirectory {

@@ -7,12 +7,15 @@ use std::ops::Range;
 pub(crate) struct Batch {
     pub(crate) tokens: Vec<u32>,
     pub(crate) targets: Vec<u32>,
+    /// The rows of each stretch of tokens that are read one after the other: a sequence, or a document's part of one.
     pub(crate) segments: Vec<Range<usize>>,
+    /// The first segment of each sequence.
+    sequences: Vec<usize>,
     /// How many rows of the pass come before.
     pub(crate) first_row: usize,
     /// The sum of the losses of all tokens, once it is computed.
     pub(crate) loss: f64,
-    /// Where each sequence starts; none if all start from the empty state and nobody asks what they leave.
+    /// Where each segment starts; none if all start from the empty state and nobody asks what they leave.
     initial: Vec<Vec<f32>>,
     /// The states as operators move them on.
     moved: Vec<Vec<f32>>,
@@ -20,26 +23,52 @@ pub(crate) struct Batch {
     gradients: Vec<Vec<f32>>,
 }
 
+/// The parts of `tokens` that are read one after the other from a state: sequences of `ctx_len` tokens (the last may
+/// be shorter), each cut before every token `boundary`, if there is one.
+pub(crate) fn cut(
+    tokens: &[u32],
+    ctx_len: usize,
+    boundary: Option<u32>,
+) -> impl Iterator<Item = Range<usize>> {
+    let mut start = 0;
+    (1..=tokens.len()).filter_map(move |end| {
+        let next = tokens.get(end);
+        let is_cut = next.is_none()
+            || end.is_multiple_of(ctx_len)
+            || (boundary.is_some() && next == boundary.as_ref());
+        is_cut.then(|| std::mem::replace(&mut start, end)..end)
+    })
+}
+
 /// What the backward of an operator with a state reads and adds to.
 pub(crate) struct States<'a> {
-    /// The rows of each sequence.
+    /// The rows of each segment.
     pub(crate) segments: &'a [Range<usize>],
-    /// What each sequence started from; none if all started from the empty state.
+    /// What each segment started from; none if all started from the empty state.
     pub(crate) initial: Vec<&'a [f32]>,
     /// Gradients of those; none if they are not wanted.
     pub(crate) gradients: Vec<&'a mut [f32]>,
 }
 
 impl Batch {
-    /// Sequences of `ctx_len` tokens (the last may be shorter), after `first_row` rows of the pass. All start
-    /// from `state`, or from the empty one.
-    pub(super) fn begin(&mut self, tokens: &[u32], ctx_len: usize, first_row: usize, state: Option<&[f32]>) {
+    /// Sequences of `ctx_len` tokens (the last may be shorter), after `first_row` rows of the pass, each cut before
+    /// every token `boundary`, if there is one. All parts start from `state`, or from the empty one.
+    pub(super) fn begin(
+        &mut self,
+        tokens: &[u32],
+        ctx_len: usize,
+        first_row: usize,
+        state: Option<&[f32]>,
+        boundary: Option<u32>,
+    ) {
         self.first_row = first_row;
         self.tokens.clear();
         self.tokens.extend_from_slice(tokens);
         self.segments.clear();
-        let starts = (0..tokens.len()).step_by(ctx_len);
-        self.segments.extend(starts.map(|start| start..(start + ctx_len).min(tokens.len())));
+        self.segments.extend(cut(tokens, ctx_len, boundary));
+        let firsts = self.segments.iter().enumerate().filter(|(_, rows)| rows.start.is_multiple_of(ctx_len));
+        self.sequences.clear();
+        self.sequences.extend(firsts.map(|(segment, _)| segment));
         self.initial.clear();
         if let Some(state) = state {
             self.initial.resize(self.segments.len(), state.to_vec());
@@ -47,14 +76,29 @@ impl Batch {
         self.moved.clone_from(&self.initial);
     }
 
-    pub(super) fn start_from(&mut self, states: &[Vec<f32>]) {
+    /// Number of sequences.
+    pub(super) fn count(&self) -> usize {
+        self.sequences.len()
+    }
+
+    /// Each sequence starts from one of the states, unless its first token is the `boundary`, and each later part of
+    /// one from `empty`.
+    pub(super) fn start_from(&mut self, states: &[Vec<f32>], boundary: Option<(u32, &[f32])>) {
         self.initial.clear();
-        self.initial.extend_from_slice(states);
+        self.initial.resize(self.segments.len(), boundary.map_or(Vec::new(), |(_, empty)| empty.to_vec()));
+        for (&first, state) in self.sequences.iter().zip(states) {
+            let token = self.tokens[self.segments[first].start];
+            if boundary.is_none_or(|(boundary, _)| boundary != token) {
+                self.initial[first].clone_from(state);
+            }
+        }
         self.moved.clone_from(&self.initial);
     }
 
-    pub(super) fn left(&self) -> &[Vec<f32>] {
-        &self.moved
+    /// The state that each sequence has left; none if nobody asked for it.
+    pub(super) fn left(&self) -> impl Iterator<Item = &Vec<f32>> {
+        let ends = self.sequences.iter().skip(1).copied().chain([self.segments.len()]);
+        ends.filter_map(|end| self.moved.get(end.checked_sub(1)?))
     }
 
     /// Runs an operator on the states, whose part in `slot` is as it was when the pass began: an operator may

@@ -48,8 +48,15 @@ pub(super) struct Shared<'a> {
 }
 
 impl Group {
-    pub(super) fn begin(&mut self, tokens: &[u32], ctx_len: usize, first_row: usize, state: Option<&[f32]>) {
-        self.batch.begin(tokens, ctx_len, first_row, state);
+    pub(super) fn begin(
+        &mut self,
+        tokens: &[u32],
+        ctx_len: usize,
+        first_row: usize,
+        state: Option<&[f32]>,
+        boundary: Option<u32>,
+    ) {
+        self.batch.begin(tokens, ctx_len, first_row, state, boundary);
         // A pass that was stopped may have left some.
         self.pending.clear();
     }

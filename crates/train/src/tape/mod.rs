@@ -25,7 +25,7 @@ use rwkv_core::params::{Layout, Matrix, Vector};
 use rwkv_core::store::Parameters;
 use rwkv_kernels::{Cpu, Isa, Packing, packed_len};
 
-pub(crate) use batch::{Batch, States};
+pub(crate) use batch::{Batch, States, cut};
 use buffer::Pool;
 pub(crate) use gradients::{Gradient, Gradients, ParamGradients};
 use group::{Group, Work};
@@ -70,6 +70,8 @@ pub struct Tape {
     room_for_weights: usize,
     /// The parameter that is the initial state of all sequences.
     initial: Option<Vector>,
+    /// The token before which sequences are cut, and the empty state.
+    boundary: Option<(u32, Vec<f32>)>,
     record: Record,
     /// The operators that have run.
     n_run: usize,
@@ -188,6 +190,7 @@ impl Tape {
             rows_of_group: if is_frozen { usize::MAX } else { ROWS_OF_GROUP },
             room_for_weights: WEIGHTS,
             initial: None,
+            boundary: None,
             record: Record::default(),
             n_run: 0,
             dropout: None,
@@ -230,11 +233,12 @@ impl Tape {
         self.n_groups = tokens.len().div_ceil(rows);
         self.wave = 0..self.n_groups;
         let state = self.initial.map(|state| self.params.vector(state));
+        let boundary = self.boundary.as_ref().map(|&(token, _)| token);
         while self.groups.len() < self.n_groups {
             self.groups.push(Group::default());
         }
         for ((index, group), tokens) in self.groups.iter_mut().enumerate().zip(tokens.chunks(rows)) {
-            group.begin(tokens, ctx_len, index * rows, state);
+            group.begin(tokens, ctx_len, index * rows, state, boundary);
         }
     }
 
@@ -246,10 +250,11 @@ impl Tape {
     pub fn begin_from(&mut self, tokens: &[u32], ctx_len: usize, states: &[Vec<f32>]) {
         self.begin(tokens, ctx_len);
         assert_eq!(states.len(), tokens.len().div_ceil(ctx_len), "a state for each sequence");
+        let boundary = self.boundary.as_ref().map(|(token, empty)| (*token, &empty[..]));
         let mut rest = states;
         for group in &mut self.groups[..self.n_groups] {
-            let (states, after) = rest.split_at(group.batch.segments.len());
-            group.batch.start_from(states);
+            let (states, after) = rest.split_at(group.batch.count());
+            group.batch.start_from(states, boundary);
             rest = after;
         }
     }
@@ -259,6 +264,12 @@ impl Tape {
     pub fn states(&mut self) -> Vec<Vec<f32>> {
         self.run();
         self.groups[..self.n_groups].iter().flat_map(|group| group.batch.left()).cloned().collect()
+    }
+
+    /// Cuts sequences from now on before every token `boundary`, the end of a document: what is after it starts from
+    /// the state `empty`, or from the trained one if there is one.
+    pub fn reset_at(&mut self, boundary: u32, empty: Vec<f32>) {
+        self.boundary = Some((boundary, empty));
     }
 
     /// Makes the vector `state` of the parameters the state that every sequence starts from, trained or not.

@@ -291,7 +291,7 @@ mod tests {
             tape.zero_gradients();
             tape.learn(logits, &targets, 1, &mut || true)
         };
-        let left = tape.groups.iter().flat_map(|group| group.batch.left().to_vec()).collect();
+        let left = tape.groups.iter().flat_map(|group| group.batch.left().cloned()).collect();
         (loss.to_bits(), tape.param_gradients().to_vec(), left)
     }
 
@@ -333,6 +333,65 @@ mod tests {
         for (gradient, of_one) in gradients.iter().zip(&gradients_of_one) {
             let largest = of_one.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
             assert!(gradient.iter().zip(of_one).all(|(a, b)| (a - b).abs() < 1e-4 * largest));
+        }
+    }
+
+    /// What a pass over `tokens` in sequences of `ctx_len` gives: the logits, the states that its sequences leave, and
+    /// the gradients of the mean over `of` of such passes.
+    fn pass(
+        tokens: &[u32],
+        ctx_len: usize,
+        of: f32,
+        prepare: impl Fn(&mut Tape, &[f32]),
+    ) -> (Vec<f32>, Vec<Vec<f32>>, Vec<Vec<f32>>) {
+        let (network, layout, states) = Network::new(&ModelConfig::v4(7, 8, 3));
+        let cpu = Arc::new(Cpu::new(Isa::detect(), 2));
+        let mut params = initialize(&cpu, &layout, 1);
+        for (values, seed) in params.iter_mut().zip(5..) {
+            let noise = numbers(seed, values.len());
+            values.iter_mut().zip(noise).for_each(|(value, noise)| *value += 0.1 * noise);
+        }
+        let mut tape = Tape::new(cpu, &layout, params);
+        let empty = states.initial();
+        prepare(&mut tape, &empty);
+        tape.begin_from(tokens, ctx_len, &vec![empty; tokens.len().div_ceil(ctx_len)]);
+        let logits = network.forward(&mut tape);
+        let (values, left) = (tape.value(logits), tape.states());
+        let targets: Vec<u32> = tokens.iter().map(|token| token * 3 % 5).collect();
+        tape.cross_entropy(logits, &targets);
+        tape.backward();
+        let scaled = |gradient: &Vec<f32>| gradient.iter().map(|x| x * of).collect();
+        (values, left, tape.param_gradients().iter().map(scaled).collect())
+    }
+
+    #[test]
+    fn documents_within_sequences_are_computed_as_sequences_of_their_own() {
+        // 6 is the end of text. The second sequence begins with one, and ends with one.
+        let parts: [&[u32]; 6] = [&[1, 2, 3], &[6, 4], &[6, 0, 5], &[6, 1, 1, 2, 5, 4, 3], &[6], &[6, 3, 4]];
+        let tokens = parts.concat();
+        let (values, left, gradients) = pass(&tokens, 8, 1.0, |tape, empty| tape.reset_at(6, empty.to_vec()));
+
+        let mut expected: Option<Vec<Vec<f32>>> = None;
+        let (mut at, mut ends) = (0, Vec::new());
+        for part in parts {
+            let of = part.len() as f32 / tokens.len() as f32;
+            let (of_part, left, of_gradients) = pass(part, part.len(), of, |_, _| {});
+            assert_eq!(values[7 * at..7 * (at + part.len())], of_part);
+            at += part.len();
+            ends.push(left[0].clone());
+            match &mut expected {
+                None => expected = Some(of_gradients),
+                Some(sums) => {
+                    for (sum, part) in sums.iter_mut().flatten().zip(of_gradients.iter().flatten()) {
+                        *sum += part;
+                    }
+                }
+            }
+        }
+        assert_eq!(left, [ends[2].clone(), ends[4].clone(), ends[5].clone()]);
+        for (gradient, expected) in gradients.iter().zip(&expected.expect("gradients")) {
+            let largest = expected.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
+            assert!(gradient.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-4 * largest));
         }
     }
 }

@@ -9,13 +9,14 @@ use rwkv_core::{Control, Fingerprint, Model, ModelConfig, ModelFile, OF_A_PART, 
 use rwkv_kernels::Cpu;
 use rwkv_text::Tokenizer;
 
+use super::measure::{boundary, bytes_per_token};
 use super::{Trainer, save, schedule};
 use crate::base::{self, Start};
 use crate::checkpoint::{self, Checkpoint, PARAMETERS};
 use crate::data::{Dataset, Windows};
 use crate::error::{Error, Result};
 use crate::optimizer;
-use crate::options::{ResumeOptions, TokenizerKind, TrainOptions, Tune};
+use crate::options::{Order, ResumeOptions, TokenizerKind, TrainOptions, Tune};
 use crate::run::{Found, RunConfig, RunDirectory, fault};
 use crate::streams::Streams;
 use crate::tape::Tape;
@@ -27,6 +28,8 @@ struct Parts {
     start: Start,
     data: Dataset,
     tokenizer: Tokenizer,
+    /// Of the validation set.
+    bytes_per_token: Option<f64>,
     cpu: Arc<Cpu>,
 }
 
@@ -62,6 +65,7 @@ impl Trainer {
             options: TrainOptions { threads: None, ..parts.options.clone() },
             data_crc32: parts.data.crc32(),
             base: parts.base(),
+            bytes_per_token: parts.bytes_per_token,
         };
         let Parts { options, tokenizer, .. } = &parts;
         let run = RunDirectory::create(&options.out, config, tokenizer.clone(), options.force)?;
@@ -131,6 +135,7 @@ impl Trainer {
         };
         let step = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.manifest.step);
         found.config.options = TrainOptions { threads: None, ..parts.options.clone() };
+        found.config.bytes_per_token = parts.bytes_per_token;
         let run = RunDirectory::resume(found, step)?;
         let mut trainer = Self::assemble(parts, run, checkpoint);
         trainer.went_back_from = newest.filter(|&newest| newest > step);
@@ -140,7 +145,7 @@ impl Trainer {
     }
 
     fn assemble(parts: Parts, run: RunDirectory, checkpoint: Option<Checkpoint>) -> Self {
-        let Parts { options, model, start, data, tokenizer, cpu } = parts;
+        let Parts { options, model, start, data, tokenizer, cpu, .. } = parts;
         let Start { params, state, .. } = start;
         let mut optimizer = optimizer::new(&options, &params);
         let n_trained = params.trained().count();
@@ -166,8 +171,12 @@ impl Trainer {
         if let Some(state) = state {
             tape.start_from_parameter(state);
         }
+        if let Some(end) = boundary(&options, &tokenizer) {
+            tape.reset_at(end, state_layout.initial());
+        }
+        let windows = Windows::new(options.seed, data.train().len(), options.ctx_len);
         Self {
-            windows: Windows::new(options.seed, data.train().len(), options.ctx_len),
+            windows: if options.order == Order::Random { windows.at_random() } else { windows },
             streams,
             schedule: schedule(&options),
             options,
@@ -210,11 +219,13 @@ impl Parts {
         options.check_memory_for(&model, file.as_ref().map(ModelFile::len))?;
         absolute(&mut options)?;
         check_streams(&options, &data)?;
+        check_documents(&options, &tokenizer)?;
+        let bytes_per_token = bytes_per_token(data.validation(), &tokenizer, &options)?;
         let cpu = Arc::new(options.start_cpu()?);
         // A machine that has another default goes on with this one.
         options.precision = Some(cpu.precision().into());
         let start = Start::new(&options, &model, file, is_new, &cpu)?;
-        Ok(Self { options, model, start, data, tokenizer, cpu })
+        Ok(Self { options, model, start, data, tokenizer, bytes_per_token, cpu })
     }
 
     /// The fingerprint of the model that the run starts from, in hexadecimal.
@@ -352,6 +363,15 @@ fn streams(options: &TrainOptions, data: &Dataset) -> Option<Streams> {
     let count = options.batch_size * options.accumulate;
     let streams = || Streams::new(options.seed, data.train().len(), options.ctx_len, count);
     options.carry_state.then(streams).flatten()
+}
+
+/// Refuses to start documents anew where nothing says where one ends.
+fn check_documents(options: &TrainOptions, tokenizer: &Tokenizer) -> Result<()> {
+    if !options.reset_state || tokenizer.end_of_text().is_some() {
+        return Ok(());
+    }
+    let expected = "off: the tokenizer has no end of text, which stands between documents";
+    Err(rwkv_core::Error::option("reset_state", true, expected).into())
 }
 
 fn check_streams(options: &TrainOptions, data: &Dataset) -> Result<()> {

@@ -1,13 +1,14 @@
 //! Looking at the model in training: its loss, and what it writes.
 
 use rwkv_core::{Control, Model, Sampler, SamplerOptions, State, ask};
-use rwkv_text::Decoder;
+use rwkv_text::{Decoder, Tokenizer};
 
 use super::{Best, Trainer};
 use crate::data::{Dataset, Part, adjoining_windows};
 use crate::error::Result;
 use crate::options::TrainOptions;
 use crate::run::LogLine;
+use crate::tape::cut;
 
 /// Tokens of a prompt between two looks at the flag.
 const STRETCH: usize = 64;
@@ -15,17 +16,36 @@ const STRETCH: usize = 64;
 /// Tokens that a validation looks at, at most, unless the options say otherwise.
 const EVAL_TOKENS: usize = 1_000_000;
 
+/// How many windows a validation looks at, at most.
+fn most_windows(options: &TrainOptions) -> usize {
+    (options.eval_tokens.unwrap_or(EVAL_TOKENS) / options.ctx_len).max(1)
+}
+
+/// How many bytes of text the tokens that a validation predicts stand for, each on average; none if they are none.
+///
+/// # Errors
+/// Those of reading the tokens.
+pub(super) fn bytes_per_token(
+    tokens: &Part,
+    tokenizer: &Tokenizer,
+    options: &TrainOptions,
+) -> Result<Option<f64>> {
+    let (len, count) = adjoining_windows(tokens.len(), options.ctx_len);
+    let tokens = tokens.first(len * count.min(most_windows(options)) + 1)?;
+    let n_bytes = tokenizer.decode(&tokens[1..])?.len();
+    Ok((n_bytes > 0).then(|| n_bytes as f64 / (tokens.len() - 1) as f64))
+}
+
 impl Trainer {
-    /// Mean loss over the validation split, or as many of its tokens as the options say, in nats a token: in adjoining windows of `ctx_len` tokens,
-    /// each from an empty state or the one that is trained; or in one go, if the run carries states. It runs
-    /// through the inference path, with products in the precision of inference. `control` is told tokens.
+    /// Mean loss over the validation split, or as many of its tokens as the options say, in nats a token: in
+    /// adjoining windows of `ctx_len` tokens, each from an empty state or the one that is trained; or in one go, if
+    /// the run carries states. [`bits_per_byte`](Self::bits_per_byte) is the same in another unit. It runs through the inference path, with products in the precision of inference. `control` is told tokens.
     ///
     /// # Errors
     /// [`rwkv_core::Error::Aborted`] if `control` says so. [`Error::Diverged`](crate::Error::Diverged) if the
     /// loss is not finite: nothing more is saved. [`rwkv_core::Error::Io`] if the log cannot be written.
     pub fn validate(&mut self, control: impl Control) -> Result<f32> {
-        let most = self.options.eval_tokens.unwrap_or(EVAL_TOKENS) / self.options.ctx_len;
-        let val_loss = self.mean_loss(Dataset::validation, most.max(1), control)?;
+        let val_loss = self.mean_loss(Dataset::validation, most_windows(&self.options), control)?;
         if !val_loss.is_finite() {
             return Err(self.diverge(self.step, val_loss));
         }
@@ -42,6 +62,17 @@ impl Trainer {
         Ok(val_loss)
     }
 
+    /// How many bytes of text a token of the validation set stands for, on average; none if they stand for no text.
+    pub fn bytes_per_token(&self) -> Option<f64> {
+        self.run.bytes_per_token()
+    }
+
+    /// A loss of validation, in nats a token, as bits for each byte of the text: comparable between tokenizers. None
+    /// if the tokens of the validation set stand for no text.
+    pub fn bits_per_byte(&self, loss: f32) -> Option<f64> {
+        Some(f64::from(loss) * std::f64::consts::LOG2_E / self.bytes_per_token()?)
+    }
+
     /// Mean loss over the first windows of a part of the text, `most` of them or as many as there are.
     pub(super) fn mean_loss(
         &self,
@@ -51,7 +82,12 @@ impl Trainer {
     ) -> Result<f32> {
         let model = self.model();
         let initial = self.initial_state(&model);
-        mean_loss(&model, &initial, part(&self.data), &self.options, most, control)
+        mean_loss(&model, &initial, part(&self.data), &self.options, self.boundary(), most, control)
+    }
+
+    /// The token before which each document starts anew, if that is asked for.
+    fn boundary(&self) -> Option<u32> {
+        boundary(&self.options, &self.tokenizer)
     }
 
     /// What the model writes after `prompt`: `n_tokens` tokens. Without a prompt it goes on from a line
@@ -97,9 +133,14 @@ impl Trainer {
     }
 }
 
+/// The token before which each document starts anew, if the options ask for that.
+pub(super) fn boundary(options: &TrainOptions, tokenizer: &Tokenizer) -> Option<u32> {
+    tokenizer.end_of_text().filter(|_| options.reset_state)
+}
+
 /// Mean loss of a model over the first `most` windows of `tokens`, in nats a token; not finite if what the
 /// model computes is not. Windows start from the state `initial` each, or go on from the one before if the
-/// options say so.
+/// options say so; with a `boundary`, so does each document in them.
 ///
 /// # Errors
 /// [`rwkv_core::Error::Aborted`] if `control` says so.
@@ -108,13 +149,17 @@ pub(super) fn mean_loss(
     initial: &State,
     tokens: &Part,
     options: &TrainOptions,
+    boundary: Option<u32>,
     most: usize,
     mut control: impl Control,
 ) -> Result<f32> {
     let (len, count) = adjoining_windows(tokens.len(), options.ctx_len);
     let tokens = &tokens.first(len * count.min(most) + 1)?[..];
     ask(&mut control, 0, tokens.len() as u64)?;
-    match model.evaluate_from(initial, tokens, (!options.carry_state).then_some(len), control) {
+    let n_inputs = tokens.len() - 1;
+    let len = if options.carry_state { n_inputs } else { len };
+    let parts: Vec<_> = cut(&tokens[..n_inputs], len, boundary).collect();
+    match model.evaluate_parts(initial, tokens, &parts, control) {
         Ok(evaluation) => Ok(evaluation.loss as f32),
         Err(rwkv_core::Error::Weight { .. } | rwkv_core::Error::NotFinite { .. }) => Ok(f32::NAN),
         Err(error) => Err(error.into()),

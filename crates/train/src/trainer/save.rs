@@ -291,7 +291,7 @@ fn loss_of_a_few(
     control: impl Control,
 ) -> Result<f32> {
     let windows = (TOKENS / options.ctx_len).clamp(1, options.batch_size);
-    mean_loss(model, initial, tokens, options, windows, control)
+    mean_loss(model, initial, tokens, options, None, windows, control)
 }
 
 /// Whether a model is sound whose checkpoint does not say: see [`Soundness`].

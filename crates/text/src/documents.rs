@@ -1,0 +1,208 @@
+//! Documents that are held in memory, for what is learned or measured without being prepared first.
+
+use std::path::{Path, PathBuf};
+
+use rwkv_core::machine::{self, Bytes};
+use rwkv_core::{Control, Error, Result, ask, read_text};
+
+use crate::Tokenizer;
+use crate::source::{Invalid, Kind, Position, SourceOptions, Sources};
+
+/// Documents take one part in so many of the memory: as tokens they take four times as much again.
+const PART_OF_MEMORY: f64 = 8.0;
+
+/// A document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Document {
+    /// Its bytes: text, unless the tokenizer is to take anything.
+    pub text: Vec<u8>,
+    /// The file that it is from.
+    pub file: PathBuf,
+    /// Its line of JSON Lines, or its row of Parquet, in words; none if it is the whole file.
+    place: Option<String>,
+}
+
+impl Document {
+    /// Appends its tokens.
+    ///
+    /// # Errors
+    /// [`Error::InvalidUtf8`] if only text has tokens and it is none; [`Error::UnknownCharacter`], with its place in
+    /// the file.
+    pub fn encode_into(&self, tokenizer: &Tokenizer, out: &mut Vec<u32>) -> Result<()> {
+        let tokens = tokenizer.encode_bytes(&self.text, &self.file).map_err(|error| match error {
+            Error::UnknownCharacter { character, position, n_vocab, .. } => {
+                Error::UnknownCharacter { character, position, n_vocab, place: Some(self.place_of(position)) }
+            }
+            error => error,
+        })?;
+        out.extend(tokens);
+        Ok(())
+    }
+
+    /// Where the character number `position` is, for people.
+    fn place_of(&self, position: usize) -> String {
+        let file = self.file.display();
+        if let Some(place) = &self.place {
+            return format!("{file}, {place}, character {} of the text", position + 1);
+        }
+        let text = String::from_utf8_lossy(&self.text);
+        let (mut line, mut column) = (1, 1);
+        for character in text.chars().take(position) {
+            (line, column) = if character == '\n' { (line + 1, 1) } else { (line, column + 1) };
+        }
+        format!("{file}, line {line}, column {column}")
+    }
+}
+
+/// Reads all documents of some inputs, as [`Sources::find`] finds them, into memory. `checksum` is given all of them,
+/// with where they end.
+///
+/// A single file of text is read as it is, a byte order mark included, and may be a pipe. Unless invalid UTF-8 is
+/// to be replaced, bytes that are no text stay as they are if `takes_bytes`, and else are an error here or when the
+/// document is encoded.
+///
+/// # Errors
+/// Those of [`Sources::find`] and of reading; [`Error::Data`] for more than an eighth of the memory;
+/// [`Error::Aborted`] if `control` says so, which is told bytes of the files.
+pub fn read_documents(
+    inputs: &[PathBuf],
+    options: &SourceOptions,
+    takes_bytes: bool,
+    mut checksum: impl FnMut(&[u8]),
+    mut control: impl Control,
+) -> Result<Vec<Document>> {
+    if let [path] = inputs
+        && is_plain_text(path)
+    {
+        let mut text = read_text(path, &mut control)?;
+        checksum(&text);
+        if options.invalid == Invalid::Replace {
+            text = String::from_utf8_lossy(&text).into_owned().into_bytes();
+        }
+        return Ok(vec![Document { text, file: path.clone(), place: None }]);
+    }
+    let keeps = takes_bytes && options.invalid == Invalid::Error;
+    let options =
+        SourceOptions { invalid: if keeps { Invalid::Keep } else { options.invalid }, ..options.clone() };
+    let names = inputs.iter().map(|path| utf8(path)).collect::<Result<Vec<_>>>()?;
+    let sources = Sources::find(&names, &options)?;
+    let total = sources.total_bytes().unwrap_or(0);
+    let limit = machine::limit();
+    let most = (limit.bytes / PART_OF_MEMORY) as usize;
+    let (mut documents, mut text, mut len) = (Vec::new(), Vec::new(), 0);
+    for piece in sources.pieces(Position::default()) {
+        let piece = piece?;
+        ask(&mut control, piece.bytes_read.min(total), total)?;
+        let source = &sources.files()[piece.at.file];
+        len += piece.text.len();
+        if len > most {
+            let problem = format!(
+                "here there are more than {} of text, an eighth of the {limit} that there are; rwkv prepare makes a \
+                 file of tokens of it, which takes no memory",
+                Bytes(most as f64)
+            );
+            return Err(Error::Data { path: source.path.clone(), problem });
+        }
+        checksum(&piece.text);
+        text.extend_from_slice(&piece.text);
+        if piece.is_last {
+            // Where a document ends belongs to what was read.
+            checksum(&(text.len() as u64).to_le_bytes());
+            let place = match source.kind {
+                Kind::Text => None,
+                Kind::JsonLines => Some(format!("line {}", piece.at.document + 1)),
+                Kind::Parquet => Some(format!("row {}", piece.at.document + 1)),
+            };
+            documents.push(Document { text: std::mem::take(&mut text), file: source.path.clone(), place });
+        }
+    }
+    Ok(documents)
+}
+
+/// The tokens of some documents; if there are several in all, each ends with the tokenizer's end of text.
+///
+/// # Errors
+/// As [`Document::encode_into`].
+pub fn tokens_of<'a>(
+    documents: impl IntoIterator<Item = &'a Document>,
+    are_several: bool,
+    tokenizer: &Tokenizer,
+) -> Result<Vec<u32>> {
+    let mut tokens = Vec::new();
+    for document in documents {
+        document.encode_into(tokenizer, &mut tokens)?;
+        if are_several {
+            tokens.extend(tokenizer.end_of_text());
+        }
+    }
+    Ok(tokens)
+}
+
+/// Whether an input is a text and nothing that is read document by document.
+fn is_plain_text(path: &Path) -> bool {
+    let Ok(there) = std::fs::metadata(path) else { return false };
+    // Whatever else it is, it is read or refused by name as a text.
+    if there.is_dir() {
+        return false;
+    }
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    let of_documents = [".jsonl", ".ndjson", ".parquet", ".gz", ".zst"];
+    !of_documents.iter().any(|ending| name.ends_with(ending))
+}
+
+fn utf8(path: &Path) -> Result<String> {
+    let text = path.to_str().map(str::to_owned);
+    text.ok_or_else(|| Error::option("data", path.display(), "UTF-8"))
+}
+
+#[cfg(test)]
+mod tests {
+    use rwkv_core::go_on;
+
+    use super::*;
+    use crate::Characters;
+
+    fn read(files: &[(&str, &[u8])], options: &SourceOptions, takes_bytes: bool) -> Result<Vec<Document>> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut paths = Vec::new();
+        for (name, content) in files {
+            paths.push(folder.path().join(name));
+            std::fs::write(&paths[paths.len() - 1], content).expect("a file");
+        }
+        read_documents(&paths, options, takes_bytes, |_| (), go_on)
+    }
+
+    #[test]
+    fn an_unknown_character_is_named_with_its_place() {
+        let tokenizer = Tokenizer::from(Characters::of_text("ab\n").expect("characters"));
+        let says = |files: &[(&str, &[u8])]| {
+            let documents = read(files, &SourceOptions::default(), false).expect("documents");
+            tokens_of(&documents, documents.len() > 1, &tokenizer).expect_err("unknown").to_string()
+        };
+        let text = says(&[("book.txt", "ab\nbé".as_bytes())]);
+        assert!(
+            text.contains("book.txt, line 2, column 2: character 'é' (U+00E9) is not among the 3"),
+            "{text}"
+        );
+        assert!(text.contains("unknown \"skip\""), "{text}");
+        let lines = says(&[("a.jsonl", b"{\"text\":\"ab\"}\n\n{\"text\":\"bax\"}\n")]);
+        assert!(lines.contains("a.jsonl, line 3, character 3 of the text: character 'x'"), "{lines}");
+    }
+
+    #[test]
+    fn invalid_text_stays_for_bytes_and_can_be_replaced() {
+        let replace = SourceOptions { invalid: Invalid::Replace, ..SourceOptions::default() };
+        for files in [&[("a.txt", &b"a\xffb"[..])][..], &[("a.txt", b"a\xffb"), ("b.txt", b"c")]] {
+            let kept = read(files, &SourceOptions::default(), true).expect("documents");
+            assert_eq!(kept[0].text, b"a\xffb");
+            for takes_bytes in [false, true] {
+                let replaced = read(files, &replace, takes_bytes).expect("documents");
+                assert_eq!(replaced[0].text, "a\u{fffd}b".as_bytes());
+            }
+            let tokens = read(files, &SourceOptions::default(), false)
+                .and_then(|documents| tokens_of(&documents, false, &Tokenizer::gpt2()?));
+            let error = tokens.expect_err("no text").to_string();
+            assert!(error.contains("a.txt") && error.contains("byte 1"), "{error}");
+        }
+    }
+}
