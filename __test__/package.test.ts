@@ -91,3 +91,15 @@ describe('the package, as another one that depends on it sees it', async () => {
     await expect(run(process.execPath, ['-e', program])).rejects.toMatchObject({ code: 7, stderr: '' })
   })
 })
+
+it('names the licences of what is compiled into a binary, with their texts', async () => {
+  const { stdout } = await run(process.execPath, [join(root, 'scripts/licenses.mjs')], { maxBuffer: 2 ** 24 })
+  const [, list = '', ...texts] = stdout.split(/\n\n/)
+  for (const name of ['tokenizers', 'parquet', 'memmap2', 'ring', 'uPlot', 'the vocabulary of RWKV World'])
+    expect(list).toMatch(new RegExp(`^  ${name}( [\\d.]+\\S*)?: `, 'm'))
+  // What only builds or tests is not in it.
+  expect(list).not.toMatch(/^ {2}(rwkv|proptest|syn|napi-build)/m)
+  // A licence that would have to be ours too is none that we can take.
+  for (const line of list.split('\n')) expect(line).not.toMatch(/: [^,]*\bA?GPL/)
+  expect(texts.join('\n')).toContain('Permission is hereby granted, free of charge')
+})

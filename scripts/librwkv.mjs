@@ -18,10 +18,12 @@ import {
 import { tmpdir } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { thirdParty } from './licenses.mjs'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const [built, platform, out] = process.argv.slice(2)
 if (out === undefined) fail('node scripts/librwkv.mjs BUILT PLATFORM OUT')
+const table = JSON.parse(readFileSync(join(root, 'scripts/platforms/table.json'), 'utf8'))
 const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
 // The number in the library's name changes with its interface, not with each release.
 const soname = /librwkv\.so\.(\d+)/.exec(readFileSync(join(root, 'crates/capi/build.rs'), 'utf8'))[1]
@@ -75,6 +77,7 @@ const temporary = mkdtempSync(join(tmpdir(), 'librwkv-'))
 try {
   const directory = join(temporary, name)
   put('LICENSE', readFileSync(join(root, 'LICENSE')))
+  put('THIRD-PARTY.txt', thirdParty('rwkv-capi', table[platform].napi))
   put('include/rwkv.h', readFileSync(join(root, 'crates/capi/include/rwkv.h')))
   put('share/rwkv/generate.c', readFileSync(join(root, 'crates/capi/examples/generate.c')))
   for (const [sources, target] of system.files) {

@@ -20,9 +20,11 @@ import {
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { thirdParty } from './licenses.mjs'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const main = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
+const table = JSON.parse(readFileSync(join(root, 'scripts/platforms/table.json'), 'utf8'))
 
 /** What each package of npm/ is for. */
 const platforms = {
@@ -79,7 +81,7 @@ function written() {
       ...{ license, homepage, bugs, repository: { ...repository, directory: `npm/${platform}` } },
       ...{ engines, os: [os], cpu: [cpu] },
       ...(os === 'linux' && { libc: [libc === 'gnu' ? 'glibc' : libc] }),
-      ...{ type: 'commonjs', main: file, files: [file] },
+      ...{ type: 'commonjs', main: file, files: [file, 'THIRD-PARTY.txt'] },
     }
     const readme = `# rwkv-${platform}
 
@@ -124,6 +126,10 @@ function pack(binaries, out) {
       copyFileSync(
         join(binaries, `rwkv.${platform}.node`),
         join(copy, 'npm', platform, `rwkv.${platform}.node`),
+      )
+      writeFileSync(
+        join(copy, 'npm', platform, 'THIRD-PARTY.txt'),
+        thirdParty('rwkv-node', table[platform].napi),
       )
       npmPack(join(copy, 'npm', platform), out)
     }
