@@ -42,8 +42,8 @@ for (const [name, tokenizer] of Object.entries(await all())) {
   const ours = digest(lines(text).map(line => tokenizer.encode(line)))
   compare(name, 'Python', ours, inPython('hugging-face', json))
   const theirs = new PreTrainedTokenizer(JSON.parse(readFileSync(json, 'utf8')), {})
-  // The whole of it in Node takes hours: a tenth.
-  const part = lines(text).filter((_, i) => i % 10 === 0)
+  // In Node it takes long: a tenth. U+FEFF is left out, which is white space to the patterns of JavaScript alone.
+  const part = lines(text).filter((line, i) => i % 10 === 0 && !line.includes('\ufeff'))
   const inNode = digest(part.map(line => theirs.encode(line, { add_special_tokens: false })))
   compare(name, 'transformers.js', digest(part.map(line => tokenizer.encode(line))), inNode)
   if (name === 'gpt2') compare(name, 'tiktoken', ours, inPython('tiktoken', json))
@@ -59,15 +59,10 @@ async function all() {
     bpe: { data: file, tokenizer: 'bpe', vocabSize: 3000 },
   })) {
     const out = join(place, 'run')
-    await using trainer = await Trainer.create({
-      ...options,
-      out,
-      force: true,
-      nLayer: 1,
-      nEmbd: 8,
-      maxSteps: 1,
-    })
+    const settings = { ...options, out, force: true, nLayer: 1, nEmbd: 8, maxSteps: 1 }
+    const trainer = await Trainer.create(settings)
     made[name] = trainer.tokenizer
+    trainer.close()
     run('rm', ['-r', out])
   }
   return { ...made, gpt2: await Tokenizer.named('gpt2'), pile: await Tokenizer.named('20b') }

@@ -158,8 +158,8 @@ export interface TrainOptions {
    */
   patience?: number | undefined
   /**
-   * Tokens of the vocabulary that `tokenizer` bpe trains. Default: one for each KiB of the text, from 512 to
-   * 16384. Range: a whole number from 257 to 1048576.
+   * Tokens of the vocabulary that `tokenizer` bpe trains. Default: one for every 2 KiB of the text, from 384
+   * to 16384. Range: a whole number from 257 to 1048576.
    */
   vocabSize?: number | undefined
   /**
@@ -394,7 +394,7 @@ export const trainOptionTable = {
   vocabSize: {
     kind: 'count',
     help: 'tokens of the vocabulary that tokenizer bpe trains',
-    auto: 'one for each KiB of the text, from 512 to 16384',
+    auto: 'one for every 2 KiB of the text, from 384 to 16384',
   },
   tokenizerFile: {
     kind: 'path',

@@ -192,10 +192,12 @@ fn make_tokenizer(
     Ok(if documents.len() > 1 { characters.with_end_of_text() } else { characters }.into())
 }
 
-/// The vocabulary of a BPE that is trained on a text of so many bytes: a token for each KiB, so that the rarest are
-/// seen a few dozen times.
+/// The vocabulary of a BPE that is trained on a text of so many bytes: a token for every 2 KiB.
+///
+/// Measured on Tiny Shakespeare, 1 MB, in 120 s of the default model: 384, 512, 1024 and 2048 tokens led to 2.093,
+/// 2.114, 2.171 and 2.223 bits a byte. How it goes on with the length of the text is a guess.
 fn default_vocab_size(text_len: usize) -> usize {
-    (text_len / 1024).clamp(512, 16_384)
+    (text_len / 2048).clamp(384, 16_384)
 }
 
 /// Which of `count` documents are learned, and which are tested on: a tenth, and one at least, chosen by the

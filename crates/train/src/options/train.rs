@@ -197,7 +197,8 @@ described! {
         #[serde(default)]
         pub patience: Option<u64>,
 
-        /// Tokens of the vocabulary that `tokenizer` bpe trains. Default: one for each KiB of the text, from 512 to 16384.
+        /// Tokens of the vocabulary that `tokenizer` bpe trains. Default: one for
+        /// every 2 KiB of the text, from 384 to 16384.
         #[serde(default)]
         pub vocab_size: Option<usize>,
 
