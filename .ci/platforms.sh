@@ -17,7 +17,8 @@ python3 scripts/platforms/check_test.py
 
 # Headers and symbols are the same without optimization.
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/platforms CARGO_PROFILE_DEV_OPT_LEVEL=0 CARGO_PROFILE_DEV_DEBUG=false
-cargo-zigbuild zigbuild --quiet --locked --no-default-features -p rwkv-node -p rwkv-capi --target x86_64-unknown-linux-gnu.2.17
+plain=(--config 'profile.dev.package."*".opt-level=0')
+cargo-zigbuild zigbuild "${plain[@]}" --quiet --locked --no-default-features -p rwkv-node -p rwkv-capi --target x86_64-unknown-linux-gnu.2.17
 built=$CARGO_TARGET_DIR/x86_64-unknown-linux-gnu/debug
 python3 scripts/platforms/check.py --platform linux-x64-gnu "$built/librwkv_node.so" "$built/librwkv.so"
 

@@ -71,7 +71,7 @@ symbolizer=$(command -v llvm-symbolizer || command -v addr2line || true)
 export TSAN_OPTIONS="exitcode=66 ${symbolizer:+external_symbolizer_path=$symbolizer}"
 
 run() {
-  "${cargo[@]}" test --quiet --locked -Zbuild-std=std,test -Zbuild-std-features=panic-unwind --target "$target" "$@"
+  "${cargo[@]}" test --config 'profile.dev.package."*".opt-level=0' --quiet --locked -Zbuild-std=std,test -Zbuild-std-features=panic-unwind --target "$target" "$@"
 }
 
 threads=(--manifest-path fuzz/Cargo.toml -p rwkv-threads)
