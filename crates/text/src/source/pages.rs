@@ -5,7 +5,7 @@
 //! specification, <https://parquet.apache.org/docs/file-format/>.
 
 use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::sync::Arc;
 
 use ::parquet::basic::{Compression, Encoding};
@@ -51,13 +51,34 @@ impl Length for Chunks {
     }
 }
 
-impl ChunkReader for Chunks {
-    type T = BufReader<File>;
+/// The bytes of a file from some place on, for the headers of pages.
+///
+/// To read at the end of the file is an error: the crate `parquet` skips parts of a header that it does not know
+/// without looking whether they are there, and a header can say that it has billions of them.
+pub(super) struct Rest(BufReader<File>);
 
-    fn get_read(&self, start: u64) -> Result<Self::T> {
+impl Read for Rest {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        match self.0.read(buf)? {
+            0 if !buf.is_empty() => Err(ErrorKind::UnexpectedEof.into()),
+            count => Ok(count),
+        }
+    }
+}
+
+impl Chunks {
+    fn from(&self, start: u64) -> Result<BufReader<File>> {
         let mut file = self.file.try_clone()?;
         file.seek(SeekFrom::Start(start))?;
         Ok(BufReader::with_capacity(1 << 10, file))
+    }
+}
+
+impl ChunkReader for Chunks {
+    type T = Rest;
+
+    fn get_read(&self, start: u64) -> Result<Self::T> {
+        self.from(start).map(Rest)
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes> {
@@ -72,7 +93,7 @@ impl ChunkReader for Chunks {
             )));
         }
         let mut bytes = Vec::new();
-        let read = self.get_read(start)?.take(length as u64).read_to_end(&mut bytes)?;
+        let read = self.from(start)?.take(length as u64).read_to_end(&mut bytes)?;
         if read < length {
             return Err(error(format!("it ends within {length} bytes at byte {start}")));
         }
