@@ -33,6 +33,7 @@
 //! ```
 
 mod find;
+mod footer;
 mod json_lines;
 mod pages;
 mod pieces;

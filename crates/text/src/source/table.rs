@@ -190,7 +190,11 @@ fn read_metadata(chunks: &Chunks) -> ParquetResult<ParquetMetaData> {
         return Err(error(format!("its footer is said to have {len} bytes; at most {MOST_FOOTER} are read")));
     }
     let at = tail_at.checked_sub(len as u64).ok_or_else(|| error("its footer is larger than the file"))?;
-    ParquetMetaDataReader::decode_metadata(&chunks.get_bytes(at, len)?)
+    let footer = chunks.get_bytes(at, len)?;
+    if !super::footer::is_plausible(&footer) {
+        return Err(error("its footer has lists that are longer than itself"));
+    }
+    ParquetMetaDataReader::decode_metadata(&footer)
 }
 
 /// The number of the column `name`, or what is wrong with it.
