@@ -137,7 +137,11 @@ pub enum Error {
         place: Option<String>,
     },
     /// A text that is not UTF-8.
-    #[error("{}: byte {offset} is not UTF-8; convert the text, have such bytes replaced (invalid \"replace\"), or use a tokenizer of bytes", path.display())]
+    #[error(
+        "{}: byte {offset} is not UTF-8; convert the text, have such bytes replaced (invalid \"replace\"), or use a \
+         tokenizer of bytes",
+        path.display()
+    )]
     InvalidUtf8 {
         /// The file.
         path: PathBuf,

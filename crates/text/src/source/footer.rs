@@ -1,7 +1,7 @@
 //! A look at the footer of a Parquet file before the crate `parquet` reads it.
 //!
 //! Of parts that it does not know that crate skips each element of a list by itself, and it takes no byte for a
-//! boolean: a few bytes can keep it busy for hours. Format: Thrift's compact protocol,
+//! boolean: a few bytes can keep it busy for minutes. Format: Thrift's compact protocol,
 //! <https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md>.
 
 /// Whether all lists together have no more booleans, and each no more elements, than there are bytes. What is damaged
@@ -11,6 +11,7 @@ pub(super) fn is_plausible(footer: &[u8]) -> bool {
     walk.value(STRUCT, 0) != Some(false)
 }
 
+/// The number of the type of a struct.
 const STRUCT: u8 = 12;
 /// Deeper than any footer is.
 const MOST_DEEP: usize = 64;
@@ -63,6 +64,7 @@ impl Walk<'_> {
                 let head = self.byte()?;
                 let count = if head >> 4 == 15 { self.varint()? } else { u64::from(head >> 4) };
                 let element = head & 15;
+                // As that crate reads them, without a byte for each: both come to the same places.
                 if matches!(element, 1 | 2) {
                     self.booleans =
                         match self.booleans.checked_sub(usize::try_from(count).unwrap_or(usize::MAX)) {
@@ -100,6 +102,33 @@ impl Walk<'_> {
                 }
             },
             _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_that_are_longer_than_the_footer_are_refused() {
+        // Field 1 is a list of so many booleans, or of structs, and the footer ends.
+        let two_billion = [0xff, 0xff, 0xff, 0xff, 0x07];
+        for kind in [0xf1, 0xf2, 0xfc, 0xf8] {
+            assert!(!is_plausible(&[&[0x19, kind], &two_billion[..], &[0]].concat()), "{kind:x}");
+        }
+        // Lists of lists of few booleans each, which together are more.
+        assert!(!is_plausible(&[0x19, 0x39, 0xe1, 0xe1, 0xe1, 0]));
+        // A struct within itself for ever.
+        assert!(!is_plausible(&[0x1c; 200]));
+    }
+
+    #[test]
+    fn others_are_left_to_the_crate() {
+        // An integer, a text, a list of three integers, a map of one; and the same cut off.
+        let whole = [0x15, 2, 0x18, 2, b'a', b'b', 0x19, 0x35, 2, 4, 6, 0x1b, 1, 0x58, 2, 1, b'c', 0];
+        for end in [0, 1, 3, 4, 5, whole.len()] {
+            assert!(is_plausible(&whole[..end]), "{end}");
         }
     }
 }

@@ -195,7 +195,7 @@ fn make_tokenizer(
 /// The vocabulary of a BPE that is trained on a text of so many bytes: a token for every 2 KiB.
 ///
 /// Measured on Tiny Shakespeare, 1 MB, in 120 s of the default model: 384, 512, 1024 and 2048 tokens led to 2.093,
-/// 2.114, 2.171 and 2.223 bits a byte. How it goes on with the length of the text is a guess.
+/// 2.114, 2.171 and 2.223 bits a byte, in windows as in training. For longer texts the rule is a guess.
 fn default_vocab_size(text_len: usize) -> usize {
     (text_len / 2048).clamp(384, 16_384)
 }

@@ -39,7 +39,8 @@ pub(super) fn bytes_per_token(
 impl Trainer {
     /// Mean loss over the validation split, or as many of its tokens as the options say, in nats a token: in
     /// adjoining windows of `ctx_len` tokens, each from an empty state or the one that is trained; or in one go, if
-    /// the run carries states. [`bits_per_byte`](Self::bits_per_byte) is the same in another unit. It runs through the inference path, with products in the precision of inference. `control` is told tokens.
+    /// the run carries states. [`bits_per_byte`](Self::bits_per_byte) is the same in another unit. It runs through the
+    /// inference path, with products in the precision of inference. `control` is told tokens.
     ///
     /// # Errors
     /// [`rwkv_core::Error::Aborted`] if `control` says so. [`Error::Diverged`](crate::Error::Diverged) if the
