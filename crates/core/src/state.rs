@@ -121,6 +121,8 @@ impl StateLayout {
 pub struct State {
     origin: Arc<Origin>,
     values: Vec<f32>,
+    /// Whether they are known to be finite.
+    is_finite: bool,
 }
 
 const MAGIC: &[u8; 8] = b"rwkvstat";
@@ -139,7 +141,7 @@ impl PartialEq for State {
 impl State {
     /// The state of `model` before the first token.
     pub(crate) fn new(model: &Arc<Origin>, layout: &StateLayout) -> Self {
-        Self { origin: Arc::clone(model), values: layout.initial() }
+        Self { origin: Arc::clone(model), values: layout.initial(), is_finite: true }
     }
 
     /// The same, of a model that was found to be its own.
@@ -163,7 +165,14 @@ impl State {
 
     /// The floats, to change.
     pub fn as_mut_slice(&mut self) -> &mut [f32] {
+        self.is_finite = false;
         &mut self.values
+    }
+
+    /// Takes finite floats of the same model, and leaves the old ones in their place.
+    pub(crate) fn replace(&mut self, values: &mut Vec<f32>) {
+        std::mem::swap(&mut self.values, values);
+        self.is_finite = true;
     }
 
     /// The byte form; [`from_bytes`](Self::from_bytes) is its inverse. It names the model by a checksum of
@@ -229,7 +238,7 @@ impl State {
             return Err(fault("its checksum does not fit its bytes: it is damaged".into()));
         }
         let values = rest[..4 * len].as_chunks().0.iter().map(|&value| f32::from_le_bytes(value)).collect();
-        Ok(Self { origin: Origin::known(model), values })
+        Ok(Self { origin: Origin::known(model), values, is_finite: false })
     }
 
     /// Whether `model`, whose states have the floats of `layout`, can go on from here.
@@ -243,7 +252,8 @@ impl State {
         if is != expected {
             return Err(Error::State { problem: format!("it has {is} floats; this model's has {expected}") });
         }
-        if !all_finite(&self.values)
+        if !self.is_finite
+            && !all_finite(&self.values)
             && let Some(at) = self.values.iter().position(|value| !value.is_finite())
         {
             return Err(Error::State { problem: format!("its float {at} is {}", self.values[at]) });

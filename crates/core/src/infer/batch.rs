@@ -19,6 +19,15 @@ pub struct Segment<'a> {
     pub state: &'a mut State,
 }
 
+/// A segment of a run: the state that it is read from stays as it is, and the one after it is new.
+pub(crate) struct Reading<'a> {
+    pub(crate) tokens: &'a [u32],
+    pub(crate) from: &'a State,
+    /// As long as `from`, and means nothing before the segment has been read.
+    pub(crate) to: &'a mut [f32],
+    pub(crate) outputs: Outputs,
+}
+
 /// Which logits are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outputs {
@@ -55,8 +64,8 @@ pub(super) struct Scratch {
     pub(super) needed_rows: Vec<Range<usize>>,
     pub(super) needed_outputs: Vec<usize>,
     pub(super) parts: Vec<Part>,
-    /// The states of all segments as they were, one after the other.
-    pub(super) states: Vec<f32>,
+    /// Memory for states.
+    pub(super) states: Vec<Vec<f32>>,
 }
 
 /// The part of a segment that one pass reads.
@@ -79,7 +88,7 @@ pub(super) struct Position {
 
 impl Scratch {
     /// Takes the next tokens, up to [`PASS`], from consecutive segments; false if none are left.
-    pub(super) fn plan(&mut self, segments: &[Segment<'_>], outputs: Outputs, next: &mut Position) -> bool {
+    pub(super) fn plan(&mut self, segments: &[Reading<'_>], next: &mut Position) -> bool {
         self.tokens.clear();
         self.rows.clear();
         self.outputs.clear();
@@ -96,7 +105,7 @@ impl Scratch {
             let done = end == segment.tokens.len();
             self.tokens.extend_from_slice(&segment.tokens[tokens.clone()]);
             self.rows.push(first..self.tokens.len());
-            let count = match outputs {
+            let count = match segment.outputs {
                 Outputs::None => 0,
                 Outputs::Last => usize::from(done),
                 Outputs::All => tokens.len(),

@@ -111,7 +111,7 @@ impl Model {
             let each = together.iter().zip(&mut states);
             let mut segments: Vec<_> =
                 each.map(|(part, state)| Segment { tokens: &tokens[part.clone()], state }).collect();
-            self.shared.run(&self.cpu, &mut segments, Outputs::All, |segment, range, logits| {
+            self.shared.run_segments(&self.cpu, &mut segments, Outputs::All, |segment, range, logits| {
                 let at = together[segment].start + 1;
                 let targets = &tokens[at + range.start..at + range.end];
                 sum += cross_entropy(&self.cpu, logits, self.shared.config.n_vocab, targets);

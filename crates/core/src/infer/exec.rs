@@ -28,7 +28,7 @@ pub struct Infer<'a, 's> {
     /// Ranges of rows.
     pub(super) segments: &'a [Range<usize>],
     /// One a segment.
-    pub(super) states: &'a mut [&'s mut [f32]],
+    pub(super) states: &'a mut [SegmentState<'s>],
     /// The rows whose logits are wanted, ascending.
     pub(super) outputs: &'a [usize],
     /// What is left of the rows after [`needed`](Exec::needed).
@@ -36,6 +36,19 @@ pub struct Infer<'a, 's> {
     /// The first thing that was infinite or not a number. Operators go on regardless: what they compute is
     /// thrown away.
     pub(super) not_finite: Option<NotFinite>,
+    /// Whether to stop: asked before every product, which take nearly all the time. From then on products are left
+    /// out, and what the pass computes is thrown away.
+    pub(super) stop: &'a dyn Fn() -> bool,
+    pub(super) is_stopped: bool,
+    /// Whether the states are finite so far.
+    pub(super) state_is_finite: bool,
+}
+
+/// Where a segment's state comes from and where it goes.
+pub(super) struct SegmentState<'a> {
+    /// The state before the segment's first token; none if an earlier pass has brought it to `to`.
+    pub(super) from: Option<&'a [f32]>,
+    pub(super) to: &'a mut [f32],
 }
 
 /// The rows that the end of a pass needs.
@@ -72,7 +85,9 @@ impl Exec for Infer<'_, '_> {
     fn shift(&mut self, x: Tensor, slot: Slot) -> Tensor {
         let width = x.width();
         let ([y], before, [out]) = self.arena.push(x.rows(), width);
-        kernels::shift(self.cpu, self.segments, self.states, slot.at, width, before.get(x), out);
+        let mut states = bring(self.states, slot);
+        kernels::shift(self.cpu, self.segments, &mut states, 0, width, before.get(x), out);
+        self.state_is_finite &= states.iter().all(|state| kernels::all_finite(state));
         y
     }
 
@@ -89,6 +104,10 @@ impl Exec for Infer<'_, '_> {
         let shapes: [_; N] = std::array::from_fn(|i| (products[i].1.rows(), matrices[i].rows()));
         let (tensors, before, outs) = self.arena.push_each(shapes);
         let mut outs = outs.into_iter();
+        self.is_stopped = self.is_stopped || (self.stop)();
+        if self.is_stopped {
+            return tensors;
+        }
         let inputs = products.map(|(_, x)| x);
         let products: [_; N] = std::array::from_fn(|i| Product {
             matrix: matrices[i],
@@ -121,7 +140,9 @@ impl Exec for Infer<'_, '_> {
         let (w, u) = (self.parameters.vector(decay), self.parameters.vector(first));
         let ([y], before, [out]) = self.arena.push(k.rows(), k.width());
         let (k, v) = (before.get(k), before.get(v));
-        kernels::wkv4(self.cpu, self.segments, self.states, slot.at, kernels::Wkv4Inputs { w, u, k, v }, out);
+        let mut states = bring(self.states, slot);
+        kernels::wkv4(self.cpu, self.segments, &mut states, 0, kernels::Wkv4Inputs { w, u, k, v }, out);
+        self.state_is_finite &= states.iter().all(|state| kernels::all_finite(state));
         y
     }
 
@@ -138,6 +159,21 @@ impl Exec for Infer<'_, '_> {
     fn keep<const N: usize>(&mut self, live: [Tensor; N]) -> [Tensor; N] {
         self.arena.keep(live)
     }
+}
+
+/// That part of each state, brought to where it goes. The operator that uses it comes right after, so that a state
+/// is read and written once a pass, and never copied whole.
+fn bring<'a>(states: &'a mut [SegmentState<'_>], slot: Slot) -> Vec<&'a mut [f32]> {
+    states
+        .iter_mut()
+        .map(|SegmentState { from, to }| {
+            let to = &mut to[slot.range()];
+            if let Some(from) = from {
+                to.copy_from_slice(&from[slot.range()]);
+            }
+            to
+        })
+        .collect()
 }
 
 impl Infer<'_, '_> {

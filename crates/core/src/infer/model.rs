@@ -29,8 +29,8 @@ use crate::store::Parameters;
 /// way.
 #[derive(Clone)]
 pub struct Model {
-    pub(super) shared: Arc<Shared>,
-    pub(super) cpu: Arc<Cpu>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) cpu: Arc<Cpu>,
 }
 
 impl Model {
@@ -232,7 +232,7 @@ impl Model {
         outputs: Outputs,
         mut sink: impl FnMut(usize, Range<usize>, &[f32]),
     ) -> Result<()> {
-        self.shared.run(&self.cpu, segments, outputs, |segment, tokens, logits| {
+        self.shared.run_segments(&self.cpu, segments, outputs, |segment, tokens, logits| {
             sink(segment, tokens, logits);
             Ok(())
         })

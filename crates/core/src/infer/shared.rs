@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rwkv_kernels::{Cpu, all_finite};
 
-use super::batch::{Outputs, Part, Position, Scratch, Segment};
-use super::exec::{Infer, Needed};
+use super::batch::{Outputs, Part, Position, Reading, Scratch, Segment};
+use super::exec::{Infer, Needed, SegmentState};
 use crate::checksum::Origin;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
@@ -15,12 +15,12 @@ use crate::state::StateLayout;
 use crate::store::{NotFinite, Parameters};
 
 /// What does not depend on who computes.
-pub(super) struct Shared {
+pub(crate) struct Shared {
     pub(super) config: ModelConfig,
     network: Network,
     pub(super) parameters: Parameters,
-    pub(super) state_layout: StateLayout,
-    pub(super) origin: Arc<Origin>,
+    pub(crate) state_layout: StateLayout,
+    pub(crate) origin: Arc<Origin>,
     /// Memory of finished passes, for the next ones: as many as ever ran at the same time.
     scratch: Mutex<Vec<Scratch>>,
 }
@@ -36,52 +36,80 @@ impl Shared {
     /// Reads all segments, in as many passes as it takes.
     ///
     /// Calls `sink(segment, tokens, logits)` with the logits (tokens, n_vocab) of those tokens of the segment
-    /// for which they are wanted, in order within a segment. On an error, that of `sink` too, all states are
-    /// as they were.
-    pub(super) fn run(
+    /// for which they are wanted, in order within a segment. `stop` is asked before every product, which even
+    /// in a long pass of a large model take no more than some tens of milliseconds each.
+    ///
+    /// # Errors
+    /// [`Error::Aborted`] if `stop` says so; those of `sink` and of [`Model::eval`](super::Model::eval). The new
+    /// states then mean nothing.
+    pub(crate) fn run(
+        &self,
+        cpu: &Cpu,
+        segments: &mut [Reading<'_>],
+        stop: &dyn Fn() -> bool,
+        sink: impl FnMut(usize, Range<usize>, &[f32]) -> Result<()>,
+    ) -> Result<()> {
+        for segment in segments.iter() {
+            self.check_tokens(segment.tokens)?;
+            segment.from.check(&self.origin, &self.state_layout, cpu)?;
+            assert_eq!(segment.to.len(), self.state_layout.len(), "room for a state");
+        }
+        self.parameters.check_file()?;
+        let mut scratch = self.take_scratch();
+        let result = self.run_with(cpu, &mut scratch, segments, stop, sink);
+        self.keep_scratch(scratch);
+        result
+    }
+
+    /// As [`run`](Self::run), of segments whose states are moved forward, or stay as they were on an error.
+    pub(super) fn run_segments(
         &self,
         cpu: &Cpu,
         segments: &mut [Segment<'_>],
         outputs: Outputs,
         sink: impl FnMut(usize, Range<usize>, &[f32]) -> Result<()>,
     ) -> Result<()> {
-        for segment in segments.iter() {
-            self.check_tokens(segment.tokens)?;
-            segment.state.check(&self.origin, &self.state_layout, cpu)?;
-        }
-        self.parameters.check_file()?;
-        let pool = || self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut scratch = pool().pop().unwrap_or_default();
-        scratch.states.clear();
-        // A slice at a time: float by float this took 2 % of a token's time, at 1.5 billion parameters in
-        // Q4_0.
-        for segment in segments.iter() {
-            scratch.states.extend_from_slice(segment.state.as_slice());
-        }
-        let result = self.run_with(cpu, &mut scratch, segments, outputs, sink);
-        if result.is_err() {
-            let mut before = scratch.states.as_slice();
-            for Segment { state, .. } in segments {
-                let (own, rest) = before.split_at(state.as_slice().len());
-                state.as_mut_slice().copy_from_slice(own);
-                before = rest;
+        let mut scratch = self.take_scratch();
+        let mut states = std::mem::take(&mut scratch.states);
+        self.keep_scratch(scratch);
+        states.resize_with(segments.len(), Vec::new);
+        states.iter_mut().for_each(|state| state.resize(self.state_layout.len(), 0.0));
+        let mut readings: Vec<_> = segments
+            .iter()
+            .zip(&mut states)
+            .map(|(Segment { tokens, state }, to)| Reading { tokens, from: state, to, outputs })
+            .collect();
+        let result = self.run(cpu, &mut readings, &|| false, sink);
+        if result.is_ok() {
+            for (Segment { state, .. }, new) in segments.iter_mut().zip(&mut states) {
+                state.replace(new);
             }
         }
-        pool().push(scratch);
+        let mut scratch = self.take_scratch();
+        scratch.states = states;
+        self.keep_scratch(scratch);
         result
+    }
+
+    fn take_scratch(&self) -> Scratch {
+        self.scratch.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+    }
+
+    fn keep_scratch(&self, scratch: Scratch) {
+        self.scratch.lock().unwrap_or_else(PoisonError::into_inner).push(scratch);
     }
 
     fn run_with(
         &self,
         cpu: &Cpu,
         scratch: &mut Scratch,
-        segments: &mut [Segment<'_>],
-        outputs: Outputs,
+        segments: &mut [Reading<'_>],
+        stop: &dyn Fn() -> bool,
         mut sink: impl FnMut(usize, Range<usize>, &[f32]) -> Result<()>,
     ) -> Result<()> {
         let n_vocab = self.config.n_vocab;
         let mut next = Position::default();
-        while scratch.plan(segments, outputs, &mut next) {
+        while scratch.plan(segments, &mut next) {
             let Scratch {
                 arena,
                 activations,
@@ -96,8 +124,14 @@ impl Shared {
             } = &mut *scratch;
             // A pass takes consecutive segments, so its states are a stretch too.
             let members = parts.first().map_or(0, |part| part.segment)..next.planned;
-            let mut states: Vec<_> =
-                segments[members].iter_mut().map(|segment| segment.state.as_mut_slice()).collect();
+            let mut states: Vec<_> = segments[members]
+                .iter_mut()
+                .zip(&*parts)
+                .map(|(segment, part)| SegmentState {
+                    from: (part.tokens.start == 0).then(|| segment.from.as_slice()),
+                    to: segment.to,
+                })
+                .collect();
             arena.clear();
             let mut infer = Infer {
                 parameters: &self.parameters,
@@ -110,11 +144,18 @@ impl Shared {
                 outputs,
                 needed: Needed { kept, segments: needed_rows, outputs: needed_outputs },
                 not_finite: None,
+                stop,
+                is_stopped: false,
+                state_is_finite: true,
             };
             let logits = self.network.forward(&mut infer);
-            let not_finite = infer.not_finite;
+            let (not_finite, is_stopped, state_is_finite) =
+                (infer.not_finite, infer.is_stopped, infer.state_is_finite);
+            if is_stopped {
+                return Err(Error::Aborted);
+            }
             let mut logits = arena.get(logits);
-            self.check_pass(cpu, not_finite, logits, &states)?;
+            self.check_pass(cpu, not_finite, state_is_finite && all_finite(logits))?;
             for Part { segment, tokens, outputs } in &*parts {
                 let (rows, rest) = logits.split_at(outputs * n_vocab);
                 logits = rest;
@@ -131,13 +172,7 @@ impl Shared {
     /// # Errors
     /// [`Error::FileChanged`] if the weights changed meanwhile, which explains all else; [`Error::ModelFile`]
     /// or [`Error::NotFinite`] for what is infinite or not a number.
-    fn check_pass(
-        &self,
-        cpu: &Cpu,
-        not_finite: Option<NotFinite>,
-        logits: &[f32],
-        states: &[&mut [f32]],
-    ) -> Result<()> {
+    fn check_pass(&self, cpu: &Cpu, not_finite: Option<NotFinite>, is_finite: bool) -> Result<()> {
         let parameters = &self.parameters;
         parameters.check_file()?;
         if let Some(found) = not_finite {
@@ -146,8 +181,7 @@ impl Shared {
             return Err(error);
         }
         // Whatever goes wrong reaches the logits of its token or the states, and those of no other.
-        let finite = all_finite(logits) && states.iter().all(|state| all_finite(state));
-        if finite { Ok(()) } else { Err(Error::NotFinite { what: "what the model computes".to_owned() }) }
+        if is_finite { Ok(()) } else { Err(Error::NotFinite { what: "what the model computes".to_owned() }) }
     }
 
     /// Whether there are tokens, and the model has all of them.
