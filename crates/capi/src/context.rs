@@ -27,7 +27,8 @@ impl Context {
     /// Loads a model, to be run on `n_threads` threads; 0 means as many as the process may use.
     pub(crate) fn load(path: &Path, n_threads: u32) -> Result<Self> {
         let options = LoadOptions { threads: threads(n_threads), ..LoadOptions::default() };
-        Ok(Self::new(Model::load(path, &options)?, Global.prints()))
+        // As those of rwkv.cpp, contexts have threads of their own, and may run side by side.
+        Ok(Self::new(Model::load_on(path, options.start_cpu()?)?, Global.prints()))
     }
 
     /// Another context of the same model, with threads and errors of its own.

@@ -29,6 +29,7 @@
 //! # What is where
 //! - [`Model`] evaluates tokens: one, a long prompt, or a ragged batch of many texts ([`Model::eval_batch`]).
 //!   It measures its loss on a text ([`Model::evaluate`]) and its speed ([`Model::bench`]).
+//! - [`Scheduler`](schedule::Scheduler) takes texts that are read and written at the same time into shared passes.
 //! - [`ModelFile`] reads rwkv.cpp's `.bin` files, mapped and checked to the last byte; [`write_model`] writes
 //!   them.
 //! - [`quantize()`] makes a file of FP32 or FP16 weights into one of five quantized formats, the bytes that
@@ -116,6 +117,7 @@ mod place;
 mod quantize;
 mod regular;
 mod sampler;
+pub mod schedule;
 mod state;
 pub mod store;
 mod text;

@@ -169,6 +169,16 @@ impl State {
         &mut self.values
     }
 
+    /// A later state of the same model, of finite floats.
+    pub(crate) fn next(&self, values: Vec<f32>) -> Self {
+        Self { origin: Arc::clone(&self.origin), values, is_finite: true }
+    }
+
+    /// The floats.
+    pub(crate) fn into_values(self) -> Vec<f32> {
+        self.values
+    }
+
     /// Takes finite floats of the same model, and leaves the old ones in their place.
     pub(crate) fn replace(&mut self, values: &mut Vec<f32>) {
         std::mem::swap(&mut self.values, values);

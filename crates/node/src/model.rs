@@ -117,7 +117,7 @@ impl NativeModel {
             let path = PathBuf::from(path);
             let options = LoadOptions { threads: count("threads", threads)?, isa: None };
             let file_size = file_size(&path)?;
-            let cpu = options.start_cpu()?;
+            let cpu = options.shared_cpu()?;
             let model = Model::load_with(&path, cpu, cancel.control())?;
             let model = match lora {
                 Some(lora) => model.with_lora(lora)?,

@@ -8,7 +8,7 @@ use crate::state::State;
 /// Tokens of one pass at most. Enough to use each weight often while it is near, few enough that the
 /// activations of a pass stay in some MB and a long prompt needs no more memory than a short one. Twice as
 /// many gain nothing, half as many cost 4 % where weights are FP32.
-pub(super) const PASS: usize = 256;
+pub(crate) const PASS: usize = 256;
 
 /// Consecutive tokens of one text, and the state that they are read from and leave.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! Which instructions and how many threads a model uses.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use rwkv_kernels::{Cpu, Isa, IsaError};
 
@@ -18,13 +18,40 @@ pub struct LoadOptions {
     pub isa: Option<Isa>,
 }
 
+/// What models run on by default, as long as one of them is there.
+static SHARED: Mutex<Vec<Weak<Cpu>>> = Mutex::new(Vec::new());
+
 impl LoadOptions {
-    /// Starts the threads. Models and a trainer may share one `Cpu`; their loops then take turns.
+    /// The threads that this process's models share: those that another model with the same options is on, or new
+    /// ones. More threads than cores would make all of them slower.
+    ///
+    /// # Errors
+    /// As [`start_cpu`](Self::start_cpu).
+    pub fn shared_cpu(&self) -> Result<Arc<Cpu>> {
+        let (isa, threads) = self.check()?;
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.retain(|cpu| cpu.strong_count() > 0);
+        let found =
+            shared.iter().filter_map(Weak::upgrade).find(|cpu| (cpu.isa(), cpu.threads()) == (isa, threads));
+        if let Some(cpu) = found {
+            return Ok(cpu);
+        }
+        let cpu = Arc::new(Cpu::new(isa, threads));
+        shared.push(Arc::downgrade(&cpu));
+        Ok(cpu)
+    }
+
+    /// Starts threads of its own. Models and a trainer may share one `Cpu`; their loops then take turns.
     ///
     /// # Errors
     /// [`Error::InvalidOption`] for a nonsensical number of threads, [`Error::Isa`] for instructions that
     /// this CPU does not have.
     pub fn start_cpu(&self) -> Result<Arc<Cpu>> {
+        let (isa, threads) = self.check()?;
+        Ok(Arc::new(Cpu::new(isa, threads)))
+    }
+
+    fn check(&self) -> Result<(Isa, usize)> {
         let threads = match self.threads {
             None => std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS),
             Some(threads) if (1..=MAX_THREADS).contains(&threads) => threads,
@@ -37,13 +64,24 @@ impl LoadOptions {
             Some(isa) if isa.is_supported() => isa,
             Some(isa) => return Err(Error::Isa(IsaError { name: isa.name().to_owned(), known: true })),
         };
-        Ok(Arc::new(Cpu::new(isa, threads)))
+        Ok((isa, threads))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn models_with_the_same_options_share_threads_as_long_as_there_is_one() {
+        let share = |threads| LoadOptions { threads, isa: Some(Isa::Scalar) }.shared_cpu().unwrap();
+        let cpu = share(Some(3));
+        assert!(Arc::ptr_eq(&cpu, &share(Some(3))));
+        assert!(!Arc::ptr_eq(&cpu, &share(Some(4))));
+        let weak = Arc::downgrade(&cpu);
+        drop(cpu);
+        assert!(weak.upgrade().is_none());
+    }
 
     #[test]
     fn threads_are_counted_and_nonsense_is_refused() {

@@ -12,6 +12,7 @@ mod shared;
 
 pub use arena::Tensor;
 pub use batch::{Outputs, Segment};
+pub(crate) use batch::{PASS, Reading};
 pub use bench::{Bench, BenchOptions};
 pub use cpu::{LoadOptions, MAX_THREADS};
 pub use evaluate::Evaluation;

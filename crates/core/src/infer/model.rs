@@ -38,7 +38,8 @@ impl Model {
     ///
     /// FP32 and FP16 weights are mapped and not read: they come from the disk when they are first used, and
     /// processes that load the same file share them. Quantized weights are repacked into memory of their own.
-    /// Models that one process loads from one file share its weights either way.
+    /// Models that one process loads from one file share its weights either way, and all models that are loaded
+    /// with the same options share their threads ([`LoadOptions::shared_cpu`]).
     ///
     /// The file should not be written to while the model is in use; if it is, every later call answers with
     /// [`Error::FileChanged`](crate::Error::FileChanged). Renaming another file over it, or removing it, is
@@ -49,7 +50,7 @@ impl Model {
     /// also for a vector with a value that is infinite or no number; [`Error::Io`](crate::Error::Io) if there
     /// is not enough memory.
     pub fn load(path: impl AsRef<Path>, options: &LoadOptions) -> Result<Self> {
-        Self::load_on(path, options.start_cpu()?)
+        Self::load_on(path, options.shared_cpu()?)
     }
 
     /// As [`load`](Self::load), with threads that others may use too.

@@ -73,7 +73,9 @@ impl Shared {
         let mut states = std::mem::take(&mut scratch.states);
         self.keep_scratch(scratch);
         states.resize_with(segments.len(), Vec::new);
-        states.iter_mut().for_each(|state| state.resize(self.state_layout.len(), 0.0));
+        for state in &mut states {
+            state.resize(self.state_layout.len(), 0.0);
+        }
         let mut readings: Vec<_> = segments
             .iter()
             .zip(&mut states)
