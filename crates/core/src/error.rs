@@ -156,6 +156,18 @@ pub enum Error {
         /// What is wrong with it, and what would do.
         problem: String,
     },
+    /// What was asked of something that does one thing at a time, and is at work.
+    #[error("this {what} is still at work: wait for the earlier call, or use another {what}")]
+    Busy {
+        /// What it is, such as "session".
+        what: &'static str,
+    },
+    /// A fault in this library.
+    #[error("a fault in rwkv, please report it: {what}")]
+    Internal {
+        /// What went wrong.
+        what: String,
+    },
     /// The caller asked to stop.
     #[error("stopped on request")]
     Aborted,
@@ -225,6 +237,8 @@ impl Error {
             Self::UnknownCharacter { .. } => "UNKNOWN_CHARACTER",
             Self::InvalidUtf8 { .. } => "INVALID_UTF8",
             Self::Data { .. } => "DATA",
+            Self::Busy { .. } => "BUSY",
+            Self::Internal { .. } => "INTERNAL",
             Self::Aborted => "ABORTED",
             Self::Isa(_) => "ISA",
         }

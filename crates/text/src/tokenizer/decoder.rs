@@ -37,6 +37,11 @@ impl Decoder {
         text
     }
 
+    /// Whether no character is unfinished.
+    pub fn is_whole(&self) -> bool {
+        self.pending.is_empty()
+    }
+
     /// Ends the text: a character that was never completed turns into U+FFFD.
     pub fn finish(&mut self) -> String {
         let text = String::from_utf8_lossy(&self.pending).into_owned();

@@ -1,0 +1,32 @@
+//! What is written.
+
+/// Why writing ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// As many tokens were written as were asked for.
+    Length,
+    /// A stop came.
+    Stop,
+    /// The model ended the text.
+    EndOfText,
+}
+
+/// A part of what is written: whole characters, and the tokens that they are made of.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Piece {
+    /// May be empty.
+    pub text: String,
+    /// What the session has read: the tokens of the text. Those of a stop, and the token that ends a text, are not
+    /// among them.
+    pub tokens: Vec<u32>,
+    /// Why writing ended, if this is the last piece.
+    pub end: Option<End>,
+}
+
+impl Piece {
+    pub(crate) fn append(&mut self, other: Self) {
+        self.text += &other.text;
+        self.tokens.extend(other.tokens);
+        self.end = self.end.or(other.end);
+    }
+}

@@ -1,0 +1,87 @@
+//! A call that reads tokens.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rwkv_core::schedule::{Demand, Next, Reader};
+use rwkv_core::{Error, Result, State};
+
+use crate::text::{Point, Text};
+
+/// Told the logits (n_vocab) after the last token, or what went wrong; once.
+pub type Done = Box<dyn FnOnce(Result<Arc<[f32]>>) + Send>;
+
+/// Tokens that are being read. It can be given up at any moment: the text is then as it was.
+#[derive(Clone)]
+pub struct Reading(Arc<Shared>);
+
+struct Shared {
+    text: Arc<Text>,
+    /// None once the call is over.
+    done: Mutex<Option<Done>>,
+}
+
+impl Reading {
+    /// Begins to read `tokens`.
+    ///
+    /// # Errors
+    /// [`Error::Busy`]; [`Error::InvalidOption`] for no tokens.
+    pub(crate) fn begin(text: &Arc<Text>, tokens: Vec<u32>, done: Done) -> Result<Self> {
+        if tokens.is_empty() {
+            return Err(Error::option("tokens", "empty", "at least one token"));
+        }
+        text.begin()?;
+        let shared = Arc::new(Shared { text: Arc::clone(text), done: Mutex::new(Some(done)) });
+        let eye = Box::new(Eye(Arc::clone(&shared)));
+        text.scheduler.read(&text.model, text.point().state, tokens, eye);
+        Ok(Self(shared))
+    }
+
+    /// Gives the call up, unless it is over: it ends with [`Error::Aborted`], at once.
+    pub fn abort(&self) {
+        if self.0.finish(Err(Error::Aborted)) {
+            self.0.text.scheduler.wake();
+        }
+    }
+}
+
+impl Shared {
+    /// Ends the call with what it found; false if it was over.
+    fn finish(&self, found: Result<Point>) -> bool {
+        let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(tell) = done.take() else { return false };
+        let result = found.map(|point| {
+            let logits = point.logits.clone().unwrap_or_default();
+            self.text.set_point(point);
+            logits
+        });
+        self.text.end();
+        drop(done);
+        tell(result);
+        true
+    }
+}
+
+/// The scheduler's side.
+struct Eye(Arc<Shared>);
+
+impl Reader for Eye {
+    fn next(&mut self, logits: &[f32], state: &Arc<State>) -> Next {
+        self.0.finish(Ok(Point { state: Arc::clone(state), logits: Some(logits.into()) }));
+        Next::End
+    }
+
+    fn fail(&mut self, error: Error) {
+        self.0.finish(Err(error));
+    }
+
+    fn demand(&self) -> Demand {
+        let is_over = self.0.done.lock().unwrap_or_else(PoisonError::into_inner).is_none();
+        if is_over { Demand::Never } else { Demand::Now }
+    }
+}
+
+impl Drop for Eye {
+    fn drop(&mut self) {
+        self.0.finish(Err(Error::Internal { what: "the thread that reads has stopped".to_owned() }));
+    }
+}

@@ -1,0 +1,88 @@
+//! A text so far, as the calls on its session share it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rwkv_core::schedule::Scheduler;
+use rwkv_core::{Error, Model, Result, State};
+use rwkv_text::Tokenizer;
+
+/// A place in a text.
+#[derive(Clone)]
+pub(crate) struct Point {
+    /// The state after the tokens so far.
+    pub(crate) state: Arc<State>,
+    /// What may come next (n_vocab); none before the first token, and after the state was set.
+    pub(crate) logits: Option<Arc<[f32]>>,
+}
+
+/// What a session and its calls share.
+pub(crate) struct Text {
+    pub(crate) model: Model,
+    pub(crate) tokenizer: Option<Tokenizer>,
+    pub(crate) scheduler: Arc<Scheduler>,
+    /// Where the text is. A call that is given up leaves it as it is.
+    point: Mutex<Point>,
+    /// Whether nothing was read, and no state given.
+    is_new: AtomicBool,
+    /// Whether a call is under way.
+    is_busy: AtomicBool,
+}
+
+impl Text {
+    pub(crate) fn new(model: &Model, tokenizer: Option<&Tokenizer>) -> Result<Arc<Self>> {
+        let point = Point { state: Arc::new(model.new_state()), logits: None };
+        Ok(Arc::new(Self {
+            model: model.clone(),
+            tokenizer: tokenizer.cloned(),
+            scheduler: Scheduler::of(model.cpu())?,
+            point: Mutex::new(point),
+            is_new: AtomicBool::new(true),
+            is_busy: AtomicBool::new(false),
+        }))
+    }
+
+    pub(crate) fn tokenizer(&self) -> Result<&Tokenizer> {
+        self.tokenizer.as_ref().ok_or_else(|| {
+            Error::option("tokenizer", "missing", "given to the session; without one it reads tokens only")
+        })
+    }
+
+    pub(crate) fn is_new(&self) -> bool {
+        self.is_new.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn point(&self) -> Point {
+        self.lock().clone()
+    }
+
+    pub(crate) fn set_point(&self, point: Point) {
+        *self.lock() = point;
+        self.is_new.store(false, Ordering::Relaxed);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Point> {
+        // Points are replaced whole.
+        self.point.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// # Errors
+    /// [`Error::Busy`] while a call is under way.
+    pub(crate) fn check_not_busy(&self) -> Result<()> {
+        if self.is_busy.load(Ordering::Acquire) { Err(Error::Busy { what: "session" }) } else { Ok(()) }
+    }
+
+    /// Begins a call.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] while another is under way.
+    pub(crate) fn begin(&self) -> Result<()> {
+        let was_busy = self.is_busy.swap(true, Ordering::Acquire);
+        if was_busy { Err(Error::Busy { what: "session" }) } else { Ok(()) }
+    }
+
+    /// Ends the call that was begun.
+    pub(crate) fn end(&self) {
+        self.is_busy.store(false, Ordering::Release);
+    }
+}
