@@ -86,6 +86,6 @@ say 'the race on purpose was found'
 status=0
 run --no-fail-fast "${threads[@]}" --tests || status=1
 if [ "${1-}" = all ]; then
-  run --no-fail-fast -p rwkv-kernels -p rwkv-core -p rwkv-text -p rwkv-train --lib --tests || status=1
+  run --no-fail-fast -p rwkv-kernels -p rwkv-core -p rwkv-text -p rwkv-session -p rwkv-train --lib --tests || status=1
 fi
 exit "$status"

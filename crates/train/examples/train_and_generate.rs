@@ -6,8 +6,9 @@
 
 use std::path::Path;
 
-use rwkv_core::{LoadOptions, Model, Sampler, SamplerOptions, go_on};
-use rwkv_text::{Decoder, Tokenizer};
+use rwkv_core::{LoadOptions, Model, SamplerOptions, go_on};
+use rwkv_session::{GenerateOptions, Session};
+use rwkv_text::Tokenizer;
 use rwkv_train::{Advance, TrainOptions, Trainer};
 
 /// Learns the text file `book`, leaves a run in the directory `out`, and writes 200 characters after
@@ -28,17 +29,16 @@ pub(crate) fn learn_and_write(book: &Path, out: &Path, prompt: &str) -> rwkv_tra
         }
     })?;
 
-    // From here on `rwkv-core` and `rwkv-text` are enough, with the files in `out`.
+    // From here on `rwkv-core`, `rwkv-text` and `rwkv-session` are enough, with the files in `out`.
     let model = Model::load(out, &LoadOptions::default())?;
     let tokenizer = Tokenizer::load(out.join("tokenizer.json"))?;
-    let mut sampler = Sampler::new(SamplerOptions { temperature: 0.8, seed: 1, ..Default::default() })?;
-    let (mut state, mut decoder) = (model.new_state(), Decoder::default());
+    let session = Session::new(&model, Some(&tokenizer))?;
+    let sampler = SamplerOptions { temperature: 0.8, seed: 1, ..Default::default() };
     let mut text = prompt.to_owned();
-    let mut logits = model.eval(&tokenizer.encode(prompt)?, &mut state)?;
-    for _ in 0..200 {
-        let token = sampler.sample(&logits);
-        text += &decoder.push(&tokenizer.decode(&[token])?);
-        logits = model.eval(&[token], &mut state)?;
+    for piece in
+        session.generate(prompt, &GenerateOptions { max_tokens: 200, sampler, ..Default::default() })?
+    {
+        text += &piece?.text;
     }
     Ok(text)
 }

@@ -1,7 +1,10 @@
 //! Looking at the model in training: its loss, and what it writes.
 
-use rwkv_core::{Control, Model, Sampler, SamplerOptions, State, ask};
-use rwkv_text::{Decoder, Tokenizer};
+use std::sync::Arc;
+
+use rwkv_core::{Control, Model, SamplerOptions, State, ask};
+use rwkv_session::{GenerateOptions, Session};
+use rwkv_text::Tokenizer;
 
 use super::{Best, Trainer};
 use crate::data::{Dataset, Part, adjoining_windows};
@@ -9,9 +12,6 @@ use crate::error::Result;
 use crate::options::TrainOptions;
 use crate::run::LogLine;
 use crate::tape::cut;
-
-/// Tokens of a prompt between two looks at the flag.
-const STRETCH: usize = 64;
 
 /// Tokens that a validation looks at, at most, unless the options say otherwise.
 const EVAL_TOKENS: usize = 1_000_000;
@@ -106,31 +106,39 @@ impl Trainer {
         mut control: impl Control,
     ) -> Result<String> {
         let total = n_tokens as u64;
-        let mut sampler = Sampler::new(options)?;
         let mut tokens = self.tokenizer.encode(prompt)?;
         if tokens.is_empty() {
             tokens = self.tokenizer.beginning();
         }
+        if n_tokens == 0 {
+            options.validate()?;
+            return Ok(String::new());
+        }
         ask(&mut control, 0, total)?;
         let model = self.model();
-        let mut state = self.initial_state(&model);
-        let mut decoder = Decoder::default();
-        let mut text = String::new();
-        for done in 0..total {
-            let mut logits = Vec::new();
-            for stretch in tokens.chunks(STRETCH) {
-                ask(&mut control, done, total)?;
-                logits = model.eval(stretch, &mut state).map_err(|error| match error {
-                    rwkv_core::Error::Weight { .. } | rwkv_core::Error::NotFinite { .. } => {
-                        self.divergence(self.step, f32::NAN)
-                    }
-                    error => error.into(),
-                })?;
-            }
-            tokens = vec![sampler.sample(&logits)];
-            text += &decoder.push(&self.tokenizer.decode(&tokens)?);
+        let session = Session::new(&model, Some(&self.tokenizer))?;
+        session.set_state(Arc::new(self.initial_state(&model)))?;
+        // What comes after a document is of interest too.
+        let options = GenerateOptions {
+            max_tokens: n_tokens,
+            ignore_end_of_text: true,
+            sampler: options,
+            stop: Vec::new(),
+        };
+        let mut writing = session.write(tokens, &options)?;
+        let (mut text, mut done) = (String::new(), 0);
+        loop {
+            let piece = writing.next_with(|_, _| control(done, total)).map_err(|error| match error {
+                rwkv_core::Error::Weight { .. } | rwkv_core::Error::NotFinite { .. } => {
+                    self.divergence(self.step, f32::NAN)
+                }
+                error => error.into(),
+            })?;
+            let Some(piece) = piece else { return Ok(text) };
+            text += &piece.text;
+            done += piece.tokens.len() as u64;
+            ask(&mut control, done, total)?;
         }
-        Ok(text + &decoder.finish())
     }
 }
 
