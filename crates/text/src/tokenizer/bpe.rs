@@ -159,7 +159,7 @@ impl WordCounts {
 
     /// A place at which a text can be cut between two words, near its end, or 0.
     pub fn cut(text: &[u8]) -> usize {
-        super::hugging_face::cut_at_line_break(text)
+        super::hugging_face::cut_between_words(text)
     }
 }
 
