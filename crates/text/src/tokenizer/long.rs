@@ -4,24 +4,21 @@ use std::ops::Range;
 
 use rwkv_core::{Control, Result, ask};
 
-use super::Tokenize;
-
 /// Bytes of a piece. The slowest tokenizer takes some 20 ms for them.
 pub(super) const PIECE: usize = 1 << 16;
 
-/// Has `encode` append the tokens of `text`, range after range, each cut where the tokens stay what they are
-/// ([`Tokenize::cut`]). A range has `piece` bytes at most, or twice that, and so on, where no place to cut is known.
+/// Gives `text` to `work`, range after range, each ended where `cut` says that a text can be cut
+/// ([`Tokenize::cut`](super::Tokenize::cut)). A range has `piece` bytes at most, or twice that, and so on, where no place to cut is known.
 /// `control` is told bytes.
 ///
 /// # Errors
-/// Those of `encode`; [`Error::Aborted`](rwkv_core::Error::Aborted) if `control` says so.
+/// Those of `work`; [`Error::Aborted`](rwkv_core::Error::Aborted) if `control` says so.
 pub(super) fn in_pieces(
-    tokenizer: &dyn Tokenize,
     text: &[u8],
     piece: usize,
+    cut: impl Fn(&[u8]) -> usize,
     mut control: impl Control,
-    mut encode: impl FnMut(Range<usize>, &mut Vec<u32>) -> Result<()>,
-    out: &mut Vec<u32>,
+    mut work: impl FnMut(Range<usize>) -> Result<()>,
 ) -> Result<()> {
     let total = text.len() as u64;
     let (mut start, mut size) = (0, piece);
@@ -29,11 +26,11 @@ pub(super) fn in_pieces(
     while start < text.len() {
         let rest = &text[start..];
         // The end is no cut: what follows a text is nothing.
-        let len = if rest.len() <= size { rest.len() } else { tokenizer.cut(&rest[..size]) };
+        let len = if rest.len() <= size { rest.len() } else { cut(&rest[..size]) };
         if len == 0 {
             size = size.saturating_mul(2);
         } else {
-            encode(start..start + len, out)?;
+            work(start..start + len)?;
             start += len;
             size = piece;
         }
@@ -48,7 +45,7 @@ mod tests {
     use std::path::Path;
 
     use proptest::prelude::*;
-    use rwkv_core::go_on;
+    use rwkv_core::{Control, Result, go_on};
     use serde_json::{Value, json};
 
     use crate::tokenizer::{Characters, Tokenizer, Unknown, WordCounts, json};
@@ -88,6 +85,11 @@ mod tests {
         "😀",
         "\u{85}",
     ];
+
+    fn tokens(tokenizer: &Tokenizer, piece: usize, text: &str, control: impl Control) -> Result<Vec<u32>> {
+        let mut tokens = Vec::new();
+        tokenizer.encode_text_in(piece, text, control, &mut tokens).map(|()| tokens)
+    }
 
     fn with(json: &str, change: impl FnOnce(&mut Value)) -> Tokenizer {
         let mut file = serde_json::from_str(json).unwrap();
@@ -169,7 +171,7 @@ mod tests {
                     (last, total) = (done, all);
                     ControlFlow::Continue(())
                 };
-                prop_assert_eq!(&tokenizer.encode_text_in(piece, &text, watch).unwrap(), &whole, "{:?}", tokenizer);
+                prop_assert_eq!(&tokens(tokenizer, piece, &text, watch).unwrap(), &whole, "{:?}", tokenizer);
                 prop_assert_eq!((last, total), (text.len() as u64, text.len() as u64));
                 let bytes = tokenizer.encode_bytes_in(piece, text.as_bytes(), Path::new("it"), go_on).unwrap();
                 prop_assert_eq!(&bytes, &whole);
@@ -186,7 +188,7 @@ mod tests {
             before = done;
             ControlFlow::Continue(())
         };
-        tokenizer.encode_text_in(100, text, watch).unwrap();
+        tokens(tokenizer, 100, text, watch).unwrap();
         longest
     }
 
@@ -213,13 +215,13 @@ mod tests {
                 asked += 1;
                 if asked == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             };
-            assert_eq!(tokenizer.encode_text_in(64, &text, stop).unwrap_err().code(), "ABORTED");
+            assert_eq!(tokens(&tokenizer, 64, &text, stop).unwrap_err().code(), "ABORTED");
             assert_eq!(asked, 2);
         }
         let characters = Tokenizer::from(Characters::of_text("äb").unwrap());
         let text = format!("{}x", "äb".repeat(500));
         let says = |result: rwkv_core::Result<Vec<u32>>| result.unwrap_err().to_string();
-        assert_eq!(says(characters.encode_text_in(64, &text, go_on)), says(characters.encode(&text)));
+        assert_eq!(says(tokens(&characters, 64, &text, go_on)), says(characters.encode(&text)));
         let bytes = [text.as_bytes(), b"\xff"].concat();
         let gpt2 = Tokenizer::gpt2().unwrap();
         let error = says(gpt2.encode_bytes_in(7, &bytes, Path::new("it"), go_on));

@@ -213,15 +213,34 @@ impl Tokenizer {
     /// # Errors
     /// As [`encode`](Self::encode), and [`Error::Aborted`] if `control` says so.
     pub fn encode_with(&self, text: &str, control: impl Control) -> Result<Vec<u32>> {
-        self.encode_text_in(long::PIECE, text, control)
+        let mut tokens = Vec::with_capacity(text.len() / 2);
+        self.encode_into_with(text, control, &mut tokens)?;
+        Ok(tokens)
     }
 
-    fn encode_text_in(&self, piece: usize, text: &str, control: impl Control) -> Result<Vec<u32>> {
-        self.encode_in(piece, text.as_bytes(), control, |range| {
+    /// Appends the tokens of `text`, as [`encode_with`](Self::encode_with).
+    pub(crate) fn encode_into_with(
+        &self,
+        text: &str,
+        control: impl Control,
+        out: &mut Vec<u32>,
+    ) -> Result<()> {
+        self.encode_text_in(long::PIECE, text, control, out)
+    }
+
+    fn encode_text_in(
+        &self,
+        piece: usize,
+        text: &str,
+        control: impl Control,
+        out: &mut Vec<u32>,
+    ) -> Result<()> {
+        let text_of = |range: Range<usize>| {
             // Only a vocabulary of bytes cuts within a character, and that does not get here.
             let error = || Error::InvalidUtf8 { path: "text".into(), offset: range.start };
             text.get(range.clone()).ok_or_else(error)
-        })
+        };
+        self.encode_in(piece, text.as_bytes(), control, text_of, out)
     }
 
     /// The tokens of bytes read from the file `source`.
@@ -248,12 +267,15 @@ impl Tokenizer {
         source: &Path,
         control: impl Control,
     ) -> Result<Vec<u32>> {
-        self.encode_in(piece, bytes, control, |range| {
+        let text_of = |range: Range<usize>| {
             std::str::from_utf8(&bytes[range.clone()]).map_err(|error| Error::InvalidUtf8 {
                 path: source.to_owned(),
                 offset: range.start + error.valid_up_to(),
             })
-        })
+        };
+        let mut tokens = Vec::with_capacity(bytes.len() / 2);
+        self.encode_in(piece, bytes, control, text_of, &mut tokens)?;
+        Ok(tokens)
     }
 
     /// `text_of` makes text of a part of `bytes`, for tokenizers that take nothing else.
@@ -263,9 +285,9 @@ impl Tokenizer {
         bytes: &[u8],
         control: impl Control,
         text_of: impl Fn(Range<usize>) -> Result<&'a str>,
-    ) -> Result<Vec<u32>> {
-        let mut tokens = Vec::with_capacity(bytes.len() / 2);
-        let encode = |range: Range<usize>, out: &mut Vec<u32>| {
+        out: &mut Vec<u32>,
+    ) -> Result<()> {
+        let encode = |range: Range<usize>| {
             if let Some(done) = self.0.encode_bytes_into(&bytes[range.clone()], out) {
                 return done;
             }
@@ -278,8 +300,7 @@ impl Tokenizer {
                 error => error,
             })
         };
-        long::in_pieces(&*self.0, bytes, piece, control, encode, &mut tokens)?;
-        Ok(tokens)
+        long::in_pieces(bytes, piece, |text| self.cut(text), control, encode)
     }
 
     /// Whether bytes that are no text have tokens too.
