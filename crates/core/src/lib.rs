@@ -144,6 +144,9 @@ pub use quantize::{Quantized, quantize, quantized_format};
 pub use regular::{open_regular, read_regular};
 pub use sampler::{Sampler, SamplerOptions};
 pub use state::{Slot, State, StateLayout};
+/// What `rwkv-text` reads standard input with; no part of the interface.
+#[doc(hidden)]
+pub use text::Pipe;
 pub use text::read_text;
 
 /// The program in README.md, which is to compile.

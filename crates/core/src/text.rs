@@ -33,11 +33,11 @@ fn read_within(path: &Path, (limit, of): (usize, &LimitOf), mut control: impl Co
     // Opening a device may do something to it, so it is not even opened.
     let there = std::fs::metadata(path).map_err(Error::io("read", path))?;
     check(path, there.file_type())?;
-    // A pipe without a writer does not keep us waiting here: `is_ready` does that.
-    let mut file = open(path).map_err(Error::io("open", path))?;
-    let opened = file.metadata().map_err(Error::io("read", path))?;
+    // A pipe without a writer does not keep us waiting here: `Pipe` does that.
+    let mut file = Pipe(open(path).map_err(Error::io("open", path))?);
+    let opened = file.0.metadata().map_err(Error::io("read", path))?;
     check(path, opened.file_type())?;
-    let (len, is_pipe) = (opened.len(), !opened.is_file());
+    let len = opened.len();
     if len > limit as u64 {
         return Err(too_large(path, &Bytes(len as f64).to_string(), limit, of));
     }
@@ -47,9 +47,6 @@ fn read_within(path: &Path, (limit, of): (usize, &LimitOf), mut control: impl Co
     let mut chunk = vec![0; CHUNK];
     loop {
         ask(&mut control, bytes.len() as u64, len)?;
-        if is_pipe && !is_ready(&file).map_err(Error::io("read", path))? {
-            continue;
-        }
         let count = match file.read(&mut chunk) {
             Ok(0) => return Ok(bytes),
             Ok(count) => count,
@@ -97,7 +94,33 @@ fn is_pipe(kind: FileType) -> bool {
     !kind.is_dir() && !kind.is_file()
 }
 
-/// Waits a moment for a pipe to have bytes or to have been closed by its last writer; false if neither came.
+/// A pipe, or what else may keep its readers waiting, such as a terminal. Reading waits for 50 ms at most, and then
+/// is [`WouldBlock`](io::ErrorKind::WouldBlock), so that whoever reads can be asked whether to go on.
+///
+/// On Windows, which cannot wait for a pipe for some time only, reading waits until there is something.
+#[derive(Debug)]
+pub struct Pipe(File);
+
+impl Pipe {
+    /// Standard input, without what somebody else in this process has read ahead of it.
+    ///
+    /// # Errors
+    /// If it cannot be opened once more.
+    #[cfg(unix)]
+    pub fn stdin() -> io::Result<Self> {
+        use std::os::fd::AsFd;
+        Ok(Self(io::stdin().as_fd().try_clone_to_owned()?.into()))
+    }
+}
+
+impl Read for Pipe {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if is_ready(&self.0)? { self.0.read(buffer) } else { Err(io::ErrorKind::WouldBlock.into()) }
+    }
+}
+
+/// Waits a moment for a pipe to have bytes or to have been closed by its last writer; false if neither
+/// came. A regular file is ready at once.
 #[cfg(unix)]
 fn is_ready(pipe: &File) -> io::Result<bool> {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use rwkv_core::machine::{self, Bytes};
-use rwkv_core::{Control, Error, Result, ask, read_text};
+use rwkv_core::{Control, Error, Result, ask, go_on, read_text};
 
 use crate::Tokenizer;
 use crate::source::{Invalid, Kind, Position, SourceOptions, Sources};
@@ -29,14 +29,18 @@ impl Document {
     /// [`Error::InvalidUtf8`] if only text has tokens and it is none; [`Error::UnknownCharacter`], with its place in
     /// the file.
     pub fn encode_into(&self, tokenizer: &Tokenizer, out: &mut Vec<u32>) -> Result<()> {
-        let tokens = tokenizer.encode_bytes(&self.text, &self.file).map_err(|error| match error {
+        out.extend(self.encode_with(tokenizer, go_on)?);
+        Ok(())
+    }
+
+    /// Its tokens; `control` is told bytes.
+    fn encode_with(&self, tokenizer: &Tokenizer, control: impl Control) -> Result<Vec<u32>> {
+        tokenizer.encode_bytes_with(&self.text, &self.file, control).map_err(|error| match error {
             Error::UnknownCharacter { character, position, n_vocab, .. } => {
                 Error::UnknownCharacter { character, position, n_vocab, place: Some(self.place_of(position)) }
             }
             error => error,
-        })?;
-        out.extend(tokens);
-        Ok(())
+        })
     }
 
     /// Where the character number `position` is, for people.
@@ -90,9 +94,12 @@ pub fn read_documents(
     let limit = machine::limit();
     let most = (limit.bytes / PART_OF_MEMORY) as usize;
     let (mut documents, mut text, mut len) = (Vec::new(), Vec::new(), 0);
-    for piece in sources.pieces(Position::default()) {
-        let piece = piece?;
-        ask(&mut control, piece.bytes_read.min(total), total)?;
+    let (mut pieces, mut done) = (sources.pieces(Position::default()), 0);
+    loop {
+        let piece = pieces.next_with(&mut || control(done, total)).transpose()?;
+        let Some(piece) = piece else { break };
+        done = piece.bytes_read.min(total);
+        ask(&mut control, done, total)?;
         let source = &sources.files()[piece.at.file];
         len += piece.text.len();
         if len > most {
@@ -128,12 +135,34 @@ pub fn tokens_of<'a>(
     are_several: bool,
     tokenizer: &Tokenizer,
 ) -> Result<Vec<u32>> {
-    let mut tokens = Vec::new();
+    tokens_with(documents, are_several, tokenizer, go_on)
+}
+
+/// As [`tokens_of`], in work that can be stopped: `control` is told bytes of the documents, and asked as
+/// [`Tokenizer::encode_with`] asks.
+///
+/// # Errors
+/// As [`tokens_of`], and [`Error::Aborted`] if `control` says so.
+pub fn tokens_with<'a>(
+    documents: impl IntoIterator<Item = &'a Document>,
+    are_several: bool,
+    tokenizer: &Tokenizer,
+    mut control: impl Control,
+) -> Result<Vec<u32>> {
+    let documents: Vec<&Document> = documents.into_iter().collect();
+    let total = documents.iter().map(|document| document.text.len() as u64).sum();
+    let (mut tokens, mut before) = (Vec::new(), 0);
     for document in documents {
-        document.encode_into(tokenizer, &mut tokens)?;
+        let new = document.encode_with(tokenizer, |done, _| control(before + done, total))?;
+        if tokens.is_empty() {
+            tokens = new
+        } else {
+            tokens.extend(new)
+        }
         if are_several {
             tokens.extend(tokenizer.end_of_text());
         }
+        before += document.text.len() as u64;
     }
     Ok(tokens)
 }
@@ -157,7 +186,7 @@ fn utf8(path: &Path) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use rwkv_core::go_on;
+    use std::ops::ControlFlow;
 
     use super::*;
     use crate::Characters;
@@ -187,6 +216,28 @@ mod tests {
         assert!(text.contains("unknown \"skip\""), "{text}");
         let lines = says(&[("a.jsonl", b"{\"text\":\"ab\"}\n\n{\"text\":\"bax\"}\n")]);
         assert!(lines.contains("a.jsonl, line 3, character 3 of the text: character 'x'"), "{lines}");
+    }
+
+    #[test]
+    fn making_tokens_of_documents_is_watched_and_can_be_stopped() {
+        let tokenizer = Tokenizer::gpt2().expect("GPT-2's");
+        let files: [(&str, &[u8]); 2] = [("a.txt", b"one two"), ("b.txt", b"three")];
+        let documents = read(&files, &SourceOptions::default(), false).expect("documents");
+        let mut seen = Vec::new();
+        let tokens = tokens_with(&documents, true, &tokenizer, |done, total| {
+            seen.push((done, total));
+            ControlFlow::Continue(())
+        });
+        let end = tokenizer.end_of_text().expect("an end");
+        let encode = |text| tokenizer.encode(text).expect("tokens");
+        assert_eq!(
+            tokens.expect("tokens"),
+            [encode("one two"), vec![end], encode("three"), vec![end]].concat()
+        );
+        assert_eq!(seen, [(0, 12), (7, 12), (7, 12), (12, 12)]);
+        let stop = |done, _| if done > 7 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+        let error = tokens_with(&documents, true, &tokenizer, stop).expect_err("stopped");
+        assert_eq!(error.code(), "ABORTED");
     }
 
     #[test]

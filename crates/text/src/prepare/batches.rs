@@ -7,6 +7,7 @@ use rwkv_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 use super::division::{Division, Set};
+use super::parallel::Stop;
 use crate::source::{Pieces, Position};
 
 /// The most of a text that is held while a place is looked for at which it can be cut.
@@ -120,11 +121,11 @@ impl<'a> Batches<'a> {
     /// The next batch; none at the end.
     ///
     /// # Errors
-    /// Those of reading; [`Error::Data`] for a long document that cannot be cut.
-    pub(super) fn next(&mut self) -> Result<Option<Batch>> {
+    /// Those of reading; [`Error::Aborted`] if `stop` says so; [`Error::Data`] for a long document that cannot be cut.
+    pub(super) fn next(&mut self, stop: &Stop) -> Result<Option<Batch>> {
         let (mut text, mut parts) = (Vec::with_capacity(self.size + self.size / 8), Vec::new());
         // Documents without text are many parts and no bytes.
-        while text.len() + parts.len() < self.size && self.take(&mut text, &mut parts)? {}
+        while text.len() + parts.len() < self.size && self.take(&mut text, &mut parts, stop)? {}
         if parts.is_empty() {
             return Ok(None);
         }
@@ -132,7 +133,7 @@ impl<'a> Batches<'a> {
     }
 
     /// Takes over one part; false at the end.
-    fn take(&mut self, text: &mut Vec<u8>, parts: &mut Vec<Part>) -> Result<bool> {
+    fn take(&mut self, text: &mut Vec<u8>, parts: &mut Vec<Part>, stop: &Stop) -> Result<bool> {
         loop {
             let there = self.boundary.unwrap_or(self.text.len()) - self.start;
             let is_end = self.boundary.is_some() || self.is_whole;
@@ -147,7 +148,7 @@ impl<'a> Batches<'a> {
                 // Twice as much each time: looking through it all again and again takes long.
                 self.wanted = 2 * there;
             }
-            if !self.read()? {
+            if !self.read(stop)? {
                 return Ok(false);
             }
         }
@@ -197,8 +198,8 @@ impl<'a> Batches<'a> {
     }
 
     /// Reads another piece; false at the end.
-    fn read(&mut self) -> Result<bool> {
-        let Some(piece) = self.pieces.next().transpose()? else { return Ok(false) };
+    fn read(&mut self, stop: &Stop) -> Result<bool> {
+        let Some(piece) = self.pieces.next_with(&mut || stop.go_on()).transpose()? else { return Ok(false) };
         let mut new = piece.text;
         let left_out = std::mem::take(&mut self.left_out);
         if left_out > new.len() as u64 {

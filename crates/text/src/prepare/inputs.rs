@@ -97,7 +97,7 @@ pub(super) fn save_stdin(out: &Path, kind: Kind, mut go_on: impl FnMut(u64) -> R
     });
     let (mut crc32, mut done) = (crc32fast::Hasher::new(), 0);
     loop {
-        match chunks.recv_timeout(Duration::from_millis(100)) {
+        match chunks.recv_timeout(Duration::from_millis(50)) {
             Ok(Ok(chunk)) if chunk.is_empty() => break,
             Ok(Ok(chunk)) => {
                 file.write_all(&chunk).map_err(Error::io("write", &path))?;

@@ -7,7 +7,7 @@ use rwkv_core::{Error, Result};
 
 use super::batches::{Batch, Batches, Place};
 use super::division::{Division, Set};
-use super::parallel::run;
+use super::parallel::{Stop, run};
 use super::state::{Counts, State, partial_path, save};
 use super::vocabulary::{fault, path_of};
 use crate::Tokenizer;
@@ -122,8 +122,8 @@ impl Encoding<'_> {
         let mut done = 0;
         run(
             self.threads,
-            || batches.next(),
-            || |batch| self.encode(&batch),
+            |stop| batches.next(stop),
+            || |batch, stop: &Stop| self.encode(&batch, stop),
             |encoded| {
                 if let Some(encoded) = encoded {
                     output.push(&encoded)?;
@@ -138,22 +138,23 @@ impl Encoding<'_> {
         )
     }
 
-    fn encode(&self, batch: &Batch) -> Result<Encoded> {
+    fn encode(&self, batch: &Batch, stop: &Stop) -> Result<Encoded> {
         let (mut train, mut val) = (Share::default(), Share::default());
         let mut rest = &*batch.text;
         for part in &batch.parts {
             let (text, behind) = rest.split_at(part.len);
             rest = behind;
             let share = if part.set == Set::Val { &mut val } else { &mut train };
+            let control = |_, _| stop.go_on();
             let encoded = match std::str::from_utf8(text) {
-                Ok(text) => self.tokenizer.encode_into(text, &mut share.tokens),
+                Ok(text) => self.tokenizer.encode_into_with(text, control, &mut share.tokens),
                 Err(_) => self
                     .tokenizer
-                    .encode_bytes(text, &path_of(self.sources, part.at))
+                    .encode_bytes_with(text, &path_of(self.sources, part.at), control)
                     .map(|tokens| share.tokens.extend(tokens)),
             };
             encoded.map_err(|error| match error {
-                Error::InvalidUtf8 { .. } => error,
+                Error::InvalidUtf8 { .. } | Error::Aborted => error,
                 error => fault(self.sources, part.at, &error.to_string()),
             })?;
             share.bytes += part.len as u64;

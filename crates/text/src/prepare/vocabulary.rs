@@ -7,7 +7,7 @@ use rwkv_core::{Error, Result};
 
 use super::batches::{Batch, Batches, Place, name_of};
 use super::division::{Division, Set};
-use super::parallel::run;
+use super::parallel::{Stop, run};
 use crate::source::{Position, Sources};
 use crate::tokenizer::WordCounts;
 use crate::{Tokenizer, TokenizerKind};
@@ -39,7 +39,7 @@ pub(super) struct Text<'a> {
 
 impl Text<'_> {
     /// Gives all of it to `threads` workers; see [`run`]. `most` bytes of it, about.
-    pub(super) fn run<O: Send, W: FnMut(Batch) -> Result<(O, u64)>>(
+    pub(super) fn run<O: Send, W: FnMut(Batch, &Stop) -> Result<(O, u64)>>(
         &self,
         cut: &(dyn Fn(&[u8]) -> usize + Sync),
         most: u64,
@@ -50,11 +50,11 @@ impl Text<'_> {
         let pieces = |at| self.sources.pieces(at);
         let mut batches = Batches::new(pieces, self.division, self.batch, Place::default(), cut, &path_of);
         let mut bytes = 0;
-        let read = || {
+        let read = |stop: &Stop| {
             if bytes >= most {
                 return Ok(None);
             }
-            let batch = batches.next()?;
+            let batch = batches.next(stop)?;
             bytes += batch.as_ref().map_or(0, |batch| batch.text.len() as u64);
             Ok(batch)
         };
@@ -70,7 +70,7 @@ impl Text<'_> {
         let bytes = Tokenizer::bytes();
         let worker = || {
             let mut known = vec![false; char::MAX as usize + 1];
-            move |batch: Batch| {
+            move |batch: Batch, _: &Stop| {
                 let mut new = Vec::new();
                 each_text(&batch, self.sources, |_, text| {
                     for character in text.chars() {
@@ -97,11 +97,11 @@ impl Text<'_> {
     /// with bytes.
     pub(super) fn words(&self, mut go_on: impl FnMut(u64) -> Result<()>) -> Result<(WordCounts, bool)> {
         let worker = || {
-            |batch: Batch| {
+            |batch: Batch, stop: &Stop| {
                 // Each batch by itself: with all words in every thread, memory would grow with the threads.
                 let mut counts = WordCounts::new()?;
                 each_text(&batch, self.sources, |set, text| match set {
-                    Set::Train => counts.add(text),
+                    Set::Train => counts.add_with(text, |_, _| stop.go_on()),
                     Set::Val => Ok(()),
                 })?;
                 Ok(((counts, batch.text.len() as u64), batch.bytes_read))
@@ -131,9 +131,12 @@ pub(super) fn each_text(
     for part in &batch.parts {
         let (text, behind) = rest.split_at(part.len);
         rest = behind;
-        let read = std::str::from_utf8(text).map_err(|error| error.to_string());
-        let done = read.and_then(|text| work(part.set, text).map_err(|error| error.to_string()));
-        done.map_err(|error| fault(sources, part.at, &error))?;
+        let problem = |error: &dyn std::fmt::Display| fault(sources, part.at, &error.to_string());
+        let text = std::str::from_utf8(text).map_err(|error| problem(&error))?;
+        work(part.set, text).map_err(|error| match error {
+            Error::Aborted => error,
+            error => problem(&error),
+        })?;
     }
     Ok(())
 }

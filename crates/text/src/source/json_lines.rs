@@ -9,7 +9,7 @@ use serde::Deserializer;
 use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, Visitor};
 
 use super::pieces::Part;
-use super::stream::Stream;
+use super::stream::{GoOn, Stream};
 use super::{Invalid, Result, Source, SourceOptions, data, utf8};
 
 /// Bytes that are read at a time.
@@ -34,14 +34,19 @@ pub(super) struct JsonLines {
 }
 
 impl JsonLines {
-    pub(super) fn open(source: &Source, options: &SourceOptions, line: u64, byte: u64) -> Result<Self> {
+    pub(super) fn open(
+        source: &Source,
+        options: &SourceOptions,
+        (line, byte): (u64, u64),
+        go_on: GoOn<'_>,
+    ) -> Result<Self> {
         let mut stream = Stream::open(source)?;
         let mut buffer = Vec::new();
         if byte > 0 {
-            stream.skip(byte - 1)?;
-            stream.fill(&mut buffer, 1)?;
+            stream.skip(byte - 1, go_on)?;
+            stream.fill(&mut buffer, 1, go_on)?;
             // After the last line, the file may end without one.
-            if buffer != b"\n" && stream.fill(&mut buffer, 2)? {
+            if buffer != b"\n" && stream.fill(&mut buffer, 2, go_on)? {
                 let problem = format!(
                     "reading is to go on at {}, where no line begins: it is not the file that was read before; \
                      begin anew",
@@ -64,9 +69,9 @@ impl JsonLines {
         })
     }
 
-    pub(super) fn next(&mut self) -> Result<Option<Part>> {
+    pub(super) fn next(&mut self, go_on: GoOn<'_>) -> Result<Option<Part>> {
         loop {
-            let Some((end, next)) = self.find_line()? else { return Ok(None) };
+            let Some((end, next)) = self.find_line(go_on)? else { return Ok(None) };
             let at = (self.line, self.byte);
             let mark = if self.byte == 0 { utf8::mark_len(&self.buffer[..end]) } else { 0 };
             let line = &self.buffer[self.start + mark..end];
@@ -88,7 +93,7 @@ impl JsonLines {
     }
 
     /// Where the next line ends in the buffer and where the one after it begins; none at the end.
-    fn find_line(&mut self) -> Result<Option<(usize, usize)>> {
+    fn find_line(&mut self, go_on: GoOn<'_>) -> Result<Option<(usize, usize)>> {
         let mut searched = self.start;
         loop {
             let newline = memchr::memchr(b'\n', &self.buffer[searched..]).map(|at| searched + at);
@@ -112,7 +117,7 @@ impl JsonLines {
             searched = len;
             // One more than a line may have tells that it is too long.
             let most = usize::try_from(self.max_line).unwrap_or(usize::MAX).saturating_add(1).max(CHUNK);
-            self.has_ended = !self.stream.fill(&mut self.buffer, (len + len.max(CHUNK)).min(most))?;
+            self.has_ended = !self.stream.fill(&mut self.buffer, (len + len.max(CHUNK)).min(most), go_on)?;
         }
     }
 

@@ -1,9 +1,12 @@
 //! All documents of all files, piece by piece.
 
+use std::ops::ControlFlow;
+
 use rwkv_core::Error;
 
 use super::json_lines::JsonLines;
 use super::plain::PlainText;
+use super::stream::GoOn;
 use super::table::Table;
 use super::{Kind, Position, Result, Source, SourceOptions, Sources, data};
 
@@ -61,7 +64,7 @@ impl Pieces {
         Self { sources, from, reader: None, before, has_ended: false }
     }
 
-    fn advance(&mut self) -> Result<Option<Piece>> {
+    fn advance(&mut self, go_on: GoOn<'_>) -> Result<Option<Piece>> {
         let n_files = self.sources.files.len();
         if self.from.file > n_files {
             return Err(Error::option(
@@ -73,10 +76,10 @@ impl Pieces {
         while let Some(source) = self.sources.files.get(self.from.file) {
             let reader = match &mut self.reader {
                 Some(reader) => reader,
-                none => none.insert(Reader::open(source, &self.sources.options, self.from)?),
+                none => none.insert(Reader::open(source, &self.sources.options, self.from, go_on)?),
             };
             let file = self.from.file;
-            if let Some(part) = reader.next()? {
+            if let Some(part) = reader.next(go_on)? {
                 let at = Position { file, document: part.at.0, byte: part.at.1 };
                 let next = match part.next {
                     Some((document, byte)) => Position { file, document, byte },
@@ -93,38 +96,52 @@ impl Pieces {
     }
 }
 
+impl Pieces {
+    /// The next piece, as [`next`](Iterator::next) gives it, unless `go_on` ends the work: it is asked after every
+    /// MiB that is read, and some twenty times a second while standard input has nothing yet (but not on Windows).
+    ///
+    /// # Errors
+    /// Those of reading; [`Error::Aborted`] if `go_on` says so.
+    pub fn next_with(
+        &mut self,
+        go_on: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> Option<rwkv_core::Result<Piece>> {
+        if self.has_ended {
+            return None;
+        }
+        let piece = self.advance(go_on).transpose();
+        self.has_ended = !matches!(piece, Some(Ok(_)));
+        piece
+    }
+}
+
 impl Iterator for Pieces {
     type Item = rwkv_core::Result<Piece>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.has_ended {
-            return None;
-        }
-        let piece = self.advance().transpose();
-        self.has_ended = !matches!(piece, Some(Ok(_)));
-        piece
+        self.next_with(&mut || ControlFlow::Continue(()))
     }
 }
 
 impl std::iter::FusedIterator for Pieces {}
 
 impl Reader {
-    fn open(source: &Source, options: &SourceOptions, from: Position) -> Result<Self> {
+    fn open(source: &Source, options: &SourceOptions, from: Position, go_on: GoOn<'_>) -> Result<Self> {
         let Position { document, byte, .. } = from;
         if source.is_stdin() && (document, byte) != (0, 0) {
             return Err(data(&source.path, "standard input cannot be gone on with; save it as a file"));
         }
         Ok(match source.kind {
-            Kind::Text => Self::Text(PlainText::open(source, options.invalid, byte)?),
-            Kind::JsonLines => Self::Lines(JsonLines::open(source, options, document, byte)?),
+            Kind::Text => Self::Text(PlainText::open(source, options.invalid, byte, go_on)?),
+            Kind::JsonLines => Self::Lines(JsonLines::open(source, options, (document, byte), go_on)?),
             Kind::Parquet => Self::Table(Box::new(Table::open(source, options, document)?)),
         })
     }
 
-    fn next(&mut self) -> Result<Option<Part>> {
+    fn next(&mut self, go_on: GoOn<'_>) -> Result<Option<Part>> {
         match self {
-            Self::Text(text) => text.next(),
-            Self::Lines(lines) => lines.next(),
+            Self::Text(text) => text.next(go_on),
+            Self::Lines(lines) => lines.next(go_on),
             Self::Table(table) => table.next(),
         }
     }

@@ -1,7 +1,7 @@
 //! Plain text: the file is one document.
 
 use super::pieces::Part;
-use super::stream::Stream;
+use super::stream::{GoOn, Stream};
 use super::{Invalid, Result, Source, data, utf8};
 
 /// The most bytes of a file in a piece.
@@ -21,24 +21,24 @@ pub(super) struct PlainText {
 }
 
 impl PlainText {
-    pub(super) fn open(source: &Source, invalid: Invalid, byte: u64) -> Result<Self> {
+    pub(super) fn open(source: &Source, invalid: Invalid, byte: u64, go_on: GoOn<'_>) -> Result<Self> {
         let mut stream = Stream::open(source)?;
-        stream.skip(byte)?;
+        stream.skip(byte, go_on)?;
         Ok(Self { stream, invalid, buffer: Vec::new(), byte, has_ended: false })
     }
 
-    pub(super) fn next(&mut self) -> Result<Option<Part>> {
+    pub(super) fn next(&mut self, go_on: GoOn<'_>) -> Result<Option<Part>> {
         if self.has_ended {
             return Ok(None);
         }
         let at = self.byte;
         if at == 0 {
-            self.stream.fill(&mut self.buffer, 3)?;
+            self.stream.fill(&mut self.buffer, 3, go_on)?;
             let mark = utf8::mark_len(&self.buffer);
             self.buffer.drain(..mark);
             self.byte += mark as u64;
         }
-        self.stream.fill(&mut self.buffer, PIECE + AHEAD)?;
+        self.stream.fill(&mut self.buffer, PIECE + AHEAD, go_on)?;
         self.has_ended = self.buffer.len() <= PIECE;
         let len = if self.has_ended { self.buffer.len() } else { PIECE - utf8::begun(&self.buffer[..PIECE]) };
         let rest = self.buffer.split_off(len);

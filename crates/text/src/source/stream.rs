@@ -1,7 +1,8 @@
 //! The bytes of a file, unpacked as they are read.
 
 use std::fs::{File, Metadata};
-use std::io::{self, BufReader, Read, Seek, SeekFrom, Stdin};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use flate2::bufread::MultiGzDecoder;
@@ -11,6 +12,29 @@ use super::{Compression, Result, Source, data};
 
 /// Bytes of a packed file that are read at a time.
 const PACKED_CHUNK: usize = 1 << 17;
+
+/// Unpacked bytes between two questions whether to go on: some ms.
+const ASKED: u64 = 1 << 20;
+
+/// Asked while something is waited for or takes long, whether to go on.
+pub(super) type GoOn<'a> = &'a mut dyn FnMut() -> ControlFlow<()>;
+
+#[cfg(unix)]
+type Stdin = rwkv_core::Pipe;
+/// Windows cannot wait for some time only for what may be a pipe or a console: while nothing comes, nobody is asked.
+#[cfg(not(unix))]
+type Stdin = io::Stdin;
+
+#[cfg(unix)]
+fn stdin() -> io::Result<Stdin> {
+    rwkv_core::Pipe::stdin()
+}
+
+#[cfg(not(unix))]
+#[allow(clippy::unnecessary_wraps)] // as the other one
+fn stdin() -> io::Result<Stdin> {
+    Ok(io::stdin())
+}
 
 /// Zstandard's own programs refuse larger windows too, unless told otherwise: it takes that much memory.
 pub(super) const ZSTD_WINDOW_LOG: u32 = 27;
@@ -32,7 +56,7 @@ impl Stream {
     pub(super) fn open(source: &Source) -> Result<Self> {
         let path = &source.path;
         if source.is_stdin() {
-            let inner = Inner::Stdin(Counted::new(io::stdin()));
+            let inner = Inner::Stdin(Counted::new(stdin().map_err(Error::io("open", path))?));
             return Ok(Self { source: source.clone(), inner });
         }
         let file = Counted::new(open(source)?);
@@ -59,25 +83,31 @@ impl Stream {
         &self.source.path
     }
 
-    /// Reads until `buffer` has `len` bytes; false if there are no more than it then has.
-    pub(super) fn fill(&mut self, buffer: &mut Vec<u8>, len: usize) -> Result<bool> {
-        let more = len.saturating_sub(buffer.len());
-        if buffer.try_reserve_exact(more).is_err() {
+    /// Reads until `buffer` has `len` bytes; false if there are no more than it then has. `go_on` is asked from
+    /// time to time, also while nothing comes.
+    pub(super) fn fill(&mut self, buffer: &mut Vec<u8>, len: usize, go_on: GoOn<'_>) -> Result<bool> {
+        if buffer.try_reserve_exact(len.saturating_sub(buffer.len())).is_err() {
             return Err(Error::io("read", self.path())(io::ErrorKind::OutOfMemory.into()));
         }
-        let read = self.reader().take(more as u64).read_to_end(buffer);
-        match read {
-            Ok(_) if buffer.len() < len => self.check_unchanged().map(|()| false),
-            Ok(_) => Ok(true),
-            Err(error) => Err(self.explain(error)),
+        while buffer.len() < len {
+            let more = ((len - buffer.len()) as u64).min(ASKED);
+            // What came before an error, such as that nothing more is there yet, is in the buffer.
+            match self.reader().take(more).read_to_end(buffer) {
+                Ok(count) if (count as u64) < more => return self.check_unchanged().map(|()| false),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(self.explain(error)),
+            }
+            check(go_on)?;
         }
+        Ok(true)
     }
 
-    /// Leaves out the next `bytes` bytes.
-    pub(super) fn skip(&mut self, bytes: u64) -> Result<()> {
+    /// Leaves out the next `bytes` bytes; `go_on` is asked from time to time.
+    pub(super) fn skip(&mut self, bytes: u64, go_on: GoOn<'_>) -> Result<()> {
         let skipped = match &mut self.inner {
             Inner::Plain(file) if Some(bytes) <= self.source.bytes => file.seek(bytes),
-            _ => io::copy(&mut self.reader().take(bytes), &mut io::sink()),
+            _ => self.read_over(bytes, go_on)?,
         };
         match skipped {
             Ok(skipped) if skipped == bytes => Ok(()),
@@ -90,6 +120,21 @@ impl Stream {
             }
             Err(error) => Err(self.explain(error)),
         }
+    }
+
+    /// Reads `bytes` bytes, or as many as there are, and returns how many.
+    fn read_over(&mut self, bytes: u64, go_on: GoOn<'_>) -> Result<io::Result<u64>> {
+        let mut done = 0;
+        while done < bytes {
+            let more = (bytes - done).min(ASKED);
+            match io::copy(&mut self.reader().take(more), &mut io::sink()) {
+                Ok(count) if count < more => return Ok(Ok(done + count)),
+                Ok(count) => done += count,
+                Err(error) => return Ok(Err(error)),
+            }
+            check(go_on)?;
+        }
+        Ok(Ok(done))
     }
 
     /// Bytes of the file that were read so far, as they are on the disk.
@@ -166,6 +211,12 @@ impl Stream {
     }
 }
 
+/// # Errors
+/// [`Error::Aborted`] if work is not to go on.
+fn check(go_on: GoOn<'_>) -> Result<()> {
+    if go_on().is_break() { Err(Error::Aborted) } else { Ok(()) }
+}
+
 /// Bytes that whoever reads from `reader` has had.
 fn taken(reader: &BufReader<Counted<File>>) -> u64 {
     reader.get_ref().bytes - reader.buffer().len() as u64
@@ -220,7 +271,11 @@ impl<R: Read> Read for Counted<R> {
         let read = self.inner.read(buffer);
         match &read {
             Ok(count) => self.bytes += *count as u64,
-            Err(error) => self.has_failed |= error.kind() != io::ErrorKind::Interrupted,
+            Err(error) => {
+                let is_final =
+                    !matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock);
+                self.has_failed |= is_final;
+            }
         }
         read
     }

@@ -10,10 +10,11 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use rustc_hash::{FxHashMap, FxHashSet};
-use rwkv_core::{Control, Error, Result, ask};
+use rwkv_core::{Control, Error, Result, ask, go_on};
 use tokenizers::pipeline::{PipelineTokenizer, PreTokenizer, PreTokenizerScratch, Span};
 
 use super::json::{END_OF_TEXT, File, byte_level_alphabet, char_of_byte};
+use super::long::{PIECE, in_pieces};
 use super::{HuggingFace, Tokenizer};
 
 /// Tokens that stand beside each other.
@@ -21,6 +22,9 @@ type Pair = (u32, u32);
 
 /// How often a pair has to be in the text to become a token.
 const MIN_COUNT: i64 = 2;
+
+/// Words between two questions whether to go on: some ms.
+const WORDS: usize = 1 << 12;
 
 /// Vocabularies have tokens of 16 bits in most files; this leaves room for all that are published.
 const MAX_VOCAB: usize = 1 << 20;
@@ -63,6 +67,23 @@ impl WordCounts {
     /// # Errors
     /// [`Error::InvalidOption`] for a text that cannot be split into words.
     pub fn add(&mut self, text: &str) -> Result<()> {
+        self.add_with(text, go_on)
+    }
+
+    /// As [`add`](Self::add), in work that can be stopped: `control` is told bytes, and asked after every 64 KiB.
+    ///
+    /// # Errors
+    /// As [`add`](Self::add); [`Error::Aborted`], with some words counted and others not.
+    pub fn add_with(&mut self, text: &str, control: impl Control) -> Result<()> {
+        in_pieces(text.as_bytes(), PIECE, Self::cut, control, |range| {
+            // No cut is within a character.
+            let error =
+                || Error::option("text", "cut within a character", "one that can be split into words");
+            self.add_part(text.get(range).ok_or_else(error)?)
+        })
+    }
+
+    fn add_part(&mut self, text: &str) -> Result<()> {
         self.spans.clear();
         self.splitter.get_pre_tokenizer().pre_tokenize(text, &mut self.scratch, &mut self.spans).map_err(
             |error| Error::option("text", format!("({error})"), "one that can be split into words"),
@@ -126,18 +147,23 @@ impl WordCounts {
             token_of_byte[usize::from(byte)] = token;
         }
         let mut pairs = Pairs::default();
-        for (word, count) in self.counts {
+        let total = (n_vocab - 257) as u64;
+        for (number, (word, count)) in self.counts.into_iter().enumerate() {
+            if number % WORDS == 0 {
+                ask(&mut control, 0, total)?;
+            }
             pairs.add(
                 word.iter().map(|&byte| token_of_byte[usize::from(byte)]).collect(),
                 count.cast_signed(),
             );
         }
-        pairs.begin();
+        pairs.begin(&mut || ask(&mut control, 0, total))?;
         let wanted = n_vocab - 257;
         let mut merges = Vec::with_capacity(wanted);
         while merges.len() < wanted {
-            if merges.len() % 64 == 0 {
-                ask(&mut control, merges.len() as u64, wanted as u64)?;
+            let done = merges.len() as u64;
+            if done % 64 == 0 {
+                ask(&mut control, done, total)?;
             }
             let Some(pair) = pairs.pop() else {
                 if !is_exact {
@@ -148,10 +174,10 @@ impl WordCounts {
                     format!("at most {most}: the text has no more pairs of tokens that are in it twice");
                 return Err(Error::option("vocab_size", n_vocab, expected));
             };
-            pairs.merge(pair, 256 + merges.len() as u32);
+            pairs.merge(pair, 256 + merges.len() as u32, &mut || ask(&mut control, done, total))?;
             merges.push(pair);
         }
-        ask(&mut control, wanted as u64, wanted as u64)?;
+        ask(&mut control, total, total)?;
         let file = byte_level(&merges);
         let tokenizer = HuggingFace::from_json(file.to_json(), &file.to_value());
         tokenizer.map(Into::into).map_err(|problem| Error::Tokenizer { path: "bpe".into(), problem })
@@ -159,7 +185,7 @@ impl WordCounts {
 
     /// A place at which a text can be cut between two words, near its end, or 0.
     pub fn cut(text: &[u8]) -> usize {
-        super::hugging_face::cut_at_line_break(text)
+        super::hugging_face::cut_between_words(text)
     }
 }
 
@@ -196,16 +222,21 @@ impl Pairs {
         }
     }
 
-    fn begin(&mut self) {
+    /// `go_on` ends the work by an error, as in [`merge`](Self::merge).
+    fn begin(&mut self, go_on: &mut impl FnMut() -> Result<()>) -> Result<()> {
         // Whatever order a hash table gave them.
         self.words.sort_unstable();
         for (at, (word, count)) in (0..).zip(&self.words) {
+            if at as usize % WORDS == 0 {
+                go_on()?;
+            }
             for pair in pairs_of(word) {
                 *self.counts.entry(pair).or_default() += count;
                 push_place(&mut self.places, pair, at);
             }
         }
         self.heap = self.counts.iter().map(|(&pair, &count)| (count, Reverse(pair))).collect();
+        Ok(())
     }
 
     /// Takes out the most frequent pair.
@@ -224,9 +255,13 @@ impl Pairs {
     }
 
     /// Makes `pair` the token `token`, in every word.
-    fn merge(&mut self, pair: Pair, token: u32) {
+    fn merge(&mut self, pair: Pair, token: u32, go_on: &mut impl FnMut() -> Result<()>) -> Result<()> {
         let mut changed = FxHashSet::default();
-        for at in self.places.remove(&pair).unwrap_or_default() {
+        for (number, at) in self.places.remove(&pair).unwrap_or_default().into_iter().enumerate() {
+            // The first pairs are in very many words.
+            if number % WORDS == WORDS - 1 {
+                go_on()?;
+            }
             let (word, count) = &mut self.words[at as usize];
             let merged = merged(word, pair, token);
             // It may have been in the word before another merge took a part of it.
@@ -249,6 +284,7 @@ impl Pairs {
         }
         self.counts.remove(&pair);
         self.heap.extend(changed.into_iter().map(|pair| (self.counts[&pair], Reverse(pair))));
+        Ok(())
     }
 }
 

@@ -63,7 +63,7 @@ impl HuggingFace {
         }
         let id_of = |content: &&str| special.iter().find(|(text, _)| text == content).map(|&(_, id)| id);
         let end_of_text = ENDS.iter().find_map(id_of);
-        let can_cut = splits_at_line_breaks(value);
+        let can_cut = splits_words(value);
         Ok(Self { pipeline, kind: TokenizerKind::Bpe, json, bytes, starts, end_of_text, can_cut })
     }
 
@@ -149,11 +149,12 @@ fn byte_token(token: &str) -> Option<u8> {
     u8::from_str_radix(token.strip_prefix("<0x")?.strip_suffix('>')?, 16).ok()
 }
 
-/// Whether no token reaches over a line break between a visible character and a letter or digit of ASCII: that is
-/// so with the patterns of GPT-2 and of those after it, which all end a piece behind the line break.
-fn splits_at_line_breaks(file: &Value) -> bool {
+/// Whether its words are those of GPT-2's pattern or of one after it, and no token reaches over the places that
+/// [`cut_between_words`] finds.
+fn splits_words(file: &Value) -> bool {
     fn is_split(pre: &Value) -> bool {
         match pre["type"].as_str() {
+            // The library refuses those that put a blank before every text.
             Some("ByteLevel") => pre["use_regex"] != false,
             Some("Sequence") => pre["pretokenizers"].as_array().is_some_and(|all| all.iter().any(is_split)),
             Some("Split") => {
@@ -162,16 +163,57 @@ fn splits_at_line_breaks(file: &Value) -> bool {
             _ => false,
         }
     }
+    // Added tokens are found before words are, but special ones are not looked for at all.
+    let is_apart = |added: &Value| {
+        added["special"] == true
+            || (added["rstrip"] != true
+                && added["content"].as_str().is_some_and(|text| cut_between_words(text.as_bytes()) == 0))
+    };
     let normalizer = &file["normalizer"];
-    (normalizer.is_null() || normalizer["type"] == "NFC") && is_split(&file["pre_tokenizer"])
+    (normalizer.is_null() || normalizer["type"] == "NFC")
+        && is_split(&file["pre_tokenizer"])
+        && file["added_tokens"].as_array().is_none_or(|all| all.iter().all(is_apart))
 }
 
-/// The last place behind a line break that stands between a visible character and a letter or digit, or 0.
-pub(super) fn cut_at_line_break(text: &[u8]) -> usize {
+/// The last place of a text at which a word begins whatever comes after it, or 0:
+///
+/// - before a blank behind what is none;
+/// - before a punctuation mark of ASCII behind a letter or digit of ASCII, but for an apostrophe, which some patterns
+///   keep with its word, and for `_`;
+/// - before a full stop or a comma of Chinese or Japanese behind one of their letters;
+/// - behind a line break that stands between a visible character and a letter or digit, both of ASCII.
+///
+/// In the patterns of GPT-2 and of those after it, blanks and punctuation marks stand at the beginning of a word, or
+/// in one of their own, and only line breaks stand at the end of one.
+pub(super) fn cut_between_words(text: &[u8]) -> usize {
     let is_cut = |&at: &usize| {
-        text[at - 1] == b'\n' && text[at].is_ascii_alphanumeric() && text[at - 2].is_ascii_graphic()
+        let (before, here) = (text[at - 1], text[at]);
+        match here {
+            b' ' => before.is_ascii_graphic() || last_char(&text[..at]).is_some_and(|it| !it.is_whitespace()),
+            b'\'' | b'_' => false,
+            b'!'..=b'~' if here.is_ascii_punctuation() => before.is_ascii_alphanumeric(),
+            0xe3 | 0xef => {
+                let is_mark = ["、", "。", "，"].iter().any(|mark| text[at..].starts_with(mark.as_bytes()));
+                is_mark && last_char(&text[..at]).is_some_and(is_east_asian)
+            }
+            _ => before == b'\n' && here.is_ascii_alphanumeric() && at > 1 && text[at - 2].is_ascii_graphic(),
+        }
     };
-    (2..text.len()).rev().find(is_cut).unwrap_or(0)
+    (1..text.len()).rev().find(is_cut).unwrap_or(0)
+}
+
+/// The character that a text ends with; none within one and of control characters.
+fn last_char(text: &[u8]) -> Option<char> {
+    let start = (text.len().saturating_sub(4)..text.len()).rev().find(|&at| text[at] & 0xc0 != 0x80)?;
+    std::str::from_utf8(&text[start..]).ok()?.chars().next().filter(|it| !it.is_control())
+}
+
+/// Whether this is a letter of Chinese, Japanese or Korean, so far as those are in one row.
+fn is_east_asian(character: char) -> bool {
+    matches!(
+        character,
+        '\u{3041}'..='\u{3096}' | '\u{30a1}'..='\u{30fa}' | '\u{4e00}'..='\u{9fff}' | '\u{ac00}'..='\u{d7a3}'
+    )
 }
 
 impl Tokenize for HuggingFace {
@@ -218,7 +260,7 @@ impl Tokenize for HuggingFace {
     }
 
     fn cut(&self, text: &[u8]) -> usize {
-        if self.can_cut { cut_at_line_break(text) } else { 0 }
+        if self.can_cut { cut_between_words(text) } else { 0 }
     }
 
     fn to_json(&self) -> String {

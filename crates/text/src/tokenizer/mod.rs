@@ -23,13 +23,15 @@ mod hugging_face;
 mod json;
 mod kind;
 mod known;
+mod long;
 mod world;
 
 use std::fmt::Debug;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use rwkv_core::{Error, Result, read_regular, write_atomically};
+use rwkv_core::{Control, Error, Result, go_on, read_regular, write_atomically};
 
 pub use bpe::WordCounts;
 pub use byte::Bytes;
@@ -199,22 +201,106 @@ impl Tokenizer {
         self.0.encode_into(text, out)
     }
 
+    /// The tokens of `text`, as [`encode`](Self::encode) gives them, in work that can be stopped: `control` is told
+    /// bytes and asked after every 64 KiB, some 20 ms, or at the next place behind them at which the text can be
+    /// [cut](Self::cut).
+    ///
+    /// Bytes, characters and World can cut any text. The byte-pair vocabularies of GPT-2 and of those after it need
+    /// a blank, a punctuation mark or the end of a line somewhere: a single word of some MB cannot be stopped
+    /// within. Other files of Hugging Face's, such as those of SentencePiece, have no place that is known, so that
+    /// with them only the whole text is a piece.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode), and [`Error::Aborted`] if `control` says so.
+    pub fn encode_with(&self, text: &str, control: impl Control) -> Result<Vec<u32>> {
+        let mut tokens = Vec::with_capacity(text.len() / 2);
+        self.encode_into_with(text, control, &mut tokens)?;
+        Ok(tokens)
+    }
+
+    /// Appends the tokens of `text`, as [`encode_with`](Self::encode_with).
+    pub(crate) fn encode_into_with(
+        &self,
+        text: &str,
+        control: impl Control,
+        out: &mut Vec<u32>,
+    ) -> Result<()> {
+        self.encode_text_in(long::PIECE, text, control, out)
+    }
+
+    fn encode_text_in(
+        &self,
+        piece: usize,
+        text: &str,
+        control: impl Control,
+        out: &mut Vec<u32>,
+    ) -> Result<()> {
+        let text_of = |range: Range<usize>| {
+            // Only a vocabulary of bytes cuts within a character, and that does not get here.
+            let error = || Error::InvalidUtf8 { path: "text".into(), offset: range.start };
+            text.get(range.clone()).ok_or_else(error)
+        };
+        self.encode_in(piece, text.as_bytes(), control, text_of, out)
+    }
+
     /// The tokens of bytes read from the file `source`.
     ///
     /// # Errors
     /// [`Error::InvalidUtf8`] if only text has tokens and they are none, and as [`encode`](Self::encode).
     pub fn encode_bytes(&self, bytes: &[u8], source: &Path) -> Result<Vec<u32>> {
-        let mut tokens = Vec::with_capacity(bytes.len() / 2);
-        if let Some(done) = self.0.encode_bytes_into(bytes, &mut tokens) {
-            done?;
-        } else {
-            let text = std::str::from_utf8(bytes).map_err(|error| Error::InvalidUtf8 {
+        self.encode_bytes_in(usize::MAX, bytes, source, go_on)
+    }
+
+    /// The tokens of bytes read from the file `source`, in work that can be stopped as in
+    /// [`encode_with`](Self::encode_with).
+    ///
+    /// # Errors
+    /// As [`encode_bytes`](Self::encode_bytes), and [`Error::Aborted`] if `control` says so.
+    pub fn encode_bytes_with(&self, bytes: &[u8], source: &Path, control: impl Control) -> Result<Vec<u32>> {
+        self.encode_bytes_in(long::PIECE, bytes, source, control)
+    }
+
+    fn encode_bytes_in(
+        &self,
+        piece: usize,
+        bytes: &[u8],
+        source: &Path,
+        control: impl Control,
+    ) -> Result<Vec<u32>> {
+        let text_of = |range: Range<usize>| {
+            std::str::from_utf8(&bytes[range.clone()]).map_err(|error| Error::InvalidUtf8 {
                 path: source.to_owned(),
-                offset: error.valid_up_to(),
-            })?;
-            self.0.encode_into(text, &mut tokens)?;
-        }
+                offset: range.start + error.valid_up_to(),
+            })
+        };
+        let mut tokens = Vec::with_capacity(bytes.len() / 2);
+        self.encode_in(piece, bytes, control, text_of, &mut tokens)?;
         Ok(tokens)
+    }
+
+    /// `text_of` makes text of a part of `bytes`, for tokenizers that take nothing else.
+    fn encode_in<'a>(
+        &self,
+        piece: usize,
+        bytes: &[u8],
+        control: impl Control,
+        text_of: impl Fn(Range<usize>) -> Result<&'a str>,
+        out: &mut Vec<u32>,
+    ) -> Result<()> {
+        let encode = |range: Range<usize>| {
+            if let Some(done) = self.0.encode_bytes_into(&bytes[range.clone()], out) {
+                return done;
+            }
+            self.0.encode_into(text_of(range.clone())?, out).map_err(|error| match error {
+                Error::UnknownCharacter { character, position, n_vocab, place } => {
+                    // Counted only now: there is one such error at most.
+                    let before = text_of(0..range.start).map_or(0, |text| text.chars().count());
+                    Error::UnknownCharacter { character, position: before + position, n_vocab, place }
+                }
+                error => error,
+            })
+        };
+        long::in_pieces(bytes, piece, |text| self.cut(text), control, encode)
     }
 
     /// Whether bytes that are no text have tokens too.
