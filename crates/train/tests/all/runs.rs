@@ -2,15 +2,13 @@
 
 #![allow(clippy::disallowed_methods)] // compared with what others compute
 
-mod common;
-
 use rwkv_core::{go_on, until};
 use std::fs;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use common::{Place, bits, checkpoints, prose, run_steps, validate};
+use crate::common::{Place, bits, checkpoints, prose, run_steps, validate};
 use rwkv_core::LoadOptions;
 use rwkv_core::{Model, ModelFile, SamplerOptions};
 use rwkv_text::Tokenizer;

@@ -1,5 +1,4 @@
 //! What the integration tests share.
-#![allow(dead_code)] // each test program uses a part of it
 
 use rwkv_core::go_on;
 use std::fs;

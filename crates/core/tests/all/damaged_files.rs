@@ -3,12 +3,10 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 
-use common::cpu;
+use crate::common::cpu;
 use proptest::prelude::*;
 use rwkv_core::model::Network;
 use rwkv_core::{Error, Fault, Model, ModelConfig, ModelFile, Result};

@@ -2,11 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
-mod common;
-
 use std::ops::ControlFlow;
 
-use common::{cpu, model, tokens, values, write};
+use crate::common::{self, cpu, model, tokens, values, write};
 use rwkv_core::model::Network;
 use rwkv_core::{DataType, Error, Model, ModelConfig, Outputs, Segment};
 use rwkv_kernels::Isa;

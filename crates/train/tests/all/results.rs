@@ -3,13 +3,11 @@
 
 #![allow(clippy::disallowed_methods)] // compared with what others compute
 
-mod common;
-
 use rwkv_core::go_on;
 use std::fs;
 use std::path::Path;
 
-use common::{Place, checkpoints, prose, run_steps, validate};
+use crate::common::{Place, checkpoints, prose, run_steps, validate};
 use rwkv_core::{LoadOptions, Model};
 use rwkv_train::{Keep, Kept, ResumeOptions, TrainOptions, Trainer, read_kept};
 

@@ -1,11 +1,10 @@
 //! The example does what it says.
 #![allow(dead_code)] // its `main`
 
-mod common;
-#[path = "../examples/half_precision.rs"]
+#[path = "../../examples/half_precision.rs"]
 mod example;
 
-use common::{fixture, shared};
+use crate::common::{fixture, shared};
 use rwkv_core::{DataType, ModelFile};
 
 /// Every tensor, in the layout's order: files may have another.

@@ -2,11 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod common;
-
 use std::fs;
 
-use common::{every_cpu, fixture, largest_difference};
+use crate::common::{every_cpu, fixture, largest_difference};
 use rwkv_core::{DataType, Model, ModelFile};
 use serde_json::Value;
 

@@ -1,11 +1,9 @@
 //! What a run can learn from: one text, documents of several files, and tokens that were prepared.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 
-use common::{Place, prose, run_steps, validate};
+use crate::common::{Place, prose, run_steps, validate};
 use rwkv_core::go_on;
 use rwkv_text::token_file::{TokenWriter, Width, write_meta};
 use rwkv_text::{Characters, Tokenizer, TokenizerKind};

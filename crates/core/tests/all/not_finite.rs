@@ -3,11 +3,9 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod common;
-
 use std::ops::ControlFlow;
 
-use common::{cpu, every_cpu, tokens, values, write};
+use crate::common::{cpu, every_cpu, tokens, values, write};
 use half::f16;
 use rwkv_core::model::Network;
 use rwkv_core::params::ParamSpec;

@@ -1,7 +1,7 @@
 //! The example that stands in the project's README does what it says.
 #![allow(dead_code)] // its `main`
 
-#[path = "../examples/train_and_generate.rs"]
+#[path = "../../examples/train_and_generate.rs"]
 mod example;
 
 #[test]

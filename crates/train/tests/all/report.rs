@@ -1,12 +1,10 @@
 //! Reports of runs: that they tell the truth, and nothing that is not theirs to tell.
 
-mod common;
-
 use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
 
-use common::{Place, prose, run_steps, validate};
+use crate::common::{Place, prose, run_steps, validate};
 use rwkv_core::go_on;
 use rwkv_train::report::{RunView, render, write_report, write_report_to};
 use rwkv_train::{TrainOptions, Trainer};

@@ -2,13 +2,11 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod common;
-
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use common::{every_cpu, largest_difference, shared};
+use crate::common::{every_cpu, largest_difference, shared};
 use rwkv_core::{DataType, LoadOptions, Model, ModelFile};
 
 fn floats(bytes: &[u8]) -> Vec<f32> {

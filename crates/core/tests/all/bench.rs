@@ -2,11 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod common;
-
 use std::ops::ControlFlow;
 
-use common::{cpu, model, values, write};
+use crate::common::{cpu, model, values, write};
 use rwkv_core::{BenchOptions, DataType, Error, LoadOptions, Model, ModelConfig, quantize};
 use rwkv_kernels::Isa;
 

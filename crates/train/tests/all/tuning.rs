@@ -15,7 +15,7 @@ use rwkv_train::tape::{Tape, Until};
 use safetensors::SafeTensors;
 
 /// Written by `fixtures/record_tuning.py`.
-const RECORD: &[u8] = include_bytes!("fixtures/tuning.safetensors");
+const RECORD: &[u8] = include_bytes!("../fixtures/tuning.safetensors");
 const WIDTH: usize = 8;
 const CONFIG: ModelConfig = ModelConfig::v4(7, WIDTH, 2);
 const CTX_LEN: usize = 5;

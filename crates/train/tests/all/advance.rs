@@ -2,12 +2,10 @@
 
 #![allow(clippy::disallowed_methods)] // compared with what others compute
 
-mod common;
-
 use std::fs;
 use std::ops::ControlFlow;
 
-use common::{Place, prose};
+use crate::common::{Place, prose};
 use rwkv_core::go_on;
 use rwkv_train::run::{read_log, read_samples};
 use rwkv_train::{Keep, OptimizerKind, ResumeOptions, TrainOptions, Trainer, read_kept};

@@ -3,14 +3,12 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod common;
-
 use std::fs::{self, File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use common::{cpu, tokens, values, write};
+use crate::common::{cpu, tokens, values, write};
 use rwkv_core::{DataType, Error, LoadOptions, Model, ModelConfig, ModelFile, Result, quantize};
 use rwkv_kernels::Isa;
 use tempfile::TempDir;
@@ -233,7 +231,7 @@ fn a_bus_error_elsewhere_is_not_hidden() {
     }
     for how in ["read", "sent"] {
         let status = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "a_bus_error_elsewhere_is_not_hidden"])
+            .args(["--exact", "changing_files::a_bus_error_elsewhere_is_not_hidden"])
             .env(CHILD, how)
             .stdout(std::process::Stdio::null())
             .stderr(std::process::Stdio::null())

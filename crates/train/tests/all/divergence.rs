@@ -2,12 +2,10 @@
 
 #![allow(clippy::disallowed_methods)] // compared with what others compute
 
-mod common;
-
 use rwkv_core::go_on;
 use std::ops::ControlFlow;
 
-use common::{Place, checkpoints, prose, run_steps, validate};
+use crate::common::{Place, checkpoints, prose, run_steps, validate};
 use rwkv_core::LoadOptions;
 use rwkv_core::{Model, SamplerOptions};
 use rwkv_train::{Error, ResumeOptions, TrainOptions, Trainer};

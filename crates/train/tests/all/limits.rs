@@ -19,8 +19,9 @@ fn a_run_beyond_the_limit_of_addresses_is_refused_by_its_name_and_one_within_it_
     for (n_layer, is_refused) in [("4", true), ("1", false)] {
         // KiB: 1.5 GB, far less than any machine that this runs on.
         let output = Command::new("sh")
-            .args(["-c", "ulimit -v 1500000 && exec \"$0\" --nocapture"])
+            .args(["-c", "ulimit -v 1500000 && exec \"$0\" --nocapture --exact \"$1\""])
             .arg(std::env::current_exe().expect("this program"))
+            .arg("limits::a_run_beyond_the_limit_of_addresses_is_refused_by_its_name_and_one_within_it_runs")
             .env(LAYERS, n_layer)
             .output()
             .expect("a shell");

@@ -3,14 +3,12 @@
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
-mod common;
-
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use common::shared;
+use crate::common::shared;
 use half::f16;
 use rwkv_core::model::Network;
 use rwkv_core::{DataType, Error, Fault, LoadOptions, ModelConfig, Result, quantize, write_model};

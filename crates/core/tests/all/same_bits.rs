@@ -2,12 +2,10 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod common;
-
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use common::{cpu, every_cpu, largest_difference, model, shared, tokens, write};
+use crate::common::{self, cpu, every_cpu, largest_difference, model, shared, tokens, write};
 use rwkv_core::{DataType, LoadOptions, Model, ModelConfig, Outputs, Segment, State};
 use rwkv_kernels::{Cpu, Isa};
 

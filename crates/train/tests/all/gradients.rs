@@ -13,7 +13,7 @@ use rwkv_train::tape::Tape;
 use safetensors::SafeTensors;
 
 /// Written by `fixtures/record_gradients.py`.
-const RECORD: &[u8] = include_bytes!("fixtures/gradients.safetensors");
+const RECORD: &[u8] = include_bytes!("../fixtures/gradients.safetensors");
 const CONFIG: ModelConfig = ModelConfig::v4(11, 16, 2);
 const CTX_LEN: usize = 9;
 

@@ -1,12 +1,10 @@
 //! What accumulation, dropout, carried states and recomputation mean for a run.
 
-mod common;
-
 use rwkv_core::go_on;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use common::{Place, bits, prose, run_steps, validate};
+use crate::common::{Place, bits, prose, run_steps, validate};
 use rwkv_core::lora::adapt;
 use rwkv_core::model::Network;
 use rwkv_core::params::{Initial, Vector};

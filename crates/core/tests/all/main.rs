@@ -1,0 +1,18 @@
+//! The integration tests in one program, because linking each file of them by itself takes longer than compiling it.
+//! A file beside this directory is a program of its own: `parallel.rs`, which `.ci/tsan.sh` compiles too.
+
+mod bench;
+mod changing_files;
+#[path = "../common/mod.rs"]
+mod common;
+mod damaged_files;
+mod example;
+mod fixture;
+mod lora;
+mod merge;
+mod model;
+mod not_finite;
+mod not_regular;
+mod quantize;
+mod rwkv_cpp;
+mod same_bits;
