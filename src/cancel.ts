@@ -19,6 +19,41 @@ export interface Controls {
   closing?: Signal | undefined
 }
 
+/** The callbacks of a signal, and the one listener that calls them. */
+interface Listener {
+  readonly callbacks: Set<() => void>
+  readonly tell: () => void
+}
+
+const listeners = new WeakMap<Signal, Listener>()
+
+/**
+ * Has `callback` called when `signal` is aborted, until the function that is returned is called.
+ *
+ * A signal gets one listener, however many calls it is given to: of more than ten Node warns that they leak.
+ */
+function onAbort(signal: Signal, callback: () => void): () => void {
+  const { callbacks, tell } = listeners.get(signal) ?? listen(signal)
+  callbacks.add(callback)
+  return () => {
+    callbacks.delete(callback)
+    if (callbacks.size > 0) return
+    signal.removeEventListener('abort', tell)
+    listeners.delete(signal)
+  }
+}
+
+function listen(signal: Signal): Listener {
+  const callbacks = new Set<() => void>()
+  const tell = () => {
+    for (const callback of callbacks) callback()
+  }
+  const listener = { callbacks, tell }
+  signal.addEventListener('abort', tell, { once: true })
+  listeners.set(signal, listener)
+  return listener
+}
+
 /**
  * Runs native work that an `AbortSignal` can stop.
  *
@@ -33,7 +68,7 @@ export async function cancellable<T>(controls: Controls, work: (cancel: Cancel) 
   const cancel = new Cancel()
   const raise = () => cancel.raise()
   const reports = onProgress && new Reports(onProgress, cancel)
-  signal?.addEventListener('abort', raise, { once: true })
+  const forget = signal && onAbort(signal, raise)
   const timer = reports && setInterval(() => reports.tell(), REPORT_EVERY)
   underWay.add(cancel)
   try {
@@ -49,7 +84,7 @@ export async function cancellable<T>(controls: Controls, work: (cancel: Cancel) 
   } finally {
     underWay.delete(cancel)
     clearInterval(timer)
-    signal?.removeEventListener('abort', raise)
+    forget?.()
   }
 }
 
@@ -63,9 +98,9 @@ async function orAborted(
   const stopped = new Promise<void>(resolve => {
     stop = resolve
   })
-  for (const signal of signals) signal?.addEventListener('abort', stop, { once: true })
+  const forget = signals.map(signal => signal && onAbort(signal, stop))
   await Promise.race([wait, stopped])
-  for (const signal of signals) signal?.removeEventListener('abort', stop)
+  for (const each of forget) each?.()
 }
 
 /**

@@ -3,9 +3,6 @@ import { RwkvError } from './errors.js'
 /** The key under which a class hands its native side to its neighbours, and to nobody else. @internal */
 export const native: unique symbol = Symbol('rwkv.native')
 
-/** The key under which a session says how many tokens it has written. @internal */
-export const written: unique symbol = Symbol('rwkv.written')
-
 /** Calls that are under way, for a disposal to wait for. */
 export class Pending {
   readonly #calls = new Set<Promise<unknown>>()

@@ -136,7 +136,7 @@ export class Model implements Disposable, AsyncDisposable {
     const { state } = check('createSession()', sessionOptions, options)
     const session = new Session(
       this,
-      call(() => this.#native.createSession()),
+      call(() => this.#native.createSession(this.#tokenizer?.[native])),
       this.#pending,
     )
     try {

@@ -123,6 +123,7 @@ export const samplingTable = {
 export const generateTable = {
   maxTokens: { kind: 'count', min: 1, help: 'tokens to write at most', default: 256 },
   stop: { kind: 'texts', orOne: true, help: 'end before this' },
+  ignoreEndOfText: { kind: 'boolean', help: 'write on after the end of a text', default: false },
   ...samplingTable,
 } as const satisfies Table<GenerateOptions>
 

@@ -265,10 +265,36 @@ export interface SamplingOptions {
 export interface GenerateOptions extends SamplingOptions {
   /** Tokens to write at most. Default: 256. */
   maxTokens?: number | undefined
-  /** Ends the text before the first of these that would appear in it. */
+  /** Ends the text before the first of these that would appear in it. It is not part of the session's text either. */
   stop?: string | readonly string[] | undefined
+  /**
+   * Write on after the token by which the model ends a text, as if it were any other. Default: false, which ends the
+   * writing before it.
+   */
+  ignoreEndOfText?: boolean | undefined
   /** Stops the writing; the loop over the text then throws the signal's reason. */
   signal?: Signal | undefined
+}
+
+/** Why a {@link Generation} ended. */
+export type GenerationEnd = 'length' | 'stop' | 'endOfText' | 'aborted'
+
+/** A part of what a {@link Generation} writes. */
+export interface Piece {
+  /** Whole characters. */
+  readonly text: string
+  /** The tokens that it is made of. */
+  readonly tokens: Uint32Array
+}
+
+/** Result of {@link Generation.result}. */
+export interface GenerateResult {
+  /** What was written. */
+  readonly text: string
+  /** Its tokens. */
+  readonly tokens: Uint32Array
+  /** Why it ended. */
+  readonly end: GenerationEnd
 }
 
 /** Options of {@link Model.createSession}. */

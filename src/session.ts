@@ -1,19 +1,14 @@
 import { randomInt } from 'node:crypto'
-import type { Cancel, NativeSession, NativeWriter } from '#native'
+import type { Cancel, NativeSession } from '#native'
 import { cancellable } from './cancel.js'
 import { call, RwkvError } from './errors.js'
-import { native, type Pending, Turn, written } from './internal.js'
+import { Generation } from './generation.js'
+import { native, type Pending, Turn } from './internal.js'
 import { argument, options as check, text as textKind, toTokens } from './kinds.js'
 import type { Model } from './model.js'
 import type { GenerateOptions, PromptOptions, Signal } from './options.js'
 import { generateOptions, promptOptions } from './schemas.js'
 import { State, stateKind } from './state.js'
-import { StopText } from './stop.js'
-
-/**
- * Tokens that one trip to the native side may write; how many it does write depends on how long they take.
- */
-const MAX_PIECE = 64
 
 /**
  * One text: the tokens read and written so far. Its {@link State} is the model's memory of them.
@@ -38,10 +33,6 @@ export class Session implements Disposable {
   readonly #pending: Pending
   readonly #turn: Turn
   #isClosed = false
-  /** Whether it has read nothing, and was given no state. */
-  #isNew = true
-  /** Tokens that {@link generate} has written. */
-  #written = 0
   /** Whether a loop over {@link generate} is under way; between two of its pieces no native work is. */
   #isWriting = false
 
@@ -66,7 +57,7 @@ export class Session implements Disposable {
     const ids = toTokens(tokens)
     const { signal } = check('eval()', promptOptions, options)
     this.#refuseWhileWriting()
-    return this.#eval(ids, signal)
+    return this.#work(signal, cancel => this.#native.eval(ids, cancel))
   }
 
   /**
@@ -78,7 +69,9 @@ export class Session implements Disposable {
     argument('text', textKind, text)
     const { signal } = check('prompt()', promptOptions, options)
     this.#refuseWhileWriting()
-    return this.#eval(this.#model.tokenizer.encode(text), signal)
+    // A model without a tokenizer says so.
+    this.#model.tokenizer
+    return this.#work(signal, cancel => this.#native.prompt(text, cancel))
   }
 
   /**
@@ -86,8 +79,11 @@ export class Session implements Disposable {
    *
    * The prompt may be empty. A session that has read nothing then begins with a line break (which is not part
    * of what is written), or with the first token of a vocabulary that has none; one that was given a state
-   * has to read something first. What was written is part of the session's text: a second call goes on from
-   * there.
+   * has to read something first.
+   *
+   * What was written is part of the session's text: a second call goes on from there. What ended it is not: neither a
+   * `stop`, nor the token by which the model ends a text. A loop that is left early leaves the session after the last
+   * piece that it got.
    *
    * @throws {RwkvError} From the loop, what {@link Session.prompt} throws; `INVALID_OPTION` also for options that
    *   make no sense.
@@ -102,32 +98,33 @@ export class Session implements Disposable {
    * }
    * ```
    */
-  async *generate(prompt: string, options: GenerateOptions = {}): AsyncGenerator<string, void, undefined> {
-    argument('prompt', textKind, prompt)
-    const { maxTokens = 256, stop, signal, ...sampling } = check('generate()', generateOptions, options)
-    const end = new StopText(stop)
-    this.#refuseWhileWriting()
-    this.#turn.check()
-    this.#isWriting = true
-    try {
-      const tokenizer = this.#model.tokenizer
-      const seed = sampling.seed ?? randomInt(2 ** 47)
-      const writer = call(() => this.#native.writer(tokenizer[native], { ...sampling, seed }))
-      const tokens = prompt === '' && this.#isNew ? tokenizer.beginning() : tokenizer.encode(prompt)
-      if (tokens.length > 0) await this.#eval(tokens, signal)
-      for (let left = maxTokens; left > 0 && !end.isReached; ) {
-        const piece = await this.#write(writer, end.isWanted ? 1 : Math.min(left, MAX_PIECE), signal)
-        left -= piece.tokens
-        this.#written += piece.tokens
-        const text = end.take(piece.text)
-        if (text !== '') yield text
-      }
-      if (end.isReached) return
-      const rest = end.take(call(() => writer.finish())) + end.rest()
-      if (rest !== '') yield rest
-    } finally {
-      this.#isWriting = false
-    }
+  generate(prompt: string, options: GenerateOptions = {}): Generation {
+    let isOurs = false
+    let until: Signal | undefined
+    return new Generation({
+      begin: async () => {
+        argument('prompt', textKind, prompt)
+        const { maxTokens = 256, stop = [], ignoreEndOfText, signal, ...sampling } = check(
+          'generate()',
+          generateOptions,
+          options,
+        )
+        this.#refuseWhileWriting()
+        this.#turn.check()
+        // A model without a tokenizer says so.
+        this.#model.tokenizer
+        this.#isWriting = isOurs = true
+        until = signal
+        const seed = sampling.seed ?? randomInt(2 ** 47)
+        const settings = { maxTokens, stop: [stop].flat(), ignoreEndOfText, sampling: { ...sampling, seed } }
+        return this.#work(signal, cancel => this.#native.generate(prompt, settings, cancel))
+      },
+      next: writing => this.#work(until, cancel => writing.next(cancel)),
+      end: writing => {
+        writing?.close()
+        if (isOurs) this.#isWriting = false
+      },
+    })
   }
 
   /**
@@ -148,7 +145,6 @@ export class Session implements Disposable {
     this.#refuseWhileWriting()
     this.#turn.check()
     call(() => this.#native.restore(state[native]))
-    this.#isNew = false
   }
 
   /** Frees the session's memory; later calls throw `CLOSED`. Closing the model does it too. */
@@ -160,21 +156,6 @@ export class Session implements Disposable {
   /** {@link close}, for `using`. */
   [Symbol.dispose](): void {
     this.close()
-  }
-
-  /** @internal */
-  get [written](): number {
-    return this.#written
-  }
-
-  async #eval(tokens: Uint32Array, signal: Signal | undefined): Promise<Float32Array> {
-    const logits = await this.#work(signal, cancel => this.#native.eval(tokens, cancel))
-    this.#isNew = false
-    return logits
-  }
-
-  async #write(writer: NativeWriter, limit: number, signal: Signal | undefined) {
-    return this.#work(signal, cancel => writer.write(limit, cancel))
   }
 
   async #work<T>(signal: Signal | undefined, work: (cancel: Cancel) => Promise<T>): Promise<T> {

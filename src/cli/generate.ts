@@ -1,4 +1,3 @@
-import { written } from '../internal.js'
 import { Model } from '../model.js'
 import { generateTable, loadTable, sampleTable } from '../option-tables.js'
 import { exitCode } from './interrupt.js'
@@ -27,6 +26,7 @@ MODEL is a training run's directory or a .bin file. With --json: {"prompt","text
     const session = model.createSession({ state: await startingState(model, state) })
     const before = given?.trimStart() ?? ''
     const startedAt = performance.now()
+    const writing = session.generate(prompt, { ...options, signal })
     let text = ''
     let shown = ''
     const show = (whole: string) => {
@@ -34,7 +34,7 @@ MODEL is a training run's directory or a .bin file. With --json: {"prompt","text
       shown = whole
     }
     try {
-      for await (const piece of session.generate(prompt, { ...options, signal })) {
+      for await (const piece of writing) {
         text += piece
         // The prompt comes with the first piece: only now it is known to be one that the model can read.
         show(before + text)
@@ -45,7 +45,7 @@ MODEL is a training run's directory or a .bin file. With --json: {"prompt","text
     }
     output.endText()
     const seconds = (performance.now() - startedAt) / 1000
-    const tokens = session[written]
+    const tokens = writing.tokens.length
     output.object({
       prompt: given ?? tokenizer.decode(tokenizer.beginning()),
       text,

@@ -1,8 +1,8 @@
 //! How JavaScript stops work and sees how far it is, without a callback between threads.
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use napi_derive::napi;
 use rwkv_core::Control;
@@ -24,7 +24,11 @@ struct Shared {
     raised: AtomicBool,
     done: AtomicU64,
     total: AtomicU64,
+    /// Called when the flag is raised.
+    hooks: Mutex<Vec<Hook>>,
 }
+
+type Hook = Box<dyn FnOnce() + Send>;
 
 #[napi]
 impl Cancel {
@@ -63,7 +67,40 @@ impl Cancel {
 impl Flag {
     /// Asks the work to stop.
     pub(crate) fn raise(&self) {
-        self.0.raised.store(true, Ordering::Relaxed);
+        let hooks = {
+            let mut hooks = self.hooks();
+            self.0.raised.store(true, Ordering::Relaxed);
+            std::mem::take(&mut *hooks)
+        };
+        for hook in hooks {
+            hook();
+        }
+    }
+
+    /// Has `hook` called when the flag is raised: at once if it is.
+    pub(crate) fn on_raise(&self, hook: impl FnOnce() + Send + 'static) {
+        let mut hooks = self.hooks();
+        if self.is_raised() {
+            drop(hooks);
+            hook();
+        } else {
+            hooks.push(Box::new(hook));
+        }
+    }
+
+    /// Forgets what was to be called: the work is over, and what the hooks hold is free.
+    pub(crate) fn forget_hooks(&self) {
+        let hooks = std::mem::take(&mut *self.hooks());
+        drop(hooks);
+    }
+
+    fn hooks(&self) -> std::sync::MutexGuard<'_, Vec<Hook>> {
+        self.0.hooks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether anybody else has it, who may look at it.
+    pub(crate) fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
     }
 
     /// As other crates know it.

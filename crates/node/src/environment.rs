@@ -1,13 +1,17 @@
-//! The end of a JavaScript environment: Node's own, or a worker thread's.
+//! A JavaScript environment, Node's own or a worker thread's, and its end.
 //!
-//! Node unloads an addon when the last environment that uses it ends. By then no thread may run its code, so
-//! what is still open is closed: models, sessions and trainers own teams of threads that are joined when they
-//! are freed.
+//! Node unloads an addon when the last environment that uses it ends. By then no thread may run its code: at the end
+//! of an environment everything that runs for it is told to stop, what is open is closed, and threads are joined.
 
 use std::cell::{Cell, RefCell};
 use std::sync::{Arc, Weak};
 
-use napi::Env;
+use napi::{Env, sys};
+use rwkv_core::schedule::Scheduler;
+
+use crate::control::Flag;
+use crate::mailbox::{Keeper, Mailbox};
+use crate::workers::Workers;
 
 /// Something that holds threads or much memory until it is closed.
 pub(crate) trait Close: Send + Sync {
@@ -15,30 +19,123 @@ pub(crate) trait Close: Send + Sync {
     fn close(&self);
 }
 
+/// Things that are open. Those that are gone are forgotten now and then.
+#[derive(Default)]
+pub(crate) struct Open {
+    things: Vec<Weak<dyn Close>>,
+    /// How many there were when those that are gone were forgotten last.
+    alive: usize,
+}
+
+impl Open {
+    pub(crate) fn add<T: Close + 'static>(&mut self, thing: &Arc<T>) {
+        let weak: Weak<T> = Arc::downgrade(thing);
+        if self.things.len() >= 2 * self.alive + 16 {
+            self.things.retain(|thing| thing.strong_count() > 0);
+            self.alive = self.things.len();
+        }
+        self.things.push(weak);
+    }
+
+    pub(crate) fn close(self) {
+        for thing in self.things.iter().filter_map(Weak::upgrade) {
+            thing.close();
+        }
+    }
+}
+
+/// What an environment has, on its thread.
+struct Environment {
+    keeper: Keeper,
+    workers: Workers,
+    open: RefCell<Open>,
+    /// Of work under way.
+    flags: RefCell<Vec<Flag>>,
+    /// Kept to the end, so that their threads end on this one.
+    schedulers: RefCell<Vec<Arc<Scheduler>>>,
+}
+
 thread_local! {
-    /// What is open in this thread's environment; an environment lives on one thread.
-    static OPEN: RefCell<Vec<Weak<dyn Close>>> = const { RefCell::new(Vec::new()) };
+    /// An environment lives on one thread.
+    static HERE: RefCell<Option<Environment>> = const { RefCell::new(None) };
 }
 
 /// Called when the addon is loaded into an environment.
 pub(crate) fn start(env: Env) -> napi::Result<()> {
+    let environment = Environment {
+        keeper: Keeper::new(env)?,
+        workers: Workers::new(),
+        open: RefCell::default(),
+        flags: RefCell::default(),
+        schedulers: RefCell::default(),
+    };
+    HERE.set(Some(environment));
+    // The hook that was added last runs first: the mailbox's handle, which has one of Node's own, is still there.
     env.add_env_cleanup_hook((), |()| {
-        // Taken out first: closing one thing may free the last owner of another.
-        let open = OPEN.with(RefCell::take);
-        for thing in open.iter().filter_map(Weak::upgrade) {
-            thing.close();
+        if let Some(environment) = HERE.take() {
+            environment.end();
         }
     })
     .map(drop)
 }
 
+impl Environment {
+    fn end(self) {
+        let Self { keeper, workers, open, flags, schedulers } = self;
+        keeper.close();
+        for flag in flags.into_inner() {
+            flag.raise();
+        }
+        open.into_inner().close();
+        workers.end();
+        drop(schedulers);
+    }
+}
+
+fn here<R>(look: impl FnOnce(&Environment) -> R) -> Option<R> {
+    HERE.with_borrow(|environment| environment.as_ref().map(look))
+}
+
 /// Has `thing` closed at the end of the environment that this thread runs.
 pub(crate) fn watch<T: Close + 'static>(thing: &Arc<T>) {
-    let weak: Weak<T> = Arc::downgrade(thing);
-    OPEN.with_borrow_mut(|open| {
-        open.retain(|thing| thing.strong_count() > 0);
-        open.push(weak);
+    here(|environment| environment.open.borrow_mut().add(thing));
+}
+
+/// Keeps a scheduler until the end of the environment that this thread runs.
+pub(crate) fn keep(scheduler: Arc<Scheduler>) {
+    here(|environment| {
+        let mut kept = environment.schedulers.borrow_mut();
+        if !kept.iter().any(|one| Arc::ptr_eq(one, &scheduler)) {
+            kept.push(scheduler);
+        }
     });
+}
+
+/// Has `work` done on a thread of this environment, at whose end `flag` is raised. Work does not panic.
+pub(crate) fn work(flag: &Flag, work: impl FnOnce() + Send + 'static) {
+    here(|environment| {
+        let mut flags = environment.flags.borrow_mut();
+        flags.retain(Flag::is_shared);
+        flags.push(flag.clone());
+        environment.workers.run(work);
+    });
+}
+
+/// Announces a letter to this environment's mailbox.
+///
+/// # Errors
+/// At the end of the environment.
+pub(crate) fn expect(env: sys::napi_env) -> napi::Result<Mailbox> {
+    let mailbox = here(|environment| {
+        environment.keeper.expect(env);
+        environment.keeper.mailbox().clone()
+    });
+    mailbox.ok_or_else(|| napi::Error::from_reason("this JavaScript environment has ended"))
+}
+
+/// A letter that was announced has come.
+pub(crate) fn arrived(env: sys::napi_env) {
+    here(|environment| environment.keeper.arrived(env));
 }
 
 /// Memory outside V8's heap that an object of JavaScript keeps alive: the garbage collector is told of it.

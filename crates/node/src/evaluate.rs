@@ -4,7 +4,6 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use napi::bindgen_prelude::AsyncTask;
 use napi_derive::napi;
 use rwkv_text::documents::{read_documents, tokens_of};
 
@@ -42,10 +41,11 @@ impl NativeModel {
         texts: Texts,
         state: Option<&NativeState>,
         cancel: &Cancel,
-    ) -> AsyncTask<Job<TextLoss>> {
-        let (handle, tokenizer, cancel) = (Arc::clone(&self.handle), tokenizer.0.clone(), cancel.flag());
+    ) -> Job<TextLoss> {
+        let (handle, tokenizer, flag) = (Arc::clone(&self.handle), tokenizer.0.clone(), cancel.flag());
+        let cancel = flag.clone();
         let state = state.map(|state| Arc::clone(&state.0));
-        Job::run(move || {
+        Job::stoppable(&flag, move || {
             let model = handle.get()?;
             let initial = state.map_or_else(|| model.new_state(), Arc::unwrap_or_clone);
             model.check_state(&initial)?;

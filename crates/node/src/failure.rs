@@ -46,10 +46,9 @@ impl Failure {
         Self { code: "INTERNAL", message: format!("a fault in rwkv, please report it: {what}") }
     }
 
-    /// An error object for a promise to be rejected with.
-    pub(crate) fn rejection(self, env: Env) -> napi::Error {
-        let object: Unknown<'_> = JsError::from(Thrown::from(self)).into_unknown(env);
-        napi::Error::from(object)
+    /// An error object.
+    pub(crate) fn into_value(self, env: Env) -> Unknown<'static> {
+        JsError::from(Thrown::from(self)).into_unknown(env)
     }
 }
 

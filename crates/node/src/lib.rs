@@ -1,4 +1,4 @@
-//! The napi-rs binding of `rwkv`: types across the border, work on libuv's threads, error codes. No numerics.
+//! The napi-rs binding of `rwkv`: types across the border, work on threads of our own, error codes. No numerics.
 //!
 //! JavaScript pulls: each exported asynchronous function does one piece of work (a prompt, some tokens, an
 //! optimizer step) as one `Job`, and the TypeScript above it loops. Nothing here calls back into JavaScript.
@@ -12,6 +12,7 @@ mod evaluate;
 mod failure;
 mod job;
 mod lora;
+mod mailbox;
 mod model;
 mod number;
 mod place;
@@ -24,6 +25,7 @@ mod state;
 mod texts;
 mod tokenizer;
 mod trainer;
+mod workers;
 
 use napi::Env;
 use napi::bindgen_prelude::Object;

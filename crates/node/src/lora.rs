@@ -3,7 +3,6 @@
 // napi leaves its registration out of test builds, and with it the only use of what is here.
 #![cfg_attr(test, allow(dead_code))]
 
-use napi::bindgen_prelude::AsyncTask;
 use napi_derive::napi;
 use rwkv_core::lora::{LoraInfo, Merged};
 
@@ -30,14 +29,10 @@ pub(crate) struct MergeResult {
 /// Writes the model file or directory `base`, with the adapter at `adapter` added to its matrices, to
 /// `output`.
 #[napi(ts_return_type = "Promise<MergeResult>")]
-pub(crate) fn merge(
-    base: String,
-    adapter: String,
-    output: String,
-    cancel: &Cancel,
-) -> AsyncTask<Job<MergeResult>> {
-    let cancel = cancel.flag();
-    Job::run(move || {
+pub(crate) fn merge(base: String, adapter: String, output: String, cancel: &Cancel) -> Job<MergeResult> {
+    let flag = cancel.flag();
+    let cancel = flag.clone();
+    Job::stoppable(&flag, move || {
         cancel.check()?;
         let merged = rwkv_core::lora::merge(base, adapter, output, cancel.control())?;
         let Merged { from, to, bytes_in, bytes_out, adapted, tensors } = merged;
@@ -71,7 +66,7 @@ pub(crate) struct AdapterInfo {
 
 /// Reads what the adapter at `path` says of itself.
 #[napi(ts_return_type = "Promise<AdapterInfo>")]
-pub(crate) fn adapter_info(path: String) -> AsyncTask<Job<AdapterInfo>> {
+pub(crate) fn adapter_info(path: String) -> Job<AdapterInfo> {
     Job::run(move || {
         let LoraInfo { base, rank, alpha, targets, n_params, bytes } = LoraInfo::read(path)?;
         Ok(AdapterInfo {

@@ -1,16 +1,17 @@
 //! A loaded model.
 
+use std::cell::RefCell;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use napi::Env;
-use napi::bindgen_prelude::{AsyncTask, ObjectFinalize};
+use napi::bindgen_prelude::ObjectFinalize;
 use napi_derive::napi;
 use rwkv_core::{LoadOptions, Model};
 
 use crate::control::Cancel;
-use crate::environment::{Close, Held};
+use crate::environment::{Close, Held, Open};
 use crate::failure::Result;
 use crate::job::Job;
 use crate::number::count;
@@ -98,6 +99,8 @@ pub struct NativeModel {
     pub(crate) handle: Arc<SharedSlot<Model>>,
     info: ModelInfo,
     held: Held,
+    /// Those that read with it.
+    pub(crate) sessions: RefCell<Open>,
 }
 
 #[napi]
@@ -110,8 +113,9 @@ impl NativeModel {
         lora: Option<String>,
         threads: Option<f64>,
         cancel: &Cancel,
-    ) -> AsyncTask<Job<NativeModel>> {
-        let cancel = cancel.flag();
+    ) -> Job<NativeModel> {
+        let flag = cancel.flag();
+        let cancel = flag.clone();
         let work = move || {
             cancel.check()?;
             let path = PathBuf::from(path);
@@ -126,7 +130,7 @@ impl NativeModel {
             cancel.check()?;
             Ok((model, file_size))
         };
-        Job::run_then(work, |(model, file_size), env| Self::new(model, file_size, env))
+        Job::run_then(&flag, work, |(model, file_size), env| Self::new(model, file_size, env))
     }
 
     fn new(model: Model, file_size: u64, env: Env) -> Self {
@@ -143,7 +147,12 @@ impl NativeModel {
             isa: model.cpu().isa().to_string(),
             threads: model.cpu().threads() as u32,
         };
-        Self { handle: SharedSlot::new("model", model), info, held: Held::new(file_size, env) }
+        Self {
+            handle: SharedSlot::new("model", model),
+            info,
+            held: Held::new(file_size, env),
+            sessions: RefCell::default(),
+        }
     }
 
     /// What it is and how it is run.
@@ -159,9 +168,10 @@ impl NativeModel {
 
     /// How fast it runs, and how near that is to what the machine can do.
     #[napi(ts_return_type = "Promise<Bench>")]
-    pub fn bench(&self, options: BenchOptions, cancel: &Cancel) -> AsyncTask<Job<Bench>> {
-        let (handle, cancel) = (Arc::clone(&self.handle), cancel.flag());
-        Job::run(move || {
+    pub fn bench(&self, options: BenchOptions, cancel: &Cancel) -> Job<Bench> {
+        let (handle, flag) = (Arc::clone(&self.handle), cancel.flag());
+        let cancel = flag.clone();
+        Job::stoppable(&flag, move || {
             let model = handle.get()?;
             let options = options.options()?;
             let mut stopped = Ok(());
@@ -191,6 +201,7 @@ impl NativeModel {
     #[napi]
     pub fn close(&self, env: Env) {
         self.handle.close();
+        self.sessions.take().close();
         self.held.release(env);
     }
 }

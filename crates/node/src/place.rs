@@ -5,7 +5,6 @@
 
 use std::path::Path;
 
-use napi::bindgen_prelude::AsyncTask;
 use napi_derive::napi;
 
 use crate::job::Job;
@@ -38,7 +37,7 @@ pub(crate) struct PlaceInfo {
 
 /// Looks at what is where `path` is.
 #[napi(ts_return_type = "Promise<PlaceInfo>")]
-pub(crate) fn place_of(path: String) -> AsyncTask<Job<PlaceInfo>> {
+pub(crate) fn place_of(path: String) -> Job<PlaceInfo> {
     Job::run(move || {
         let place = rwkv_core::resolve(path);
         let text = |path: &Path| path.display().to_string();

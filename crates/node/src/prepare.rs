@@ -5,7 +5,6 @@
 
 use std::ops::ControlFlow;
 
-use napi::bindgen_prelude::AsyncTask;
 use napi_derive::napi;
 use rwkv_text::TokenizerKind;
 use rwkv_text::prepare::{Counts, PrepareOptions, Recipe, Vocabulary};
@@ -74,13 +73,10 @@ pub(crate) struct PrepareResult {
 
 /// Prepares the data set of a name, or some inputs.
 #[napi(ts_return_type = "Promise<PrepareResult>")]
-pub(crate) fn prepare(
-    inputs: Vec<String>,
-    settings: PrepareSettings,
-    cancel: &Cancel,
-) -> AsyncTask<Job<PrepareResult>> {
-    let cancel = cancel.flag();
-    Job::run(move || {
+pub(crate) fn prepare(inputs: Vec<String>, settings: PrepareSettings, cancel: &Cancel) -> Job<PrepareResult> {
+    let flag = cancel.flag();
+    let cancel = flag.clone();
+    Job::stoppable(&flag, move || {
         cancel.check()?;
         let recipe = match &inputs[..] {
             [word] => Recipe::of_word(word),

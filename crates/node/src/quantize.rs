@@ -3,7 +3,6 @@
 // napi leaves its registration out of test builds, and with it the only use of what is here.
 #![cfg_attr(test, allow(dead_code))]
 
-use napi::bindgen_prelude::AsyncTask;
 use napi_derive::napi;
 use rwkv_core::LoadOptions;
 use rwkv_core::{Quantized, quantized_format};
@@ -37,9 +36,10 @@ pub(crate) fn quantize(
     format: String,
     threads: Option<f64>,
     cancel: &Cancel,
-) -> AsyncTask<Job<QuantizeResult>> {
-    let cancel = cancel.flag();
-    Job::run(move || {
+) -> Job<QuantizeResult> {
+    let flag = cancel.flag();
+    let cancel = flag.clone();
+    Job::stoppable(&flag, move || {
         cancel.check()?;
         let format = quantized_format(&format)?;
         let options = LoadOptions { threads: count("threads", threads)?, isa: None };

@@ -1,51 +1,75 @@
-//! One text: a state that tokens move forward, and the writing of new ones.
+//! One text: tokens that it reads, and the writing of new ones.
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use napi::bindgen_prelude::{AsyncTask, Float32Array};
+use napi::bindgen_prelude::{Float32Array, Uint32Array};
 use napi_derive::napi;
-use rwkv_core::{Model, Sampler, SamplerOptions, State};
-use rwkv_text::{Decoder, Tokenizer};
+use rwkv_core::SamplerOptions;
+use rwkv_core::schedule::Scheduler;
+use rwkv_session::{End, GenerateOptions, Generation, Piece, Session, Taker};
 
-use crate::control::Cancel;
-use crate::environment::Close;
+use crate::control::{Cancel, Flag};
+use crate::environment::{self, Close, Open};
 use crate::failure::{Failure, Result, Thrown};
-use crate::job::Job;
+use crate::job::{Job, Settle};
 use crate::model::NativeModel;
 use crate::number::{count, whole};
-use crate::slot::{SharedSlot, Slot};
 use crate::state::NativeState;
 use crate::tokenizer::NativeTokenizer;
 
-/// Tokens between two looks at the cancel flag.
-const STRETCH: usize = 512;
-
-/// A small model writes a token in less time than it takes to come here from JavaScript: pieces are as long
-/// as a reader's eye does not notice.
-const PIECE: Duration = Duration::from_millis(8);
-
-/// A text so far.
-struct Text {
-    state: State,
-    /// What may come next (n_vocab); none before the first token, and after the state was replaced.
-    logits: Option<Vec<f32>>,
-}
+/// A prompt of at most so many bytes becomes tokens at once, on JavaScript's thread: in less time than another one
+/// takes to wake up.
+const SHORT: usize = 2048;
 
 /// A session.
 #[napi]
-pub struct NativeSession {
-    model: Arc<SharedSlot<Model>>,
-    text: Arc<Slot<Text>>,
+pub struct NativeSession(Arc<Holder>);
+
+/// Holds a session until it is closed.
+struct Holder {
+    session: Mutex<Option<Arc<Session>>>,
+    /// What it writes, or has written.
+    writings: Mutex<Open>,
+}
+
+impl Holder {
+    fn get(&self) -> Result<Arc<Session>> {
+        lock(&self.session).clone().ok_or_else(|| Failure::closed("session"))
+    }
+}
+
+impl Close for Holder {
+    fn close(&self) {
+        if let Some(session) = lock(&self.session).take() {
+            session.abort();
+        }
+        // They hold the model too.
+        std::mem::take(&mut *lock(&self.writings)).close();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is in it is replaced whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[napi]
 impl NativeModel {
-    /// A session at the start of a text.
+    /// A session at the start of a text. Without a tokenizer it is given tokens only.
     #[napi]
-    pub fn create_session(&self) -> std::result::Result<NativeSession, Thrown> {
-        let text = Text { state: self.handle.get()?.new_state(), logits: None };
-        Ok(NativeSession { model: Arc::clone(&self.handle), text: Slot::new("session", text) })
+    pub fn create_session(
+        &self,
+        tokenizer: Option<&NativeTokenizer>,
+    ) -> std::result::Result<NativeSession, Thrown> {
+        let model = self.handle.get()?;
+        environment::keep(Scheduler::of(model.cpu()).map_err(Failure::from)?);
+        let session = Session::new(&model, tokenizer.map(|tokenizer| &tokenizer.0)).map_err(Failure::from)?;
+        let holder =
+            Arc::new(Holder { session: Mutex::new(Some(Arc::new(session))), writings: Mutex::default() });
+        self.sessions.borrow_mut().add(&holder);
+        environment::watch(&holder);
+        Ok(NativeSession(holder))
     }
 }
 
@@ -53,65 +77,132 @@ impl NativeModel {
 impl NativeSession {
     /// Reads tokens; the logits of what may come next. If it fails or is stopped, the text is as it was.
     #[napi(ts_return_type = "Promise<Float32Array>")]
-    pub fn eval(
-        &self,
-        tokens: &[u32],
-        cancel: &Cancel,
-    ) -> std::result::Result<AsyncTask<Job<Float32Array>>, Thrown> {
-        let (handle, cancel, tokens) = (Arc::clone(&self.model), cancel.flag(), tokens.to_vec());
-        let model = handle.get()?;
-        let mut text = self.text.claim(&cancel)?;
-        Ok(Job::run(move || {
-            let mut state = text.state.clone();
-            let mut logits = Vec::new();
-            // At least one stretch: no tokens at all are for the model to refuse.
-            let count = tokens.len().div_ceil(STRETCH).max(1);
-            for index in 0..count {
-                handle.go_on(&cancel)?;
-                let stretch = &tokens[index * STRETCH..tokens.len().min((index + 1) * STRETCH)];
-                logits = model.eval(stretch, &mut state)?;
-            }
-            *text = Text { state, logits: Some(logits.clone()) };
-            Ok(Float32Array::new(logits))
+    pub fn eval(&self, tokens: &[u32], cancel: &Cancel) -> std::result::Result<Job<Float32Array>, Thrown> {
+        let (session, flag, tokens) = (self.0.get()?, cancel.flag(), tokens.to_vec());
+        Ok(Job::start(move |settle| read(&session, tokens, &flag, settle)))
+    }
+
+    /// Reads a text; otherwise as `eval`.
+    #[napi(ts_return_type = "Promise<Float32Array>")]
+    pub fn prompt(&self, text: String, cancel: &Cancel) -> std::result::Result<Job<Float32Array>, Thrown> {
+        let (session, flag) = (self.0.get()?, cancel.flag());
+        Ok(Job::start(move |settle| {
+            with_tokens(session, text, true, flag, settle, |session, tokens, flag, settle| {
+                read(session, tokens, flag, settle);
+            });
         }))
     }
 
     /// The state after the text so far.
     #[napi(getter)]
     pub fn state(&self) -> std::result::Result<NativeState, Thrown> {
-        self.model.get()?;
-        Ok(NativeState(Arc::new(self.text.with(|text| text.state.clone())?)))
+        Ok(NativeState(self.0.get()?.state()))
     }
 
     /// Goes on from `state`, which is of the same model.
     #[napi]
     pub fn restore(&self, state: &NativeState) -> std::result::Result<(), Thrown> {
-        let model = self.model.get()?;
-        model.check_state(&state.0).map_err(Failure::from)?;
-        let text = Text { state: State::clone(&state.0), logits: None };
-        Ok(self.text.with(|now| *now = text)?)
+        Ok(self.0.get()?.set_state(Arc::clone(&state.0)).map_err(Failure::from)?)
     }
 
-    /// Begins to write; nothing is written yet.
-    #[napi]
-    pub fn writer(
+    /// Begins to write on after `prompt`.
+    #[napi(ts_return_type = "Promise<NativeWriting>")]
+    pub fn generate(
         &self,
-        tokenizer: &NativeTokenizer,
-        sampling: Sampling,
-    ) -> std::result::Result<NativeWriter, Thrown> {
-        let sampler = Sampler::new(sampling.options()?).map_err(Failure::from)?;
-        let pen = Pen { sampler, decoder: Decoder::default(), tokenizer: tokenizer.0.clone() };
-        Ok(NativeWriter {
-            model: Arc::clone(&self.model),
-            text: Arc::clone(&self.text),
-            pen: Slot::new("writer", pen),
-        })
+        prompt: String,
+        settings: Settings,
+        cancel: &Cancel,
+    ) -> std::result::Result<Job<NativeWriting>, Thrown> {
+        let (session, flag, options) = (self.0.get()?, cancel.flag(), settings.options()?);
+        options.validate().map_err(Failure::from)?;
+        let holder = Arc::clone(&self.0);
+        Ok(Job::start(move |settle| {
+            with_tokens(session, prompt, false, flag, settle, move |session, tokens, _, settle| {
+                let begun = session
+                    .write(tokens, &options)
+                    .map(|writing| Arc::new(Writing(Mutex::new(Some(writing)))));
+                settle.with(begun.map_err(Failure::from).map(|writing| {
+                    lock(&holder.writings).add(&writing);
+                    NativeWriting(writing)
+                }));
+            });
+        }))
     }
 
-    /// Frees the state; a call under way ends first.
+    /// Frees the state; a call under way ends.
     #[napi]
     pub fn close(&self) {
-        self.text.close();
+        self.0.close();
+    }
+}
+
+/// Has tokens read, and the logits after them told.
+fn read(session: &Session, tokens: Vec<u32>, flag: &Flag, settle: Settle<Float32Array>) {
+    let over = flag.clone();
+    let reading = session.read(
+        tokens,
+        Box::new(move |found| {
+            over.forget_hooks();
+            settle.with(found.map(|logits| Float32Array::new(logits.to_vec())).map_err(Failure::from));
+        }),
+    );
+    flag.on_raise(move || reading.abort());
+}
+
+/// Makes tokens of `text`, away from JavaScript's thread if that may take long, and goes on with them.
+fn with_tokens<T: napi::bindgen_prelude::ToNapiValue + Send + 'static>(
+    session: Arc<Session>,
+    text: String,
+    is_plain: bool,
+    flag: Flag,
+    settle: Settle<T>,
+    then: impl FnOnce(&Session, Vec<u32>, &Flag, Settle<T>) + Send + 'static,
+) {
+    let is_short = text.len() <= SHORT;
+    let go_on = {
+        let flag = flag.clone();
+        move || {
+            let tokens = catch_unwind(AssertUnwindSafe(|| {
+                flag.check()?;
+                if is_plain {
+                    return Ok(session.encode(&text, flag.control())?);
+                }
+                Ok(session.tokens_of(&text, flag.control())?)
+            }));
+            match tokens.unwrap_or_else(|payload| Err(Failure::panic(&*payload))) {
+                Ok(tokens) => then(&session, tokens, &flag, settle),
+                Err(failure) => settle.fail(failure),
+            }
+        }
+    };
+    if is_short {
+        go_on();
+    } else {
+        environment::work(&flag, go_on);
+    }
+}
+
+/// How to write.
+#[napi(object)]
+pub struct Settings {
+    /// Tokens at most.
+    pub max_tokens: f64,
+    /// What to end before.
+    pub stop: Vec<String>,
+    /// Whether to go on after the end of a text.
+    pub ignore_end_of_text: Option<bool>,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+}
+
+impl Settings {
+    fn options(self) -> Result<GenerateOptions> {
+        Ok(GenerateOptions {
+            max_tokens: count("maxTokens", Some(self.max_tokens))?.unwrap_or_default(),
+            stop: self.stop,
+            ignore_end_of_text: self.ignore_end_of_text.unwrap_or(false),
+            sampler: self.sampling.options()?,
+        })
     }
 }
 
@@ -136,74 +227,70 @@ impl Sampling {
             top_k: count("topK", self.top_k)?,
             top_p: self.top_p.unwrap_or(default.top_p),
             seed: whole("seed", self.seed)?.unwrap_or(default.seed),
+            ..default
         })
     }
 }
 
-/// Whole characters, and the number of tokens that were written for them.
-#[napi(object)]
-pub struct Piece {
-    /// May be empty: a character can take several tokens.
+/// Whole characters, and the tokens that they are made of.
+#[napi(object, object_from_js = false)]
+pub struct NativePiece {
+    /// May be empty.
     pub text: String,
-    /// At least one.
-    pub tokens: u32,
+    /// May be none.
+    pub tokens: Uint32Array,
+    /// Why writing ended, if this is the last piece: "length", "stop", "endOfText".
+    pub end: Option<&'static str>,
 }
 
-struct Pen {
-    sampler: Sampler,
-    decoder: Decoder,
-    tokenizer: Tokenizer,
+impl From<Piece> for NativePiece {
+    fn from(Piece { text, tokens, end }: Piece) -> Self {
+        let end = end.map(|end| match end {
+            End::Length => "length",
+            End::Stop => "stop",
+            End::EndOfText => "endOfText",
+        });
+        Self { text, tokens: Uint32Array::new(tokens), end }
+    }
 }
 
-/// Writes on in a session's text.
+/// A text that is being written.
 #[napi]
-pub struct NativeWriter {
-    model: Arc<SharedSlot<Model>>,
-    text: Arc<Slot<Text>>,
-    pen: Arc<Slot<Pen>>,
+pub struct NativeWriting(Arc<Writing>);
+
+struct Writing(Mutex<Option<Generation>>);
+
+impl Close for Writing {
+    fn close(&self) {
+        // Its drop ends the writing, and may tell whoever waits: without the lock.
+        let writing = lock(&self.0).take();
+        drop(writing);
+    }
 }
 
 #[napi]
-impl NativeWriter {
-    /// Writes a few tokens, `limit` at most. If it is stopped, what is written by then is the piece.
-    #[napi(ts_return_type = "Promise<Piece>")]
-    pub fn write(&self, limit: f64, cancel: &Cancel) -> std::result::Result<AsyncTask<Job<Piece>>, Thrown> {
-        let limit = count("maxTokens", Some(limit))?.unwrap_or_default();
-        let (handle, cancel) = (Arc::clone(&self.model), cancel.flag());
-        let model = handle.get()?;
-        let mut text = self.text.claim(&cancel)?;
-        let mut pen = self.pen.claim(&cancel)?;
-        Ok(Job::run(move || {
-            handle.go_on(&cancel)?;
-            let Text { state, logits: Some(logits) } = &mut *text else {
-                return Err(rwkv_core::Error::option(
-                    "prompt",
-                    "empty",
-                    "at least one token for a text that has none",
-                )
-                .into());
-            };
-            let mut piece = Piece { text: String::new(), tokens: 0 };
-            let start = Instant::now();
-            while (piece.tokens as usize) < limit {
-                let token = pen.sampler.sample(logits);
-                *logits = model.eval(&[token], state)?;
-                let bytes = pen.tokenizer.decode(&[token])?;
-                piece.text += &pen.decoder.push(&bytes);
-                piece.tokens += 1;
-                if start.elapsed() >= PIECE || handle.go_on(&cancel).is_err() {
-                    break;
-                }
+impl NativeWriting {
+    /// The next piece; nothing after the last. If it is stopped, the session's text is what was taken of it.
+    #[napi(ts_return_type = "Promise<NativePiece | null>")]
+    pub fn next(&self, cancel: &Cancel) -> Job<Option<NativePiece>> {
+        let (writing, flag) = (Arc::clone(&self.0), cancel.flag());
+        Job::start(move |settle: Settle<Option<NativePiece>>| {
+            let over = flag.clone();
+            let taker: Taker = Box::new(move |found: rwkv_core::Result<Option<Piece>>| {
+                over.forget_hooks();
+                settle.with(found.map(|piece| piece.map(NativePiece::from)).map_err(Failure::from));
+            });
+            match &*lock(&writing.0) {
+                Some(generation) => generation.pull(taker),
+                None => taker(Err(rwkv_core::Error::Aborted)),
             }
-            Ok(piece)
-        }))
+            flag.on_raise(move || writing.close());
+        })
     }
 
-    /// Ends the writing: what is left of a character that was not finished, as U+FFFD.
+    /// Ends the writing.
     #[napi]
-    pub fn finish(&self) -> std::result::Result<String, Thrown> {
-        let rest = self.pen.with(|pen| pen.decoder.finish())?;
-        self.pen.close();
-        Ok(rest)
+    pub fn close(&self) {
+        self.0.close();
     }
 }

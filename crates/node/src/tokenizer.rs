@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use napi::bindgen_prelude::{AsyncTask, Buffer, Uint32Array};
+use napi::bindgen_prelude::{Buffer, Uint32Array};
 use napi_derive::napi;
 use rwkv_text::prepare::{Progress, train_bpe};
 use rwkv_text::source::{SourceOptions, Sources};
@@ -34,7 +34,7 @@ impl NativeTokenizer {
 
     /// Reads a `tokenizer.json`.
     #[napi(ts_return_type = "Promise<NativeTokenizer>")]
-    pub fn load(path: String) -> AsyncTask<Job<NativeTokenizer>> {
+    pub fn load(path: String) -> Job<NativeTokenizer> {
         Job::run(move || Ok(Self(Tokenizer::load(path)?)))
     }
 
@@ -46,9 +46,10 @@ impl NativeTokenizer {
         texts: Texts,
         threads: Option<f64>,
         cancel: &Cancel,
-    ) -> AsyncTask<Job<NativeTokenizer>> {
-        let cancel = cancel.flag();
-        Job::run(move || {
+    ) -> Job<NativeTokenizer> {
+        let flag = cancel.flag();
+        let cancel = flag.clone();
+        Job::stoppable(&flag, move || {
             cancel.check()?;
             let vocab_size = count("vocabSize", Some(vocab_size))?.unwrap_or_default();
             let sources = Sources::find(&inputs, &SourceOptions::from(texts))?;
@@ -63,13 +64,13 @@ impl NativeTokenizer {
 
     /// The tokenizer of a model of `nVocab` tokens, if that tells; of those that are always the same.
     #[napi(ts_return_type = "Promise<NativeTokenizer | null>")]
-    pub fn for_vocabulary(n_vocab: u32) -> AsyncTask<Job<Option<NativeTokenizer>>> {
+    pub fn for_vocabulary(n_vocab: u32) -> Job<Option<NativeTokenizer>> {
         Job::run(move || Ok(Tokenizer::for_vocabulary(n_vocab as usize)?.map(Self)))
     }
 
     /// The tokenizer of a kind that is always the same: "byte", "gpt2", "20b", "world".
     #[napi(ts_return_type = "Promise<NativeTokenizer>")]
-    pub fn named(kind: String) -> AsyncTask<Job<NativeTokenizer>> {
+    pub fn named(kind: String) -> Job<NativeTokenizer> {
         Job::run(move || {
             let found = TokenizerKind::of_word(&kind).map(Tokenizer::of_kind).transpose()?.flatten();
             let refused = || rwkv_core::Error::option("kind", kind, "byte or gpt2 or 20b or world");
@@ -128,7 +129,7 @@ impl NativeTokenizer {
 
     /// Writes a `tokenizer.json`, whole or not at all.
     #[napi(ts_return_type = "Promise<void>")]
-    pub fn save(&self, path: String) -> AsyncTask<Job<()>> {
+    pub fn save(&self, path: String) -> Job<()> {
         let tokenizer = self.0.clone();
         Job::run(move || Ok(tokenizer.save(PathBuf::from(path))?))
     }

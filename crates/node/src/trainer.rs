@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use napi::Env;
-use napi::bindgen_prelude::{AsyncTask, ObjectFinalize, ToNapiValue, TypeName};
+use napi::bindgen_prelude::{ObjectFinalize, ToNapiValue};
 use napi_derive::napi;
 use rwkv_train::{Kept, OptimizerKind, ResumeOptions, Saved, StepReport, TrainOptions, Trainer};
 
@@ -211,12 +211,11 @@ impl NativeTrainer {
     /// Begins a run in a new directory. The options are a JSON object.
     #[napi(ts_return_type = "Promise<NativeTrainer>")]
     #[allow(clippy::needless_pass_by_value)] // napi hands over strings
-    pub fn create(
-        options: String,
-        cancel: &Cancel,
-    ) -> std::result::Result<AsyncTask<Job<NativeTrainer>>, Thrown> {
-        let (options, cancel) = (TrainOptions::from_json(&options).map_err(Failure::from)?, cancel.flag());
+    pub fn create(options: String, cancel: &Cancel) -> std::result::Result<Job<NativeTrainer>, Thrown> {
+        let (options, flag) = (TrainOptions::from_json(&options).map_err(Failure::from)?, cancel.flag());
+        let cancel = flag.clone();
         Ok(Job::run_then(
+            &flag,
             move || {
                 cancel.check()?;
                 Ok(Trainer::create(&options, cancel.control())?)
@@ -232,9 +231,11 @@ impl NativeTrainer {
         out: String,
         changes: String,
         cancel: &Cancel,
-    ) -> std::result::Result<AsyncTask<Job<NativeTrainer>>, Thrown> {
-        let (changes, cancel) = (ResumeOptions::from_json(&changes).map_err(Failure::from)?, cancel.flag());
+    ) -> std::result::Result<Job<NativeTrainer>, Thrown> {
+        let (changes, flag) = (ResumeOptions::from_json(&changes).map_err(Failure::from)?, cancel.flag());
+        let cancel = flag.clone();
         Ok(Job::run_then(
+            &flag,
             move || {
                 cancel.check()?;
                 Ok(Trainer::resume(out, &changes, cancel.control())?)
@@ -263,7 +264,7 @@ impl NativeTrainer {
 
     /// Learns from one batch.
     #[napi(ts_return_type = "Promise<StepInfo>")]
-    pub fn step(&self, cancel: &Cancel) -> std::result::Result<AsyncTask<Job<StepInfo>>, Thrown> {
+    pub fn step(&self, cancel: &Cancel) -> std::result::Result<Job<StepInfo>, Thrown> {
         let flag = cancel.flag();
         self.work(cancel, move |trainer| {
             flag.check()?;
@@ -274,10 +275,7 @@ impl NativeTrainer {
 
     /// The next step of the run and what is due after it; nothing if the run is over.
     #[napi(ts_return_type = "Promise<AdvanceInfo | null>")]
-    pub fn advance(
-        &self,
-        cancel: &Cancel,
-    ) -> std::result::Result<AsyncTask<Job<Option<AdvanceInfo>>>, Thrown> {
+    pub fn advance(&self, cancel: &Cancel) -> std::result::Result<Job<Option<AdvanceInfo>>, Thrown> {
         let flag = cancel.flag();
         self.work(cancel, move |trainer| {
             flag.check()?;
@@ -296,7 +294,7 @@ impl NativeTrainer {
 
     /// Mean loss over the whole validation split.
     #[napi(ts_return_type = "Promise<ValidationInfo>")]
-    pub fn validate(&self, cancel: &Cancel) -> std::result::Result<AsyncTask<Job<ValidationInfo>>, Thrown> {
+    pub fn validate(&self, cancel: &Cancel) -> std::result::Result<Job<ValidationInfo>, Thrown> {
         let flag = cancel.flag();
         self.work(cancel, move |trainer| {
             let val_loss = trainer.validate(flag.control())?.into();
@@ -312,7 +310,7 @@ impl NativeTrainer {
         tokens: f64,
         sampling: Sampling,
         cancel: &Cancel,
-    ) -> std::result::Result<AsyncTask<Job<String>>, Thrown> {
+    ) -> std::result::Result<Job<String>, Thrown> {
         let tokens = count("maxTokens", Some(tokens))?.unwrap_or_default();
         let (flag, sampling) = (cancel.flag(), sampling.options()?);
         self.work(cancel, move |trainer| {
@@ -324,11 +322,7 @@ impl NativeTrainer {
     /// Writes a checkpoint, the model as it is, unless that would replace a better one, and, if asked to,
     /// something that the model writes.
     #[napi(ts_return_type = "Promise<SaveInfo>")]
-    pub fn save(
-        &self,
-        with_sample: bool,
-        cancel: &Cancel,
-    ) -> std::result::Result<AsyncTask<Job<SaveInfo>>, Thrown> {
+    pub fn save(&self, with_sample: bool, cancel: &Cancel) -> std::result::Result<Job<SaveInfo>, Thrown> {
         let flag = cancel.flag();
         self.work(cancel, move |trainer| {
             let saved = if with_sample {
@@ -348,13 +342,14 @@ impl NativeTrainer {
     }
 
     /// One call's work on the trainer.
-    fn work<T: ToNapiValue + TypeName + Send + 'static>(
+    fn work<T: ToNapiValue + Send + 'static>(
         &self,
         cancel: &Cancel,
         work: impl FnOnce(&mut Trainer) -> Result<T> + Send + 'static,
-    ) -> std::result::Result<AsyncTask<Job<T>>, Thrown> {
-        let mut trainer: Claim<Trainer> = self.trainer.claim(&cancel.flag())?;
-        Ok(Job::run(move || work(&mut trainer)))
+    ) -> std::result::Result<Job<T>, Thrown> {
+        let flag = cancel.flag();
+        let mut trainer: Claim<Trainer> = self.trainer.claim(&flag)?;
+        Ok(Job::stoppable(&flag, move || work(&mut trainer)))
     }
 }
 

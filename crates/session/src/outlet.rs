@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rwkv_core::schedule::Demand;
 use rwkv_core::{Error, Result};
 
-use crate::text::{Point, Text};
+use crate::text::{Call, Point, Text};
 use crate::{End, Piece};
 
 /// How long a piece is written at least, unless nothing more comes: a small model writes a token in less time than it
@@ -42,7 +42,7 @@ enum Stage {
 }
 
 impl Outlet {
-    /// The outlet of a call that was begun on `text`.
+    /// The outlet of a call on `text`, which is to be begun.
     pub(crate) fn new(text: &Arc<Text>) -> Arc<Self> {
         let inner = Inner {
             taker: None,
@@ -52,6 +52,14 @@ impl Outlet {
             stage: Stage::Writing,
         };
         Arc::new(Self { text: Arc::clone(text), inner: Mutex::new(inner) })
+    }
+
+    /// Begins the call.
+    ///
+    /// # Errors
+    /// [`Error::Busy`].
+    pub(crate) fn begin(self: &Arc<Self>) -> Result<()> {
+        self.text.begin(self)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -86,23 +94,6 @@ impl Outlet {
         }
         inner.stage = Stage::Written(end.map(|end| inner.piece.end = Some(end)));
         self.hand_over(inner);
-    }
-
-    /// Ends the call, if it is not over: whoever waits is told [`Error::Aborted`], and what was not taken is not part
-    /// of the text.
-    pub(crate) fn abort(&self) {
-        let mut inner = self.lock();
-        if matches!(inner.stage, Stage::Over) {
-            return;
-        }
-        inner.stage = Stage::Over;
-        self.text.end();
-        let taker = inner.taker.take();
-        drop(inner);
-        self.text.scheduler.wake();
-        if let Some(tell) = taker {
-            tell(Err(Error::Aborted));
-        }
     }
 
     /// How much more is wanted. One token is written ahead, so that whoever takes the last one has time to come
@@ -158,5 +149,23 @@ impl Outlet {
             self.text.set_point(point);
         }
         std::mem::take(&mut inner.piece)
+    }
+}
+
+impl Call for Outlet {
+    /// Whoever waits is told [`Error::Aborted`], and what was not taken is not part of the text.
+    fn abort(&self) {
+        let mut inner = self.lock();
+        if matches!(inner.stage, Stage::Over) {
+            return;
+        }
+        inner.stage = Stage::Over;
+        self.text.end();
+        let taker = inner.taker.take();
+        drop(inner);
+        self.text.scheduler.wake();
+        if let Some(tell) = taker {
+            tell(Err(Error::Aborted));
+        }
     }
 }

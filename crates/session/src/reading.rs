@@ -1,11 +1,11 @@
 //! A call that reads tokens.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rwkv_core::schedule::{Demand, Next, Reader};
 use rwkv_core::{Error, Result, State};
 
-use crate::text::{Point, Text};
+use crate::text::{Call, Point, Text};
 
 /// Told the logits (n_vocab) after the last token, or what went wrong; once.
 pub type Done = Box<dyn FnOnce(Result<Arc<[f32]>>) + Send>;
@@ -22,32 +22,46 @@ struct Shared {
 
 impl Reading {
     /// Begins to read `tokens`.
-    ///
-    /// # Errors
-    /// [`Error::Busy`]; [`Error::InvalidOption`] for no tokens.
-    pub(crate) fn begin(text: &Arc<Text>, tokens: Vec<u32>, done: Done) -> Result<Self> {
-        if tokens.is_empty() {
-            return Err(Error::option("tokens", "empty", "at least one token"));
+    pub(crate) fn begin(text: &Arc<Text>, tokens: Vec<u32>, done: Done) -> Self {
+        let shared = Arc::new(Shared { text: Arc::clone(text), done: Mutex::new(None) });
+        let begun = if tokens.is_empty() {
+            Err(Error::option("tokens", "empty", "at least one token"))
+        } else {
+            text.begin(&shared)
+        };
+        match begun {
+            Ok(()) => {
+                *shared.done() = Some(done);
+                let eye = Box::new(Eye(Arc::clone(&shared)));
+                text.scheduler.read(&text.model, text.point().state, tokens, eye);
+            }
+            Err(error) => done(Err(error)),
         }
-        text.begin()?;
-        let shared = Arc::new(Shared { text: Arc::clone(text), done: Mutex::new(Some(done)) });
-        let eye = Box::new(Eye(Arc::clone(&shared)));
-        text.scheduler.read(&text.model, text.point().state, tokens, eye);
-        Ok(Self(shared))
+        Self(shared)
     }
 
     /// Gives the call up, unless it is over: it ends with [`Error::Aborted`], at once.
     pub fn abort(&self) {
-        if self.0.finish(Err(Error::Aborted)) {
-            self.0.text.scheduler.wake();
+        self.0.abort();
+    }
+}
+
+impl Call for Shared {
+    fn abort(&self) {
+        if self.finish(Err(Error::Aborted)) {
+            self.text.scheduler.wake();
         }
     }
 }
 
 impl Shared {
+    fn done(&self) -> MutexGuard<'_, Option<Done>> {
+        self.done.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Ends the call with what it found; false if it was over.
     fn finish(&self, found: Result<Point>) -> bool {
-        let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut done = self.done();
         let Some(tell) = done.take() else { return false };
         let result = found.map(|point| {
             let logits = point.logits.clone().unwrap_or_default();
@@ -75,8 +89,7 @@ impl Reader for Eye {
     }
 
     fn demand(&self) -> Demand {
-        let is_over = self.0.done.lock().unwrap_or_else(PoisonError::into_inner).is_none();
-        if is_over { Demand::Never } else { Demand::Now }
+        if self.0.done().is_none() { Demand::Never } else { Demand::Now }
     }
 }
 

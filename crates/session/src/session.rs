@@ -11,7 +11,7 @@ use rwkv_text::Tokenizer;
 use crate::outlet::{Outlet, Taker};
 use crate::pen::Pen;
 use crate::reading::{Done, Reading};
-use crate::text::{Point, Text};
+use crate::text::{Call, Point, Text};
 use crate::{GenerateOptions, Piece};
 
 /// How long a call waits between two looks at whether it is to stop.
@@ -90,7 +90,7 @@ impl Session {
     /// As [`eval`](Self::eval); [`Error::Aborted`] if `control` says so.
     pub fn eval_with(&self, tokens: &[u32], control: impl Control) -> Result<Arc<[f32]>> {
         let (tell, told) = sync_channel(1);
-        let reading = self.read(tokens.to_vec(), Box::new(sender(tell)))?;
+        let reading = self.read(tokens.to_vec(), Box::new(sender(tell)));
         wait(&told, control, || reading.abort())
     }
 
@@ -102,12 +102,14 @@ impl Session {
         self.eval(&self.0.tokenizer()?.encode(text)?)
     }
 
-    /// Begins to read tokens, and has `done` told what comes of it.
-    ///
-    /// # Errors
-    /// [`Error::Busy`]; [`Error::InvalidOption`] for no tokens. `done` is told all others.
-    pub fn read(&self, tokens: Vec<u32>, done: Done) -> Result<Reading> {
+    /// Begins to read tokens, and has `done` told what comes of it: what [`eval`](Self::eval) returns.
+    pub fn read(&self, tokens: Vec<u32>, done: Done) -> Reading {
         Reading::begin(&self.0, tokens, done)
+    }
+
+    /// Gives the call under way up, if there is one: it ends with [`Error::Aborted`], at once.
+    pub fn abort(&self) {
+        self.0.abort();
     }
 
     /// What `prompt` is to the session, in tokens: if it is empty and nothing was read yet, that which a text begins
@@ -115,14 +117,20 @@ impl Session {
     ///
     /// # Errors
     /// [`Error::UnknownCharacter`]; [`Error::Aborted`] if `control` says so.
-    pub fn tokens_of(&self, prompt: &str, mut control: impl Control) -> Result<Vec<u32>> {
-        ask(&mut control, 0, prompt.len() as u64)?;
+    pub fn tokens_of(&self, prompt: &str, control: impl Control) -> Result<Vec<u32>> {
         let tokenizer = self.0.tokenizer()?;
         if prompt.is_empty() && self.0.is_new() {
-            Ok(tokenizer.beginning())
-        } else {
-            tokenizer.encode(prompt)
+            return Ok(tokenizer.beginning());
         }
+        tokenizer.encode_with(prompt, control)
+    }
+
+    /// The tokens of a text.
+    ///
+    /// # Errors
+    /// As [`tokens_of`](Self::tokens_of).
+    pub fn encode(&self, text: &str, control: impl Control) -> Result<Vec<u32>> {
+        self.0.tokenizer()?.encode_with(text, control)
     }
 
     /// Reads `prompt` and writes on, in pieces.
@@ -145,7 +153,7 @@ impl Session {
         let text = &self.0;
         let outlet = Outlet::new(text);
         let mut pen = Pen::new(Arc::clone(&outlet), text.tokenizer()?, options)?;
-        text.begin()?;
+        outlet.begin()?;
         // From here on the end of the generation, or of the pen, ends the call.
         let generation = Generation(Arc::clone(&outlet));
         let point = text.point();

@@ -1,7 +1,7 @@
 //! A text so far, as the calls on its session share it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use rwkv_core::schedule::Scheduler;
 use rwkv_core::{Error, Model, Result, State};
@@ -25,8 +25,14 @@ pub(crate) struct Text {
     point: Mutex<Point>,
     /// Whether nothing was read, and no state given.
     is_new: AtomicBool,
-    /// Whether a call is under way.
-    is_busy: AtomicBool,
+    /// The call under way.
+    call: Mutex<Option<Weak<dyn Call>>>,
+}
+
+/// A call on a session.
+pub(crate) trait Call: Send + Sync {
+    /// Ends it at once, unless it is over.
+    fn abort(&self);
 }
 
 impl Text {
@@ -38,7 +44,7 @@ impl Text {
             scheduler: Scheduler::of(model.cpu())?,
             point: Mutex::new(point),
             is_new: AtomicBool::new(true),
-            is_busy: AtomicBool::new(false),
+            call: Mutex::new(None),
         }))
     }
 
@@ -66,23 +72,41 @@ impl Text {
         self.point.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn call(&self) -> MutexGuard<'_, Option<Weak<dyn Call>>> {
+        self.call.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// # Errors
     /// [`Error::Busy`] while a call is under way.
     pub(crate) fn check_not_busy(&self) -> Result<()> {
-        if self.is_busy.load(Ordering::Acquire) { Err(Error::Busy { what: "session" }) } else { Ok(()) }
+        if self.call().is_some() { Err(Error::Busy { what: "session" }) } else { Ok(()) }
     }
 
     /// Begins a call.
     ///
     /// # Errors
     /// [`Error::Busy`] while another is under way.
-    pub(crate) fn begin(&self) -> Result<()> {
-        let was_busy = self.is_busy.swap(true, Ordering::Acquire);
-        if was_busy { Err(Error::Busy { what: "session" }) } else { Ok(()) }
+    pub(crate) fn begin<T: Call + 'static>(&self, new: &Arc<T>) -> Result<()> {
+        let mut call = self.call();
+        if call.is_some() {
+            return Err(Error::Busy { what: "session" });
+        }
+        let new: Weak<T> = Arc::downgrade(new);
+        *call = Some(new);
+        Ok(())
     }
 
     /// Ends the call that was begun.
     pub(crate) fn end(&self) {
-        self.is_busy.store(false, Ordering::Release);
+        *self.call() = None;
+    }
+
+    /// Gives the call under way up.
+    pub(crate) fn abort(&self) {
+        // Without the lock: the call ends itself.
+        let call = self.call().as_ref().and_then(Weak::upgrade);
+        if let Some(call) = call {
+            call.abort();
+        }
     }
 }

@@ -1,0 +1,108 @@
+import type { NativeWriting } from '#native'
+import type { GenerateResult, GenerationEnd, Piece } from './options.js'
+
+/** How a session writes: it begins with the first piece that is asked for. */
+export interface Writer {
+  /** Begins. */
+  begin(): Promise<NativeWriting>
+  /** The next piece; null after the last. */
+  next(writing: NativeWriting): Promise<NativePiece | null>
+  /** The writing is over, or was never begun. */
+  end(writing: NativeWriting | undefined): void
+}
+
+type NativePiece = Awaited<ReturnType<NativeWriting['next']>> & object
+
+/**
+ * A text that is being written: a loop over it gets the text in pieces of whole characters, and what it consists of so
+ * far can be asked for at any time.
+ *
+ * @example
+ * ```ts
+ * import { Model } from 'rwkv'
+ *
+ * await using model = await Model.load('runs/book')
+ * const writing = model.createSession().generate('It was ', { maxTokens: 40, stop: '.' })
+ * for await (const text of writing) process.stdout.write(text)
+ * console.log(writing.end, writing.tokens.length) // stop 17
+ * ```
+ */
+export class Generation implements AsyncIterableIterator<string> {
+  readonly #pieces: AsyncGenerator<Piece, void, undefined>
+  readonly #tokens: number[] = []
+  #text = ''
+  #end: GenerationEnd | undefined
+
+  /** @internal */
+  constructor(writer: Writer) {
+    this.#pieces = this.#write(writer)
+  }
+
+  /** What is written so far. */
+  get text(): string {
+    return this.#text
+  }
+
+  /** The tokens of {@link text}: what the session has read of it. */
+  get tokens(): Uint32Array {
+    return Uint32Array.from(this.#tokens)
+  }
+
+  /**
+   * Why writing ended: after `maxTokens` (`length`), before a stop, at the end that the model gives a text, or because
+   * the loop was left or its signal aborted (`aborted`). Undefined as long as it goes on.
+   */
+  get end(): GenerationEnd | undefined {
+    return this.#end
+  }
+
+  /** Writes on to the end: all of it. */
+  async result(): Promise<GenerateResult> {
+    for await (const _ of this.pieces()) {
+      // What they consist of is kept.
+    }
+    return { text: this.#text, tokens: this.tokens, end: this.#end ?? 'aborted' }
+  }
+
+  /** The same pieces as those of a loop over this, with their tokens. */
+  pieces(): AsyncIterableIterator<Piece> {
+    return this.#pieces
+  }
+
+  /** The next piece of text. */
+  async next(): Promise<IteratorResult<string, undefined>> {
+    const { value, done } = await this.#pieces.next()
+    return done ? { value: undefined, done } : { value: value.text, done: false }
+  }
+
+  /** Ends the writing: a loop that is left calls it. */
+  async return(): Promise<IteratorResult<string, undefined>> {
+    await this.#pieces.return()
+    this.#end ??= 'aborted'
+    return { value: undefined, done: true }
+  }
+
+  /** The loop over the text. */
+  [Symbol.asyncIterator](): this {
+    return this
+  }
+
+  async *#write(writer: Writer): AsyncGenerator<Piece, void, undefined> {
+    let writing: NativeWriting | undefined
+    try {
+      writing = await writer.begin()
+      while (this.#end === undefined) {
+        const piece = await writer.next(writing)
+        if (piece === null) break
+        const { text, tokens, end } = piece
+        this.#text += text
+        for (const token of tokens) this.#tokens.push(token)
+        if (end !== undefined) this.#end = end as GenerationEnd
+        if (text !== '') yield { text, tokens }
+      }
+    } finally {
+      this.#end ??= 'aborted'
+      writer.end(writing)
+    }
+  }
+}
