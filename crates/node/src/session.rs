@@ -136,6 +136,7 @@ impl Sampling {
             top_k: count("topK", self.top_k)?,
             top_p: self.top_p.unwrap_or(default.top_p),
             seed: whole("seed", self.seed)?.unwrap_or(default.seed),
+            ..default
         })
     }
 }
