@@ -6,16 +6,20 @@ use std::cmp::Ordering;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Candidate {
     pub(super) token: u32,
-    /// Its logit; once weighed, how far that is below the likeliest candidate's: log-probability up to a
+    /// Its logit; once they are related to the largest, how far below that it is: log-probability up to a
     /// constant.
     pub(super) log: f64,
     /// Its probability up to a factor.
     pub(super) weight: f64,
 }
 
-/// Candidates of a choice. Once weighed, there is one at least, and the likeliest has log 0 and weight 1.
+/// How many tokens a cut tries to do with before it sorts all.
+const FEW: usize = 1024;
+
+/// Candidates of a choice: loaded, changed, related to the largest logit, cut, weighed and drawn from.
 ///
-/// Drawing walks them in their order, so each method leaves them in an order that the logits alone determine.
+/// Once related, there is one at least, and the likeliest has log 0, so weight 1. Drawing walks them in their
+/// order, so each method leaves them in an order that the logits alone determine.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Candidates(Vec<Candidate>);
 
@@ -48,15 +52,21 @@ impl Candidates {
         best
     }
 
-    /// Weighs the loaded tokens, of which `max` is the largest logit: `exp(logit − max)`.
-    pub(super) fn weigh(&mut self, max: f64) {
+    /// Takes `max`, the largest logit, from all of them. If nothing is possible, token 0 is.
+    pub(super) fn relate_to(&mut self, max: f64) {
         for candidate in &mut self.0 {
             candidate.log = below(candidate.log, max);
-            candidate.weight = libm::exp(candidate.log);
         }
-        if max == f64::NEG_INFINITY && self.0.iter().all(|candidate| candidate.weight == 0.0) {
+        if max == f64::NEG_INFINITY && self.0.iter().all(|candidate| candidate.log == max) {
             self.0.clear();
-            self.0.push(Candidate { token: 0, log: 0.0, weight: 1.0 });
+            self.0.push(Candidate { token: 0, log: 0.0, weight: 0.0 });
+        }
+    }
+
+    /// Weighs them: p^(1/temperature), up to a factor.
+    pub(super) fn weigh(&mut self, temperature: f64) {
+        for candidate in &mut self.0 {
+            candidate.weight = libm::exp(candidate.log / temperature);
         }
     }
 
@@ -85,13 +95,18 @@ impl Candidates {
             let (of_x, of_y) = ((x.log - mean).abs(), (y.log - mean).abs());
             of_x.total_cmp(&of_y).then_with(|| likelier(x, y))
         };
-        self.cut_to_share(typical_p * total, nearer);
-        // The likeliest token need not be typical.
-        let max = self.0.iter().map(|candidate| candidate.log).fold(f64::NEG_INFINITY, f64::max);
-        for candidate in &mut self.0 {
-            candidate.log = below(candidate.log, max);
-            candidate.weight = libm::exp(candidate.log);
+        let enough = typical_p * total;
+        // As a rule few of a large vocabulary are needed, and the others are left unsorted.
+        if FEW < self.0.len() {
+            self.0.select_nth_unstable_by(FEW, nearer);
+            if self.0[..FEW].iter().map(|candidate| candidate.weight).sum::<f64>() >= enough {
+                self.0.truncate(FEW);
+            }
         }
+        self.cut_to_share(enough, nearer);
+        // The likeliest token need not be typical.
+        self.relate_to(self.0.iter().map(|candidate| candidate.log).fold(f64::NEG_INFINITY, f64::max));
+        self.weigh(1.0);
     }
 
     /// The likeliest that together have `top_p` of the probability.
@@ -106,40 +121,20 @@ impl Candidates {
 
     /// The first in this order that together weigh `enough`, sorted; all of them if they weigh less.
     fn cut_to_share(&mut self, enough: f64, order: impl Fn(&Candidate, &Candidate) -> Ordering) {
-        // Few are needed as a rule, so few are sorted: the first ones, then the next four times as many.
-        let (mut sum, mut sorted, mut more) = (0.0, 0, 128);
-        while sorted < self.0.len() {
-            let rest = &mut self.0[sorted..];
-            let more_here = more.min(rest.len());
-            if more_here < rest.len() {
-                rest.select_nth_unstable_by(more_here, &order);
-            }
-            rest[..more_here].sort_unstable_by(&order);
-            let last = rest[..more_here].iter().position(|candidate| {
-                sum += candidate.weight;
-                sum >= enough
-            });
-            if let Some(last) = last {
-                return self.0.truncate(sorted + last + 1);
-            }
-            sorted += more_here;
-            more *= 4;
+        self.0.sort_unstable_by(order);
+        let mut sum = 0.0;
+        let last = self.0.iter().position(|candidate| {
+            sum += candidate.weight;
+            sum >= enough
+        });
+        if let Some(last) = last {
+            self.0.truncate(last + 1);
         }
     }
 
     /// Those at least `min_p` times as likely as the likeliest, whose weight is 1.
     pub(super) fn cut_to_ratio(&mut self, min_p: f64) {
         self.0.retain(|candidate| candidate.weight >= min_p);
-    }
-
-    /// Weighs them anew: p^(1/temperature), up to a factor.
-    #[allow(clippy::float_cmp)] // at exactly 1 weights are what they are
-    pub(super) fn temper(&mut self, temperature: f64) {
-        if temperature != 1.0 {
-            for candidate in &mut self.0 {
-                candidate.weight = libm::exp(candidate.log / temperature);
-            }
-        }
     }
 
     /// The token at this share, 0 to below 1, of all weights in a row.

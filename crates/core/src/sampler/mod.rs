@@ -110,6 +110,7 @@ impl Sampler {
     }
 
     /// Weighs what is to be drawn from; with temperature 0 it is this token.
+    #[allow(clippy::float_cmp)] // at exactly 1, weights stay what they are
     fn prepare(&mut self, logits: &[f32]) -> Option<u32> {
         let (options, candidates) = (&self.options, &mut self.candidates);
         candidates.load(logits);
@@ -130,20 +131,27 @@ impl Sampler {
         if options.temperature == 0.0 {
             return Some(likeliest);
         }
-        candidates.weigh(max);
+        candidates.relate_to(max);
         if let Some(top_k) = options.top_k {
             candidates.cut_to_count(top_k);
         }
-        if options.typical_p < 1.0 {
-            candidates.cut_to_typical(options.typical_p);
+        let &SamplerOptions { temperature, typical_p, top_p, min_p, .. } = options;
+        let cuts = typical_p < 1.0 || top_p < 1.0 || min_p > 0.0;
+        if cuts {
+            candidates.weigh(1.0);
+            if typical_p < 1.0 {
+                candidates.cut_to_typical(typical_p);
+            }
+            if top_p < 1.0 {
+                candidates.cut_to_probability(top_p);
+            }
+            if min_p > 0.0 {
+                candidates.cut_to_ratio(min_p);
+            }
         }
-        if options.top_p < 1.0 {
-            candidates.cut_to_probability(options.top_p);
+        if !cuts || temperature != 1.0 {
+            candidates.weigh(temperature);
         }
-        if options.min_p > 0.0 {
-            candidates.cut_to_ratio(options.min_p);
-        }
-        candidates.temper(options.temperature);
         None
     }
 }
