@@ -92,7 +92,9 @@ fn distributions_are_those_of_the_papers() {
     for case in &cases {
         let (logits, history) = make(case);
         let mut sampler = Sampler::new(options(case)).unwrap();
-        history.iter().for_each(|&token| sampler.observe(token));
+        for token in history {
+            sampler.observe(token);
+        }
         let found = sampler.distribution(&logits);
         assert!(found.is_sorted_by(|x, y| x.1 > y.1 || (x.1 == y.1 && x.0 < y.0)), "{case}");
         let difference = if case.get("all").is_some() {

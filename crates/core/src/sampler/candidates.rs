@@ -57,7 +57,7 @@ impl Candidates {
         for candidate in &mut self.0 {
             candidate.log = below(candidate.log, max);
         }
-        if max == f64::NEG_INFINITY && self.0.iter().all(|candidate| candidate.log == max) {
+        if max == f64::NEG_INFINITY && self.0.iter().all(|candidate| candidate.log == f64::NEG_INFINITY) {
             self.0.clear();
             self.0.push(Candidate { token: 0, log: 0.0, weight: 0.0 });
         }

@@ -41,7 +41,8 @@ pub use options::SamplerOptions;
 /// # Logits that are no numbers
 /// A NaN counts as impossible, and infinite logits share all probability. A token must be chosen even if none
 /// is possible. If it is the bias and the penalties that leave none, they are passed over for this choice. If
-/// the model itself leaves none, tokens whose logit is −∞ are equally likely; if all are NaN, it is token 0.
+/// the model itself leaves none, tokens whose logit is −∞ are equally likely; it is token 0 if all are NaN, and
+/// always with temperature 0.
 #[derive(Clone, Debug)]
 pub struct Sampler {
     options: SamplerOptions,
@@ -85,13 +86,10 @@ impl Sampler {
     /// If there are no logits.
     pub fn sample(&mut self, logits: &[f32]) -> u32 {
         assert!(!logits.is_empty(), "no logits");
-        let token = match self.prepare(logits) {
-            Some(likeliest) => likeliest,
-            None => {
-                let uniform = (self.rng.next_u64() >> 11) as f64 / (1_u64 << 53) as f64; // [0, 1)
-                self.candidates.at(uniform)
-            }
-        };
+        let token = self.prepare(logits).unwrap_or_else(|| {
+            let uniform = (self.rng.next_u64() >> 11) as f64 / (1_u64 << 53) as f64; // [0, 1)
+            self.candidates.at(uniform)
+        });
         self.observe(token);
         token
     }
