@@ -14,7 +14,7 @@ pub(super) struct Candidate {
 }
 
 /// How many tokens a cut tries to do with before it sorts all.
-const FEW: usize = 1024;
+const FEW: usize = 256;
 
 /// Candidates of a choice: loaded, changed, related to the largest logit, cut, weighed and drawn from.
 ///
