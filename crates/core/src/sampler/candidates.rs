@@ -13,8 +13,8 @@ pub(super) struct Candidate {
     pub(super) weight: f64,
 }
 
-/// How many tokens a cut tries to do with before it sorts all.
-const FEW: usize = 256;
+/// With how many tokens a cut tries to do before it sorts all.
+const FEW: [usize; 2] = [256, 4096];
 
 /// Candidates of a choice: loaded, changed, related to the largest logit, cut, weighed and drawn from.
 ///
@@ -97,10 +97,12 @@ impl Candidates {
         };
         let enough = typical_p * total;
         // As a rule few of a large vocabulary are needed, and the others are left unsorted.
-        if FEW < self.0.len() {
-            self.0.select_nth_unstable_by(FEW, nearer);
-            if self.0[..FEW].iter().map(|candidate| candidate.weight).sum::<f64>() >= enough {
-                self.0.truncate(FEW);
+        for few in FEW {
+            if few < self.0.len() {
+                self.0.select_nth_unstable_by(few, nearer);
+                if self.0[..few].iter().map(|candidate| candidate.weight).sum::<f64>() >= enough {
+                    self.0.truncate(few);
+                }
             }
         }
         self.cut_to_share(enough, nearer);
