@@ -35,7 +35,8 @@
 //! - [`quantize()`] makes a file of FP32 or FP16 weights into one of five quantized formats, the bytes that
 //!   rwkv.cpp makes.
 //! - [`lora`] reads and writes low-rank adapters, and merges one into its base ([`lora::merge`]).
-//! - [`Sampler`] turns logits into a token. The crate `rwkv-text` has the tokenizers.
+//! - [`Sampler`] turns logits into a token; [`log_probabilities`] says how likely the model held it. The crate
+//!   `rwkv-text` has the tokenizers.
 //! - [`model`] holds the versions of RWKV, each written once as equations over the trait [`Exec`]. [`Infer`]
 //!   implements it here; `rwkv-train` implements it with a tape that computes gradients. A new version needs
 //!   its equations and the operators that it adds.
@@ -142,7 +143,7 @@ pub use lora::Lora;
 pub use place::{Place, resolve};
 pub use quantize::{Quantized, quantize, quantized_format};
 pub use regular::{open_regular, read_regular};
-pub use sampler::{Sampler, SamplerOptions};
+pub use sampler::{LogProbabilities, Sampler, SamplerOptions, log_probabilities};
 pub use state::{Slot, State, StateLayout};
 /// What `rwkv-text` reads standard input with; no part of the interface.
 #[doc(hidden)]

@@ -279,7 +279,7 @@ fn what_takes_long_ends_when_its_flag_is_set() {
         trainer.step(until(&set)).expect_err("a step"),
         trainer.advance(until(&set)).expect_err("a step"),
         trainer.validate(until(&set)).expect_err("a validation"),
-        trainer.sample("", 10, sampling, until(&set)).expect_err("a sample"),
+        trainer.sample("", 10, sampling.clone(), until(&set)).expect_err("a sample"),
         Trainer::create(&place.options("other"), until(&set)).expect_err("a run"),
         Trainer::resume(place.path("run"), &ResumeOptions::default(), until(&set)).expect_err("a run"),
     ];
@@ -299,7 +299,7 @@ fn what_takes_long_ends_when_its_flag_is_set() {
     for (prompt, n_tokens) in [("", usize::MAX), ("whales".repeat(2_000_000).as_str(), 1)] {
         flag.store(false, Ordering::Relaxed);
         std::thread::scope(|scope| {
-            let sample = scope.spawn(|| trainer.sample(prompt, n_tokens, sampling, until(&flag)));
+            let sample = scope.spawn(|| trainer.sample(prompt, n_tokens, sampling.clone(), until(&flag)));
             std::thread::sleep(Duration::from_millis(20));
             flag.store(true, Ordering::Relaxed);
             assert_eq!(sample.join().expect("no panic").expect_err("a sample").code(), "ABORTED");
