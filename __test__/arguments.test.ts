@@ -234,7 +234,8 @@ describe('the binding itself', () => {
       )
       await expect(model.bench({ prompt: value }, cancel)).rejects.toMatchObject(says('prompt'))
       for (const name of ['topK', 'seed']) {
-        expect(() => session.writer(byte, { [name]: value })).toThrow(expect.objectContaining(says(name)))
+        const settings = { maxTokens: 1, stop: [], sampling: { [name]: value } }
+        expect(() => session.generate('', settings, cancel)).toThrow(expect.objectContaining(says(name)))
       }
       expect(() => NativeTrainer.resume(run, JSON.stringify({ maxSteps: value }), cancel)).toThrow(
         expect.objectContaining(says('maxSteps')),

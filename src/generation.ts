@@ -1,17 +1,14 @@
-import type { NativeWriting } from '#native'
 import type { GenerateResult, GenerationEnd, Piece } from './options.js'
 
-/** How a session writes: it begins with the first piece that is asked for. */
+/** How a session writes: it begins when the first piece is asked for. */
 export interface Writer {
   /** Begins. */
-  begin(): Promise<NativeWriting>
-  /** The next piece; null after the last. */
-  next(writing: NativeWriting): Promise<NativePiece | null>
-  /** The writing is over, or was never begun. */
-  end(writing: NativeWriting | undefined): void
+  begin(): Promise<void>
+  /** The next piece, and why writing ended if it is the last; null after that. */
+  next(): Promise<(Piece & { readonly end?: string }) | null>
+  /** The writing is over, or could not be begun. */
+  end(): void
 }
-
-type NativePiece = Awaited<ReturnType<NativeWriting['next']>> & object
 
 /**
  * A text that is being written: a loop over it gets the text in pieces of whole characters, and what it consists of so
@@ -88,11 +85,10 @@ export class Generation implements AsyncIterableIterator<string> {
   }
 
   async *#write(writer: Writer): AsyncGenerator<Piece, void, undefined> {
-    let writing: NativeWriting | undefined
     try {
-      writing = await writer.begin()
+      await writer.begin()
       while (this.#end === undefined) {
-        const piece = await writer.next(writing)
+        const piece = await writer.next()
         if (piece === null) break
         const { text, tokens, end } = piece
         this.#text += text
@@ -102,7 +98,7 @@ export class Generation implements AsyncIterableIterator<string> {
       }
     } finally {
       this.#end ??= 'aborted'
-      writer.end(writing)
+      writer.end()
     }
   }
 }

@@ -1,5 +1,5 @@
 import { randomInt } from 'node:crypto'
-import type { Cancel, NativeSession } from '#native'
+import type { Cancel, NativeSession, NativeWriting } from '#native'
 import { cancellable } from './cancel.js'
 import { call, RwkvError } from './errors.js'
 import { Generation } from './generation.js'
@@ -101,6 +101,7 @@ export class Session implements Disposable {
   generate(prompt: string, options: GenerateOptions = {}): Generation {
     let isOurs = false
     let until: Signal | undefined
+    let writing: NativeWriting | undefined
     return new Generation({
       begin: async () => {
         argument('prompt', textKind, prompt)
@@ -117,10 +118,10 @@ export class Session implements Disposable {
         until = signal
         const seed = sampling.seed ?? randomInt(2 ** 47)
         const settings = { maxTokens, stop: [stop].flat(), ignoreEndOfText, sampling: { ...sampling, seed } }
-        return this.#work(signal, cancel => this.#native.generate(prompt, settings, cancel))
+        writing = await this.#work(signal, cancel => this.#native.generate(prompt, settings, cancel))
       },
-      next: writing => this.#work(until, cancel => writing.next(cancel)),
-      end: writing => {
+      next: async () => (writing ? this.#work(until, cancel => writing.next(cancel)) : null),
+      end: () => {
         writing?.close()
         if (isOurs) this.#isWriting = false
       },

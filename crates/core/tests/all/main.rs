@@ -16,3 +16,4 @@ mod not_regular;
 mod quantize;
 mod rwkv_cpp;
 mod same_bits;
+mod sampler;

@@ -1,16 +1,11 @@
 //! The sampler against NumPy, which follows the papers' formulas in double precision: `fixtures/sampler.py`.
 
-#![allow(clippy::unwrap_used)]
-// Tests may ask the C library what is near the truth.
-#![allow(clippy::disallowed_methods)]
-
-mod common;
-
 use std::fs;
 
-use common::fixture;
 use rwkv_core::{LogProbabilities, Sampler, SamplerOptions, log_probabilities};
 use serde_json::Value;
+
+use crate::common::fixture;
 
 /// The fixture has seven digits of probabilities; of log-probabilities it has eleven.
 const TOLERANCE: f64 = 1e-6;
