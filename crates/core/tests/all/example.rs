@@ -2,7 +2,7 @@
 #![allow(dead_code)] // its `main`
 
 #[path = "../../examples/half_precision.rs"]
-mod example;
+mod half_precision;
 
 use crate::common::{fixture, shared};
 use rwkv_core::{DataType, ModelFile};
@@ -21,7 +21,7 @@ fn half_precision_is_that_of_the_converter() {
     let ours = ["FP32", "FP16"].map(|name| Some(fixture(&format!("tiny-v4-{name}.bin"))));
     for pair in [ours, published] {
         let [Some(single), Some(half)] = pair else { continue };
-        example::halve(&single, &made).expect("a model");
+        half_precision::halve(&single, &made).expect("a model");
         let [made, half] = [&made, &half].map(|path| ModelFile::open(path).expect("a sound file"));
         assert_eq!(made.data_type(), DataType::F16);
         assert!(tensors(&made) == tensors(&half), "{}", half.path().display());
