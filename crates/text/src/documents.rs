@@ -155,9 +155,9 @@ pub fn tokens_with<'a>(
     for document in documents {
         let new = document.encode_with(tokenizer, |done, _| control(before + done, total))?;
         if tokens.is_empty() {
-            tokens = new
+            tokens = new;
         } else {
-            tokens.extend(new)
+            tokens.extend(new);
         }
         if are_several {
             tokens.extend(tokenizer.end_of_text());

@@ -62,7 +62,9 @@ fn waiting_for_a_pipe_can_be_stopped() {
     drop(silent);
     std::thread::scope(|scope| {
         scope.spawn(|| write_slowly(File::options().write(true).open(&pipe).unwrap(), LINES));
-        let read = read_documents(&[pipe.clone()], &SourceOptions::default(), false, |_| (), go_on).unwrap();
+        let read =
+            read_documents(std::slice::from_ref(&pipe), &SourceOptions::default(), false, |_| (), go_on)
+                .unwrap();
         assert_eq!(read[0].text, LINES.as_bytes());
     });
 }

@@ -70,7 +70,7 @@ impl WordCounts {
         self.add_with(text, go_on)
     }
 
-    /// As [`add`](Self::add), in work that can be stopped: `control` is told bytes, and asked after every 64 KiB.
+    /// As [`add`](Self::add), in work that can be stopped: `control` is told bytes, and asked every few ms.
     ///
     /// # Errors
     /// As [`add`](Self::add); [`Error::Aborted`], with some words counted and others not.
@@ -162,7 +162,7 @@ impl WordCounts {
         let mut merges = Vec::with_capacity(wanted);
         while merges.len() < wanted {
             let done = merges.len() as u64;
-            if done % 64 == 0 {
+            if done.is_multiple_of(64) {
                 ask(&mut control, done, total)?;
             }
             let Some(pair) = pairs.pop() else {
@@ -227,7 +227,7 @@ impl Pairs {
         // Whatever order a hash table gave them.
         self.words.sort_unstable();
         for (at, (word, count)) in (0..).zip(&self.words) {
-            if at as usize % WORDS == 0 {
+            if (at as usize).is_multiple_of(WORDS) {
                 go_on()?;
             }
             for pair in pairs_of(word) {
