@@ -105,11 +105,13 @@ export class Session implements Disposable {
     return new Generation({
       begin: async () => {
         argument('prompt', textKind, prompt)
-        const { maxTokens = 256, stop = [], ignoreEndOfText, signal, ...sampling } = check(
-          'generate()',
-          generateOptions,
-          options,
-        )
+        const {
+          maxTokens = 256,
+          stop = [],
+          ignoreEndOfText,
+          signal,
+          ...sampling
+        } = check('generate()', generateOptions, options)
         this.#refuseWhileWriting()
         this.#turn.check()
         // A model without a tokenizer says so.
@@ -120,7 +122,10 @@ export class Session implements Disposable {
         const settings = { maxTokens, stop: [stop].flat(), ignoreEndOfText, sampling: { ...sampling, seed } }
         writing = await this.#work(signal, cancel => this.#native.generate(prompt, settings, cancel))
       },
-      next: async () => (writing ? this.#work(until, cancel => writing.next(cancel)) : null),
+      next: async () => {
+        const begun = writing
+        return begun ? this.#work(until, cancel => begun.next(cancel)) : null
+      },
       end: () => {
         writing?.close()
         if (isOurs) this.#isWriting = false

@@ -1,5 +1,7 @@
 //! The sampler against NumPy, which follows the papers' formulas in double precision: `fixtures/sampler.py`.
 
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
+
 use std::fs;
 
 use rwkv_core::{LogProbabilities, Sampler, SamplerOptions, log_probabilities};
