@@ -233,10 +233,8 @@ describe('the binding itself', () => {
         says('ctxLen'),
       )
       await expect(model.bench({ prompt: value }, cancel)).rejects.toMatchObject(says('prompt'))
-      for (const name of ['topK', 'seed']) {
-        const settings = { maxTokens: 1, stop: [], sampling: { [name]: value } }
-        expect(() => session.generate('', settings, cancel)).toThrow(expect.objectContaining(says(name)))
-      }
+      const settings = { maxTokens: value, stop: [], sampling: '{}' }
+      expect(() => session.generate('', settings, cancel)).toThrow(expect.objectContaining(says('maxTokens')))
       expect(() => NativeTrainer.resume(run, JSON.stringify({ maxSteps: value }), cancel)).toThrow(
         expect.objectContaining(says('maxSteps')),
       )

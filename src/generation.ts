@@ -1,4 +1,4 @@
-import type { GenerateResult, GenerationEnd, Piece } from './options.js'
+import type { GenerateResult, GenerationEnd, LogProbabilities, Piece } from './options.js'
 
 /** How a session writes: it begins when the first piece is asked for. */
 export interface Writer {
@@ -27,6 +27,7 @@ export interface Writer {
 export class Generation implements AsyncIterableIterator<string> {
   readonly #pieces: AsyncGenerator<Piece, void, undefined>
   readonly #tokens: number[] = []
+  #logProbabilities: (LogProbabilities | undefined)[] | undefined
   #text = ''
   #end: GenerationEnd | undefined
 
@@ -45,6 +46,11 @@ export class Generation implements AsyncIterableIterator<string> {
     return Uint32Array.from(this.#tokens)
   }
 
+  /** How likely the model held each of the tokens, if that is asked for. */
+  get logProbabilities(): readonly (LogProbabilities | undefined)[] | undefined {
+    return this.#logProbabilities && [...this.#logProbabilities]
+  }
+
   /**
    * Why writing ended: after `maxTokens` (`length`), before a stop, at the end that the model gives a text, or because
    * the loop was left or its signal aborted (`aborted`). Undefined as long as it goes on.
@@ -58,7 +64,12 @@ export class Generation implements AsyncIterableIterator<string> {
     for await (const _ of this.pieces()) {
       // What they consist of is kept.
     }
-    return { text: this.#text, tokens: this.tokens, end: this.#end ?? 'aborted' }
+    return {
+      text: this.#text,
+      tokens: this.tokens,
+      end: this.#end ?? 'aborted',
+      ...(this.#logProbabilities && { logProbabilities: this.#logProbabilities }),
+    }
   }
 
   /** The same pieces as those of a loop over this, with their tokens. */
@@ -90,11 +101,15 @@ export class Generation implements AsyncIterableIterator<string> {
       while (this.#end === undefined) {
         const piece = await writer.next()
         if (piece === null) break
-        const { text, tokens, end } = piece
-        this.#text += text
-        for (const token of tokens) this.#tokens.push(token)
+        const { end, ...given } = piece
+        this.#text += given.text
+        for (const token of given.tokens) this.#tokens.push(token)
+        if (given.logProbabilities) {
+          this.#logProbabilities ??= []
+          for (const each of given.logProbabilities) this.#logProbabilities.push(each)
+        }
         if (end !== undefined) this.#end = end as GenerationEnd
-        if (text !== '') yield { text, tokens }
+        if (given.text !== '') yield given
       }
     } finally {
       this.#end ??= 'aborted'

@@ -15,7 +15,7 @@ export interface Kind<T> {
 
 /** An option as the tables of options and the command line describe it. */
 export interface Described {
-  readonly kind: 'path' | 'paths' | 'text' | 'texts' | 'boolean' | 'choice' | 'count' | 'number'
+  readonly kind: 'path' | 'paths' | 'text' | 'texts' | 'boolean' | 'choice' | 'count' | 'number' | 'biases'
   /** The words of a choice. */
   readonly words?: readonly string[]
   /** The least count, if not 0: for what would be a call that does nothing. */
@@ -50,6 +50,7 @@ interface ValueOfKind {
   choice: string
   count: number
   number: number
+  biases: Readonly<Record<number, number>>
 }
 
 type Kinds<T extends Readonly<Record<string, Described>>> = { readonly [K in keyof T]: Kind<ValueOf<T[K]>> }
@@ -186,6 +187,23 @@ const strings = kind<readonly string[]>(
   value => Array.isArray(value) && value.every(text => typeof text === 'string' && text !== ''),
 )
 
+/** Several texts, which may be empty. */
+export const textList = kind<readonly string[]>(
+  'an array of strings',
+  value => Array.isArray(value) && Array.from(value).every(text => typeof text === 'string'),
+)
+
+/** Numbers by token. */
+const biases = kind<Readonly<Record<number, number>>>(
+  'an object of tokens and numbers, such as { 42: -5 }, in which -Infinity forbids a token',
+  value =>
+    plainObject.accepts(value) &&
+    Object.entries(value).every(
+      ([token, bias]) =>
+        /^(0|[1-9]\d{0,9})$/.test(token) && (Number.isFinite(bias) || bias === Number.NEGATIVE_INFINITY),
+    ),
+)
+
 /** Numbers in an array, or in one of typed numbers. Which of them are tokens is asked by {@link toTokens}. */
 export const numbers = kind<ArrayLike<number>>(
   'an array of tokens',
@@ -208,6 +226,7 @@ function kindOf({ kind, words = [], min, orOne }: Described): Kind<unknown> {
     choice: oneOf(...words),
     count: min === 1 ? positive : count,
     number,
+    biases,
   }
   return kinds[kind]
 }

@@ -1,18 +1,27 @@
 import { NativeModel, placeOf } from '#native'
+import { generateBatch } from './batch.js'
 import { cancellable } from './cancel.js'
 import { call, RwkvError } from './errors.js'
 import { native, Pending } from './internal.js'
-import { argument, options as check, path as pathKind, paths } from './kinds.js'
+import { argument, options as check, path as pathKind, paths, textList } from './kinds.js'
 import type {
   Bench,
   BenchOptions,
   EvaluateOptions,
+  GenerateBatchOptions,
+  GenerateResult,
   LoadOptions,
   ModelConfig,
   SessionOptions,
   TextLoss,
 } from './options.js'
-import { benchOptions, evaluateOptions, loadOptions, sessionOptions } from './schemas.js'
+import {
+  benchOptions,
+  evaluateOptions,
+  generateBatchOptions,
+  loadOptions,
+  sessionOptions,
+} from './schemas.js'
 import { Session } from './session.js'
 import { Tokenizer } from './tokenizer.js'
 import { tunedRun } from './tuned.js'
@@ -146,6 +155,31 @@ export class Model implements Disposable, AsyncDisposable {
       session.close()
       throw error
     }
+  }
+
+  /**
+   * Writes on after each of some prompts, in sessions of their own that share the model's passes: many times as fast
+   * as one after the other. What is written for one does not depend on the others.
+   *
+   * @returns What was written for each prompt, in their order. The text number i is written with the seed `seed + i`.
+   * @throws {RwkvError} What {@link Session.generate} throws, for whichever prompt is first to fail; the others are
+   *   stopped then.
+   * @example
+   * ```ts
+   * import { Model } from 'rwkv'
+   *
+   * await using model = await Model.load('runs/book')
+   * const prompts = ['It was ', 'There is ', 'Call me ']
+   * const written = await model.generateBatch(prompts, { maxTokens: 20, stop: '.', seed: 1 })
+   * for (const [i, { text }] of written.entries()) console.log(`${prompts[i]}${text}`)
+   * ```
+   */
+  async generateBatch(
+    prompts: readonly string[],
+    options: GenerateBatchOptions = {},
+  ): Promise<GenerateResult[]> {
+    argument('prompts', textList, prompts)
+    return generateBatch(this, prompts, check('generateBatch()', generateBatchOptions, options))
   }
 
   /**

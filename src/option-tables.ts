@@ -2,13 +2,13 @@ import type { Described } from './kinds.js'
 import type {
   BenchOptions,
   EvaluateOptions,
+  GenerateBatchOptions,
   GenerateOptions,
   LoadOptions,
   PrepareOptions,
   QuantizeOptions,
   ReportOptions,
   SampleOptions,
-  SamplingOptions,
   SaveOptions,
   TextOptions,
   TrainTokenizerOptions,
@@ -103,29 +103,77 @@ export const prepareTable = {
   force: { kind: 'boolean', help: 'replace what is in the folder, whoever made it', default: false },
 } as const satisfies Table<PrepareOptions>
 
+/**
+ * How the next token is chosen: what `SamplerOptions` has in Rust, where the order is told in which they are applied.
+ * All but the temperature and the seed are off by default.
+ */
 export const samplingTable = {
+  /** Sharpens (below 1) or flattens (above 1) the distribution; 0 always takes the likeliest token. Default: 1. */
   temperature: {
     kind: 'number',
     value: 'T',
     help: 'below 1 sharpens, above 1 flattens, 0 takes the likeliest',
     default: 1,
   },
+  /** Only the likeliest `topK` tokens are candidates. Default: all. */
   topK: { kind: 'count', help: 'choose among the N likeliest', auto: 'all' },
+  /** Only the likeliest tokens that together have this much probability are candidates. Default: 1, which is all. */
   topP: {
     kind: 'number',
     value: 'P',
     help: 'choose among the likeliest of probability P together',
     default: 1,
   },
+  /** Only tokens at least this many times as likely as the likeliest are candidates. Default: 0, which is all. */
+  minP: {
+    kind: 'number',
+    value: 'P',
+    help: 'choose among those at least P times as likely as the likeliest',
+    default: 0,
+  },
+  /**
+   * Only the tokens are candidates that are nearest to as unlikely as is expected, and together have this much
+   * probability (locally typical sampling). Default: 1, which is all.
+   */
+  typicalP: {
+    kind: 'number',
+    value: 'P',
+    help: 'choose among the most typical of probability P together',
+    default: 1,
+  },
+  /** Divides the logit of a token that was written, or multiplies it if it is negative. Default: 1, which is off. */
+  repetitionPenalty: { kind: 'number', help: 'divide the logits of tokens that were written', default: 1 },
+  /** Subtracted from the logit of a token that was written. Default: 0. */
+  presencePenalty: {
+    kind: 'number',
+    help: 'subtract from the logits of tokens that were written',
+    default: 0,
+  },
+  /** Subtracted from the logit of a token for each time that it was written. Default: 0. */
+  frequencyPenalty: { kind: 'number', help: 'subtract as often as they were written', default: 0 },
+  /** How penalties fade: counts are multiplied by it with every token. Default: 1, not at all; RWKV's chat has 0.996. */
+  penaltyDecay: { kind: 'number', help: 'what is left of a count after each token', default: 1 },
+  /** Added to the logits of tokens, by their numbers; `-Infinity` forbids one. */
+  logitBias: { kind: 'biases', help: 'add X to the logit of a token; -inf forbids it' },
+  /** Start of the random numbers: the same seed writes the same text. Default: a different one each time. */
   seed: { kind: 'count', help: 'the same seed writes the same text', auto: 'random' },
-} as const satisfies Table<SamplingOptions>
+} as const satisfies Readonly<Record<string, Described>>
 
 export const generateTable = {
   maxTokens: { kind: 'count', min: 1, help: 'tokens to write at most', default: 256 },
   stop: { kind: 'texts', orOne: true, help: 'end before this' },
+  logProbabilities: {
+    kind: 'count',
+    help: 'tell how likely each token was, and the N likeliest in its place',
+  },
   ignoreEndOfText: { kind: 'boolean', help: 'write on after the end of a text', default: false },
   ...samplingTable,
 } as const satisfies Table<GenerateOptions>
+
+export const generateBatchTable = {
+  sessions: { kind: 'count', min: 1, help: 'texts to write at a time', default: 32 },
+  ...generateTable,
+} as const satisfies Table<GenerateBatchOptions>
 
 export const sampleTable = {
   prompt: { kind: 'text', help: 'what to go on from', auto: 'the end of another text, or a line break' },

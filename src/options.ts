@@ -1,3 +1,5 @@
+import type { ValueOf } from './kinds.js'
+import type { samplingTable } from './option-tables.js'
 import type { State } from './state.js'
 import type { ResumeOptions, TrainOptions, trainOptionTable } from './train-options.js'
 
@@ -244,21 +246,8 @@ export interface Progress {
 }
 
 /** How the next token is chosen. */
-export interface SamplingOptions {
-  /**
-   * Sharpens (below 1) or flattens (above 1) the distribution; 0 always takes the likeliest token. Default:
-   * 1.
-   */
-  temperature?: number | undefined
-  /** Only the likeliest `topK` tokens are candidates. Default: all. */
-  topK?: number | undefined
-  /**
-   * Only the likeliest tokens that together have this much probability are candidates. Default: 1, which is
-   * all.
-   */
-  topP?: number | undefined
-  /** Start of the random numbers: the same seed writes the same text. Default: a different one each time. */
-  seed?: number | undefined
+export type SamplingOptions = {
+  -readonly [K in keyof typeof samplingTable]?: ValueOf<(typeof samplingTable)[K]> | undefined
 }
 
 /** Options of {@link Session.generate}. */
@@ -272,8 +261,21 @@ export interface GenerateOptions extends SamplingOptions {
    * writing before it.
    */
   ignoreEndOfText?: boolean | undefined
+  /**
+   * Tell how likely the model held each token, before any option of sampling, and this many of the likeliest in its
+   * place, in {@link Piece.logProbabilities}. Default: not told.
+   */
+  logProbabilities?: number | undefined
   /** Stops the writing; the loop over the text then throws the signal's reason. */
   signal?: Signal | undefined
+}
+
+/** Options of {@link Model.generateBatch}. */
+export interface GenerateBatchOptions extends GenerateOptions {
+  /** How many texts are written at a time, at most. Default: 32. */
+  sessions?: number | undefined
+  /** Told how many of the texts are finished. */
+  onProgress?: ((progress: Progress) => void) | undefined
 }
 
 /** Why a {@link Generation} ended. */
@@ -285,6 +287,19 @@ export interface Piece {
   readonly text: string
   /** The tokens that it is made of. */
   readonly tokens: Uint32Array
+  /**
+   * For each of the tokens how likely the model held it, if that is asked for; undefined for one that was not chosen,
+   * but is what a stop has left of one that was.
+   */
+  readonly logProbabilities?: readonly (LogProbabilities | undefined)[]
+}
+
+/** How likely a model held a token that it wrote: natural logarithms. */
+export interface LogProbabilities {
+  /** That of the token. */
+  readonly chosen: number
+  /** The likeliest tokens in its place, likeliest first. */
+  readonly best: readonly { readonly token: number; readonly logProbability: number }[]
 }
 
 /** Result of {@link Generation.result}. */
@@ -295,6 +310,8 @@ export interface GenerateResult {
   readonly tokens: Uint32Array
   /** Why it ended. */
   readonly end: GenerationEnd
+  /** As {@link Piece.logProbabilities}, of all tokens. */
+  readonly logProbabilities?: readonly (LogProbabilities | undefined)[]
 }
 
 /** Options of {@link Model.createSession}. */

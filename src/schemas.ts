@@ -2,6 +2,7 @@ import { callback, type Described, kindsOf, type Schema, signal } from './kinds.
 import {
   benchTable,
   evaluateTable,
+  generateBatchTable,
   generateTable,
   loadTable,
   prepareTable,
@@ -14,6 +15,7 @@ import {
 import type {
   BenchOptions,
   EvaluateOptions,
+  GenerateBatchOptions,
   GenerateOptions,
   LoadOptions,
   MergeOptions,
@@ -65,6 +67,10 @@ export const evaluateOptions: Schema<EvaluateOptions> = {
 export const benchOptions: Schema<BenchOptions> = { ...kindsOf(benchTable), ...watched }
 export const promptOptions: Schema<PromptOptions> = signalled
 export const generateOptions: Schema<GenerateOptions> = { ...kindsOf(generateTable), ...signalled }
+export const generateBatchOptions: Schema<GenerateBatchOptions> = {
+  ...kindsOf(generateBatchTable),
+  ...watched,
+}
 export const trainOptions: Schema<TrainOptions & Watch> = { ...kindsOf(trainOptionTable), ...watched }
 export const resumeOptions: Schema<ResumeOptions & Watch> = { ...kindsOf(changeable), ...watched }
 export const validateOptions: Schema<ValidateOptions> = watched

@@ -1,5 +1,4 @@
-import { randomInt } from 'node:crypto'
-import type { Cancel, NativeSession, NativeWriting } from '#native'
+import type { Cancel, NativePiece, NativeSession, NativeWriting } from '#native'
 import { cancellable } from './cancel.js'
 import { call, RwkvError } from './errors.js'
 import { Generation } from './generation.js'
@@ -7,6 +6,7 @@ import { native, type Pending, Turn } from './internal.js'
 import { argument, options as check, text as textKind, toTokens } from './kinds.js'
 import type { Model } from './model.js'
 import type { GenerateOptions, PromptOptions, Signal } from './options.js'
+import { samplingJson } from './sampling.js'
 import { generateOptions, promptOptions } from './schemas.js'
 import { State, stateKind } from './state.js'
 
@@ -102,6 +102,7 @@ export class Session implements Disposable {
     let isOurs = false
     let until: Signal | undefined
     let writing: NativeWriting | undefined
+    let tellsLogProbabilities = false
     return new Generation({
       begin: async () => {
         argument('prompt', textKind, prompt)
@@ -109,6 +110,7 @@ export class Session implements Disposable {
           maxTokens = 256,
           stop = [],
           ignoreEndOfText,
+          logProbabilities,
           signal,
           ...sampling
         } = check('generate()', generateOptions, options)
@@ -118,13 +120,20 @@ export class Session implements Disposable {
         this.#model.tokenizer
         this.#isWriting = isOurs = true
         until = signal
-        const seed = sampling.seed ?? randomInt(2 ** 47)
-        const settings = { maxTokens, stop: [stop].flat(), ignoreEndOfText, sampling: { ...sampling, seed } }
+        const settings = {
+          maxTokens,
+          stop: [stop].flat(),
+          ignoreEndOfText,
+          logProbabilities,
+          sampling: samplingJson(sampling),
+        }
+        tellsLogProbabilities = logProbabilities !== undefined
         writing = await this.#work(signal, cancel => this.#native.generate(prompt, settings, cancel))
       },
       next: async () => {
         const begun = writing
-        return begun ? this.#work(until, cancel => begun.next(cancel)) : null
+        const piece = begun ? await this.#work(until, cancel => begun.next(cancel)) : null
+        return piece && published(piece, tellsLogProbabilities)
       },
       end: () => {
         writing?.close()
@@ -175,5 +184,22 @@ export class Session implements Disposable {
       'BUSY',
       'this session is still writing: end the loop over generate() first, or use another session',
     )
+  }
+}
+
+/** A piece as the interface has it. */
+function published({ text, tokens, logProbabilities, end }: NativePiece, tells: boolean) {
+  const all = logProbabilities.map(
+    each =>
+      each && {
+        chosen: each.chosen,
+        best: Array.from(each.tokens, (token, i) => ({ token, logProbability: each.best[i] ?? Number.NaN })),
+      },
+  )
+  return {
+    text,
+    tokens,
+    ...(tells && { logProbabilities: all.map(each => each ?? undefined) }),
+    ...(end !== undefined && { end }),
   }
 }

@@ -1,4 +1,3 @@
-import { randomInt } from 'node:crypto'
 import { type Cancel, NativeTrainer, type RunInfo, type StepInfo } from '#native'
 import { type Controls, cancellable } from './cancel.js'
 import { Pending, Turn } from './internal.js'
@@ -13,6 +12,7 @@ import type {
   ValidateOptions,
   Watch,
 } from './options.js'
+import { samplingJson } from './sampling.js'
 import { resumeOptions, sampleOptions, saveOptions, trainOptions, validateOptions } from './schemas.js'
 import { Tokenizer } from './tokenizer.js'
 
@@ -272,8 +272,9 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
    */
   async sample(options: SampleOptions = {}): Promise<string> {
     const { prompt = '', maxTokens = 200, signal, ...given } = check('sample()', sampleOptions, options)
-    const sampling = { ...given, seed: given.seed ?? randomInt(2 ** 47) }
-    return this.#work({ signal }, cancel => this.#native.sample(prompt, maxTokens, sampling, cancel))
+    return this.#work({ signal }, cancel =>
+      this.#native.sample(prompt, maxTokens, samplingJson(given), cancel),
+    )
   }
 
   /**

@@ -9,6 +9,8 @@ import type { Verb } from './verb.js'
 export interface Option extends Described {
   /** The value may be left out: the option is then true. */
   readonly optional?: true
+  /** Its name in one letter. */
+  readonly short?: string
 }
 
 /** The options that a verb knows, by their TypeScript names. */
@@ -60,19 +62,27 @@ function flag(name: string, option: Option, all: Options): Flag {
     choice: words.join('|'),
     count: 'N',
     number: 'X',
+    biases: 'TOKEN=X',
   }
   const shown = kind === 'boolean' ? '' : optional ? ` [${value}]` : ` <${value ?? names[kind]}>`
-  const flag = new Flag(`--${kebab(name)}${shown}`, meaning(option, all))
+  const short = option.short ? `-${option.short}, ` : ''
+  const flag = new Flag(`${short}--${kebab(name)}${shown}`, meaning(option, all))
   if (kind === 'boolean') return flag
   const read = (given: string) => readValue(flag.long ?? name, option, given)
   if (kind === 'texts' || kind === 'paths')
     return flag.argParser((given, before: string[] = []) => [...before, given])
+  if (kind === 'biases')
+    return flag.argParser((given, before: Record<number, number> = {}) => ({
+      ...before,
+      ...readBias(flag.long ?? name, given),
+    }))
   return flag.argParser(read)
 }
 
 /** What an option means, and its default; other options are named as on the command line. */
 function meaning({ kind, help, auto, default: fallback = auto }: Option, all: Options): string {
-  const repeated = kind === 'texts' || kind === 'paths' ? '; can be given several times' : ''
+  const repeated =
+    kind === 'texts' || kind === 'paths' || kind === 'biases' ? '; can be given several times' : ''
   const known = fallback === undefined || fallback === false ? '' : ` (default: ${fallback})`
   const text = help + repeated + known
   return text.replace(/\b[a-z]+[A-Z]\w*/g, word => (word in all ? `--${kebab(word)}` : word))
@@ -88,6 +98,14 @@ function readValue(flag: string, { kind, words = [] }: Option, value: string): s
   if (kind === 'count' && !Number.isSafeInteger(number))
     throw new UsageError(`${flag} is ${value}; it must be a whole number`)
   return number
+}
+
+/** A token and what is added to its logit. */
+function readBias(flag: string, given: string): Record<number, number> {
+  const [, token, bias] = /^(\d{1,10})=(.+)$/.exec(given) ?? []
+  const number = bias === '-inf' ? Number.NEGATIVE_INFINITY : Number(bias)
+  if (token !== undefined && (Number.isFinite(number) || bias === '-inf')) return { [token]: number }
+  throw new UsageError(`${flag} is "${given}"; it must be a token and a number, such as 42=-5 or 42=-inf`)
 }
 
 /** Paragraphs in lines of the help's width; lines that begin with a space stay as they are. */

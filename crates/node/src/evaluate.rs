@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use napi_derive::napi;
-use rwkv_text::documents::{read_documents, tokens_of};
+use rwkv_session::evaluate_texts;
 
 use crate::control::Cancel;
 use crate::job::Job;
@@ -48,37 +48,28 @@ impl NativeModel {
         Job::stoppable(&flag, move || {
             let model = handle.get()?;
             let initial = state.map_or_else(|| model.new_state(), Arc::unwrap_or_clone);
-            model.check_state(&initial)?;
             let ctx_len = count("ctxLen", ctx_len)?;
             let inputs: Vec<_> = inputs.into_iter().map(PathBuf::from).collect();
-            let control = |_, _| {
-                if handle.go_on(&cancel).is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-            };
-            let documents = read_documents(&inputs, &texts.into(), tokenizer.takes_bytes(), |_| (), control)?;
-            let tokens = tokens_of(&documents, documents.len() > 1, &tokenizer)?;
-            if tokens.len() < 2 {
-                let problem =
-                    format!("a text of {} tokens; it takes 2, one to predict the other from", tokens.len());
-                return Err(rwkv_core::Error::Data {
-                    path: inputs.first().cloned().unwrap_or_default(),
-                    problem,
-                }
-                .into());
-            }
             let mut stopped = Ok(());
-            let result = model.evaluate_from(&initial, &tokens, ctx_len, |done, total| {
-                cancel.progress(done, total);
-                stopped = handle.go_on(&cancel);
-                if stopped.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-            });
+            let found = evaluate_texts(
+                &model,
+                &tokenizer,
+                &inputs,
+                &texts.into(),
+                (&initial, ctx_len),
+                |done, total| {
+                    cancel.progress(done, total);
+                    stopped = handle.go_on(&cancel);
+                    if stopped.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+                },
+            );
             stopped?;
-            let found = result?;
-            let n_bytes = tokenizer.decode(&tokens[1..=found.n_tokens])?.len();
+            let found = found?;
             Ok(TextLoss {
-                tokens: found.n_tokens as f64,
-                loss: found.loss,
-                perplexity: found.perplexity(),
-                bits_per_byte: found.bits_per_byte(n_bytes),
+                tokens: found.evaluation.n_tokens as f64,
+                loss: found.evaluation.loss,
+                perplexity: found.evaluation.perplexity(),
+                bits_per_byte: found.bits_per_byte(),
             })
         })
     }

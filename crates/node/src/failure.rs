@@ -73,7 +73,7 @@ fn in_camel_case(error: &rwkv_core::Error) -> String {
     use rwkv_core::Error;
     match error {
         Error::InvalidOption { name, value, expected } => {
-            format!("{} is {value}; it must be {}", renamed(name), renamed(expected))
+            format!("{} is {value}; it must be {}", camel(name), renamed(expected))
         }
         Error::Data { path, problem } => format!("{}: {}", path.display(), renamed(problem)),
         error => error.to_string(),
@@ -99,8 +99,8 @@ fn renamed(text: &str) -> String {
     out + rest
 }
 
-/// Options that are no training run's.
-const OTHERS: [&str; 7] = ["ctx_len", "data_type", "max_tokens", "n_ffn", "n_vocab", "top_k", "top_p"];
+/// Options that are no training run's, and are named in what is said of another one.
+const OTHERS: [&str; 5] = ["ctx_len", "data_type", "max_tokens", "n_ffn", "n_vocab"];
 
 fn is_option(word: &str) -> bool {
     static OF_TRAINING: LazyLock<Vec<&'static str>> =

@@ -3,10 +3,10 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use napi::bindgen_prelude::{Float32Array, Uint32Array};
+use napi::bindgen_prelude::{Float32Array, Float64Array, Uint32Array};
 use napi_derive::napi;
-use rwkv_core::SamplerOptions;
 use rwkv_core::schedule::Scheduler;
+use rwkv_core::{LogProbabilities, SamplerOptions};
 use rwkv_session::{End, GenerateOptions, Generation, Piece, Session, Taker};
 
 use crate::control::{Cancel, Flag};
@@ -14,7 +14,7 @@ use crate::environment::{self, Close, Open};
 use crate::failure::{Failure, Result, Thrown};
 use crate::job::{Job, Settle};
 use crate::model::NativeModel;
-use crate::number::{count, whole};
+use crate::number::count;
 use crate::state::NativeState;
 use crate::tokenizer::NativeTokenizer;
 
@@ -191,8 +191,10 @@ pub struct Settings {
     pub stop: Vec<String>,
     /// Whether to go on after the end of a text.
     pub ignore_end_of_text: Option<bool>,
-    /// How tokens are chosen.
-    pub sampling: Sampling,
+    /// Of how many tokens at each place to tell how likely they were held, beside the one that was chosen.
+    pub log_probabilities: Option<f64>,
+    /// How tokens are chosen: a JSON object.
+    pub sampling: String,
 }
 
 impl Settings {
@@ -201,34 +203,33 @@ impl Settings {
             max_tokens: count("maxTokens", Some(self.max_tokens))?.unwrap_or_default(),
             stop: self.stop,
             ignore_end_of_text: self.ignore_end_of_text.unwrap_or(false),
-            sampler: self.sampling.options()?,
+            log_probabilities: count("logProbabilities", self.log_probabilities)?,
+            sampler: sampling(&self.sampling)?,
         })
     }
 }
 
-/// How the next token is chosen.
-#[napi(object)]
-pub struct Sampling {
-    /// 0 always takes the likeliest token.
-    pub temperature: Option<f64>,
-    /// Candidates at most.
-    pub top_k: Option<f64>,
-    /// Probability of all candidates together.
-    pub top_p: Option<f64>,
-    /// Start of the random numbers.
-    pub seed: Option<f64>,
+/// Options of a sampler, from a JSON object.
+pub(crate) fn sampling(json: &str) -> Result<SamplerOptions> {
+    let options = serde_json::from_str(json);
+    options.map_err(|error| rwkv_core::Error::option("sampling", error, "options that a sampler has").into())
 }
 
-impl Sampling {
-    pub(crate) fn options(&self) -> Result<SamplerOptions> {
-        let default = SamplerOptions::default();
-        Ok(SamplerOptions {
-            temperature: self.temperature.unwrap_or(default.temperature),
-            top_k: count("topK", self.top_k)?,
-            top_p: self.top_p.unwrap_or(default.top_p),
-            seed: whole("seed", self.seed)?.unwrap_or(default.seed),
-            ..default
-        })
+/// How likely the model held a token that it wrote.
+#[napi(object, object_from_js = false)]
+pub struct NativeLogProbabilities {
+    /// ln p of the token.
+    pub chosen: f64,
+    /// The likeliest tokens.
+    pub tokens: Uint32Array,
+    /// ln p of those.
+    pub best: Float64Array,
+}
+
+impl From<LogProbabilities> for NativeLogProbabilities {
+    fn from(LogProbabilities { chosen, best }: LogProbabilities) -> Self {
+        let (tokens, best): (Vec<_>, Vec<_>) = best.into_iter().unzip();
+        Self { chosen, tokens: Uint32Array::new(tokens), best: Float64Array::new(best) }
     }
 }
 
@@ -239,18 +240,22 @@ pub struct NativePiece {
     pub text: String,
     /// May be none.
     pub tokens: Uint32Array,
+    /// Of each of them, if that was asked for.
+    pub log_probabilities: Vec<Option<NativeLogProbabilities>>,
     /// Why writing ended, if this is the last piece: "length", "stop", "endOfText".
     pub end: Option<&'static str>,
 }
 
 impl From<Piece> for NativePiece {
-    fn from(Piece { text, tokens, end }: Piece) -> Self {
+    fn from(Piece { text, tokens, log_probabilities, end }: Piece) -> Self {
         let end = end.map(|end| match end {
             End::Length => "length",
             End::Stop => "stop",
             End::EndOfText => "endOfText",
         });
-        Self { text, tokens: Uint32Array::new(tokens), end }
+        let log_probabilities =
+            log_probabilities.into_iter().map(|each| each.map(NativeLogProbabilities::from)).collect();
+        Self { text, tokens: Uint32Array::new(tokens), log_probabilities, end }
     }
 }
 

@@ -12,7 +12,7 @@ use crate::environment::{Close, Held};
 use crate::failure::{Failure, Result, Thrown};
 use crate::job::Job;
 use crate::number::count;
-use crate::session::Sampling;
+use crate::session::sampling;
 use crate::slot::{Claim, Slot};
 use crate::tokenizer::NativeTokenizer;
 
@@ -308,14 +308,14 @@ impl NativeTrainer {
         &self,
         prompt: String,
         tokens: f64,
-        sampling: Sampling,
+        options: String,
         cancel: &Cancel,
     ) -> std::result::Result<Job<String>, Thrown> {
         let tokens = count("maxTokens", Some(tokens))?.unwrap_or_default();
-        let (flag, sampling) = (cancel.flag(), sampling.options()?);
+        let (flag, options) = (cancel.flag(), sampling(&options)?);
         self.work(cancel, move |trainer| {
             flag.check()?;
-            Ok(trainer.sample(&prompt, tokens, sampling, flag.control())?)
+            Ok(trainer.sample(&prompt, tokens, options, flag.control())?)
         })
     }
 

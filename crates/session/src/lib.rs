@@ -12,6 +12,7 @@
 //!   early leaves the state after the last piece that it got.
 //! - **Calls can be given up at any moment**, and leave the text as it was.
 
+mod evaluate;
 mod options;
 mod outlet;
 mod pen;
@@ -23,6 +24,7 @@ mod stop;
 mod tests;
 mod text;
 
+pub use evaluate::{TextLoss, evaluate_texts};
 pub use options::GenerateOptions;
 pub use outlet::Taker;
 pub use piece::{End, Piece};

@@ -13,6 +13,9 @@ pub struct GenerateOptions {
     /// Whether to go on after the token that ends a text, as if it were any other. By default writing ends before
     /// it.
     pub ignore_end_of_text: bool,
+    /// Whether to tell how likely the model held each token, and how many of the likeliest in its place; none does
+    /// not tell.
+    pub log_probabilities: Option<usize>,
     /// How tokens are chosen.
     pub sampler: SamplerOptions,
 }
@@ -23,6 +26,7 @@ impl Default for GenerateOptions {
             max_tokens: 256,
             stop: Vec::new(),
             ignore_end_of_text: false,
+            log_probabilities: None,
             sampler: SamplerOptions::default(),
         }
     }

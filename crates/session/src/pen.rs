@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rwkv_core::schedule::{Demand, Next, Reader};
-use rwkv_core::{Error, Result, Sampler, State};
+use rwkv_core::{Error, LogProbabilities, Result, Sampler, State, log_probabilities as log_probabilities_of};
 use rwkv_text::{Decoder, Tokenizer};
 
 use crate::outlet::Outlet;
@@ -46,6 +46,8 @@ struct Recent {
 
 struct Recently {
     token: u32,
+    /// If it was chosen, and that is asked for.
+    log_probabilities: Option<LogProbabilities>,
     /// How long `text` is after it.
     end: usize,
     /// Whether it ends with a whole character.
@@ -81,7 +83,8 @@ impl Pen {
         }
         if is_whole {
             if !self.recent.tokens.is_empty() {
-                self.outlet.put(self.recent.take(), point.clone());
+                let piece = self.take();
+                self.outlet.put(piece, point.clone());
             }
             self.recent.start = Some(point.clone());
         }
@@ -106,7 +109,13 @@ impl Pen {
         let bytes = self.tokenizer.decode(&[token])?;
         self.recent.text += &self.decoder.push(&bytes);
         let is_whole = self.decoder.is_whole();
-        self.recent.tokens.push(Recently { token, end: self.recent.text.len(), is_whole });
+        let log_probabilities = self.options.log_probabilities;
+        self.recent.tokens.push(Recently {
+            token,
+            log_probabilities: log_probabilities.map(|n_best| log_probabilities_of(logits, token, n_best)),
+            end: self.recent.text.len(),
+            is_whole,
+        });
         match stop::find(&self.options.stop, &self.recent.text, self.recent.searched) {
             Found::NotBefore(at) => {
                 self.recent.searched = at;
@@ -130,7 +139,12 @@ impl Pen {
         let is_here = whole + 1 == tokens.len() && rest.is_empty();
         tokens.truncate(whole);
         let old: Vec<_> = tokens.iter().map(|token| token.token).collect();
-        tokens.extend(rest.iter().map(|&token| Recently { token, end: at, is_whole: true }));
+        tokens.extend(rest.iter().map(|&token| Recently {
+            token,
+            log_probabilities: None,
+            end: at,
+            is_whole: true,
+        }));
         let start = start
             .clone()
             .ok_or_else(|| Error::Internal { what: "a stop before the first token".to_owned() })?;
@@ -146,17 +160,26 @@ impl Pen {
 
     /// The text is over, and at `point`.
     fn end(&mut self, point: Point, end: End) -> Next {
-        self.outlet.put(self.recent.take(), point);
+        let piece = self.take();
+        self.outlet.put(piece, point);
         self.outlet.end(Ok(end));
         Next::End
     }
 }
 
-impl Recent {
+impl Pen {
+    /// What was written recently.
     fn take(&mut self) -> Piece {
-        self.searched = 0;
-        let tokens = self.tokens.drain(..).map(|token| token.token).collect();
-        Piece { text: std::mem::take(&mut self.text), tokens, end: None }
+        let Recent { tokens, text, searched, .. } = &mut self.recent;
+        *searched = 0;
+        let mut piece = Piece { text: std::mem::take(text), ..Piece::default() };
+        for Recently { token, log_probabilities, .. } in tokens.drain(..) {
+            piece.tokens.push(token);
+            if self.options.log_probabilities.is_some() {
+                piece.log_probabilities.push(log_probabilities);
+            }
+        }
+        piece
     }
 }
 

@@ -1,5 +1,7 @@
 //! What is written.
 
+use rwkv_core::LogProbabilities;
+
 /// Why writing ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
@@ -19,6 +21,9 @@ pub struct Piece {
     /// What the session has read: the tokens of the text. Those of a stop, and the token that ends a text, are not
     /// among them.
     pub tokens: Vec<u32>,
+    /// For each of the tokens, if that is asked for: how likely the model held it. None for one that was not chosen,
+    /// but is what a stop has left of one that was.
+    pub log_probabilities: Vec<Option<LogProbabilities>>,
     /// Why writing ended, if this is the last piece.
     pub end: Option<End>,
 }
@@ -27,6 +32,7 @@ impl Piece {
     pub(crate) fn append(&mut self, other: Self) {
         self.text += &other.text;
         self.tokens.extend(other.tokens);
+        self.log_probabilities.extend(other.log_probabilities);
         self.end = self.end.or(other.end);
     }
 }

@@ -151,6 +151,7 @@ impl Session {
     /// As [`generate`](Self::generate).
     pub fn write(&self, prompt: Vec<u32>, options: &GenerateOptions) -> Result<Generation> {
         let text = &self.0;
+        options.sampler.check_vocabulary(text.model.config().n_vocab)?;
         let outlet = Outlet::new(text);
         let mut pen = Pen::new(Arc::clone(&outlet), text.tokenizer()?, options)?;
         outlet.begin()?;

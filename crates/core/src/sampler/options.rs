@@ -1,11 +1,16 @@
 //! What a sampler can be told.
 
+use serde::Deserialize;
+
 use crate::error::{Error, Result};
 
 /// Options of a [`Sampler`](crate::Sampler), which says in which order they are applied.
 ///
 /// By default every one of them is off: a token is drawn from the model's own distribution.
-#[derive(Clone, Debug, PartialEq)]
+///
+/// As JSON its fields are in camel case, and may be left out.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 pub struct SamplerOptions {
     /// Sharpens (below 1) or flattens (above 1) the distribution; 0 always takes the likeliest token, whatever
     /// the candidates are.

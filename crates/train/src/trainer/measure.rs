@@ -123,7 +123,7 @@ impl Trainer {
             max_tokens: n_tokens,
             ignore_end_of_text: true,
             sampler: options,
-            stop: Vec::new(),
+            ..GenerateOptions::default()
         };
         let mut writing = session.write(tokens, &options)?;
         let (mut text, mut done) = (String::new(), 0);

@@ -1,0 +1,55 @@
+//! How well a model predicts texts in files.
+
+use std::ops::Range;
+use std::path::PathBuf;
+
+use rwkv_core::{Control, Error, Evaluation, Model, Result, State};
+use rwkv_text::Tokenizer;
+use rwkv_text::documents::{read_documents, tokens_with};
+use rwkv_text::source::SourceOptions;
+
+/// How well a model predicts a text.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TextLoss {
+    /// In tokens.
+    pub evaluation: Evaluation,
+    /// Bytes that those tokens stand for.
+    pub n_bytes: usize,
+}
+
+impl TextLoss {
+    /// The loss in bits for each byte of the text: comparable between tokenizers.
+    pub fn bits_per_byte(&self) -> f64 {
+        self.evaluation.bits_per_byte(self.n_bytes)
+    }
+}
+
+/// The mean loss of a model over the tokens of some texts, from the state `initial`; see
+/// [`Model::evaluate_from`] for `ctx_len`.
+///
+/// `inputs` are files, folders and patterns, as [`read_documents`] takes them. `control` is told tokens, once they are
+/// known.
+///
+/// # Errors
+/// Those of reading and encoding the texts; [`Error::Data`] for less than two tokens; [`Error::State`] for a state of
+/// another model; [`Error::Aborted`] if `control` says so, which is asked while a pipe has no writer too.
+pub fn evaluate_texts(
+    model: &Model,
+    tokenizer: &Tokenizer,
+    inputs: &[PathBuf],
+    options: &SourceOptions,
+    (initial, ctx_len): (&State, Option<usize>),
+    mut control: impl Control,
+) -> Result<TextLoss> {
+    model.check_state(initial)?;
+    let documents = read_documents(inputs, options, tokenizer.takes_bytes(), |_| (), |_, _| control(0, 0))?;
+    let tokens = tokens_with(&documents, documents.len() > 1, tokenizer, |_, _| control(0, 0))?;
+    if tokens.len() < 2 {
+        let problem = format!("a text of {} tokens; it takes 2, one to predict the other from", tokens.len());
+        return Err(Error::Data { path: inputs.first().cloned().unwrap_or_default(), problem });
+    }
+    let evaluation = model.evaluate_from(initial, &tokens, ctx_len, control)?;
+    let predicted: Range<usize> = 1..evaluation.n_tokens + 1;
+    let n_bytes = tokenizer.decode(&tokens[predicted])?.len();
+    Ok(TextLoss { evaluation, n_bytes })
+}
