@@ -6,10 +6,20 @@ export const main = join(import.meta.dirname, '../dist/cli/main.js')
 
 /** What a run of the command line printed, and its exit code. */
 export function rwkv(...args: (string | number)[]): Promise<{ code: unknown; out: string; err: string }> {
+  return rwkvReading('', ...args)
+}
+
+/** The same, of one whose standard input is a text. */
+export function rwkvReading(
+  input: string,
+  ...args: (string | number)[]
+): Promise<{ code: unknown; out: string; err: string }> {
   return new Promise(resolve => {
-    execFile(process.execPath, [main, ...args.map(String)], (error, out, err) => {
+    const child = execFile(process.execPath, [main, ...args.map(String)], (error, out, err) => {
       resolve({ code: error ? error.code : 0, out, err })
     })
+    // One that does not read it closes it.
+    child.stdin?.on('error', () => {}).end(input)
   })
 }
 

@@ -38,10 +38,10 @@ const kinds = {
   },
   evaluate: async ({ model, text }, signal) => model.evaluate(text, { signal }),
   'evaluate a pipe': async ({ model, fifo }, signal) => model.evaluate(fifo, { signal }),
-  train: async ({ rwkv, text, directory }, signal) => {
+  train: async ({ rwkv, book, directory }, signal) => {
     const shape = { nLayer: 6, nEmbd: 384, ctxLen: 128, batchSize: 16 }
     const trainer = await rwkv.Trainer.create({
-      data: text,
+      data: book,
       out: join(directory, unique('run')),
       ...shape,
       signal,
@@ -57,6 +57,16 @@ const kinds = {
   prepare: async ({ rwkv, text, directory }, signal) =>
     rwkv.prepare(text, { out: join(directory, unique('prepared')), tokenizer: 'gpt2', signal }),
   bench: async ({ model }, signal) => model.bench({ seconds: 600, signal }),
+}
+
+/** A text of many different words. */
+function words(count) {
+  let state = 1
+  const word = () => {
+    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0
+    return (state >>> 12).toString(36)
+  }
+  return Array.from({ length: count }, word).join(' ')
 }
 
 let counter = 0
@@ -79,9 +89,11 @@ async function start() {
     path: positionals[0],
     directory,
     text: join(directory, 'text.txt'),
+    book: join(directory, 'book.txt'),
     fifo: join(directory, 'fifo'),
   }
-  writeFileSync(places.text, 'It was a dark and stormy night; the rain fell in torrents. '.repeat(600_000))
+  writeFileSync(places.text, words(5_000_000))
+  writeFileSync(places.book, words(150_000))
   execFileSync('mkfifo', [places.fifo])
   let status = 0
   try {

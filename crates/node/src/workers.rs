@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// More than are useful at a time: what runs here waits for files, or shares threads of its own with others of its
 /// kind. What comes when all are busy waits.
-const MAX: usize = 64;
+const MAX: usize = 16;
 
 /// How long a thread without work stays.
 const IDLE: Duration = Duration::from_secs(5);

@@ -1,5 +1,6 @@
 //! The speed of a model on this machine, and how near it is to the speed of the memory.
 
+use std::cell::RefCell;
 use std::hint::black_box;
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -111,7 +112,7 @@ impl Model {
     /// of them alike. Memory is read right before and right after decoding, because on a machine that others use
     /// too its speed may double or halve within seconds.
     ///
-    /// `progress(done, total)` is called after every pass; its unit is a millisecond or so. If it breaks, the
+    /// `progress(done, total)` is called before every product of a pass; its unit is a millisecond or so. If it breaks, the
     /// measuring ends with [`Error::Aborted`].
     ///
     /// # Errors
@@ -175,8 +176,7 @@ impl Model {
             let tokens: Vec<_> = (0..sessions).map(|session| [self.token(at + 31 * session)]).collect();
             let members = tokens.iter().zip(&mut states);
             let mut segments: Vec<_> = members.map(|(tokens, state)| Segment { tokens, state }).collect();
-            black_box(self.eval_batch(&mut segments, Outputs::Last)?);
-            clock.tick()?;
+            black_box(clock.watch(|stop| self.eval_batch_until(&mut segments, Outputs::Last, stop))?);
         }
         let time = start.elapsed();
         clock.piece()?;
@@ -192,8 +192,8 @@ impl Model {
         let passes = prompt.len().div_ceil(PASS);
         for (pass, tokens) in prompt.chunks(PASS).enumerate() {
             let outputs = if pass + 1 == passes { Outputs::Last } else { Outputs::None };
-            black_box(self.eval_batch(&mut [Segment { tokens, state: &mut state }], outputs)?);
-            clock.tick()?;
+            let mut segments = [Segment { tokens, state: &mut state }];
+            black_box(clock.watch(|stop| self.eval_batch_until(&mut segments, outputs, stop))?);
         }
         let time = start.elapsed();
         clock.piece()?;
@@ -226,6 +226,12 @@ impl<P: Control> Clock<P> {
         let pieces = self.pieces as f64 / Self::PIECES as f64;
         let time = self.start.elapsed().as_secs_f64() / self.seconds.max(1e-3);
         self.report(pieces.min(time).min(1.0))
+    }
+
+    /// Does a pass, which asks whether to stop.
+    fn watch<T>(&mut self, pass: impl FnOnce(&dyn Fn() -> bool) -> Result<T>) -> Result<T> {
+        let clock = RefCell::new(self);
+        pass(&|| clock.borrow_mut().tick().is_err())
     }
 
     fn report(&mut self, share: f64) -> Result<()> {

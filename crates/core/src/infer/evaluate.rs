@@ -1,5 +1,6 @@
 //! The loss of a model on a text.
 
+use std::cell::{Cell, RefCell};
 use std::ops::Range;
 
 use rwkv_kernels::cross_entropy;
@@ -88,7 +89,7 @@ impl Model {
         initial: &State,
         tokens: &[u32],
         parts: &[Range<usize>],
-        mut control: impl Control,
+        control: impl Control,
     ) -> Result<Evaluation> {
         let fits = |part: &Range<usize>| part.start < part.end && part.end < tokens.len();
         if parts.is_empty() || !parts.iter().all(fits) {
@@ -97,7 +98,10 @@ impl Model {
         }
         self.shared.check_tokens(tokens)?;
         let n_tokens = parts.iter().map(Range::len).sum();
-        let (mut sum, mut done, mut first) = (0.0, 0, 0);
+        let (mut sum, mut first) = (0.0, 0);
+        // Asked within a pass too, which may take seconds.
+        let (control, done) = (RefCell::new(control), Cell::new(0));
+        let ask = || ask(&mut *control.borrow_mut(), done.get() as u64, n_tokens as u64);
         while first < parts.len() {
             // As many side by side as fill a pass.
             let mut len = 0;
@@ -111,13 +115,20 @@ impl Model {
             let each = together.iter().zip(&mut states);
             let mut segments: Vec<_> =
                 each.map(|(part, state)| Segment { tokens: &tokens[part.clone()], state }).collect();
-            self.shared.run_segments(&self.cpu, &mut segments, Outputs::All, |segment, range, logits| {
-                let at = together[segment].start + 1;
-                let targets = &tokens[at + range.start..at + range.end];
-                sum += cross_entropy(&self.cpu, logits, self.shared.config.n_vocab, targets);
-                done += targets.len();
-                ask(&mut control, done as u64, n_tokens as u64)
-            })?;
+            let stop = || ask().is_err();
+            self.shared.run_segments(
+                &self.cpu,
+                &mut segments,
+                Outputs::All,
+                &stop,
+                |segment, range, logits| {
+                    let at = together[segment].start + 1;
+                    let targets = &tokens[at + range.start..at + range.end];
+                    sum += cross_entropy(&self.cpu, logits, self.shared.config.n_vocab, targets);
+                    done.set(done.get() + targets.len());
+                    ask()
+                },
+            )?;
             first = end;
         }
         Ok(Evaluation { n_tokens, loss: sum / n_tokens as f64 })

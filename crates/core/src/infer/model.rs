@@ -214,12 +214,28 @@ impl Model {
     /// Returns for each segment the logits asked for: none, (n_vocab) or (tokens, n_vocab). They are, to the
     /// last bit, those of evaluating each segment alone.
     pub fn eval_batch(&self, segments: &mut [Segment<'_>], outputs: Outputs) -> Result<Vec<Vec<f32>>> {
+        self.eval_batch_until(segments, outputs, &|| false)
+    }
+
+    /// As [`eval_batch`](Self::eval_batch), asking before every product whether to stop.
+    ///
+    /// # Errors
+    /// [`Error::Aborted`](crate::Error::Aborted) if `stop` says so.
+    pub(super) fn eval_batch_until(
+        &self,
+        segments: &mut [Segment<'_>],
+        outputs: Outputs,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Vec<Vec<f32>>> {
         let n_vocab = self.shared.config.n_vocab;
         let mut logits: Vec<_> = segments
             .iter()
             .map(|segment| Vec::with_capacity(outputs.count(segment.tokens.len()) * n_vocab))
             .collect();
-        self.eval_each(segments, outputs, |segment, _, rows| logits[segment].extend_from_slice(rows))?;
+        self.shared.run_segments(&self.cpu, segments, outputs, stop, |segment, _, rows| {
+            logits[segment].extend_from_slice(rows);
+            Ok(())
+        })?;
         Ok(logits)
     }
 
@@ -233,7 +249,7 @@ impl Model {
         outputs: Outputs,
         mut sink: impl FnMut(usize, Range<usize>, &[f32]),
     ) -> Result<()> {
-        self.shared.run_segments(&self.cpu, segments, outputs, |segment, tokens, logits| {
+        self.shared.run_segments(&self.cpu, segments, outputs, &|| false, |segment, tokens, logits| {
             sink(segment, tokens, logits);
             Ok(())
         })

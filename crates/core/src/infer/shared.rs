@@ -67,6 +67,7 @@ impl Shared {
         cpu: &Cpu,
         segments: &mut [Segment<'_>],
         outputs: Outputs,
+        stop: &dyn Fn() -> bool,
         sink: impl FnMut(usize, Range<usize>, &[f32]) -> Result<()>,
     ) -> Result<()> {
         let mut scratch = self.take_scratch();
@@ -81,7 +82,7 @@ impl Shared {
             .zip(&mut states)
             .map(|(Segment { tokens, state }, to)| Reading { tokens, from: state, to, outputs })
             .collect();
-        let result = self.run(cpu, &mut readings, &|| false, sink);
+        let result = self.run(cpu, &mut readings, stop, sink);
         if result.is_ok() {
             for (Segment { state, .. }, new) in segments.iter_mut().zip(&mut states) {
                 state.replace(new);

@@ -1,6 +1,6 @@
 //! What a sampler can be told.
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use crate::error::{Error, Result};
 
@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 ///
 /// By default every one of them is off: a token is drawn from the model's own distribution.
 ///
-/// As JSON its fields are in camel case, and may be left out.
+/// As JSON its fields are in camel case, and may be left out; a bias of −∞, which JSON has no number for, is `null`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 pub struct SamplerOptions {
@@ -39,9 +39,15 @@ pub struct SamplerOptions {
     pub penalty_decay: f64,
     /// What is added to the logits of tokens: (token, bias). −∞ forbids a token. Of several for one token,
     /// each is added.
+    #[serde(deserialize_with = "biases")]
     pub logit_bias: Vec<(u32, f32)>,
     /// Start of the random numbers: the same seed and the same logits give the same tokens.
     pub seed: u64,
+}
+
+fn biases<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Vec<(u32, f32)>, D::Error> {
+    let biases = Vec::<(u32, Option<f32>)>::deserialize(deserializer)?;
+    Ok(biases.into_iter().map(|(token, bias)| (token, bias.unwrap_or(f32::NEG_INFINITY))).collect())
 }
 
 impl Default for SamplerOptions {

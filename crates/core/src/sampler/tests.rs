@@ -300,3 +300,16 @@ fn nonsense_options_are_named() {
     let says = "logit_bias is inf for token 2; it must be a finite number, or -inf to forbid the token";
     assert_eq!(options.validate().unwrap_err().to_string(), says);
 }
+
+#[test]
+fn options_are_read_from_json_by_their_names_there() {
+    let json = r#"{"topK": 3, "logitBias": [[4, null], [5, -2.5]], "penaltyDecay": 0.5}"#;
+    let expected = SamplerOptions {
+        top_k: Some(3),
+        logit_bias: vec![(4, f32::NEG_INFINITY), (5, -2.5)],
+        penalty_decay: 0.5,
+        ..Default::default()
+    };
+    assert_eq!(serde_json::from_str::<SamplerOptions>(json).unwrap(), expected);
+    assert!(serde_json::from_str::<SamplerOptions>(r#"{"top_k": 3}"#).is_err());
+}

@@ -7,7 +7,7 @@
 //! stopped nor tell how far it is.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use rwkv_core::{Control, Error, Result, ask, go_on};
@@ -224,8 +224,20 @@ impl Pairs {
 
     /// `go_on` ends the work by an error, as in [`merge`](Self::merge).
     fn begin(&mut self, go_on: &mut impl FnMut() -> Result<()>) -> Result<()> {
-        // Whatever order a hash table gave them.
-        self.words.sort_unstable();
+        // Whatever order a hash table gave them: by their first two tokens, and then within those, so that sorting
+        // millions can be stopped.
+        let mut groups = BTreeMap::<_, Vec<_>>::new();
+        for (at, (word, count)) in std::mem::take(&mut self.words).into_iter().enumerate() {
+            if at.is_multiple_of(WORDS) {
+                go_on()?;
+            }
+            groups.entry((word.first().copied(), word.get(1).copied())).or_default().push((word, count));
+        }
+        for (_, mut group) in groups {
+            go_on()?;
+            group.sort_unstable();
+            self.words.append(&mut group);
+        }
         for (at, (word, count)) in (0..).zip(&self.words) {
             if (at as usize).is_multiple_of(WORDS) {
                 go_on()?;
