@@ -24,7 +24,13 @@ const commands: Readonly<Record<string, Command>> = {
   help: {
     help: 'show this',
     async run({ voice }) {
-      voice.say(help())
+      voice.table(
+        Object.entries(commands).map(([name, { words, help }]) => [
+          words ? `/${name} ${words}` : `/${name}`,
+          help,
+        ]),
+      )
+      voice.say(AFTER_HELP)
       return false
     },
   },
@@ -137,25 +143,19 @@ export function turnsOf(count: number): string {
   return count === 1 ? '1 question' : `${count} questions`
 }
 
-function help(): string {
-  const rows = Object.entries(commands).map(
-    ([name, { words = '', help }]) => [`/${name} ${words}`, help] as const,
-  )
-  const lines = rows.map(([command, help]) => `  ${style.cyan(command.padEnd(18))}${help}`)
-  return [
-    ...lines,
-    '',
-    'A line that ends with a backslash goes on in the next. Ctrl-C stops an answer; at an empty prompt it leaves, as Ctrl-D does. Tab completes commands, the arrows bring back earlier lines.',
-  ].join('\n')
-}
+const AFTER_HELP = `
+A line that ends with a backslash goes on in the next. Ctrl-C stops an answer; at an empty prompt it leaves, as Ctrl-D
+does. Tab completes commands, the arrows bring back earlier lines.`.replace(/(?<=\S)\n/g, ' ')
 
 async function set(chat: Chat, rest: string): Promise<void> {
+  const names = Object.keys(settable) as Name[]
   const [, typed = '', value = ''] = /^(\S*)\s*(.*)$/s.exec(rest) ?? []
   if (typed === '') {
-    chat.voice.say(settings(chat))
+    chat.voice.table(
+      names.map(name => [kebab(name), `${chat.settings[name] ?? usual(name)} (${settable[name].help})`]),
+    )
     return
   }
-  const names = Object.keys(settable) as Name[]
   const name = names.find(name => kebab(name) === typed)
   if (!name) {
     const all = names.map(kebab)
@@ -172,15 +172,6 @@ async function set(chat: Chat, rest: string): Promise<void> {
   const read = value === 'default' ? undefined : (readValue(typed, settable[name], value) as number)
   await chat.set({ [name]: read })
   chat.voice.note(`${typed} is ${read ?? usual(name)}`)
-}
-
-/** All settings, and what they are now. */
-function settings({ settings }: Chat): string {
-  const lines = (Object.keys(settable) as Name[]).map(name => {
-    const value = settings[name] ?? usual(name)
-    return `  ${style.cyan(kebab(name).padEnd(13))}${String(value).padEnd(8)} ${style.dim(settable[name].help)}`
-  })
-  return lines.join('\n')
 }
 
 /** What a setting is if nothing is said. */

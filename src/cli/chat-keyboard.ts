@@ -41,6 +41,11 @@ export class Keyboard {
     this.#lines.on('line', line => this.#take(line))
     this.#lines.on('SIGINT', () => this.ctrlC())
     this.#lines.on('close', () => this.#end())
+    // After Ctrl-Z and `fg` the line editor reads on when it is told to.
+    this.#lines.on('SIGCONT', () => {
+      if (this.#isOurs) stdout.write(bracketed.on)
+      this.#lines.resume()
+    })
     // A terminal that is gone.
     process.stdin.on('error', () => this.close())
     if (!this.#isOurs) return

@@ -4,6 +4,7 @@ import { Output } from './output.js'
 import { complain } from './stdout.js'
 import { UsageError } from './usage.js'
 import { inOneLine, style } from './visible.js'
+import { wrap } from './wrap.js'
 
 /**
  * What a chat says of itself. On a terminal that stands between questions and answers; elsewhere standard output has
@@ -34,6 +35,20 @@ export class Voice {
   say(text: string): void {
     if (this.isTerminal) this.page().prose(text)
     else if (!this.#json) complain(`${text}\n`)
+  }
+
+  /** Names and what they mean, in two columns. */
+  table(rows: readonly (readonly [name: string, meaning: string])[]): void {
+    const width = 4 + Math.max(...rows.map(([name]) => name.length))
+    const room = Math.max(20, this.page().columns - width)
+    const lines = rows.map(([name, meaning]) => {
+      const [first, ...others] = wrap(meaning, room).split('\n')
+      const rest = others.map(line => `\n${' '.repeat(width)}${line}`).join('')
+      return `  ${style.cyan(name)}${' '.repeat(width - 2 - name.length)}${first}${rest}`
+    })
+    // Wrapped already: colours would count as characters.
+    if (this.isTerminal) this.page().line(lines.join('\n'))
+    else this.say(lines.join('\n'))
   }
 
   /**

@@ -53,11 +53,10 @@ ${formats.map(({ name, about }) => `  ${name.padEnd(12)} ${about}`).join('\n')}
     const voice = new Voice(json, isTerminal)
     const talk = new Chat(model, conversation, settings, voice, signal)
     if (!isTerminal) return await readLines(talk, signal)
-    const why = given
-      ? ''
-      : ` (what a model of the vocabulary "${model.tokenizer.kind}" has if --format is not given)`
-    output.prose(`${style.bold(near(path))}, format ${style.bold(format.name)}${style.dim(why)}`)
-    output.prose(style.dim('/help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves'))
+    output.line(style.bold(near(path)))
+    const why = given ? '' : `, the default for the vocabulary "${model.tokenizer.kind}" (see --format)`
+    voice.note(`format ${format.name}${why}`)
+    voice.note('/help lists the commands, Ctrl-D leaves')
     return await converse(talk, new Keyboard(output.colour), signal)
   },
 })
