@@ -150,7 +150,7 @@ export class Conversation {
       this.#session.state = end
       this.#turns = turns
     }
-    return last
+    return { question: last.question, answer: last.answer }
   }
 
   /** Has the last question answered anew; undefined if there is none. */
