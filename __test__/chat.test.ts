@@ -92,7 +92,7 @@ describe('a conversation', () => {
     const { text } = conversation
     const stop = new AbortController()
     const asking = { ...greedy, maxTokens: 1e6, signal: stop.signal, onText: () => stop.abort() }
-    const answer = await Conversation.prototype.ask.call(await begin(), 'jumps', asking)
+    const answer = await (await begin()).ask('jumps', asking)
     expect(answer).toMatchObject({ question: 'jumps', end: expect.stringMatching(/aborted|stop/) })
     await expect(conversation.ask('blue', asking)).rejects.toBe(stop.signal.reason)
     await expect(conversation.retry(asking)).rejects.toBe(stop.signal.reason)
@@ -250,7 +250,7 @@ describe('rwkv chat, with lines on standard input', () => {
     for (const object of printed) {
       expect(Object.keys(object)).toEqual(['question', 'answer', 'tokens', 'end', 'seconds'])
       expect(['stop', 'length']).toContain(object.end)
-      expect(object.answer).toHaveLength(object.tokens)
+      expect(object.tokens).toBeGreaterThanOrEqual(object.answer.length)
     }
   })
 
@@ -512,7 +512,12 @@ describe.skipIf(!hasTerminals)('rwkv chat, on a terminal', () => {
           child.stdin.write(step[1])
         }
       })
-      child.on('close', code => resolve({ code, out: out.replaceAll('\r\n', '\n') }))
+      // It waits for what does not come: what came says why.
+      const patience = setTimeout(() => child.kill(), 600_000)
+      child.on('close', code => {
+        clearTimeout(patience)
+        resolve({ code, out: out.replaceAll('\r\n', '\n') })
+      })
     })
   }
 
@@ -528,23 +533,23 @@ describe.skipIf(!hasTerminals)('rwkv chat, on a terminal', () => {
         ['(0 questions left)', ''],
         ['> ', 'half a question\x03'],
         ['^C', ''],
-        ['> ', 'two\\\r'],
-        ['… ', 'lines\r'],
+        ['> ', 'the\\\r'],
+        ['… ', 'foxes\r'],
         // As terminals mark what is pasted: its line breaks end no question.
         ['> ', '\x1b[200~the\rred\rdog\x1b[201~'],
-        ['… dog', '\r'],
+        ['dog', '\r'],
         ['> ', `/save ${saved}\r`],
         ['saved 2 questions', ''],
         ['> ', '\x04'],
       ],
       '--temperature 0 --max-tokens 20',
     )
-    expect(code).toBe(0)
+    expect(code, out).toBe(0)
     expect(out).toContain('format none, the default for the vocabulary')
     expect(out).toContain('taken back: the red (0 questions left)')
     const { turns } = JSON.parse(await readFile(saved, 'utf8'))
     const questions = turns.map(({ question }: { question: string }) => question)
-    expect(questions).toEqual(['two\nlines', 'the\nred\ndog'])
+    expect(questions).toEqual(['the\nfoxes', 'the\nred\ndog'])
   })
 
   it.each(['xterm', 'dumb'])(

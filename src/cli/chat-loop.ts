@@ -159,8 +159,10 @@ export class Chat {
  */
 export async function checkSettings(model: Model, settings: Settings): Promise<void> {
   // An empty text has nothing to go on from if its state was set; that is found out last, and before any work.
-  const session = model.createSession({ state: model.createSession().state })
+  const session = model.createSession()
   try {
+    const { state } = session
+    session.state = state
     await session.generate('', settings).next()
   } catch (error) {
     const isFine =
