@@ -86,6 +86,33 @@ describe('a conversation', () => {
     await expectWhole(conversation, system)
   })
 
+  it('takes back turns whose states there was no room for', async () => {
+    // Two of them: five vectors of 32 numbers for each of two layers.
+    const room = 2 * (4 * 2 * 5 * 32)
+    const conversation = await Conversation.begin(model, { format, room, signal })
+    const texts = ['']
+    for (const question of ['red', 'blue', 'green', 'lazy', 'yellow']) {
+      await conversation.ask(question, greedy)
+      texts.push(conversation.text)
+    }
+    const stopped = AbortSignal.abort()
+    const reads: number[] = []
+    while (texts.length > 1) {
+      const text = texts.pop() ?? ''
+      // What is read anew can be stopped, and then nothing is taken back.
+      const failure = await conversation.undo(stopped).catch((error: unknown) => error)
+      if (failure === stopped.reason) {
+        reads.push(texts.length)
+        await expectWhole(conversation, text)
+        await conversation.undo(signal)
+      }
+      await expectWhole(conversation, texts.at(-1) ?? '')
+    }
+    // The last two are known; then reading anew makes those of the two before known too.
+    expect(reads).toEqual([3])
+    expect(conversation.turns).toEqual([])
+  })
+
   it('keeps what is written of an answer that is stopped, and nothing of one that did not begin', async () => {
     const conversation = await begin()
     await conversation.ask('red', greedy)

@@ -105,7 +105,8 @@ export class Chat {
     const page = this.voice.page()
     let [written, shown] = ['', '']
     // For long questions and large models.
-    const patience = setTimeout(() => page.live(style.dim('reading …')), 300)
+    const isDumb = process.env.TERM === 'dumb'
+    const patience = isDumb ? undefined : setTimeout(() => page.live(style.dim('reading …')), 300)
     const onText = (piece: string) => {
       clearTimeout(patience)
       page.done()

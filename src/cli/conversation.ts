@@ -61,27 +61,39 @@ export class Conversation {
   #format: ChatFormat
   #system: string | undefined
 
-  private constructor(model: Model, session: Session, start: State, past: Omit<Past, 'turns' | 'states'>) {
+  private constructor(
+    model: Model,
+    session: Session,
+    start: State,
+    past: Omit<Past, 'turns' | 'states'>,
+    room: number,
+  ) {
     this.#model = model
     this.#session = session
     this.#start = start
     this.#beginning = session.state
     this.#format = past.format
     this.#system = past.system
-    this.#most = Math.max(1, Math.floor(ROOM / bytesOfState(model)))
+    this.#most = Math.max(1, Math.floor(room / bytesOfState(model)))
   }
 
-  /** Begins one: reads the system text. */
+  /** Begins one: reads the system text. `room` is the memory for states of earlier turns, in bytes. */
   static async begin(
     model: Model,
-    options: { format: ChatFormat; system?: string | undefined; state?: State | undefined; signal: Signal },
+    options: {
+      format: ChatFormat
+      system?: string | undefined
+      state?: State | undefined
+      room?: number
+      signal: Signal
+    },
   ): Promise<Conversation> {
-    const { format, system, state, signal } = options
+    const { format, system, state, room = ROOM, signal } = options
     const session = model.createSession({ state })
     const start = session.state
     // The text before the first question: it may have blank lines, which no turn has.
     if (system) await session.prompt(system + format.separator, { signal })
-    return new Conversation(model, session, start, { format, system })
+    return new Conversation(model, session, start, { format, system }, room)
   }
 
   get format(): ChatFormat {
