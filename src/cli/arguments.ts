@@ -88,7 +88,8 @@ function meaning({ kind, help, auto, default: fallback = auto }: Option, all: Op
   return text.replace(/\b[a-z]+[A-Z]\w*/g, word => (word in all ? `--${kebab(word)}` : word))
 }
 
-function readValue(flag: string, { kind, words = [] }: Option, value: string): string | number {
+/** The value of an option as it was typed; `flag` is what the option is called in messages. */
+export function readValue(flag: string, { kind, words = [] }: Option, value: string): string | number {
   if (kind === 'path' && value === '') throw new UsageError(`${flag} is empty; it must be a path`)
   if (kind === 'choice' && !words.includes(value))
     throw new UsageError(`${flag} is "${value}"; it must be ${words.join(' or ')}`)

@@ -17,6 +17,14 @@ export class Interrupt extends Error {
 const signals: readonly NodeJS.Signals[] =
   process.platform === 'win32' ? ['SIGINT', 'SIGBREAK', 'SIGHUP'] : ['SIGINT', 'SIGTERM', 'SIGHUP']
 
+/** Who is told of Ctrl-C instead, if anybody. */
+let onCtrlC: (() => void) | undefined
+
+/** Has Ctrl-C do something else than to end the verb; undefined has it end the verb again. */
+export function takeCtrlC(handler: (() => void) | undefined): void {
+  onCtrlC = handler
+}
+
 /**
  * The first signal aborts `controller` with an {@link Interrupt}, so that a verb can end well; one more ends
  * the process at once. Only signals count: Ctrl-C in `rwkv train | tee` also closes the pipe, and may do so
@@ -28,6 +36,10 @@ export function heedSignals(controller: AbortController): void {
   let isFirst = true
   for (const signal of signals) {
     process.on(signal, () => {
+      if (signal === 'SIGINT' && onCtrlC) {
+        onCtrlC()
+        return
+      }
       const interrupt = new Interrupt(signal)
       if (isFirst) controller.abort(interrupt)
       else if (signal !== 'SIGHUP') process.exit(interrupt.exitCode)

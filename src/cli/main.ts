@@ -4,6 +4,7 @@ import { version } from '#version'
 import { RwkvError } from '../errors.js'
 import { addVerb, type Options, unknownCommand, usageError, type Values } from './arguments.js'
 import { bench } from './bench.js'
+import { chat } from './chat.js'
 import { evaluate } from './eval.js'
 import { kebab } from './format.js'
 import { generate } from './generate.js'
@@ -23,6 +24,7 @@ import { inOneLine, style, visibleJson } from './visible.js'
 const verbs = [
   train,
   generate,
+  chat,
   evaluate,
   prepare,
   info,
@@ -35,7 +37,8 @@ const verbs = [
 const examples = `
 Examples:
   rwkv train --data book.txt --out runs/book
-  rwkv generate runs/book --prompt "Once upon" --max-tokens 200 --temperature 0.8`
+  rwkv generate runs/book --prompt "Once upon" --max-tokens 200 --temperature 0.8
+  rwkv chat runs/book`
 
 /**
  * Exit codes: 0 done, 1 failed, 2 asked in a way that makes no sense; and 130 stopped with Ctrl-C, 143 with
