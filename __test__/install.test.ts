@@ -225,7 +225,8 @@ describe('an install', async () => {
     await writeFile(
       join(directory, 'typed.mts'),
       `import { Model, State, Trainer, type TrainOptions } from 'rwkv'
-       const options: TrainOptions = { data: 'x', out: 'y', nLayer: undefined }
+       const url = { href: 'file:///x', protocol: 'file:' }
+       const options: TrainOptions = { data: ['x', url], out: url, nLayer: undefined }
        export async function use(): Promise<Uint8Array> {
          const model = await Model.load('run', { threads: undefined, signal: undefined })
          const session = model.createSession({ state: undefined })

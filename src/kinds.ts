@@ -1,5 +1,6 @@
 import { isUint8Array } from 'node:util/types'
 import { RwkvError } from './errors.js'
+import { isUrl, type Path, type Settled, toPath } from './inputs.js'
 import { native } from './internal.js'
 import type { Signal } from './options.js'
 import { suggestion } from './suggest.js'
@@ -10,7 +11,9 @@ export interface Kind<T> {
   readonly wanted: string
   /** An option that may not be left out. */
   readonly required?: true
-  readonly accepts: (value: unknown) => value is T
+  readonly accepts: (value: unknown) => boolean
+  /** What is made of a value that is accepted, if not the value itself. */
+  readonly settle?: (name: string, value: unknown) => T
 }
 
 /** An option as the tables of options and the command line describe it. */
@@ -55,15 +58,18 @@ interface ValueOfKind {
 type Kinds<T extends Readonly<Record<string, Described>>> = { readonly [K in keyof T]: Kind<ValueOf<T[K]>> }
 
 /** The options of one call, by name. */
-export type Schema<T> = { readonly [K in keyof T]-?: Kind<Exclude<T[K], undefined>> }
+export type Schema<T> = { readonly [K in keyof T]-?: Kind<Settled<Exclude<T[K], undefined>>> }
+
+/** The options of a call once they are checked. */
+type Checked<T> = { [K in keyof T]: Settled<T[K]> }
 
 /**
- * Passes an argument that is of a kind.
+ * Passes an argument that is of a kind: the path of a URL, everything else as it is.
  *
  * @throws {RwkvError} `INVALID_OPTION`, with the argument's name, what it is, and what it must be.
  */
 export function argument<T>(name: string, kind: Kind<T>, value: unknown): T {
-  if (kind.accepts(value)) return value
+  if (kind.accepts(value)) return kind.settle ? kind.settle(name, value) : (value as T)
   throw refusal(name, describe(value), kind.wanted)
 }
 
@@ -75,9 +81,10 @@ export function argument<T>(name: string, kind: Kind<T>, value: unknown): T {
  * @throws {RwkvError} `INVALID_OPTION` for a value that is no object of options, an option that `schema` does
  *   not know, and one that is missing or of another kind; the message starts with the option's name.
  */
-export function options<T>(call: string, schema: Schema<T>, given: unknown): T {
-  const values: unknown = given === undefined ? {} : given
-  if (!plainObject.accepts(values)) throw refusal('options', describeWithClass(values), plainObject.wanted)
+export function options<T>(call: string, schema: Schema<T>, given: unknown): Checked<T> {
+  const object: unknown = given === undefined ? {} : given
+  if (!plainObject.accepts(object)) throw refusal('options', describeWithClass(object), plainObject.wanted)
+  const values = object as Record<string, unknown>
   const kinds: Record<string, Kind<unknown>> = schema
   for (const name of Object.keys(values)) {
     if (!Object.hasOwn(kinds, name)) throw unknownOption(name, call, Object.keys(kinds))
@@ -89,7 +96,7 @@ export function options<T>(call: string, schema: Schema<T>, given: unknown): T {
     if (value !== undefined) read[name] = argument(name, kind, value)
     else if (kind.required) throw refusal(name, 'missing', kind.wanted)
   }
-  return read as T
+  return read as Checked<T>
 }
 
 /** A value in a message: text in quotes, numbers as they are, everything else by what it is. */
@@ -131,8 +138,8 @@ function unknownOption(name: string, call: string, known: readonly string[]): Rw
   return new RwkvError('INVALID_OPTION', `${name} is not an option of ${call}: ${hint}`)
 }
 
-function kind<T>(wanted: string, accepts: (value: unknown) => boolean): Kind<T> {
-  return { wanted, accepts: accepts as Kind<T>['accepts'] }
+function kind<T>(wanted: string, accepts: Kind<T>['accepts'], settle?: Kind<T>['settle']): Kind<T> {
+  return settle === undefined ? { wanted, accepts } : { wanted, accepts, settle }
 }
 
 /** As `of`, for an option that may not be left out. */
@@ -150,7 +157,7 @@ export const text = kind<string>('a string', value => typeof value === 'string')
 /**
  * The path of a file or a directory. An empty one would mean the current directory, which nobody has named.
  */
-export const path = kind<string>('a path', value => typeof value === 'string' && value !== '')
+export const path = kind<string>('a path', isPath, (name, value) => toPath(name, value as Path))
 // biome-ignore lint/suspicious/noExplicitAny: what it takes is for the interface of the options to say
 export const callback = kind<(...args: any[]) => void>(
   'a function',
@@ -177,7 +184,10 @@ export const texts = kind<string | readonly string[]>(
 /** The path of a file or a directory, or several. */
 export const paths = kind<string | readonly string[]>(
   'a path or an array of paths',
-  value => texts.accepts(value) && value.length > 0,
+  // A hole of an array is no path either.
+  value => isPath(value) || (Array.isArray(value) && value.length > 0 && Array.from(value).every(isPath)),
+  (name, value) =>
+    Array.isArray(value) ? value.map(path => toPath(name, path)) : toPath(name, value as Path),
 )
 
 /** Several strings, none of them empty. */
@@ -231,6 +241,10 @@ export function instance<T>(name: string, classOf: () => new (...args: never[]) 
       return false
     }
   })
+}
+
+function isPath(value: unknown): boolean {
+  return value !== '' && (typeof value === 'string' || isUrl(value))
 }
 
 /** Whether a function is a class: only its text tells. */

@@ -1,6 +1,7 @@
 import { NativeModel, placeOf } from '#native'
 import { cancellable } from './cancel.js'
 import { call, RwkvError } from './errors.js'
+import type { Path } from './inputs.js'
 import { native, Pending } from './internal.js'
 import { argument, options as check, path as pathKind, paths } from './kinds.js'
 import type {
@@ -88,7 +89,7 @@ export class Model implements Disposable, AsyncDisposable {
    * are, shared with models of the same file that have another adapter or none. States of the one are not
    * states of the other.
    *
-   * @param path A training run's directory, or a `.bin` file of rwkv.cpp's format. A `tokenizer.json` beside
+   * @param model A training run's directory, or a `.bin` file of rwkv.cpp's format. A `tokenizer.json` beside
    *   the file is the model's tokenizer; without one, a model of 256 tokens has bytes, one of 65,536 the World
    *   vocabulary, and one of 50,277 that of the Pile.
    * @throws {RwkvError} `IO`, `MODEL_FILE`, `UNSUPPORTED`, `TOKENIZER`, `INVALID_OPTION` or `ISA`; `ADAPTER`
@@ -96,17 +97,17 @@ export class Model implements Disposable, AsyncDisposable {
    *   to meanwhile. A run that trained an adapter or a state has no model of its own: `ADAPTER` and `STATE`
    *   name the model that it is for.
    */
-  static async load(path: string, options: LoadOptions = {}): Promise<Model> {
-    argument('path', pathKind, path)
+  static async load(model: Path, options: LoadOptions = {}): Promise<Model> {
+    const path = argument('path', pathKind, model)
     const { lora, threads, unknown, ...controls } = check('Model.load()', loadOptions, options)
     let loaded: NativeModel | undefined
     try {
-      const model = await cancellable(controls, async cancel => {
+      const native = await cancellable(controls, async cancel => {
         loaded = await NativeModel.load(path, lora, threads, cancel)
         return loaded
       })
-      const tokenizer = await findTokenizer(path, model.info.nVocab)
-      return new Model(path, lora, model, tokenizer?.withUnknown(unknown))
+      const tokenizer = await findTokenizer(path, native.info.nVocab)
+      return new Model(path, lora, native, tokenizer?.withUnknown(unknown))
     } catch (error) {
       loaded?.close()
       throw (error instanceof RwkvError && error.code === 'IO' && (await tunedRun(path))) || error
@@ -155,13 +156,13 @@ export class Model implements Disposable, AsyncDisposable {
    *   `INVALID_OPTION` or `CLOSED`; `TOKENIZER` if the model has none; `STATE` for a state of another model;
    *   `FILE_CHANGED`, `MODEL_FILE` and `NOT_FINITE` as {@link Session.eval}.
    */
-  async evaluate(inputs: string | readonly string[], options: EvaluateOptions = {}): Promise<TextLoss> {
-    argument('inputs', paths, inputs)
+  async evaluate(inputs: Path | readonly Path[], options: EvaluateOptions = {}): Promise<TextLoss> {
+    const named = argument('inputs', paths, inputs)
     const { ctxLen, state, signal, onProgress, ...texts } = check('evaluate()', evaluateOptions, options)
     const tokenizer = this.tokenizer[native]
     const { closing } = this.#pending
     const work = cancellable({ signal, onProgress, closing }, cancel =>
-      this.#native.evaluate([inputs].flat(), tokenizer, ctxLen, texts, state?.[native], cancel),
+      this.#native.evaluate([named].flat(), tokenizer, ctxLen, texts, state?.[native], cancel),
     )
     return this.#pending.track(work)
   }

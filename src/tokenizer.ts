@@ -1,6 +1,7 @@
 import { NativeTokenizer } from '#native'
 import { cancellable } from './cancel.js'
 import { call, toRwkvError } from './errors.js'
+import type { Path } from './inputs.js'
 import { native } from './internal.js'
 import {
   argument,
@@ -83,24 +84,24 @@ export class Tokenizer {
    * @throws {RwkvError} `INVALID_OPTION` for a vocabulary that is larger than the texts have byte pairs for; `IO`,
    *   `DATA`; the signal's reason, once it is aborted.
    */
-  static async train(inputs: string | readonly string[], options: TrainTokenizerOptions): Promise<Tokenizer> {
-    argument('inputs', paths, inputs)
+  static async train(inputs: Path | readonly Path[], options: TrainTokenizerOptions): Promise<Tokenizer> {
+    const named = argument('inputs', paths, inputs)
     const { vocabSize, threads, signal, onProgress, ...texts } = check(
       'Tokenizer.train()',
       trainTokenizerOptions,
       options,
     )
     const trained = cancellable({ signal, onProgress }, cancel =>
-      NativeTokenizer.train([inputs].flat(), vocabSize, texts, threads, cancel),
+      NativeTokenizer.train([named].flat(), vocabSize, texts, threads, cancel),
     )
     return new Tokenizer(await trained)
   }
 
   /** Reads a `tokenizer.json`: one of a run, or any other that Hugging Face's tokenizers can read. */
-  static async load(path: string): Promise<Tokenizer> {
-    argument('path', pathKind, path)
+  static async load(path: Path): Promise<Tokenizer> {
+    const file = argument('path', pathKind, path)
     try {
-      return new Tokenizer(await NativeTokenizer.load(path))
+      return new Tokenizer(await NativeTokenizer.load(file))
     } catch (error) {
       throw toRwkvError(error)
     }
@@ -170,10 +171,10 @@ export class Tokenizer {
   }
 
   /** Writes a `tokenizer.json`, whole or not at all. */
-  async save(path: string): Promise<void> {
-    argument('path', pathKind, path)
+  async save(path: Path): Promise<void> {
+    const file = argument('path', pathKind, path)
     try {
-      await this.#native.save(path)
+      await this.#native.save(file)
     } catch (error) {
       throw toRwkvError(error)
     }

@@ -1,6 +1,7 @@
 // Made of the options in crates/train/src/options/train.rs. To make it anew:
 // RWKV_UPDATE=1 cargo test -p rwkv-train --test typescript
 
+import type { Path } from './inputs.js'
 import type { Described } from './kinds.js'
 
 /** Options of a new training run. */
@@ -12,9 +13,9 @@ export interface TrainOptions {
    * and files of tokens (nanoGPT's, llm.c's, binidx), are mapped and not loaded. Text is UTF-8, or anything
    * if `tokenizer` is byte or world.
    */
-  data: string | readonly string[]
+  data: Path | readonly Path[]
   /** Directory of the run, created if it does not exist. */
-  out: string
+  out: Path
   /**
    * Replace files in `out` that no run of this program wrote: a model, an adapter, a tokenizer. Default:
    * false.
@@ -86,7 +87,7 @@ export interface TrainOptions {
    * or FP16; with `loraRank`, or if `tune` is state, they can also be quantized. The new run takes over its
    * shape and its tokenizer. A run that goes on needs the same model, wherever it is by then. Default: none.
    */
-  from?: string | undefined
+  from?: Path | undefined
   /** Parameters to freeze, by name; * stands for any characters, as in emb.* or *.att.*. Default: none. */
   freeze?: readonly string[] | undefined
   /** Parameters to train, by name, and no others; * stands for any characters. Default: none. */
@@ -165,9 +166,9 @@ export interface TrainOptions {
   /**
    * A `tokenizer.json` to take instead of making one, as Hugging Face's tokenizers write it. Default: none.
    */
-  tokenizerFile?: string | undefined
+  tokenizerFile?: Path | undefined
   /** What to validate on instead of a part of `data`: as that. Default: none. */
-  val?: string | readonly string[] | undefined
+  val?: Path | readonly Path[] | undefined
   /** Field of JSON Lines, and column of Parquet, that has the text. Default: text. */
   textField?: string | undefined
   /**

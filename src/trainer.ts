@@ -1,6 +1,7 @@
 import { randomInt } from 'node:crypto'
 import { type Cancel, NativeTrainer, type RunInfo, type StepInfo } from '#native'
 import { type Controls, cancellable } from './cancel.js'
+import type { Path } from './inputs.js'
 import { Pending, Turn } from './internal.js'
 import { argument, options as check, path as pathKind } from './kinds.js'
 import type {
@@ -188,12 +189,12 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
    * @throws {RwkvError} `RUN` if there is no run or it is damaged, or if another trainer is at work on it;
    *   `DATA` if the text is another one; otherwise as {@link create}.
    */
-  static async resume(out: string, changes: ResumeOptions & Watch = {}): Promise<Trainer> {
-    argument('out', pathKind, out)
+  static async resume(out: Path, changes: ResumeOptions & Watch = {}): Promise<Trainer> {
+    const run = argument('out', pathKind, out)
     const { signal, onProgress, ...settings } = check('Trainer.resume()', resumeOptions, changes)
     return new Trainer(
       await cancellable({ signal, onProgress }, cancel =>
-        NativeTrainer.resume(out, JSON.stringify(settings), cancel),
+        NativeTrainer.resume(run, JSON.stringify(settings), cancel),
       ),
       signal,
     )

@@ -32,6 +32,7 @@ fn module(table: &[Described]) -> String {
     let mut out = String::from(
         "// Made of the options in crates/train/src/options/train.rs. To make it anew:\n\
          // RWKV_UPDATE=1 cargo test -p rwkv-train --test typescript\n\n\
+         import type { Path } from './inputs.js'\n\
          import type { Described } from './kinds.js'\n\n\
          /** Options of a new training run. */\n\
          export interface TrainOptions {\n",
@@ -149,9 +150,10 @@ fn in_a_list(sentence: &str) -> String {
 
 fn type_of(kind: Kind) -> String {
     match kind {
-        Kind::Path | Kind::Text => "string".to_owned(),
+        Kind::Path => "Path".to_owned(),
+        Kind::Text => "string".to_owned(),
         Kind::Texts => "readonly string[]".to_owned(),
-        Kind::Paths => "string | readonly string[]".to_owned(),
+        Kind::Paths => "Path | readonly Path[]".to_owned(),
         Kind::Boolean => "boolean".to_owned(),
         Kind::Count | Kind::Number => "number".to_owned(),
         Kind::Choice(words) => quoted_all(words, " | "),
