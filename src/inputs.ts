@@ -1,4 +1,5 @@
 import { fileURLToPath } from 'node:url'
+import { isUint8Array } from 'node:util/types'
 import { RwkvError } from './errors.js'
 
 /**
@@ -17,11 +18,37 @@ export interface FileUrl {
  */
 export type Path = string | FileUrl
 
-/** What a value is after its check: URLs have become paths. */
+/** A text in memory: one document, as a file of it is. */
+export interface TextInput {
+  /** The text. */
+  readonly text: string
+}
+
+/** A text in memory, as its bytes: UTF-8, unless what reads it takes anything. */
+export interface BytesInput {
+  /** The bytes. They are copied before the call returns. */
+  readonly bytes: Uint8Array
+}
+
+/** What a text is read from: files, folders and patterns by their paths, `-` for standard input, or memory. */
+export type Input = Path | TextInput | BytesInput
+
+/** What a value is after its check: URLs have become paths, and texts bytes. */
 export type Settled<V> = V extends FileUrl
   ? never
-  : V extends readonly (string | FileUrl)[]
-    ? readonly string[]
+  : V extends TextInput | BytesInput
+    ? Uint8Array
+    : V extends readonly Path[]
+      ? readonly string[]
+      : V extends readonly Input[]
+        ? readonly (string | Uint8Array)[]
+        : V
+
+/** Of what an option can be, what is not in memory. */
+export type InFiles<V> = V extends TextInput | BytesInput
+  ? never
+  : V extends readonly Input[]
+    ? readonly Path[]
     : V
 
 /** Whether a value is a `URL`, of whichever realm. @internal */
@@ -50,4 +77,29 @@ export function toPath(name: string, path: Path): string {
   } catch (error) {
     throw refused(`it names no file of this machine: ${(error as Error).message}`)
   }
+}
+
+/** Whether a value is a text in memory, of whichever sort. @internal */
+export function isText(value: unknown): value is TextInput | BytesInput {
+  if (typeof value !== 'object' || value === null || isUrl(value)) return false
+  const { text, bytes } = value as Partial<TextInput & BytesInput>
+  return bytes === undefined ? typeof text === 'string' : text === undefined && isUint8Array(bytes)
+}
+
+/**
+ * A path as a string, or a text as its bytes.
+ *
+ * @throws {RwkvError} `INVALID_OPTION` for a URL that names no file of this machine, and for a text that is none.
+ * @internal
+ */
+export function toInput(name: string, input: Input): string | Uint8Array {
+  if (!isText(input)) return toPath(name, input)
+  if ('bytes' in input && input.bytes !== undefined) return input.bytes
+  const { text } = input as TextInput
+  const broken = text.search(/\p{Surrogate}/u)
+  if (broken < 0) return new TextEncoder().encode(text)
+  throw new RwkvError(
+    'INVALID_OPTION',
+    `${name} is a text with half of a surrogate pair, at ${broken}; it must be whole characters: toWellFormed() makes them`,
+  )
 }

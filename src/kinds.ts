@@ -1,6 +1,6 @@
 import { isUint8Array } from 'node:util/types'
 import { RwkvError } from './errors.js'
-import { isUrl, type Path, type Settled, toPath } from './inputs.js'
+import { type Input, isText, isUrl, type Path, type Settled, toInput, toPath } from './inputs.js'
 import { native } from './internal.js'
 import type { Signal } from './options.js'
 import { suggestion } from './suggest.js'
@@ -12,6 +12,8 @@ export interface Kind<T> {
   /** An option that may not be left out. */
   readonly required?: true
   readonly accepts: (value: unknown) => boolean
+  /** Why a value is refused, to go on from what is wanted, where that alone does not tell. */
+  readonly why?: (value: unknown) => string
   /** What is made of a value that is accepted, if not the value itself. */
   readonly settle?: (name: string, value: unknown) => T
 }
@@ -70,7 +72,7 @@ type Checked<T> = { [K in keyof T]: Settled<T[K]> }
  */
 export function argument<T>(name: string, kind: Kind<T>, value: unknown): T {
   if (kind.accepts(value)) return kind.settle ? kind.settle(name, value) : (value as T)
-  throw refusal(name, describe(value), kind.wanted)
+  throw refusal(name, describe(value), kind.wanted + (kind.why?.(value) ?? ''))
 }
 
 /**
@@ -148,9 +150,9 @@ export function required<T>(of: Kind<T>): Kind<T> {
 }
 
 /** A whole number that JavaScript holds exactly. Which of them make sense is asked where they are used. */
-const count = kind<number>('a whole number from 0 to 2^53 − 1', value => isCount(value, 0))
+const count = whole(0)
 /** As {@link count}, and not 0. */
-const positive = kind<number>('a whole number from 1 to 2^53 − 1', value => isCount(value, 1))
+const positive = whole(1)
 export const boolean = kind<boolean>('true or false', value => typeof value === 'boolean')
 export const number = kind<number>('a finite number', Number.isFinite)
 export const text = kind<string>('a string', value => typeof value === 'string')
@@ -164,7 +166,34 @@ export const callback = kind<(...args: any[]) => void>(
   // A class is a function to `typeof`, and cannot be called.
   value => typeof value === 'function' && !isClass(value),
 )
-export const bytes = kind<Uint8Array>('a Uint8Array', isUint8Array)
+export const bytes: Kind<Uint8Array> = { ...kind('a Uint8Array', isWhole), why: whyNotWhole }
+
+/** The path of a model, or the bytes of its file. */
+export const pathOrBytes: Kind<string | Uint8Array> = {
+  ...kind('a path or a Uint8Array', value => isPath(value) || isWhole(value)),
+  why: whyNotWhole,
+  settle: (name, value) => (isUint8Array(value) ? value : toPath(name, value as Path)),
+}
+
+/** Whether a value is a `Uint8Array` that still has its bytes. */
+function isWhole(value: unknown): value is Uint8Array {
+  return isUint8Array(value) && !isDetached(value)
+}
+
+function whyNotWhole(value: unknown): string {
+  return isUint8Array(value) ? ', and not one whose bytes were transferred to another thread' : ''
+}
+
+/** Whether the buffer of an array is gone: all that Node 20 says of it is what it refuses to do. */
+function isDetached({ buffer }: Uint8Array): boolean {
+  try {
+    // A view, and no copy.
+    void new Uint8Array(buffer)
+    return false
+  } catch {
+    return true
+  }
+}
 
 /** An `AbortSignal`, of whichever realm: what is used of it is what counts. */
 export const signal = kind<Signal>('an AbortSignal', value => {
@@ -190,6 +219,19 @@ export const paths = kind<string | readonly string[]>(
     Array.isArray(value) ? value.map(path => toPath(name, path)) : toPath(name, value as Path),
 )
 
+/** What a text is read from, or several: paths, and texts in memory. */
+export const inputs: Kind<string | Uint8Array | readonly (string | Uint8Array)[]> = {
+  ...kind('a path, { text }, { bytes }, or an array of these', value =>
+    Array.isArray(value) ? value.length > 0 && Array.from(value).every(isInput) : isInput(value),
+  ),
+  settle: (name, value) =>
+    Array.isArray(value) ? value.map(input => toInput(name, input)) : toInput(name, value as Input),
+}
+
+function isInput(value: unknown): boolean {
+  return isPath(value) || (isText(value) && (!('bytes' in value) || !value.bytes || !isDetached(value.bytes)))
+}
+
 /** Several strings, none of them empty. */
 const strings = kind<readonly string[]>(
   'an array of strings, each of at least one character',
@@ -201,6 +243,20 @@ export const numbers = kind<ArrayLike<number>>(
   'an array of tokens',
   value => Array.isArray(value) || (ArrayBuffer.isView(value) && !(value instanceof DataView)),
 )
+
+/** A whole number of at least `least`. */
+function whole(least: 0 | 1): Kind<number> {
+  const accepts = (value: unknown) => Number.isSafeInteger(value) && (value as number) >= least
+  const of = kind<number>(`a whole number from ${least} to 2^53 − 1`, accepts)
+  return { ...of, why: value => (typeof value === 'bigint' ? ', and no bigint' : whyNotExact(value)) }
+}
+
+/** Why a whole number is refused that is too large to be held exactly; nothing for what is none. */
+export function whyNotExact(value: unknown): string {
+  return Number.isInteger(value) && (value as number) > Number.MAX_SAFE_INTEGER
+    ? `, which is ${Number.MAX_SAFE_INTEGER}: JavaScript and JSON round larger ones`
+    : ''
+}
 
 /** One of a few words. */
 export function oneOf<T extends string>(...words: readonly T[]): Kind<T> {
@@ -256,10 +312,6 @@ const plainObject = kind<Record<string, unknown>>(
   'a plain object',
   value => typeof value === 'object' && value !== null && isPlain(value),
 )
-
-function isCount(value: unknown, least: number): boolean {
-  return Number.isSafeInteger(value) && (value as number) >= least
-}
 
 /**
  * Tokens as they cross the border. A `Uint32Array` of any numbers would make 1.5 a 1 and −1 a huge one.

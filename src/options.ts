@@ -1,5 +1,6 @@
-import type { Path, Settled } from './inputs.js'
+import type { InFiles, Path, Settled } from './inputs.js'
 import type { State } from './state.js'
+import type { Tokenizer } from './tokenizer.js'
 import type { ResumeOptions, TrainOptions, trainOptionTable } from './train-options.js'
 
 export type { ResumeOptions, TrainOptions }
@@ -27,8 +28,8 @@ type Off =
  * value.
  */
 export type TrainOptionsInForce = {
-  readonly [K in Exclude<keyof TrainOptions, Off>]-?: NonNullable<Settled<TrainOptions[K]>>
-} & { readonly [K in Off]?: Settled<TrainOptions[K]> }
+  readonly [K in Exclude<keyof TrainOptions, Off>]-?: NonNullable<Settled<InFiles<TrainOptions[K]>>>
+} & { readonly [K in Off]?: Settled<InFiles<TrainOptions[K]>> }
 
 /**
  * An `AbortSignal`, as far as it is used here: so that these types need neither those of Node nor those of a
@@ -55,6 +56,11 @@ export interface LoadOptions {
    * Default: none.
    */
   lora?: Path | undefined
+  /**
+   * The tokenizer, for bytes, which have no `tokenizer.json` beside them, and for files without one. Default: that
+   * beside the file, or else the one that the vocabulary's size tells.
+   */
+  tokenizer?: Tokenizer | undefined
   /** Threads to compute on; the results do not depend on it. Default: as many as the machine has. */
   threads?: number | undefined
   /**

@@ -1,14 +1,14 @@
 import { NativeTokenizer } from '#native'
 import { cancellable } from './cancel.js'
 import { call, toRwkvError } from './errors.js'
-import type { Path } from './inputs.js'
+import type { Input, Path } from './inputs.js'
 import { native } from './internal.js'
 import {
   argument,
   options as check,
+  inputs as inputsKind,
   oneOf,
   path as pathKind,
-  paths,
   text as textKind,
   toTokens,
 } from './kinds.js'
@@ -79,13 +79,13 @@ export class Tokenizer {
    * await tokenizer.save('tokenizer.json')
    * ```
    *
-   * @param inputs Files, folders, patterns such as `books/*.txt`, or `-`, as {@link prepare} takes them. Of more than a
-   *   GiB the first one counts.
+   * @param inputs Files, folders, patterns such as `books/*.txt`, or `-`, as {@link prepare} takes them, and texts in
+   *   memory (`{ text }`, `{ bytes }`). Of more than a GiB the first one counts.
    * @throws {RwkvError} `INVALID_OPTION` for a vocabulary that is larger than the texts have byte pairs for; `IO`,
    *   `DATA`; the signal's reason, once it is aborted.
    */
-  static async train(inputs: Path | readonly Path[], options: TrainTokenizerOptions): Promise<Tokenizer> {
-    const named = argument('inputs', paths, inputs)
+  static async train(inputs: Input | readonly Input[], options: TrainTokenizerOptions): Promise<Tokenizer> {
+    const named = argument('inputs', inputsKind, inputs)
     const { vocabSize, threads, signal, onProgress, ...texts } = check(
       'Tokenizer.train()',
       trainTokenizerOptions,

@@ -1,9 +1,10 @@
 //! How well a model predicts a text.
 
 use std::ops::ControlFlow;
-use std::path::PathBuf;
 use std::sync::Arc;
 
+use napi::Either;
+use napi::bindgen_prelude::Uint8Array;
 use napi_derive::napi;
 use rwkv_text::documents::{read_documents, tokens_of};
 
@@ -12,7 +13,7 @@ use crate::job::Job;
 use crate::model::NativeModel;
 use crate::number::count;
 use crate::state::NativeState;
-use crate::texts::Texts;
+use crate::texts::{Texts, inputs_of};
 use crate::tokenizer::NativeTokenizer;
 
 /// How well a model predicts a text.
@@ -35,7 +36,7 @@ impl NativeModel {
     #[napi(ts_return_type = "Promise<TextLoss>")]
     pub fn evaluate(
         &self,
-        inputs: Vec<String>,
+        inputs: Vec<Either<String, Uint8Array>>,
         tokenizer: &NativeTokenizer,
         ctx_len: Option<f64>,
         texts: Texts,
@@ -44,13 +45,13 @@ impl NativeModel {
     ) -> Job<TextLoss> {
         let (handle, tokenizer, flag) = (Arc::clone(&self.handle), tokenizer.0.clone(), cancel.flag());
         let cancel = flag.clone();
+        let inputs = inputs_of(inputs);
         let state = state.map(|state| Arc::clone(&state.0));
         Job::stoppable(&flag, move || {
             let model = handle.get()?;
             let initial = state.map_or_else(|| model.new_state(), Arc::unwrap_or_clone);
             model.check_state(&initial)?;
             let ctx_len = count("ctxLen", ctx_len)?;
-            let inputs: Vec<_> = inputs.into_iter().map(PathBuf::from).collect();
             let control = |_, _| {
                 if handle.go_on(&cancel).is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             };
@@ -60,7 +61,7 @@ impl NativeModel {
                 let problem =
                     format!("a text of {} tokens; it takes 2, one to predict the other from", tokens.len());
                 return Err(rwkv_core::Error::Data {
-                    path: inputs.first().cloned().unwrap_or_default(),
+                    path: inputs.first().map(|input| input.name().to_owned()).unwrap_or_default(),
                     problem,
                 }
                 .into());
