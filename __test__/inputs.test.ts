@@ -300,6 +300,15 @@ describe('texts in memory', async () => {
     const create = (data: unknown) => Trainer.create({ ...settings, data: data as string, out })
     const detached = new Uint8Array(bytes)
     structuredClone(detached.buffer, { transfer: [detached.buffer] })
+    const sly = () => {
+      let looks = 0
+      return {
+        text: undefined,
+        get bytes() {
+          return looks++ === 0 ? bytes : 5
+        },
+      }
+    }
     const wanted = 'it must be a path, { text }, { bytes }, or an array of these'
     for (const [data, code, message] of [
       [{ text: '' }, 'DATA', 'the text: the text is empty; there is nothing to learn from it'],
@@ -315,6 +324,7 @@ describe('texts in memory', async () => {
       [[], 'INVALID_OPTION', `data is an array; ${wanted}`],
       [[{ text }, ''], 'INVALID_OPTION', `data is an array; ${wanted}`],
       [{ text: 'a\ud800b' }, 'INVALID_OPTION', 'data is a text with half of a surrogate pair, at 1; '],
+      [sly(), 'INVALID_OPTION', 'data is a text that changes while it is looked at; it must stay as it is'],
     ] as const) {
       const error = await create(data).catch(error => error)
       expect(error).toMatchObject({ name: 'RwkvError', code, message: expect.stringContaining(message) })

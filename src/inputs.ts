@@ -67,23 +67,43 @@ export function isUrl(value: unknown): value is FileUrl {
  */
 export function toPath(name: string, path: Path): string {
   if (typeof path === 'string') return path
-  const shown = path.href.length > 60 ? `${path.href.slice(0, 60)}…` : path.href
+  // Read once: getters can give something else each time.
+  const { href, protocol } = path
+  const shown = href.length > 60 ? `${href.slice(0, 60)}…` : href
   const refused = (why: string) => new RwkvError('INVALID_OPTION', `${name} is the URL ${shown}; ${why}`)
-  if (path.protocol !== 'file:') {
+  if (protocol !== 'file:') {
     throw refused('only URLs of the scheme file: are taken: download it first, and name the file')
   }
   try {
-    return fileURLToPath(path.href)
+    return fileURLToPath(href)
   } catch (error) {
     throw refused(`it names no file of this machine: ${(error as Error).message}`)
   }
 }
 
+/** Whether a value is a `Uint8Array` that still has its bytes. @internal */
+export function isWhole(value: unknown): value is Uint8Array {
+  if (!isUint8Array(value)) return false
+  try {
+    // A view, and no copy. All that Node 20 says of a buffer that is gone is that it makes none.
+    void new Uint8Array(value.buffer)
+    return true
+  } catch {
+    return false
+  }
+}
+
 /** Whether a value is a text in memory, of whichever sort. @internal */
 export function isText(value: unknown): value is TextInput | BytesInput {
-  if (typeof value !== 'object' || value === null || isUrl(value)) return false
+  return contentOf(value) !== undefined
+}
+
+/** What a text in memory consists of; undefined if it is none. */
+function contentOf(value: unknown): string | Uint8Array | undefined {
+  if (typeof value !== 'object' || value === null || isUrl(value)) return undefined
   const { text, bytes } = value as Partial<TextInput & BytesInput>
-  return bytes === undefined ? typeof text === 'string' : text === undefined && isUint8Array(bytes)
+  if (bytes === undefined) return typeof text === 'string' ? text : undefined
+  return text === undefined && isWhole(bytes) ? bytes : undefined
 }
 
 /**
@@ -93,13 +113,13 @@ export function isText(value: unknown): value is TextInput | BytesInput {
  * @internal
  */
 export function toInput(name: string, input: Input): string | Uint8Array {
-  if (!isText(input)) return toPath(name, input)
-  if ('bytes' in input && input.bytes !== undefined) return input.bytes
-  const { text } = input as TextInput
-  const broken = text.search(/\p{Surrogate}/u)
-  if (broken < 0) return new TextEncoder().encode(text)
-  throw new RwkvError(
-    'INVALID_OPTION',
-    `${name} is a text with half of a surrogate pair, at ${broken}; it must be whole characters: toWellFormed() makes them`,
-  )
+  if (typeof input === 'string' || isUrl(input)) return toPath(name, input)
+  const refused = (why: string) => new RwkvError('INVALID_OPTION', `${name} is a text ${why}`)
+  const content = contentOf(input)
+  if (content === undefined) throw refused('that changes while it is looked at; it must stay as it is')
+  if (typeof content !== 'string') return content
+  const broken = content.search(/\p{Surrogate}/u)
+  if (broken < 0) return new TextEncoder().encode(content)
+  const how = 'it must be whole characters: toWellFormed() makes them'
+  throw refused(`with half of a surrogate pair, at ${broken}; ${how}`)
 }

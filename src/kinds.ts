@@ -1,6 +1,6 @@
 import { isUint8Array } from 'node:util/types'
 import { RwkvError } from './errors.js'
-import { type Input, isText, isUrl, type Path, type Settled, toInput, toPath } from './inputs.js'
+import { type Input, isText, isUrl, isWhole, type Path, type Settled, toInput, toPath } from './inputs.js'
 import { native } from './internal.js'
 import type { Signal } from './options.js'
 import { suggestion } from './suggest.js'
@@ -175,24 +175,8 @@ export const pathOrBytes: Kind<string | Uint8Array> = {
   settle: (name, value) => (isUint8Array(value) ? value : toPath(name, value as Path)),
 }
 
-/** Whether a value is a `Uint8Array` that still has its bytes. */
-function isWhole(value: unknown): value is Uint8Array {
-  return isUint8Array(value) && !isDetached(value)
-}
-
 function whyNotWhole(value: unknown): string {
   return isUint8Array(value) ? ', and not one whose bytes were transferred to another thread' : ''
-}
-
-/** Whether the buffer of an array is gone: all that Node 20 says of it is what it refuses to do. */
-function isDetached({ buffer }: Uint8Array): boolean {
-  try {
-    // A view, and no copy.
-    void new Uint8Array(buffer)
-    return false
-  } catch {
-    return true
-  }
 }
 
 /** An `AbortSignal`, of whichever realm: what is used of it is what counts. */
@@ -229,7 +213,7 @@ export const inputs: Kind<string | Uint8Array | readonly (string | Uint8Array)[]
 }
 
 function isInput(value: unknown): boolean {
-  return isPath(value) || (isText(value) && (!('bytes' in value) || !value.bytes || !isDetached(value.bytes)))
+  return isPath(value) || isText(value)
 }
 
 /** Several strings, none of them empty. */
