@@ -46,9 +46,12 @@ describe('arguments of every call', async () => {
 
   const asynchronous: [call: () => Promise<unknown>, message: string][] = [
     // What is not of the kind that is wanted.
-    [() => Model.load(wrong(5)), 'path is 5; it must be a path'],
-    [() => Model.load(''), 'path is empty; it must be a path'],
-    [() => Model.load(wrong(Promise.resolve(''))), 'path is of type Promise; it must be a path'],
+    [() => Model.load(wrong(5)), 'model is 5; it must be a path or a Uint8Array'],
+    [() => Model.load(''), 'model is empty; it must be a path or a Uint8Array'],
+    [
+      () => Model.load(wrong(Promise.resolve(''))),
+      'model is of type Promise; it must be a path or a Uint8Array',
+    ],
     [() => Model.load(run, wrong(null)), 'options is null; it must be a plain object'],
     [() => Model.load(run, wrong(2)), 'options is 2; it must be a plain object'],
     [
@@ -61,7 +64,7 @@ describe('arguments of every call', async () => {
     ],
     [
       () => Model.load(run, { threads: 1e308 }),
-      'threads is 1e+308; it must be a whole number from 0 to 2^53 − 1',
+      'threads is 1e+308; it must be a whole number from 0 to 2^53 − 1, which is 9007199254740991: JavaScript and JSON round larger ones',
     ],
     [
       () => Model.load(run, { threads: wrong('2') }),
@@ -70,7 +73,10 @@ describe('arguments of every call', async () => {
     [() => Model.load(run, { signal: wrong({}) }), 'signal is an object; it must be an AbortSignal'],
     [() => Model.load(run, { onProgress: wrong(5) }), 'onProgress is 5; it must be a function'],
     [() => Model.load(run, { onProgress: wrong(Model) }), 'onProgress is a class; it must be a function'],
-    [() => model.evaluate(wrong(undefined)), 'inputs is undefined; it must be a path or an array of paths'],
+    [
+      () => model.evaluate(wrong(undefined)),
+      'inputs is undefined; it must be a path, { text }, { bytes }, or an array of these',
+    ],
     [
       () => model.evaluate(data, { ctxLen: 0.5 }),
       'ctxLen is 0.5; it must be a whole number from 1 to 2^53 − 1',
@@ -92,7 +98,10 @@ describe('arguments of every call', async () => {
       () => generate({ stop: ['a', ''] }),
       'stop is an array; it must be a string or an array of strings, each of at least one character',
     ],
-    [() => generate({ topK: 2n }), 'topK is a bigint; it must be a whole number from 0 to 2^53 − 1'],
+    [
+      () => generate({ topK: 2n }),
+      'topK is a bigint; it must be a whole number from 0 to 2^53 − 1, and no bigint',
+    ],
     [() => generate({ topP: Symbol('p') }), 'topP is a symbol; it must be a finite number'],
     [() => generate({ temperature: null }), 'temperature is null; it must be a finite number'],
     [() => quantize(run, '', 'Q4_0'), 'output is empty; it must be a path'],
@@ -106,10 +115,16 @@ describe('arguments of every call', async () => {
     [() => adapterInfo(wrong(null)), 'path is null; it must be a path'],
     [() => Tokenizer.load(wrong(5)), 'path is 5; it must be a path'],
     [() => Tokenizer.byte().save(wrong({})), 'path is an object; it must be a path'],
-    [() => Trainer.create(wrong(undefined)), 'data is missing; it must be a path or an array of paths'],
+    [
+      () => Trainer.create(wrong(undefined)),
+      'data is missing; it must be a path, { text }, { bytes }, or an array of these',
+    ],
     [() => Trainer.create(wrong({ data })), 'out is missing; it must be a path'],
     [() => create({ out: '' }), 'out is empty; it must be a path'],
-    [() => create({ data: '' }), 'data is empty; it must be a path or an array of paths'],
+    [
+      () => create({ data: '' }),
+      'data is empty; it must be a path, { text }, { bytes }, or an array of these',
+    ],
     [() => create({ nLayer: '4' }), 'nLayer is "4"; it must be a whole number from 0 to 2^53 − 1'],
     [
       () => create({ tokenizer: 'words' }),
@@ -124,7 +139,7 @@ describe('arguments of every call', async () => {
     [() => create({ nLayers: 9 }), 'nLayers is not an option of Trainer.create(): did you mean nLayer?'],
     [
       () => Model.load(run, wrong({ nLayer: 9 })),
-      'nLayer is not an option of Model.load(): there are lora, threads, unknown, signal, onProgress',
+      'nLayer is not an option of Model.load(): there are lora, threads, unknown, tokenizer, signal, onProgress',
     ],
     [
       () => Trainer.resume(run, wrong({ maxstep: 9 })),
@@ -137,7 +152,10 @@ describe('arguments of every call', async () => {
       'threads is 4294967297; it must be from 1 to 1024',
     ],
     [() => create({ learningRate: 1e308 }), 'learningRate is 1e308; it must be more than 0 and at most 1'],
-    [() => create({ nEmbd: 1e308 }), 'nEmbd is 1e+308; it must be a whole number from 0 to 2^53 − 1'],
+    [
+      () => create({ nEmbd: 1e308 }),
+      'nEmbd is 1e+308; it must be a whole number from 0 to 2^53 − 1, which is 9007199254740991: JavaScript and JSON round larger ones',
+    ],
     [() => generate({ topP: 1 + 1e-9 }), 'topP is 1.000000001; it must be above 0 and at most 1'],
   ]
 
@@ -269,7 +287,7 @@ describe('a callback of progress', async () => {
     await expect(model.evaluate(long, { onProgress })).rejects.toBe(error)
     // A file of its own: what is loaded already has nothing to report.
     const copy = join(directory, `copy ${how}`)
-    await cp(model.path, copy, { recursive: true })
+    await cp(String(model.path), copy, { recursive: true })
     await expect(Model.load(copy, { onProgress })).rejects.toBe(error)
     await expect(model.bench({ seconds: 3600, onProgress })).rejects.toBe(error)
     // Nothing is left of it.
@@ -304,7 +322,7 @@ describe('a callback of progress', async () => {
 
   it('is not waited for once the model is closed', async () => {
     const data = await writeText(directory)
-    const own = await Model.load(model.path, { threads: 1 })
+    const own = await Model.load(String(model.path), { threads: 1 })
     const onProgress = wrong(({ done, total }: Progress) => {
       if (done < total) return
       setTimeout(() => own.close(), 10)

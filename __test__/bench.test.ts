@@ -43,7 +43,7 @@ describe('Model.bench', async () => {
     setTimeout(() => controller.abort(reason), 50)
     await expect(measuring).rejects.toBe(reason)
 
-    const other = await Model.load(model.path, { threads: 1 })
+    const other = await Model.load(String(model.path), { threads: 1 })
     const long = other.bench({ ...short, seconds: 3600 })
     setTimeout(() => other.close(), 50)
     await expect(long).rejects.toMatchObject({ code: 'CLOSED' })

@@ -225,17 +225,39 @@ describe('an install', async () => {
     await writeFile(
       join(directory, 'typed.mts'),
       `import { Model, State, Trainer, type TrainOptions } from 'rwkv'
-       const options: TrainOptions = { data: 'x', out: 'y', nLayer: undefined }
+       import type * as all from 'rwkv'
+       const url = { href: 'file:///x', protocol: 'file:' }
+       const training: TrainOptions = { data: ['x', url], out: url, nLayer: undefined }
        export async function use(): Promise<Uint8Array> {
          const model = await Model.load('run', { threads: undefined, signal: undefined })
          const session = model.createSession({ state: undefined })
          for await (const text of session.generate('a', { stop: undefined })) text.trim()
-         const trainer = await Trainer.create(options)
+         const trainer = await Trainer.create(training)
          const width: number = trainer.options.nEmbd
          // @ts-expect-error: a width is a number
          const wrong: string = trainer.options.nEmbd
+         await Trainer.resume('run', { data: undefined, maxSteps: undefined })
          return State.from(model, session.state.toBuffer()).toBuffer().subarray(width, Number(wrong))
-       }`,
+       }
+       // What may be left out may also be undefined.
+       type Left<T> = { [K in keyof T as Partial<Pick<T, K>> extends Pick<T, K> ? K : never]: undefined }
+       declare const left: <T>() => Left<T>
+       export const train: Omit<all.TrainOptions, 'data' | 'out'> = left<all.TrainOptions>()
+       export const prepare: Omit<all.PrepareOptions, 'out'> = left<all.PrepareOptions>()
+       export const tokenizer: Omit<all.TrainTokenizerOptions, 'vocabSize'> = left<all.TrainTokenizerOptions>()
+       export const options: readonly [
+         all.ResumeOptions, all.Watch, all.LoadOptions, all.QuantizeOptions, all.MergeOptions,
+         all.GenerateOptions, all.SessionOptions, all.PromptOptions, all.SampleOptions, all.ReportOptions,
+         all.SaveOptions, all.ValidateOptions, all.EvaluateOptions, all.BenchOptions,
+       ] = [
+         left<all.ResumeOptions>(), left<all.Watch>(), left<all.LoadOptions>(), left<all.QuantizeOptions>(),
+         left<all.MergeOptions>(), left<all.GenerateOptions>(), left<all.SessionOptions>(),
+         left<all.PromptOptions>(), left<all.SampleOptions>(), left<all.ReportOptions>(),
+         left<all.SaveOptions>(), left<all.ValidateOptions>(), left<all.EvaluateOptions>(),
+         left<all.BenchOptions>(),
+       ]
+       // @ts-expect-error: those of a run that begins have to be named
+       export const required: all.TrainOptions = { data: undefined, out: 'y' }`,
     )
     const tsc = [join(root, 'node_modules/typescript/bin/tsc'), '--noEmit', '--strict', 'typed.mts']
     const module = options.includes('--module') ? [] : ['--module', 'nodenext']

@@ -162,7 +162,7 @@ describe('Session', async () => {
 
   it('needs the tokenizer of its model, or none', async () => {
     const copy = join(directory, 'copy')
-    await cp(model.path, copy, { recursive: true })
+    await cp(String(model.path), copy, { recursive: true })
     await Tokenizer.charactersOf('abc').save(join(copy, 'tokenizer.json'))
     const { nVocab } = model.config
     await expect(Model.load(copy)).rejects.toMatchObject({

@@ -40,7 +40,10 @@ export async function writeText(directory: string): Promise<string> {
 }
 
 /** A whole run: the directory it wrote. */
-export async function trainTiny(directory: string, options: Partial<TrainOptions> = {}): Promise<string> {
+export async function trainTiny(
+  directory: string,
+  options: Partial<TrainOptions> & { out?: string | undefined } = {},
+): Promise<string> {
   const out = options.out ?? join(directory, 'run')
   const trainer = await Trainer.create({ ...tiny, data: await writeText(directory), ...options, out })
   try {

@@ -110,7 +110,7 @@ describe('Trainer', async () => {
 
   it('does not block the event loop', async () => {
     const options = JSON.stringify({ ...tiny, data, out: join(directory, 'alone') })
-    const trainer = await NativeTrainer.create(options, new Cancel())
+    const trainer = await NativeTrainer.create(options, [], new Cancel())
     const look = () => trainer.info
     await worksAlone(() => trainer.step(new Cancel()), look)
     await worksAlone(() => trainer.validate(new Cancel()), look)

@@ -12,6 +12,7 @@
 
 export { type ErrorCode, RwkvError } from './errors.js'
 export { Generation } from './generation.js'
+export type { BytesInput, FileUrl, Input, Path, TextInput } from './inputs.js'
 export { adapterInfo, merge } from './lora.js'
 export { Model } from './model.js'
 export type * from './options.js'

@@ -1,5 +1,6 @@
 import { isUint8Array } from 'node:util/types'
 import { RwkvError } from './errors.js'
+import { type Input, isText, isUrl, isWhole, type Path, type Settled, toInput, toPath } from './inputs.js'
 import { native } from './internal.js'
 import type { Signal } from './options.js'
 import { suggestion } from './suggest.js'
@@ -10,7 +11,11 @@ export interface Kind<T> {
   readonly wanted: string
   /** An option that may not be left out. */
   readonly required?: true
-  readonly accepts: (value: unknown) => value is T
+  readonly accepts: (value: unknown) => boolean
+  /** Why a value is refused, to go on from what is wanted, where that alone does not tell. */
+  readonly why?: (value: unknown) => string
+  /** What is made of a value that is accepted, if not the value itself. */
+  readonly settle?: (name: string, value: unknown) => T
 }
 
 /** An option as the tables of options and the command line describe it. */
@@ -56,16 +61,19 @@ interface ValueOfKind {
 type Kinds<T extends Readonly<Record<string, Described>>> = { readonly [K in keyof T]: Kind<ValueOf<T[K]>> }
 
 /** The options of one call, by name. */
-export type Schema<T> = { readonly [K in keyof T]-?: Kind<Exclude<T[K], undefined>> }
+export type Schema<T> = { readonly [K in keyof T]-?: Kind<Settled<Exclude<T[K], undefined>>> }
+
+/** The options of a call once they are checked. */
+type Checked<T> = { [K in keyof T]: Settled<T[K]> }
 
 /**
- * Passes an argument that is of a kind.
+ * Passes an argument that is of a kind: the path of a URL, everything else as it is.
  *
  * @throws {RwkvError} `INVALID_OPTION`, with the argument's name, what it is, and what it must be.
  */
 export function argument<T>(name: string, kind: Kind<T>, value: unknown): T {
-  if (kind.accepts(value)) return value
-  throw refusal(name, describe(value), kind.wanted)
+  if (kind.accepts(value)) return kind.settle ? kind.settle(name, value) : (value as T)
+  throw refusal(name, describe(value), kind.wanted + (kind.why?.(value) ?? ''))
 }
 
 /**
@@ -76,9 +84,10 @@ export function argument<T>(name: string, kind: Kind<T>, value: unknown): T {
  * @throws {RwkvError} `INVALID_OPTION` for a value that is no object of options, an option that `schema` does
  *   not know, and one that is missing or of another kind; the message starts with the option's name.
  */
-export function options<T>(call: string, schema: Schema<T>, given: unknown): T {
-  const values: unknown = given === undefined ? {} : given
-  if (!plainObject.accepts(values)) throw refusal('options', describeWithClass(values), plainObject.wanted)
+export function options<T>(call: string, schema: Schema<T>, given: unknown): Checked<T> {
+  const object: unknown = given === undefined ? {} : given
+  if (!plainObject.accepts(object)) throw refusal('options', describeWithClass(object), plainObject.wanted)
+  const values = object as Record<string, unknown>
   const kinds: Record<string, Kind<unknown>> = schema
   for (const name of Object.keys(values)) {
     if (!Object.hasOwn(kinds, name)) throw unknownOption(name, call, Object.keys(kinds))
@@ -90,7 +99,7 @@ export function options<T>(call: string, schema: Schema<T>, given: unknown): T {
     if (value !== undefined) read[name] = argument(name, kind, value)
     else if (kind.required) throw refusal(name, 'missing', kind.wanted)
   }
-  return read as T
+  return read as Checked<T>
 }
 
 /** A value in a message: text in quotes, numbers as they are, everything else by what it is. */
@@ -132,8 +141,8 @@ function unknownOption(name: string, call: string, known: readonly string[]): Rw
   return new RwkvError('INVALID_OPTION', `${name} is not an option of ${call}: ${hint}`)
 }
 
-function kind<T>(wanted: string, accepts: (value: unknown) => boolean): Kind<T> {
-  return { wanted, accepts: accepts as Kind<T>['accepts'] }
+function kind<T>(wanted: string, accepts: Kind<T>['accepts'], settle?: Kind<T>['settle']): Kind<T> {
+  return settle === undefined ? { wanted, accepts } : { wanted, accepts, settle }
 }
 
 /** As `of`, for an option that may not be left out. */
@@ -142,23 +151,34 @@ export function required<T>(of: Kind<T>): Kind<T> {
 }
 
 /** A whole number that JavaScript holds exactly. Which of them make sense is asked where they are used. */
-const count = kind<number>('a whole number from 0 to 2^53 − 1', value => isCount(value, 0))
+const count = whole(0)
 /** As {@link count}, and not 0. */
-const positive = kind<number>('a whole number from 1 to 2^53 − 1', value => isCount(value, 1))
+const positive = whole(1)
 export const boolean = kind<boolean>('true or false', value => typeof value === 'boolean')
 export const number = kind<number>('a finite number', Number.isFinite)
 export const text = kind<string>('a string', value => typeof value === 'string')
 /**
  * The path of a file or a directory. An empty one would mean the current directory, which nobody has named.
  */
-export const path = kind<string>('a path', value => typeof value === 'string' && value !== '')
+export const path = kind<string>('a path', isPath, (name, value) => toPath(name, value as Path))
 // biome-ignore lint/suspicious/noExplicitAny: what it takes is for the interface of the options to say
 export const callback = kind<(...args: any[]) => void>(
   'a function',
   // A class is a function to `typeof`, and cannot be called.
   value => typeof value === 'function' && !isClass(value),
 )
-export const bytes = kind<Uint8Array>('a Uint8Array', isUint8Array)
+export const bytes: Kind<Uint8Array> = { ...kind('a Uint8Array', isWhole), why: whyNotWhole }
+
+/** The path of a model, or the bytes of its file. */
+export const pathOrBytes: Kind<string | Uint8Array> = {
+  ...kind('a path or a Uint8Array', value => isPath(value) || isWhole(value)),
+  why: whyNotWhole,
+  settle: (name, value) => (isUint8Array(value) ? value : toPath(name, value as Path)),
+}
+
+function whyNotWhole(value: unknown): string {
+  return isUint8Array(value) ? ', and not one whose bytes were transferred to another thread' : ''
+}
 
 /** An `AbortSignal`, of whichever realm: what is used of it is what counts. */
 export const signal = kind<Signal>('an AbortSignal', value => {
@@ -178,8 +198,24 @@ export const texts = kind<string | readonly string[]>(
 /** The path of a file or a directory, or several. */
 export const paths = kind<string | readonly string[]>(
   'a path or an array of paths',
-  value => texts.accepts(value) && value.length > 0,
+  // A hole of an array is no path either.
+  value => isPath(value) || (Array.isArray(value) && value.length > 0 && Array.from(value).every(isPath)),
+  (name, value) =>
+    Array.isArray(value) ? value.map(path => toPath(name, path)) : toPath(name, value as Path),
 )
+
+/** What a text is read from, or several: paths, and texts in memory. */
+export const inputs: Kind<string | Uint8Array | readonly (string | Uint8Array)[]> = {
+  ...kind('a path, { text }, { bytes }, or an array of these', value =>
+    Array.isArray(value) ? value.length > 0 && Array.from(value).every(isInput) : isInput(value),
+  ),
+  settle: (name, value) =>
+    Array.isArray(value) ? value.map(input => toInput(name, input)) : toInput(name, value as Input),
+}
+
+function isInput(value: unknown): boolean {
+  return isPath(value) || isText(value)
+}
 
 /** Several strings, none of them empty. */
 const strings = kind<readonly string[]>(
@@ -198,9 +234,9 @@ const biases = kind<Readonly<Record<number, number>>>(
   'an object of tokens and numbers, such as { 42: -5 }, in which -Infinity forbids a token',
   value =>
     plainObject.accepts(value) &&
-    Object.entries(value).every(
+    Object.entries(value as object).every(
       ([token, bias]) =>
-        /^(0|[1-9]\d{0,9})$/.test(token) && (Number.isFinite(bias) || bias === Number.NEGATIVE_INFINITY),
+        /^(0|[1-9]\d{0,9})$/.test(token) && (number.accepts(bias) || bias === Number.NEGATIVE_INFINITY),
     ),
 )
 
@@ -209,6 +245,20 @@ export const numbers = kind<ArrayLike<number>>(
   'an array of tokens',
   value => Array.isArray(value) || (ArrayBuffer.isView(value) && !(value instanceof DataView)),
 )
+
+/** A whole number of at least `least`. */
+function whole(least: 0 | 1): Kind<number> {
+  const accepts = (value: unknown) => Number.isSafeInteger(value) && (value as number) >= least
+  const of = kind<number>(`a whole number from ${least} to 2^53 − 1`, accepts)
+  return { ...of, why: value => (typeof value === 'bigint' ? ', and no bigint' : whyNotExact(value)) }
+}
+
+/** Why a whole number is refused that is too large to be held exactly; nothing for what is none. */
+export function whyNotExact(value: unknown): string {
+  return Number.isInteger(value) && (value as number) > Number.MAX_SAFE_INTEGER
+    ? `, which is ${Number.MAX_SAFE_INTEGER}: JavaScript and JSON round larger ones`
+    : ''
+}
 
 /** One of a few words. */
 export function oneOf<T extends string>(...words: readonly T[]): Kind<T> {
@@ -252,6 +302,10 @@ export function instance<T>(name: string, classOf: () => new (...args: never[]) 
   })
 }
 
+function isPath(value: unknown): boolean {
+  return value !== '' && (typeof value === 'string' || isUrl(value))
+}
+
 /** Whether a function is a class: only its text tells. */
 function isClass(value: object): boolean {
   return /^class\b/.test(Function.prototype.toString.call(value))
@@ -261,10 +315,6 @@ const plainObject = kind<Record<string, unknown>>(
   'a plain object',
   value => typeof value === 'object' && value !== null && isPlain(value),
 )
-
-function isCount(value: unknown, least: number): boolean {
-  return Number.isSafeInteger(value) && (value as number) >= least
-}
 
 /**
  * Tokens as they cross the border. A `Uint32Array` of any numbers would make 1.5 a 1 and −1 a huge one.

@@ -1,6 +1,7 @@
 import { adapterInfo as nativeInfo, merge as nativeMerge } from '#native'
 import { cancellable } from './cancel.js'
 import { toRwkvError } from './errors.js'
+import type { Path } from './inputs.js'
 import { argument, options as check, path as pathKind } from './kinds.js'
 import type { AdapterInfo, MergeOptions, MergeResult } from './options.js'
 import { mergeOptions } from './schemas.js'
@@ -35,16 +36,18 @@ import { mergeOptions } from './schemas.js'
  *   written to meanwhile; `IO`, `MODEL_FILE`, `UNSUPPORTED` or `INVALID_OPTION`.
  */
 export async function merge(
-  base: string,
-  adapter: string,
-  output: string,
+  base: Path,
+  adapter: Path,
+  output: Path,
   options: MergeOptions = {},
 ): Promise<MergeResult> {
-  argument('base', pathKind, base)
-  argument('adapter', pathKind, adapter)
-  argument('output', pathKind, output)
+  const files = [
+    argument('base', pathKind, base),
+    argument('adapter', pathKind, adapter),
+    argument('output', pathKind, output),
+  ] as const
   const controls = check('merge()', mergeOptions, options)
-  const merged = await cancellable(controls, cancel => nativeMerge(base, adapter, output, cancel))
+  const merged = await cancellable(controls, cancel => nativeMerge(...files, cancel))
   return merged as MergeResult
 }
 
@@ -54,10 +57,10 @@ export async function merge(
  * @param path The `.safetensors` file, or the directory of the run that trained it.
  * @throws {RwkvError} `ADAPTER` if it is no adapter of this package or is damaged; `IO` or `INVALID_OPTION`.
  */
-export async function adapterInfo(path: string): Promise<AdapterInfo> {
-  argument('path', pathKind, path)
+export async function adapterInfo(path: Path): Promise<AdapterInfo> {
+  const file = argument('path', pathKind, path)
   try {
-    return await nativeInfo(path)
+    return await nativeInfo(file)
   } catch (error) {
     throw toRwkvError(error)
   }

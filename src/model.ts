@@ -2,8 +2,9 @@ import { NativeModel, placeOf } from '#native'
 import { generateBatch } from './batch.js'
 import { cancellable } from './cancel.js'
 import { call, RwkvError } from './errors.js'
+import type { Input, Path } from './inputs.js'
 import { native, Pending } from './internal.js'
-import { argument, options as check, path as pathKind, paths, textList } from './kinds.js'
+import { argument, options as check, inputs as inputsKind, pathOrBytes, textList } from './kinds.js'
 import type {
   Bench,
   BenchOptions,
@@ -47,8 +48,8 @@ export class Model implements Disposable, AsyncDisposable {
   readonly #pending = new Pending()
   #isClosed = false
 
-  /** What it was loaded from. */
-  readonly path: string
+  /** The path that it was loaded from; undefined if it was loaded from bytes. */
+  readonly path: string | undefined
   /** The adapter that it was loaded with. */
   readonly lora: string | undefined
   /** Its shape. */
@@ -57,7 +58,7 @@ export class Model implements Disposable, AsyncDisposable {
   readonly parameters: number
   /** The format that its matrices are stored in: `FP32`, `FP16`, `Q4_0`, `Q4_1`, `Q5_0`, `Q5_1` or `Q8_0`. */
   readonly format: string
-  /** The size of its file in bytes. */
+  /** The size of its file, or of the bytes that it was loaded from. */
   readonly fileSize: number
   /** The instruction set that it runs on, as `RWKV_ISA` names it, such as `avx2`. */
   readonly isa: string
@@ -65,7 +66,7 @@ export class Model implements Disposable, AsyncDisposable {
   readonly threads: number
 
   private constructor(
-    path: string,
+    path: string | undefined,
     lora: string | undefined,
     model: NativeModel,
     tokenizer: Tokenizer | undefined,
@@ -97,28 +98,41 @@ export class Model implements Disposable, AsyncDisposable {
    * are, shared with models of the same file that have another adapter or none. States of the one are not
    * states of the other.
    *
-   * @param path A training run's directory, or a `.bin` file of rwkv.cpp's format. A `tokenizer.json` beside
-   *   the file is the model's tokenizer; without one, a model of 256 tokens has bytes, one of 65,536 the World
-   *   vocabulary, and one of 50,277 that of the Pile.
-   * @throws {RwkvError} `IO`, `MODEL_FILE`, `UNSUPPORTED`, `TOKENIZER`, `INVALID_OPTION` or `ISA`; `ADAPTER`
+   * Of bytes a copy is made, before this returns: they can be changed or transferred to another thread
+   * afterwards. It stays in memory for as long as the model, and quantized weights are in memory besides.
+   *
+   * @param model A training run's directory, a `.bin` file of rwkv.cpp's format, or the bytes of such a file. A
+   *   `tokenizer.json` beside the file is the model's tokenizer, unless the options name another; without one, a
+   *   model of 256 tokens has bytes, one of 65,536 the World vocabulary, and one of 50,277 that of the Pile.
+   * @throws {RwkvError} `IO`, `MODEL_FILE`, `UNSUPPORTED`, `INVALID_OPTION` or `ISA`; `TOKENIZER`, also for one of
+   *   another size than the model's vocabulary; `ADAPTER`
    *   for an adapter that is damaged or was trained on another model; `FILE_CHANGED` if the file is written
    *   to meanwhile. A run that trained an adapter or a state has no model of its own: `ADAPTER` and `STATE`
    *   name the model that it is for.
    */
-  static async load(path: string, options: LoadOptions = {}): Promise<Model> {
-    argument('path', pathKind, path)
-    const { lora, threads, unknown, ...controls } = check('Model.load()', loadOptions, options)
+  static async load(model: Path | Uint8Array, options: LoadOptions = {}): Promise<Model> {
+    const source = argument('model', pathOrBytes, model)
+    const path = typeof source === 'string' ? source : undefined
+    const {
+      lora,
+      tokenizer: given,
+      threads,
+      unknown,
+      ...controls
+    } = check('Model.load()', loadOptions, options)
     let loaded: NativeModel | undefined
     try {
-      const model = await cancellable(controls, async cancel => {
-        loaded = await NativeModel.load(path, lora, threads, cancel)
+      const native = await cancellable(controls, async cancel => {
+        loaded = await (typeof source === 'string'
+          ? NativeModel.load(source, lora, threads, cancel)
+          : NativeModel.loadBytes(source, lora, threads, cancel))
         return loaded
       })
-      const tokenizer = await findTokenizer(path, model.info.nVocab)
-      return new Model(path, lora, model, tokenizer?.withUnknown(unknown))
+      const tokenizer = await findTokenizer(path, given, native.info.nVocab)
+      return new Model(path, lora, native, tokenizer?.withUnknown(unknown))
     } catch (error) {
       loaded?.close()
-      throw (error instanceof RwkvError && error.code === 'IO' && (await tunedRun(path))) || error
+      throw (error instanceof RwkvError && error.code === 'IO' && path && (await tunedRun(path))) || error
     }
   }
 
@@ -131,7 +145,9 @@ export class Model implements Disposable, AsyncDisposable {
     if (this.#tokenizer) return this.#tokenizer
     throw new RwkvError(
       'TOKENIZER',
-      `${this.path}: there is no tokenizer.json beside the model; without it only tokens can be evaluated`,
+      this.path === undefined
+        ? 'there is no tokenizer for these bytes: Model.load() takes one as an option; without it only tokens can be evaluated'
+        : `${this.path}: there is no tokenizer.json beside the model; without it only tokens can be evaluated`,
     )
   }
 
@@ -183,19 +199,20 @@ export class Model implements Disposable, AsyncDisposable {
   }
 
   /**
-   * How well the model predicts a text: the mean of −ln p(token) over all its tokens.
+   * How well the model predicts a text: the mean of −ln p(token) over all its tokens. The text can be in files or
+   * in memory: `model.evaluate({ text: 'Once upon a time' })`.
    *
    * @throws {RwkvError} `IO`, `DATA` for a text of less than two tokens, `INVALID_UTF8`, `UNKNOWN_CHARACTER`,
    *   `INVALID_OPTION` or `CLOSED`; `TOKENIZER` if the model has none; `STATE` for a state of another model;
    *   `FILE_CHANGED`, `MODEL_FILE` and `NOT_FINITE` as {@link Session.eval}.
    */
-  async evaluate(inputs: string | readonly string[], options: EvaluateOptions = {}): Promise<TextLoss> {
-    argument('inputs', paths, inputs)
+  async evaluate(inputs: Input | readonly Input[], options: EvaluateOptions = {}): Promise<TextLoss> {
+    const named = argument('inputs', inputsKind, inputs)
     const { ctxLen, state, signal, onProgress, ...texts } = check('evaluate()', evaluateOptions, options)
     const tokenizer = this.tokenizer[native]
     const { closing } = this.#pending
     const work = cancellable({ signal, onProgress, closing }, cancel =>
-      this.#native.evaluate([inputs].flat(), tokenizer, ctxLen, texts, state?.[native], cancel),
+      this.#native.evaluate([named].flat(), tokenizer, ctxLen, texts, state?.[native], cancel),
     )
     return this.#pending.track(work)
   }
@@ -249,8 +266,20 @@ export class Model implements Disposable, AsyncDisposable {
   }
 }
 
-/** The tokenizer of a model of `nVocab` tokens, if there is one. */
-async function findTokenizer(path: string, nVocab: number): Promise<Tokenizer | undefined> {
+/** The tokenizer of a model of `nVocab` tokens, if there is one: the one that is given, or else that beside it. */
+async function findTokenizer(
+  path: string | undefined,
+  given: Tokenizer | undefined,
+  nVocab: number,
+): Promise<Tokenizer | undefined> {
+  if (given) {
+    if (given.nVocab === nVocab) return given
+    throw new RwkvError(
+      'TOKENIZER',
+      `the tokenizer that is given has ${given.nVocab} tokens, and the model ${nVocab}`,
+    )
+  }
+  if (path === undefined) return Tokenizer.forVocabulary(nVocab)
   const { tokenizer: file, hasTokenizer } = await placeOf(path)
   if (!hasTokenizer) return Tokenizer.forVocabulary(nVocab)
   const tokenizer = await Tokenizer.load(file)

@@ -31,7 +31,7 @@ export const loadTable = {
     help: 'what becomes of characters that the vocabulary lacks',
     auto: 'byte if it has bytes, else error',
   },
-} as const satisfies Table<LoadOptions>
+} as const satisfies Table<Omit<LoadOptions, 'tokenizer'>>
 
 export const quantizeTable = { threads } as const satisfies Table<QuantizeOptions>
 

@@ -1,6 +1,8 @@
+import type { InFiles, Path, Settled } from './inputs.js'
 import type { ValueOf } from './kinds.js'
 import type { samplingTable } from './option-tables.js'
 import type { State } from './state.js'
+import type { Tokenizer } from './tokenizer.js'
 import type { ResumeOptions, TrainOptions, trainOptionTable } from './train-options.js'
 
 export type { ResumeOptions, TrainOptions }
@@ -28,8 +30,8 @@ type Off =
  * value.
  */
 export type TrainOptionsInForce = {
-  readonly [K in Exclude<keyof TrainOptions, Off>]-?: NonNullable<TrainOptions[K]>
-} & Readonly<Pick<TrainOptions, Off>>
+  readonly [K in Exclude<keyof TrainOptions, Off>]-?: NonNullable<Settled<InFiles<TrainOptions[K]>>>
+} & { readonly [K in Off]?: Settled<InFiles<TrainOptions[K]>> }
 
 /**
  * An `AbortSignal`, as far as it is used here: so that these types need neither those of Node nor those of a
@@ -55,7 +57,12 @@ export interface LoadOptions {
    * A LoRA adapter of this model: a `.safetensors` file, or the directory of the run that trained it.
    * Default: none.
    */
-  lora?: string | undefined
+  lora?: Path | undefined
+  /**
+   * The tokenizer, for bytes, which have no `tokenizer.json` beside them, and for files without one. Default: that
+   * beside the file, or else the one that the vocabulary's size tells.
+   */
+  tokenizer?: Tokenizer | undefined
   /** Threads to compute on; the results do not depend on it. Default: as many as the machine has. */
   threads?: number | undefined
   /**
@@ -131,9 +138,9 @@ export interface TrainTokenizerOptions extends TextOptions {
 /** Options of {@link prepare}. */
 export interface PrepareOptions extends TextOptions {
   /** The folder to write into. */
-  out: string
+  out: Path
   /** A local copy of `shakespeare`, `shakespeare_char` or `openwebtext`, instead of the download. */
-  from?: string | readonly string[] | undefined
+  from?: Path | readonly Path[] | undefined
   /**
    * The tokenizer: `character` and `bpe` are made of the text. Default: character for `shakespeare_char`, else
    * gpt2.
@@ -142,9 +149,9 @@ export interface PrepareOptions extends TextOptions {
   /** Tokens of a BPE that is trained on the text, on its first GiB if it is longer. Needed for `bpe`. */
   vocabSize?: number | undefined
   /** A `tokenizer.json` to take instead. */
-  tokenizerFile?: string | undefined
+  tokenizerFile?: Path | undefined
   /** What to validate on, instead of a part of the inputs. */
-  val?: string | readonly string[] | undefined
+  val?: Path | readonly Path[] | undefined
   /**
    * The share for validation, from 0 to 0.5: of the documents, or the last part of a single one. Default: 0.1,
    * and 0.0005 for `openwebtext`.
@@ -345,7 +352,7 @@ export interface ReportOptions {
    * The file to write. Default: `report.html`, in the run's directory, or in the current one if there are several
    * runs.
    */
-  out?: string | undefined
+  out?: Path | undefined
   /** Replace a file that is no report. Default: false. */
   force?: boolean | undefined
 }

@@ -1,5 +1,6 @@
 import { prepare as nativePrepare } from '#native'
 import { cancellable } from './cancel.js'
+import type { Path } from './inputs.js'
 import { argument, options as check, paths } from './kinds.js'
 import type { PrepareOptions, PrepareResult } from './options.js'
 import { prepareOptions } from './schemas.js'
@@ -29,10 +30,10 @@ import { prepareOptions } from './schemas.js'
  *   place, and for a folder with files of somebody else; `TOKENIZER`; `INVALID_OPTION`.
  */
 export async function prepare(
-  inputs: string | readonly string[],
+  inputs: Path | readonly Path[],
   options: PrepareOptions,
 ): Promise<PrepareResult> {
-  argument('inputs', paths, inputs)
+  const named = argument('inputs', paths, inputs)
   const { from, val, ...given } = check('prepare()', prepareOptions, options)
   const { signal, onProgress, textField, invalid, stdin, ...others } = given
   const settings = {
@@ -42,7 +43,7 @@ export async function prepare(
     ...(val !== undefined && { val: [val].flat() }),
   }
   const made = await cancellable({ signal, onProgress }, cancel =>
-    nativePrepare([inputs].flat(), settings, cancel),
+    nativePrepare([named].flat(), settings, cancel),
   )
   return made as PrepareResult
 }

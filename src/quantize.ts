@@ -1,5 +1,6 @@
 import { quantize as nativeQuantize } from '#native'
 import { cancellable } from './cancel.js'
+import type { Path } from './inputs.js'
 import { argument, options as check, path, text } from './kinds.js'
 import type { QuantizedFormat, QuantizeOptions, QuantizeResult } from './options.js'
 import { quantizeOptions } from './schemas.js'
@@ -29,15 +30,15 @@ import { quantizeOptions } from './schemas.js'
  *   `FILE_CHANGED` if the input is written to meanwhile; `INVALID_OPTION` or `ISA`.
  */
 export async function quantize(
-  input: string,
-  output: string,
+  input: Path,
+  output: Path,
   format: QuantizedFormat,
   options: QuantizeOptions = {},
 ): Promise<QuantizeResult> {
-  argument('input', path, input)
-  argument('output', path, output)
+  const from = argument('input', path, input)
+  const to = argument('output', path, output)
   argument('format', text, format)
   const { threads, ...controls } = check('quantize()', quantizeOptions, options)
-  const made = await cancellable(controls, cancel => nativeQuantize(input, output, format, threads, cancel))
+  const made = await cancellable(controls, cancel => nativeQuantize(from, to, format, threads, cancel))
   return made as QuantizeResult
 }

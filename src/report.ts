@@ -1,7 +1,8 @@
 import { join } from 'node:path'
 import { runLosses as nativeLosses, runSummary as nativeSummary, writeReportTo } from '#native'
-import { RwkvError, toRwkvError } from './errors.js'
-import { argument, options as check, path as pathKind, texts } from './kinds.js'
+import { toRwkvError } from './errors.js'
+import type { Path } from './inputs.js'
+import { argument, options as check, path as pathKind, paths } from './kinds.js'
 import type { ReportOptions } from './options.js'
 import { reportOptions } from './schemas.js'
 
@@ -27,15 +28,9 @@ import { reportOptions } from './schemas.js'
  * @throws {RwkvError} `RUN` if a directory holds no run or a damaged one, or if the page would replace a file
  *   that is no report; `TOKENIZER`, `IO` or `INVALID_OPTION`.
  */
-export async function writeReport(
-  run: string | readonly string[],
-  options: ReportOptions = {},
-): Promise<string> {
-  argument('run', texts, run)
-  const runs = typeof run === 'string' ? [run] : [...run]
-  const [first] = runs
-  if (first === undefined)
-    throw new RwkvError('INVALID_OPTION', 'run is an empty array; it must be at least one directory')
+export async function writeReport(run: Path | readonly Path[], options: ReportOptions = {}): Promise<string> {
+  const runs = [argument('run', paths, run)].flat()
+  const [first = ''] = runs
   const { out, force = false } = check('writeReport()', reportOptions, options)
   const path = out ?? (runs.length === 1 ? join(first, 'report.html') : 'report.html')
   try {
@@ -97,10 +92,10 @@ export interface RunSummary {
  *
  * @throws {RwkvError} `RUN`, `TOKENIZER` or `IO`.
  */
-export async function runSummary(run: string): Promise<RunSummary> {
-  argument('run', pathKind, run)
+export async function runSummary(run: Path): Promise<RunSummary> {
+  const path = argument('run', pathKind, run)
   try {
-    return JSON.parse(await nativeSummary(run)) as RunSummary
+    return JSON.parse(await nativeSummary(path)) as RunSummary
   } catch (error) {
     throw toRwkvError(error)
   }

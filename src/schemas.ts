@@ -1,4 +1,14 @@
-import { callback, type Described, kindsOf, type Schema, signal } from './kinds.js'
+import { NativeTokenizer } from '#native'
+import {
+  callback,
+  type Described,
+  inputs,
+  instance,
+  kindsOf,
+  required,
+  type Schema,
+  signal,
+} from './kinds.js'
 import {
   benchTable,
   evaluateTable,
@@ -33,6 +43,7 @@ import type {
   Watch,
 } from './options.js'
 import { stateKind } from './state.js'
+import type { Tokenizer } from './tokenizer.js'
 import { trainOptionTable } from './train-options.js'
 
 // Which options each call takes and what they can be. What they mean is said in options.ts, and which values
@@ -49,7 +60,11 @@ const changeable = Object.fromEntries(
 const signalled = { signal }
 const watched = { signal, onProgress: callback }
 
-export const loadOptions: Schema<LoadOptions> = { ...kindsOf(loadTable), ...watched }
+export const loadOptions: Schema<LoadOptions> = {
+  ...kindsOf(loadTable),
+  tokenizer: instance<Tokenizer>('Tokenizer', () => NativeTokenizer),
+  ...watched,
+}
 export const quantizeOptions: Schema<QuantizeOptions> = { ...kindsOf(quantizeTable), ...watched }
 export const prepareOptions: Schema<PrepareOptions> = { ...kindsOf(prepareTable), ...watched }
 export const trainTokenizerOptions: Schema<TrainTokenizerOptions> = {
@@ -71,7 +86,13 @@ export const generateBatchOptions: Schema<GenerateBatchOptions> = {
   ...kindsOf(generateBatchTable),
   ...watched,
 }
-export const trainOptions: Schema<TrainOptions & Watch> = { ...kindsOf(trainOptionTable), ...watched }
+// A run that goes on has its texts in files.
+export const trainOptions: Schema<TrainOptions & Watch> = {
+  ...kindsOf(trainOptionTable),
+  data: required(inputs),
+  val: inputs,
+  ...watched,
+}
 export const resumeOptions: Schema<ResumeOptions & Watch> = { ...kindsOf(changeable), ...watched }
 export const validateOptions: Schema<ValidateOptions> = watched
 export const saveOptions: Schema<SaveOptions> = kindsOf(saveTable)

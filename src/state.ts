@@ -1,6 +1,7 @@
 import { NativeModel, NativeState, placeOf } from '#native'
 import { call, RwkvError } from './errors.js'
 import { readRegular } from './files.js'
+import type { Path } from './inputs.js'
 import { native } from './internal.js'
 import { argument, bytes, instance, path as pathKind } from './kinds.js'
 import type { Model } from './model.js'
@@ -52,10 +53,9 @@ export class State {
    * @param path The file, or the directory of a run that tuned a state, for the `tuned.state` in it.
    * @throws {RwkvError} `IO`; what {@link from} throws, with the file's name.
    */
-  static async load(model: Model, path: string): Promise<State> {
+  static async load(model: Model, path: Path): Promise<State> {
     argument('model', modelKind, model)
-    argument('path', pathKind, path)
-    const [file, buffer] = await read(path)
+    const [file, buffer] = await read(argument('path', pathKind, path))
     try {
       return State.from(model, buffer)
     } catch (error) {

@@ -1,13 +1,14 @@
 import { NativeTokenizer } from '#native'
 import { cancellable } from './cancel.js'
 import { call, toRwkvError } from './errors.js'
+import type { Input, Path } from './inputs.js'
 import { native } from './internal.js'
 import {
   argument,
   options as check,
+  inputs as inputsKind,
   oneOf,
   path as pathKind,
-  paths,
   text as textKind,
   toTokens,
 } from './kinds.js'
@@ -78,29 +79,29 @@ export class Tokenizer {
    * await tokenizer.save('tokenizer.json')
    * ```
    *
-   * @param inputs Files, folders, patterns such as `books/*.txt`, or `-`, as {@link prepare} takes them. Of more than a
-   *   GiB the first one counts.
+   * @param inputs Files, folders, patterns such as `books/*.txt`, or `-`, as {@link prepare} takes them, and texts in
+   *   memory (`{ text }`, `{ bytes }`). Of more than a GiB the first one counts.
    * @throws {RwkvError} `INVALID_OPTION` for a vocabulary that is larger than the texts have byte pairs for; `IO`,
    *   `DATA`; the signal's reason, once it is aborted.
    */
-  static async train(inputs: string | readonly string[], options: TrainTokenizerOptions): Promise<Tokenizer> {
-    argument('inputs', paths, inputs)
+  static async train(inputs: Input | readonly Input[], options: TrainTokenizerOptions): Promise<Tokenizer> {
+    const named = argument('inputs', inputsKind, inputs)
     const { vocabSize, threads, signal, onProgress, ...texts } = check(
       'Tokenizer.train()',
       trainTokenizerOptions,
       options,
     )
     const trained = cancellable({ signal, onProgress }, cancel =>
-      NativeTokenizer.train([inputs].flat(), vocabSize, texts, threads, cancel),
+      NativeTokenizer.train([named].flat(), vocabSize, texts, threads, cancel),
     )
     return new Tokenizer(await trained)
   }
 
   /** Reads a `tokenizer.json`: one of a run, or any other that Hugging Face's tokenizers can read. */
-  static async load(path: string): Promise<Tokenizer> {
-    argument('path', pathKind, path)
+  static async load(path: Path): Promise<Tokenizer> {
+    const file = argument('path', pathKind, path)
     try {
-      return new Tokenizer(await NativeTokenizer.load(path))
+      return new Tokenizer(await NativeTokenizer.load(file))
     } catch (error) {
       throw toRwkvError(error)
     }
@@ -170,10 +171,10 @@ export class Tokenizer {
   }
 
   /** Writes a `tokenizer.json`, whole or not at all. */
-  async save(path: string): Promise<void> {
-    argument('path', pathKind, path)
+  async save(path: Path): Promise<void> {
+    const file = argument('path', pathKind, path)
     try {
-      await this.#native.save(path)
+      await this.#native.save(file)
     } catch (error) {
       throw toRwkvError(error)
     }

@@ -1,6 +1,7 @@
 // Made of the options in crates/train/src/options/train.rs. To make it anew:
 // RWKV_UPDATE=1 cargo test -p rwkv-train --test typescript
 
+import type { InFiles, Input, Path } from './inputs.js'
 import type { Described } from './kinds.js'
 
 /** Options of a new training run. */
@@ -10,11 +11,12 @@ export interface TrainOptions {
    * document, whose last tenth is for validation; of several documents (also those of JSON Lines and Parquet,
    * packed with gzip or Zstandard or not) it is every tenth, chosen by the seed. A folder that was prepared,
    * and files of tokens (nanoGPT's, llm.c's, binidx), are mapped and not loaded. Text is UTF-8, or anything
-   * if `tokenizer` is byte or world.
+   * if `tokenizer` is byte or world. A program can also give a text in memory: a document, which the run
+   * writes into its directory.
    */
-  data: string | readonly string[]
+  data: Input | readonly Input[]
   /** Directory of the run, created if it does not exist. */
-  out: string
+  out: Path
   /**
    * Replace files in `out` that no run of this program wrote: a model, an adapter, a tokenizer. Default:
    * false.
@@ -65,7 +67,11 @@ export interface TrainOptions {
   beta2?: number | undefined
   /** Largest global norm of the gradients; 0: no clipping. Default: 1. Range: at least 0 and finite. */
   gradClip?: number | undefined
-  /** Seed of the initial parameters and of the order of the sequences. Default: 1. */
+  /**
+   * Seed of the initial parameters and of the order of the sequences. Its range is that of the whole numbers
+   * that JSON carries exactly between all programs. Default: 1. Range: a whole number from 0 to
+   * 9007199254740991.
+   */
   seed?: number | undefined
   /**
    * Threads to compute on. The result does not depend on their number. Default: as many as the machine has.
@@ -86,7 +92,7 @@ export interface TrainOptions {
    * or FP16; with `loraRank`, or if `tune` is state, they can also be quantized. The new run takes over its
    * shape and its tokenizer. A run that goes on needs the same model, wherever it is by then. Default: none.
    */
-  from?: string | undefined
+  from?: Path | undefined
   /** Parameters to freeze, by name; * stands for any characters, as in emb.* or *.att.*. Default: none. */
   freeze?: readonly string[] | undefined
   /** Parameters to train, by name, and no others; * stands for any characters. Default: none. */
@@ -165,9 +171,9 @@ export interface TrainOptions {
   /**
    * A `tokenizer.json` to take instead of making one, as Hugging Face's tokenizers write it. Default: none.
    */
-  tokenizerFile?: string | undefined
+  tokenizerFile?: Path | undefined
   /** What to validate on instead of a part of `data`: as that. Default: none. */
-  val?: string | readonly string[] | undefined
+  val?: Input | readonly Input[] | undefined
   /** Field of JSON Lines, and column of Parquet, that has the text. Default: text. */
   textField?: string | undefined
   /**
@@ -202,7 +208,7 @@ export interface TrainOptions {
 
 /** What can change when a run goes on from its last checkpoint; what is left out stays as it was. */
 export type ResumeOptions = Pick<
-  Partial<TrainOptions>,
+  { [K in keyof TrainOptions]?: InFiles<TrainOptions[K]> | undefined },
   | 'data'
   | 'force'
   | 'maxSteps'

@@ -1,5 +1,7 @@
+import { isUint8Array } from 'node:util/types'
 import { type Cancel, NativeTrainer, type RunInfo, type StepInfo } from '#native'
 import { type Controls, cancellable } from './cancel.js'
+import type { Path } from './inputs.js'
 import { Pending, Turn } from './internal.js'
 import { argument, options as check, path as pathKind } from './kinds.js'
 import type {
@@ -165,14 +167,21 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
    *
    * @param options Besides the options of the run, a signal: it stops the reading of the text, and later the loop
    *   over the trainer, by throwing its reason. A step under way is then given up, as if it had not begun.
+   * Texts in memory (`{ text }`, `{ bytes }`) are written into the run's directory, as `data.txt` and `val.txt` (of
+   * several `data-1.txt` and so on), for the run to go on with: {@link options} names these files.
+   *
    * @throws {RwkvError} `INVALID_OPTION`, `IO`, `INVALID_UTF8`, `DATA`, or `RUN` if the directory holds a run
    *   already or another trainer is at work in it.
    */
   static async create(options: TrainOptions & Watch): Promise<Trainer> {
     const { signal, onProgress, ...settings } = check('Trainer.create()', trainOptions, options)
+    // JSON cannot hold bytes: an empty text stands for each of them, in this order.
+    const { data, val } = settings
+    const texts = [data, val].flat().filter(isUint8Array)
+    const inJson = { data: withoutBytes(data), ...(val !== undefined && { val: withoutBytes(val) }) }
     return new Trainer(
       await cancellable({ signal, onProgress }, cancel =>
-        NativeTrainer.create(JSON.stringify(settings), cancel),
+        NativeTrainer.create(JSON.stringify({ ...settings, ...inJson }), texts, cancel),
       ),
       signal,
     )
@@ -188,12 +197,12 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
    * @throws {RwkvError} `RUN` if there is no run or it is damaged, or if another trainer is at work on it;
    *   `DATA` if the text is another one; otherwise as {@link create}.
    */
-  static async resume(out: string, changes: ResumeOptions & Watch = {}): Promise<Trainer> {
-    argument('out', pathKind, out)
+  static async resume(out: Path, changes: ResumeOptions & Watch = {}): Promise<Trainer> {
+    const run = argument('out', pathKind, out)
     const { signal, onProgress, ...settings } = check('Trainer.resume()', resumeOptions, changes)
     return new Trainer(
       await cancellable({ signal, onProgress }, cancel =>
-        NativeTrainer.resume(out, JSON.stringify(settings), cancel),
+        NativeTrainer.resume(run, JSON.stringify(settings), cancel),
       ),
       signal,
     )
@@ -362,6 +371,12 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
     const { closing } = this.#pending
     return this.#turn.take(() => this.#pending.track(cancellable({ ...controls, closing }, work)))
   }
+}
+
+/** What is to be read, in JSON: an empty text in place of each of bytes. */
+function withoutBytes(given: string | Uint8Array | readonly (string | Uint8Array)[]): unknown {
+  const one = (input: string | Uint8Array) => (typeof input === 'string' ? input : { text: '' })
+  return typeof given === 'string' || isUint8Array(given) ? one(given) : given.map(one)
 }
 
 function withSpeed(step: StepInfo): Step {

@@ -1,5 +1,5 @@
 import { type Command, type CommanderError, Option as Flag } from 'commander'
-import type { Described, ValueOf } from '../kinds.js'
+import { type Described, type ValueOf, whyNotExact } from '../kinds.js'
 import { suggestion } from '../suggest.js'
 import { kebab } from './format.js'
 import { UsageError } from './usage.js'
@@ -97,7 +97,9 @@ export function readValue(flag: string, { kind, words = [] }: Option, value: str
   const number = value.trim() === '' ? Number.NaN : Number(value)
   if (!Number.isFinite(number)) throw new UsageError(`${flag} is "${value}"; it must be a number`)
   if (kind === 'count' && !Number.isSafeInteger(number))
-    throw new UsageError(`${flag} is ${value}; it must be a whole number`)
+    throw new UsageError(
+      `${flag} is ${value}; it must be a whole number from 0 to 2^53 − 1${whyNotExact(number)}`,
+    )
   return number
 }
 

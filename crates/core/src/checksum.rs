@@ -14,7 +14,7 @@ use rwkv_kernels::Cpu;
 
 use crate::config::ModelConfig;
 use crate::error::Result;
-use crate::file::Stamp;
+use crate::file::{Backing, Stamp};
 use crate::fingerprint::Fingerprint;
 
 /// Bytes that a thread takes at a time. Combining two checksums costs some 10 µs, reading this much 1 ms.
@@ -28,7 +28,7 @@ pub(crate) enum Part {
     /// All tensors of a file.
     File(Arc<FileChecksum>),
     /// One tensor of a file.
-    Tensor(Arc<Stamp>, Range<usize>),
+    Tensor(Backing, Range<usize>),
     /// Values in memory. Nobody changes them while they are shared.
     Values(Arc<Vec<f32>>),
 }
@@ -37,7 +37,7 @@ pub(crate) enum Part {
 #[derive(Debug)]
 pub(crate) struct FileChecksum {
     /// The open file alone, without its map: a state keeps this when its model is closed.
-    stamp: Arc<Stamp>,
+    backing: Backing,
     tensors: Vec<Range<usize>>,
     /// Locked while it is computed, so that nobody else computes it meanwhile.
     known: Mutex<Option<Hasher>>,
@@ -45,8 +45,8 @@ pub(crate) struct FileChecksum {
 
 impl FileChecksum {
     /// Of a file with its tensors at these places, which are in the order of the model's layout.
-    pub(crate) fn new(stamp: Arc<Stamp>, tensors: Vec<Range<usize>>) -> Arc<Self> {
-        Arc::new(Self { stamp, tensors, known: Mutex::default() })
+    pub(crate) fn new(backing: Backing, tensors: Vec<Range<usize>>) -> Arc<Self> {
+        Arc::new(Self { backing, tensors, known: Mutex::default() })
     }
 
     fn get(&self, cpu: Option<&Cpu>) -> Result<Hasher> {
@@ -54,7 +54,7 @@ impl FileChecksum {
         if let Some(known) = &*known {
             return Ok(known.clone());
         }
-        let tensors = self.tensors.iter().map(|tensor| Stretch::File(&self.stamp, tensor.clone()));
+        let tensors = self.tensors.iter().map(|tensor| Stretch::of(&self.backing, tensor.clone()));
         let computed = compute(tensors, cpu)?;
         Ok(known.insert(computed).clone())
     }
@@ -74,7 +74,7 @@ pub(crate) fn checksum(parts: &[Part], cpu: Option<&Cpu>) -> Result<u32> {
         }
         let stretches = group.iter().filter_map(|part| match part {
             Part::File(_) => None,
-            Part::Tensor(stamp, range) => Some(Stretch::File(stamp, range.clone())),
+            Part::Tensor(backing, range) => Some(Stretch::of(backing, range.clone())),
             Part::Values(values) => Some(Stretch::Memory(bytemuck::cast_slice(values))),
         });
         all.combine(&compute(stretches, cpu)?);
@@ -88,7 +88,14 @@ enum Stretch<'a> {
     File(&'a Stamp, Range<usize>),
 }
 
-impl Stretch<'_> {
+impl<'a> Stretch<'a> {
+    fn of(backing: &'a Backing, range: Range<usize>) -> Self {
+        match backing {
+            Backing::File(stamp) => Self::File(stamp, range),
+            Backing::Memory(bytes) => Self::Memory(&bytes[range]),
+        }
+    }
+
     fn len(&self) -> usize {
         match self {
             Self::Memory(bytes) => bytes.len(),
@@ -277,11 +284,13 @@ mod tests {
         let expected = crc32fast::hash(bytes);
         let cuts = [0, 4, 4, UNIT - 4, UNIT, UNIT + 4, 2 * UNIT + 8, bytes.len()];
         let ranges = || cuts.windows(2).map(|cut| cut[0]..cut[1]);
-        let tensors = ranges().map(|range| Part::Tensor(Arc::clone(&stamp), range)).collect();
+        let tensors = ranges().map(|range| Part::Tensor(Backing::File(Arc::clone(&stamp)), range)).collect();
         let in_memory = ranges()
             .map(|range| Part::Values(Arc::new(values[range.start / 4..range.end / 4].to_vec())))
             .collect();
-        let file = |range: Range<usize>| Part::File(FileChecksum::new(Arc::clone(&stamp), vec![range]));
+        let file = |range: Range<usize>| {
+            Part::File(FileChecksum::new(Backing::File(Arc::clone(&stamp)), vec![range]))
+        };
         let files: Vec<Part> = ranges().map(file).collect();
         for threads in [0, 1, 2, 3] {
             let cpu =

@@ -1,9 +1,10 @@
 //! How well a model predicts a text.
 
 use std::ops::ControlFlow;
-use std::path::PathBuf;
 use std::sync::Arc;
 
+use napi::Either;
+use napi::bindgen_prelude::Uint8Array;
 use napi_derive::napi;
 use rwkv_session::evaluate_texts;
 
@@ -12,7 +13,7 @@ use crate::job::Job;
 use crate::model::NativeModel;
 use crate::number::count;
 use crate::state::NativeState;
-use crate::texts::Texts;
+use crate::texts::{Texts, inputs_of};
 use crate::tokenizer::NativeTokenizer;
 
 /// How well a model predicts a text.
@@ -35,7 +36,7 @@ impl NativeModel {
     #[napi(ts_return_type = "Promise<TextLoss>")]
     pub fn evaluate(
         &self,
-        inputs: Vec<String>,
+        inputs: Vec<Either<String, Uint8Array>>,
         tokenizer: &NativeTokenizer,
         ctx_len: Option<f64>,
         texts: Texts,
@@ -44,12 +45,12 @@ impl NativeModel {
     ) -> Job<TextLoss> {
         let (handle, tokenizer, flag) = (Arc::clone(&self.handle), tokenizer.0.clone(), cancel.flag());
         let cancel = flag.clone();
+        let inputs = inputs_of(inputs);
         let state = state.map(|state| Arc::clone(&state.0));
         Job::stoppable(&flag, move || {
             let model = handle.get()?;
             let initial = state.map_or_else(|| model.new_state(), Arc::unwrap_or_clone);
             let ctx_len = count("ctxLen", ctx_len)?;
-            let inputs: Vec<_> = inputs.into_iter().map(PathBuf::from).collect();
             let mut stopped = Ok(());
             let found = evaluate_texts(
                 &model,

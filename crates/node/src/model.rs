@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use napi::Env;
@@ -114,15 +114,50 @@ impl NativeModel {
         threads: Option<f64>,
         cancel: &Cancel,
     ) -> Job<NativeModel> {
+        let source = move || Ok(Source::File(PathBuf::from(path)));
+        Self::load_from(source, lora, threads, cancel)
+    }
+
+    /// The same, of the bytes of a `.bin` file. They are copied before this returns: what becomes of the buffer
+    /// afterwards is no matter.
+    #[napi(ts_return_type = "Promise<NativeModel>")]
+    pub fn load_bytes(
+        bytes: &[u8],
+        lora: Option<String>,
+        threads: Option<f64>,
+        cancel: &Cancel,
+    ) -> Job<NativeModel> {
+        let mut copy = Vec::new();
+        let has_room = copy.try_reserve_exact(bytes.len());
+        if has_room.is_ok() {
+            copy.extend_from_slice(bytes);
+        }
+        let source = move || {
+            let no_room = |_| std::io::Error::from(std::io::ErrorKind::OutOfMemory);
+            has_room.map_err(no_room).map_err(rwkv_core::Error::io("copy", "the buffer"))?;
+            Ok(Source::Bytes(copy))
+        };
+        Self::load_from(source, lora, threads, cancel)
+    }
+
+    fn load_from(
+        source: impl FnOnce() -> Result<Source> + Send + 'static,
+        lora: Option<String>,
+        threads: Option<f64>,
+        cancel: &Cancel,
+    ) -> Job<NativeModel> {
         let flag = cancel.flag();
         let cancel = flag.clone();
         let work = move || {
             cancel.check()?;
-            let path = PathBuf::from(path);
+            let source = source()?;
             let options = LoadOptions { threads: count("threads", threads)?, isa: None };
-            let file_size = file_size(&path)?;
+            let file_size = source.len()?;
             let cpu = options.shared_cpu()?;
-            let model = Model::load_with(&path, cpu, cancel.control())?;
+            let model = match source {
+                Source::File(path) => Model::load_with(path, cpu, cancel.control())?,
+                Source::Bytes(bytes) => Model::from_bytes_with(bytes, cpu, cancel.control())?,
+            };
             let model = match lora {
                 Some(lora) => model.with_lora(lora)?,
                 None => model,
@@ -213,8 +248,20 @@ impl ObjectFinalize for NativeModel {
     }
 }
 
-/// The size of the file that [`Model::load`] takes for `path`.
-fn file_size(path: &Path) -> Result<u64> {
-    let file = rwkv_core::resolve(path).model;
-    Ok(std::fs::metadata(&file).map_err(rwkv_core::Error::io("read", &file))?.len())
+/// What a model is loaded from.
+enum Source {
+    File(PathBuf),
+    Bytes(Vec<u8>),
+}
+
+impl Source {
+    /// The size of the file, which is that which [`Model::load`] takes for its path, or of the bytes.
+    fn len(&self) -> Result<u64> {
+        let path = match self {
+            Self::Bytes(bytes) => return Ok(bytes.len() as u64),
+            Self::File(path) => path,
+        };
+        let file = rwkv_core::resolve(path).model;
+        Ok(std::fs::metadata(&file).map_err(rwkv_core::Error::io("read", &file))?.len())
+    }
 }

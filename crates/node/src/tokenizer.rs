@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use napi::bindgen_prelude::{Buffer, Uint32Array};
+use napi::Either;
+use napi::bindgen_prelude::{Buffer, Uint8Array, Uint32Array};
 use napi_derive::napi;
 use rwkv_text::prepare::{Progress, train_bpe};
 use rwkv_text::source::{SourceOptions, Sources};
@@ -12,7 +13,7 @@ use crate::control::Cancel;
 use crate::failure::{Failure, Thrown};
 use crate::job::Job;
 use crate::number::count;
-use crate::texts::Texts;
+use crate::texts::{Texts, inputs_of};
 
 /// Text as tokens.
 #[napi]
@@ -41,18 +42,19 @@ impl NativeTokenizer {
     /// A BPE that is trained on texts.
     #[napi(ts_return_type = "Promise<NativeTokenizer>")]
     pub fn train(
-        inputs: Vec<String>,
+        inputs: Vec<Either<String, Uint8Array>>,
         vocab_size: f64,
         texts: Texts,
         threads: Option<f64>,
         cancel: &Cancel,
     ) -> Job<NativeTokenizer> {
+        let inputs = inputs_of(inputs);
         let flag = cancel.flag();
         let cancel = flag.clone();
         Job::stoppable(&flag, move || {
             cancel.check()?;
             let vocab_size = count("vocabSize", Some(vocab_size))?.unwrap_or_default();
-            let sources = Sources::find(&inputs, &SourceOptions::from(texts))?;
+            let sources = Sources::of_inputs(&inputs, &SourceOptions::from(texts))?;
             let mut control = cancel.control();
             let threads = count("threads", threads)?.unwrap_or(0);
             let trained = train_bpe(&sources, vocab_size, threads, |Progress { done, total, .. }| {

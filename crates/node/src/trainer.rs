@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use napi::Env;
-use napi::bindgen_prelude::{ObjectFinalize, ToNapiValue};
+use napi::bindgen_prelude::{ObjectFinalize, ToNapiValue, Uint8Array};
 use napi_derive::napi;
-use rwkv_train::{Kept, OptimizerKind, ResumeOptions, Saved, StepReport, TrainOptions, Trainer};
+use rwkv_train::{
+    Input, Inputs, Kept, OptimizerKind, ResumeOptions, Saved, StepReport, TrainOptions, Trainer,
+};
 
 use crate::control::Cancel;
 use crate::environment::{Close, Held};
@@ -208,11 +210,21 @@ pub struct NativeTrainer {
 
 #[napi]
 impl NativeTrainer {
-    /// Begins a run in a new directory. The options are a JSON object.
+    /// Begins a run in a new directory. The options are a JSON object; `texts` take the places of the texts in it, in
+    /// their order: bytes, which JSON cannot hold.
     #[napi(ts_return_type = "Promise<NativeTrainer>")]
     #[allow(clippy::needless_pass_by_value)] // napi hands over strings
-    pub fn create(options: String, cancel: &Cancel) -> std::result::Result<Job<NativeTrainer>, Thrown> {
-        let (options, flag) = (TrainOptions::from_json(&options).map_err(Failure::from)?, cancel.flag());
+    pub fn create(
+        options: String,
+        texts: Vec<Uint8Array>,
+        cancel: &Cancel,
+    ) -> std::result::Result<Job<NativeTrainer>, Thrown> {
+        let (mut options, flag) = (TrainOptions::from_json(&options).map_err(Failure::from)?, cancel.flag());
+        let inputs = std::iter::once(&mut options.data).chain(&mut options.val).flat_map(Inputs::all_mut);
+        let places = inputs.filter(|input| matches!(input, Input::Text(_)));
+        for (place, text) in places.zip(texts) {
+            *place = Input::text(text.to_vec());
+        }
         let cancel = flag.clone();
         Ok(Job::run_then(
             &flag,

@@ -1,12 +1,11 @@
 //! How well a model predicts texts in files.
 
 use std::ops::Range;
-use std::path::PathBuf;
 
 use rwkv_core::{Control, Error, Evaluation, Model, Result, State};
 use rwkv_text::Tokenizer;
 use rwkv_text::documents::{read_documents, tokens_with};
-use rwkv_text::source::SourceOptions;
+use rwkv_text::source::{Input, SourceOptions};
 
 /// How well a model predicts a text.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -27,7 +26,7 @@ impl TextLoss {
 /// The mean loss of a model over the tokens of some texts, from the state `initial`; see
 /// [`Model::evaluate_from`] for `ctx_len`.
 ///
-/// `inputs` are files, folders and patterns, as [`read_documents`] takes them. `control` is told tokens, once they are
+/// `inputs` are files, folders, patterns and texts, as [`read_documents`] takes them. `control` is told tokens, once they are
 /// known.
 ///
 /// # Errors
@@ -36,7 +35,7 @@ impl TextLoss {
 pub fn evaluate_texts(
     model: &Model,
     tokenizer: &Tokenizer,
-    inputs: &[PathBuf],
+    inputs: &[Input],
     options: &SourceOptions,
     (initial, ctx_len): (&State, Option<usize>),
     mut control: impl Control,
@@ -46,7 +45,10 @@ pub fn evaluate_texts(
     let tokens = tokens_with(&documents, documents.len() > 1, tokenizer, |_, _| control(0, 0))?;
     if tokens.len() < 2 {
         let problem = format!("a text of {} tokens; it takes 2, one to predict the other from", tokens.len());
-        return Err(Error::Data { path: inputs.first().cloned().unwrap_or_default(), problem });
+        return Err(Error::Data {
+            path: inputs.first().map(|input| input.name().to_owned()).unwrap_or_default(),
+            problem,
+        });
     }
     let evaluation = model.evaluate_from(initial, &tokens, ctx_len, control)?;
     let predicted: Range<usize> = 1..evaluation.n_tokens + 1;

@@ -6,7 +6,7 @@ use rwkv_core::machine::{self, Bytes};
 use rwkv_core::{Control, Error, Result, ask, go_on, read_text};
 
 use crate::Tokenizer;
-use crate::source::{Invalid, Kind, Position, SourceOptions, Sources};
+use crate::source::{Input, Invalid, Kind, Position, SourceOptions, Sources};
 
 /// Documents take one part in so many of the memory: as tokens they take four times as much again.
 const PART_OF_MEMORY: f64 = 8.0;
@@ -61,7 +61,8 @@ impl Document {
 /// Reads all documents of some inputs, as [`Sources::find`] finds them, into memory. `checksum` is given all of them,
 /// with where they end.
 ///
-/// A single file of text is read as it is, a byte order mark included, and may be a pipe. Unless invalid UTF-8 is
+/// A single file of text, and a single text in memory, is read as it is, a byte order mark included; the file may be
+/// a pipe. Unless invalid UTF-8 is
 /// to be replaced, bytes that are no text stay as they are if `takes_bytes`, and else are an error here or when the
 /// document is encoded.
 ///
@@ -69,30 +70,41 @@ impl Document {
 /// Those of [`Sources::find`] and of reading; [`Error::Data`] for more than an eighth of the memory;
 /// [`Error::Aborted`] if `control` says so, which is told bytes of the files.
 pub fn read_documents(
-    inputs: &[PathBuf],
+    inputs: &[Input],
     options: &SourceOptions,
     takes_bytes: bool,
     mut checksum: impl FnMut(&[u8]),
     mut control: impl Control,
 ) -> Result<Vec<Document>> {
-    if let [path] = inputs
-        && is_plain_text(path)
-    {
-        let mut text = read_text(path, &mut control)?;
+    let limit = machine::limit();
+    let most = (limit.bytes / PART_OF_MEMORY) as usize;
+    let too_much = |path: &Path| {
+        let problem = format!(
+            "here there are more than {} of text, an eighth of the {limit} that there are; rwkv prepare makes a \
+             file of tokens of it, which takes no memory",
+            Bytes(most as f64)
+        );
+        Error::Data { path: path.to_owned(), problem }
+    };
+    let whole = match inputs {
+        [Input::Path(path)] if is_plain_text(path) => Some(read_text(path, &mut control)?),
+        [input @ Input::Text(text)] if text.as_ref().len() > most => return Err(too_much(input.name())),
+        [Input::Text(text)] => Some(text.as_ref().to_vec()),
+        _ => None,
+    };
+    if let (Some(mut text), [input]) = (whole, inputs) {
         checksum(&text);
         if options.invalid == Invalid::Replace {
             text = String::from_utf8_lossy(&text).into_owned().into_bytes();
         }
-        return Ok(vec![Document { text, file: path.clone(), place: None }]);
+        return Ok(vec![Document { text, file: input.name().to_owned(), place: None }]);
     }
     let keeps = takes_bytes && options.invalid == Invalid::Error;
     let options =
         SourceOptions { invalid: if keeps { Invalid::Keep } else { options.invalid }, ..options.clone() };
-    let names = inputs.iter().map(|path| utf8(path)).collect::<Result<Vec<_>>>()?;
-    let sources = Sources::find(&names, &options)?;
+    inputs.iter().try_for_each(check_utf8)?;
+    let sources = Sources::of_inputs(inputs, &options)?;
     let total = sources.total_bytes().unwrap_or(0);
-    let limit = machine::limit();
-    let most = (limit.bytes / PART_OF_MEMORY) as usize;
     let (mut documents, mut text, mut len) = (Vec::new(), Vec::new(), 0);
     let (mut pieces, mut done) = (sources.pieces(Position::default()), 0);
     loop {
@@ -103,12 +115,7 @@ pub fn read_documents(
         let source = &sources.files()[piece.at.file];
         len += piece.text.len();
         if len > most {
-            let problem = format!(
-                "here there are more than {} of text, an eighth of the {limit} that there are; rwkv prepare makes a \
-                 file of tokens of it, which takes no memory",
-                Bytes(most as f64)
-            );
-            return Err(Error::Data { path: source.path.clone(), problem });
+            return Err(too_much(&source.path));
         }
         checksum(&piece.text);
         text.extend_from_slice(&piece.text);
@@ -179,9 +186,11 @@ fn is_plain_text(path: &Path) -> bool {
     !of_documents.iter().any(|ending| name.ends_with(ending))
 }
 
-fn utf8(path: &Path) -> Result<String> {
-    let text = path.to_str().map(str::to_owned);
-    text.ok_or_else(|| Error::option("data", path.display(), "UTF-8"))
+fn check_utf8(input: &Input) -> Result<()> {
+    match input.path() {
+        Some(path) if path.to_str().is_none() => Err(Error::option("data", path.display(), "UTF-8")),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -198,7 +207,8 @@ mod tests {
             paths.push(folder.path().join(name));
             std::fs::write(&paths[paths.len() - 1], content).expect("a file");
         }
-        read_documents(&paths, options, takes_bytes, |_| (), go_on)
+        let inputs: Vec<Input> = paths.into_iter().map(Input::from).collect();
+        read_documents(&inputs, options, takes_bytes, |_| (), go_on)
     }
 
     #[test]
@@ -238,6 +248,42 @@ mod tests {
         let stop = |done, _| if done > 7 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
         let error = tokens_with(&documents, true, &tokenizer, stop).expect_err("stopped");
         assert_eq!(error.code(), "ABORTED");
+    }
+
+    #[test]
+    fn a_text_in_memory_is_what_a_file_of_it_is() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let other = folder.path().join("b.jsonl");
+        std::fs::write(&other, "{\"text\":\"two\"}\n{\"text\":\"three\"}\n").expect("a file");
+        let long = "one \u{e9}".repeat(400_000);
+        for (text, invalid) in [
+            (&b"one"[..], Invalid::Error),
+            (b"", Invalid::Error),
+            (b"\xef\xbb\xbfmarked", Invalid::Error),
+            (b"a\xffb", Invalid::Replace),
+            (long.as_bytes(), Invalid::Error),
+        ] {
+            let file = folder.path().join("a.txt");
+            std::fs::write(&file, text).expect("a file");
+            let options = SourceOptions { invalid, ..SourceOptions::default() };
+            for others in [&[][..], &[Input::from(&other)]] {
+                let read = |first: Input| {
+                    let (mut seen, inputs) = (Vec::new(), [&[first], others].concat());
+                    let sum = |bytes: &[u8]| seen.extend_from_slice(bytes);
+                    let documents = read_documents(&inputs, &options, false, sum, go_on).expect("documents");
+                    let texts: Vec<_> = documents.into_iter().map(|document| document.text).collect();
+                    (texts, seen)
+                };
+                assert!(read(Input::text(text)) == read(Input::from(&file)), "{}", text.len());
+            }
+        }
+        let read = |inputs: &[Input]| read_documents(inputs, &SourceOptions::default(), false, |_| (), go_on);
+        let error = read(&[Input::text("a"), Input::text(b"b\xff")]).expect_err("no text").to_string();
+        assert!(error.contains("the text: byte 1 is not UTF-8"), "{error}");
+        let tokenizer = Tokenizer::from(Characters::of_text("ab\n").expect("characters"));
+        let documents = read(&[Input::text("ab\nbx")]).expect("a document");
+        let error = tokens_of(&documents, false, &tokenizer).expect_err("unknown").to_string();
+        assert!(error.contains("the text, line 2, column 2: character 'x'"), "{error}");
     }
 
     #[test]

@@ -29,7 +29,7 @@ fn fifth<T>() -> impl FnMut(T) -> ControlFlow<()> {
 fn documents_of(path: &Path) -> Result<String, Error> {
     let mut stop = fifth();
     let control = |done, total| stop((done, total));
-    read_documents(&[path.to_owned()], &SourceOptions::default(), false, |_| (), control)
+    read_documents(&[path.into()], &SourceOptions::default(), false, |_| (), control)
         .map(|documents| String::from_utf8(documents[0].text.clone()).unwrap())
 }
 
@@ -63,8 +63,7 @@ fn waiting_for_a_pipe_can_be_stopped() {
     std::thread::scope(|scope| {
         scope.spawn(|| write_slowly(File::options().write(true).open(&pipe).unwrap(), LINES));
         let read =
-            read_documents(std::slice::from_ref(&pipe), &SourceOptions::default(), false, |_| (), go_on)
-                .unwrap();
+            read_documents(&[(&pipe).into()], &SourceOptions::default(), false, |_| (), go_on).unwrap();
         assert_eq!(read[0].text, LINES.as_bytes());
     });
 }

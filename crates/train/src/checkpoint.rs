@@ -57,6 +57,9 @@ pub(crate) struct Manifest {
     /// The best validation so far, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) best: Option<Best>,
+    /// Whether the step's report was still to be told, and what was due after it to be done.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) is_pending: bool,
     /// CRC-32 of each file of floats: of the parameters, then of each moment.
     files_crc32: Vec<u32>,
     /// CRC-32 of all of the above, as compact JSON with this field 0.
@@ -89,6 +92,7 @@ impl Manifest {
             seconds,
             soundness: Some(soundness),
             best: None,
+            is_pending: false,
             files_crc32: Vec::new(),
             crc32: 0,
         }

@@ -83,6 +83,9 @@ pub mod tape;
 mod trainer;
 
 pub use error::{Error, Result, SoundCheckpoint};
+/// What texts are read from: the crate `rwkv-text` has it.
+pub use rwkv_text::source::Input;
+
 pub use options::{
     Decay, Inputs, InvalidText, Keep, OptimizerKind, Order, ResumeOptions, Stdin, TokenizerKind,
     TrainOptions, TrainPrecision, Tune, Unknown,

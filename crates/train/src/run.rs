@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `config.json` | the model's shape, the options in force, the text's checksum |
 //! | `tokenizer.json` | how text becomes tokens |
+//! | `data.txt`, `val.txt` | the texts, if they were given in memory; without them a run cannot go on |
 //! | `model.bin` | the model with the best validation loss (or the last, see [`Keep`](crate::Keep)) |
 //! | `lora.safetensors`, `tuned.state` | instead of `model.bin`, of a run that trains an adapter or a state |
 //! | `result.json` | which step's that is, its loss, its checksum: see [`Kept`](crate::Kept) |
@@ -14,7 +15,8 @@
 //!
 //! Every file is written under another name and renamed, so that a crash leaves the last good one; only the
 //! log is appended to. One trainer works in a directory at a time; anyone may read. At each save whatever is
-//! missing by then is written again.
+//! missing by then is written again, but for texts. Paths within the directory are relative to it in its files, so
+//! that it can be moved.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -22,6 +24,7 @@ use std::path::{Path, PathBuf};
 
 use rwkv_core::{ModelConfig, Place, read_regular, write_atomically};
 use rwkv_text::Tokenizer;
+use rwkv_text::source::Bytes;
 use serde::ser::Error as _;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
@@ -118,8 +121,15 @@ impl RunDirectory {
         if force { Ok(()) } else { check_foreign(path, None) }
     }
 
-    /// Makes the directory of a new run. With `force`, files that are in its way are removed.
-    pub(crate) fn create(path: &Path, config: RunConfig, tokenizer: Tokenizer, force: bool) -> Result<Self> {
+    /// Makes the directory of a new run, with `texts` in it, by their names. With `force`, files that are in its way
+    /// are removed.
+    pub(crate) fn create(
+        path: &Path,
+        config: RunConfig,
+        tokenizer: Tokenizer,
+        texts: &[(String, Bytes)],
+        force: bool,
+    ) -> Result<Self> {
         fs::create_dir_all(path).map_err(Error::io("create", path))?;
         let lock = Lock::take(path)?;
         check_empty(path)?;
@@ -131,6 +141,10 @@ impl RunDirectory {
             }
         } else {
             check_foreign(path, Some(&tokenizer))?;
+            texts.iter().try_for_each(|(name, text)| check_text(path, name, text))?;
+        }
+        for (name, text) in texts {
+            write_atomically(&path.join(name), |w| w.write_all(text.as_ref()))?;
         }
         Self::write(Found { path: path.to_owned(), config, tokenizer, lock }, 0)
     }
@@ -183,7 +197,7 @@ impl RunDirectory {
     fn write(found: Found, step: u64) -> Result<Self> {
         let Found { path, config, tokenizer, lock } = found;
         // Not written, so not there when it is read again.
-        let options = TrainOptions { out: PathBuf::new(), ..config.options };
+        let options = TrainOptions { out: PathBuf::new(), ..config.options.relative_to(&path) };
         let config = RunConfig { options, ..config };
         tokenizer.save(path.join("tokenizer.json"))?;
         let file = path.join("log.jsonl");
@@ -381,6 +395,21 @@ fn check_foreign(path: &Path, tokenizer: Option<&Tokenizer>) -> Result<()> {
         "this directory holds {}, which the run would replace; train in another directory, or give force to have \
          them replaced",
         names.join(", ")
+    );
+    Err(fault(path, problem))
+}
+
+/// Refuses to replace a file by a text of a new run, unless it is the same, which a run that was killed left.
+fn check_text(path: &Path, name: &str, text: &Bytes) -> Result<()> {
+    let file = path.join(name);
+    let is_the_same =
+        || read_regular(&file, text.as_ref().len() as u64).is_ok_and(|there| there == text.as_ref());
+    if fs::symlink_metadata(&file).is_err() || is_the_same() {
+        return Ok(());
+    }
+    let problem = format!(
+        "this directory holds {name}, which the run would replace by its text; train in another directory, or give \
+         force to have it replaced"
     );
     Err(fault(path, problem))
 }

@@ -32,6 +32,7 @@ fn module(table: &[Described]) -> String {
     let mut out = String::from(
         "// Made of the options in crates/train/src/options/train.rs. To make it anew:\n\
          // RWKV_UPDATE=1 cargo test -p rwkv-train --test typescript\n\n\
+         import type { InFiles, Input, Path } from './inputs.js'\n\
          import type { Described } from './kinds.js'\n\n\
          /** Options of a new training run. */\n\
          export interface TrainOptions {\n",
@@ -48,7 +49,8 @@ fn module(table: &[Described]) -> String {
     }
     out += "}\n\n\
             /** What can change when a run goes on from its last checkpoint; what is left out stays as it was. */\n";
-    out += "export type ResumeOptions = Pick<\n  Partial<TrainOptions>,\n";
+    // Also of those that a new run requires, undefined is as good as nothing; and its texts are in files by then.
+    out += "export type ResumeOptions = Pick<\n  { [K in keyof TrainOptions]?: InFiles<TrainOptions[K]> | undefined },\n";
     for option in table.iter().filter(|option| option.changes_on_resume) {
         let _ = writeln!(out, "  | '{}'", option.name);
     }
@@ -149,9 +151,10 @@ fn in_a_list(sentence: &str) -> String {
 
 fn type_of(kind: Kind) -> String {
     match kind {
-        Kind::Path | Kind::Text => "string".to_owned(),
+        Kind::Path => "Path".to_owned(),
+        Kind::Text => "string".to_owned(),
         Kind::Texts => "readonly string[]".to_owned(),
-        Kind::Paths => "string | readonly string[]".to_owned(),
+        Kind::Paths => "Input | readonly Input[]".to_owned(),
         Kind::Boolean => "boolean".to_owned(),
         Kind::Count | Kind::Number => "number".to_owned(),
         Kind::Choice(words) => quoted_all(words, " | "),

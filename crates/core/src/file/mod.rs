@@ -19,6 +19,7 @@ mod check;
 mod guard;
 mod mapped;
 mod read;
+mod source;
 mod tensors;
 mod write;
 
@@ -39,6 +40,8 @@ use crate::params::Layout;
 
 pub use mapped::Mapped;
 pub(crate) use mapped::Stamp;
+pub(crate) use source::Backing;
+use source::Source;
 pub(crate) use tensors::TensorFile;
 pub(crate) use write::{header as write_header, tensor_header as write_tensor_header};
 pub use write::{stage_model, write_model};
@@ -76,14 +79,14 @@ pub struct TensorInfo {
     data: Range<usize>,
 }
 
-/// A model file, mapped into memory and found sound.
+/// A model file, mapped into memory and found sound; or its bytes, which were in memory already.
 ///
 /// Programs that replace files by renaming, as this crate does, leave a map intact, and so does removing the
 /// file. What is written into the file itself shows in the map: [`check`](Self::check) says whether that
 /// happened.
 #[derive(Debug)]
 pub struct ModelFile {
-    map: Mapped,
+    source: Source,
     header: Header,
     config: ModelConfig,
     layout: Layout,
@@ -102,18 +105,31 @@ impl ModelFile {
     /// [`Error::Unsupported`] if it holds another version of RWKV; [`Error::FileChanged`] if it is being
     /// written to.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        let map = Mapped::open(path)?;
-        let (header, tensors) = map.read(|bytes| read::directory(path, bytes))?;
-        let (config, layout, positions) = check::against_layout(path, map.bytes().len(), &header, &tensors)?;
-        let ranges = positions.iter().map(|&position| tensors[position].data.clone()).collect();
-        let checksum = FileChecksum::new(Arc::clone(map.stamp()), ranges);
-        Ok(Self { map, header, config, layout, tensors, positions, checksum })
+        Self::of_source(Source::Mapped(Mapped::open(path.as_ref())?))
     }
 
-    /// Where the file was opened.
+    /// Takes the bytes of a model file, and checks them as [`open`](Self::open) checks a file's.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open), with `the buffer` in place of a path; none of them is [`Error::Io`] or
+    /// [`Error::FileChanged`].
+    pub fn from_bytes(bytes: Vec<u8>) -> Result<Self> {
+        Self::of_source(Source::Memory(Arc::new(bytes)))
+    }
+
+    fn of_source(source: Source) -> Result<Self> {
+        let path = source.path();
+        let (header, tensors) = source.read(|bytes| read::directory(path, bytes))?;
+        let len = source.bytes().len();
+        let (config, layout, positions) = check::against_layout(path, len, &header, &tensors)?;
+        let ranges = positions.iter().map(|&position| tensors[position].data.clone()).collect();
+        let checksum = FileChecksum::new(source.backing(), ranges);
+        Ok(Self { source, header, config, layout, tensors, positions, checksum })
+    }
+
+    /// Where the file was opened; of bytes that were given, `the buffer`.
     pub fn path(&self) -> &Path {
-        self.map.path()
+        self.source.path()
     }
 
     /// Whether what was read from the file so far can be believed: to be asked after reading, not before.
@@ -122,7 +138,7 @@ impl ModelFile {
     /// [`Error::FileChanged`] if the file was written to since it was opened, or a part of it could not be
     /// read.
     pub fn check(&self) -> Result<()> {
-        self.map.check()
+        self.source.check()
     }
 
     /// The model's shape.
@@ -156,7 +172,7 @@ impl ModelFile {
     /// If the layout has no such parameter.
     pub fn tensor(&self, index: usize) -> (&TensorInfo, &[u8]) {
         let tensor = &self.tensors[self.positions[index]];
-        (tensor, &self.map.bytes()[tensor.data.clone()])
+        (tensor, &self.source.bytes()[tensor.data.clone()])
     }
 
     /// The values of the parameter at `index` of the [`layout`](Self::layout), as stored (see
@@ -189,24 +205,24 @@ impl ModelFile {
 
     /// The parameter at `index` of the [`layout`](Self::layout), for a checksum.
     pub(crate) fn weights_at(&self, index: usize) -> Part {
-        Part::Tensor(Arc::clone(self.map.stamp()), self.tensors[self.positions[index]].data.clone())
+        Part::Tensor(self.source.backing(), self.tensors[self.positions[index]].data.clone())
     }
 
     /// Bytes of the file.
     #[allow(clippy::len_without_is_empty)] // an empty file is refused
     pub fn len(&self) -> u64 {
-        self.map.bytes().len() as u64
+        self.source.bytes().len() as u64
     }
 
     /// Fills `into` with what begins `at` bytes into the data of the parameter at `index`: read, not mapped,
     /// so that it takes no memory besides.
     pub(crate) fn read_at(&self, index: usize, at: usize, into: &mut [u8]) -> Result<()> {
-        self.map.read_at(self.tensors[self.positions[index]].data.start + at, into)
+        self.source.read_at(self.tensors[self.positions[index]].data.start + at, into)
     }
 
     /// As [`read_at`](Self::read_at), for one of [`tensors`](Self::tensors).
     pub(crate) fn read_tensor(&self, tensor: &TensorInfo, at: usize, into: &mut [u8]) -> Result<()> {
-        self.map.read_at(tensor.data.start + at, into)
+        self.source.read_at(tensor.data.start + at, into)
     }
 
     /// The header.
@@ -229,7 +245,7 @@ impl ModelFile {
             write::header(w, &self.header)?;
             let written = self.tensors.iter().try_for_each(|tensor| {
                 write::tensor_header(w, &tensor.name, &tensor.dims, tensor.data_type)?;
-                w.write_all(&self.map.bytes()[tensor.data.clone()])
+                w.write_all(&self.source.bytes()[tensor.data.clone()])
             });
             sound = self.check();
             written.and_then(

@@ -73,12 +73,40 @@ impl Model {
         {
             return Ok(Self { shared, cpu });
         }
-        let file = ModelFile::open(path)?;
+        let model = Self::of_file(ModelFile::open(path)?, cpu, progress)?;
+        loaded::remember(identity, &model.shared);
+        Ok(model)
+    }
+
+    /// Loads a model from the bytes of a `.bin` file: one that was downloaded, or that is part of a program.
+    ///
+    /// It gives the logits, and accepts the states, that the file does. The bytes stay in memory as long as the
+    /// model; quantized weights are repacked into memory besides. All of them are read once.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), with `the buffer` in place of a path; none of them is
+    /// [`Error::FileChanged`](crate::Error::FileChanged), and [`Error::Io`](crate::Error::Io) is about memory
+    /// alone.
+    pub fn from_bytes(bytes: Vec<u8>, options: &LoadOptions) -> Result<Self> {
+        Self::from_bytes_with(bytes, options.shared_cpu()?, go_on)
+    }
+
+    /// As [`from_bytes`](Self::from_bytes), with threads that others may use too, and calling
+    /// `progress(done, total)` with numbers of bytes now and then.
+    ///
+    /// # Errors
+    /// [`Error::Aborted`](crate::Error::Aborted) if `progress` breaks.
+    pub fn from_bytes_with(bytes: Vec<u8>, cpu: Arc<Cpu>, progress: impl Control) -> Result<Self> {
+        let model = Self::of_file(ModelFile::from_bytes(bytes)?, cpu, progress)?;
+        // Once that is known, no state keeps the bytes when the model is gone.
+        model.fingerprint()?;
+        Ok(model)
+    }
+
+    fn of_file(file: ModelFile, cpu: Arc<Cpu>, progress: impl Control) -> Result<Self> {
         let config = *file.config();
         let parameters = Parameters::of_file(file, &cpu, progress)?;
-        let shared = Shared::new(config, parameters, &cpu);
-        loaded::remember(identity, &shared);
-        Ok(Self { shared, cpu })
+        Ok(Self { shared: Shared::new(config, parameters, &cpu), cpu })
     }
 
     /// A model of these values, one vector for each parameter of the model's

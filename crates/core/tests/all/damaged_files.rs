@@ -78,9 +78,19 @@ impl Pieces {
     }
 }
 
+/// Opens a file of these bytes. The same bytes in memory are found sound, or get the same answer.
 fn open(path: &Path, bytes: &[u8]) -> Result<ModelFile> {
     fs::write(path, bytes).unwrap();
-    ModelFile::open(path)
+    let file = ModelFile::open(path);
+    let says = |found: &Result<ModelFile>| {
+        let error = found.as_ref().err();
+        error.map(|error| (error.code(), error.fault(), error.to_string()))
+    };
+    let of_memory = says(&ModelFile::from_bytes(bytes.to_vec()));
+    let named = path.display().to_string();
+    let of_file = says(&file).map(|(code, fault, text)| (code, fault, text.replace(&named, "the buffer")));
+    assert_eq!(of_memory, of_file);
+    file
 }
 
 /// Where an error is expected.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use glob::MatchOptions;
 use rwkv_core::Error;
 
-use super::{Compression, Kind, Result, Source, SourceOptions, data};
+use super::{Bytes, Compression, Input, Kind, Result, Source, SourceOptions, data};
 
 /// What is looked for in folders, for messages.
 const LOOKED_FOR: &str =
@@ -18,24 +18,32 @@ const LOOKED_FOR: &str =
 /// Endings of archives that are not unpacked here, so that they are not taken for texts.
 const OTHER_ARCHIVES: [&str; 10] = ["zip", "bz2", "xz", "7z", "lz4", "tar", "tgz", "tbz2", "txz", "rar"];
 
-pub(super) fn all(inputs: &[String], options: &SourceOptions) -> Result<Vec<Source>> {
+pub(super) fn all(inputs: &[Input], options: &SourceOptions) -> Result<Vec<Source>> {
     if inputs.is_empty() {
         return Err(Error::option("inputs", "empty", "files, folders, patterns, or - for standard input"));
     }
     let mut found = Found::default();
     for input in inputs {
-        if input == "-" {
-            found.add_stdin(options.stdin);
-            continue;
-        }
-        let path = Path::new(input);
+        let path = match input {
+            Input::Text(text) => {
+                found.add_text(input, text);
+                continue;
+            }
+            Input::Path(path) if path == Path::new("-") => {
+                found.add_stdin(options.stdin);
+                continue;
+            }
+            Input::Path(path) => path,
+        };
         match std::fs::metadata(path) {
             Ok(metadata) if metadata.is_dir() => found.add_folder(path)?,
             Ok(metadata) => found.add_file(path, &metadata)?,
-            Err(error) if is_absent(&error) && input.contains(['*', '?', '[']) => {
-                found.add_matching(input)?;
-            }
-            Err(error) => return Err(Error::io("open", path)(error)),
+            Err(error) => match path.to_str() {
+                Some(pattern) if is_absent(&error) && pattern.contains(['*', '?', '[']) => {
+                    found.add_matching(pattern)?;
+                }
+                _ => return Err(Error::io("open", path)(error)),
+            },
         }
     }
     Ok(found.sources)
@@ -65,9 +73,21 @@ impl Found {
                 compression: Compression::None,
                 bytes: None,
                 modified: None,
+                text: None,
             };
             self.sources.push(source);
         }
+    }
+
+    fn add_text(&mut self, input: &Input, text: &Bytes) {
+        self.sources.push(Source {
+            path: input.name().to_owned(),
+            kind: Kind::Text,
+            compression: Compression::None,
+            bytes: Some(text.as_ref().len() as u64),
+            modified: None,
+            text: Some(text.clone()),
+        });
     }
 
     fn add_file(&mut self, path: &Path, metadata: &Metadata) -> Result<()> {
@@ -80,7 +100,14 @@ impl Found {
         if self.seen.insert(real) {
             let modified = metadata.modified().ok();
             let bytes = Some(metadata.len());
-            self.sources.push(Source { path: path.to_owned(), kind, compression, bytes, modified });
+            self.sources.push(Source {
+                path: path.to_owned(),
+                kind,
+                compression,
+                bytes,
+                modified,
+                text: None,
+            });
         }
         Ok(())
     }

@@ -34,6 +34,7 @@
 
 mod find;
 mod footer;
+mod input;
 mod json_lines;
 mod pages;
 mod pieces;
@@ -49,6 +50,7 @@ use std::time::SystemTime;
 use rwkv_core::Error;
 use serde::{Deserialize, Serialize};
 
+pub use input::{Bytes, Input};
 pub use pieces::{Piece, Pieces};
 
 /// How inputs are read.
@@ -114,11 +116,11 @@ pub enum Compression {
     Zstd,
 }
 
-/// One file, or standard input.
+/// One file, standard input, or a text in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Source {
-    /// Its name, as it was given or found; `-` for standard input.
+    /// Its name, as it was given or found; `-` for standard input, `the text` for one in memory.
     pub path: PathBuf,
     /// How documents stand in it.
     pub kind: Kind,
@@ -127,6 +129,8 @@ pub struct Source {
     /// Bytes on the disk; none of standard input.
     pub bytes: Option<u64>,
     modified: Option<SystemTime>,
+    /// What is in memory, and in no file.
+    text: Option<Bytes>,
 }
 
 impl Source {
@@ -174,6 +178,15 @@ impl Sources {
     /// does not exist or cannot be looked into; [`Error::Data`] for what is not a regular file, has an ending
     /// of another kind of archive, for a pattern that nothing matches and a folder without texts.
     pub fn find(inputs: &[String], options: &SourceOptions) -> rwkv_core::Result<Self> {
+        let inputs: Vec<Input> = inputs.iter().map(Input::from).collect();
+        Self::of_inputs(&inputs, options)
+    }
+
+    /// As [`find`](Self::find), with texts in memory among the inputs: each of them is a document, in its place.
+    ///
+    /// # Errors
+    /// As [`find`](Self::find).
+    pub fn of_inputs(inputs: &[Input], options: &SourceOptions) -> rwkv_core::Result<Self> {
         options.check()?;
         Ok(Self { files: find::all(inputs, options)?.into(), options: Arc::new(options.clone()) })
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use flate2::bufread::MultiGzDecoder;
 use rwkv_core::{Error, open_regular};
 
-use super::{Compression, Result, Source, data};
+use super::{Bytes, Compression, Result, Source, data};
 
 /// Bytes of a packed file that are read at a time.
 const PACKED_CHUNK: usize = 1 << 17;
@@ -47,6 +47,7 @@ pub(super) struct Stream {
 
 enum Inner {
     Stdin(Counted<Stdin>),
+    Memory(Counted<io::Cursor<Bytes>>),
     Plain(Counted<File>),
     Gzip(Box<MultiGzDecoder<BufReader<Counted<File>>>>),
     Zstd(zstd::stream::read::Decoder<'static, BufReader<Counted<File>>>),
@@ -57,6 +58,10 @@ impl Stream {
         let path = &source.path;
         if source.is_stdin() {
             let inner = Inner::Stdin(Counted::new(stdin().map_err(Error::io("open", path))?));
+            return Ok(Self { source: source.clone(), inner });
+        }
+        if let Some(text) = &source.text {
+            let inner = Inner::Memory(Counted::new(io::Cursor::new(text.clone())));
             return Ok(Self { source: source.clone(), inner });
         }
         let file = Counted::new(open(source)?);
@@ -141,6 +146,7 @@ impl Stream {
     pub(super) fn bytes_read(&self) -> u64 {
         match &self.inner {
             Inner::Stdin(stdin) => stdin.bytes,
+            Inner::Memory(text) => text.bytes,
             Inner::Plain(file) => file.bytes,
             Inner::Gzip(decoder) => taken(decoder.get_ref()),
             Inner::Zstd(decoder) => taken(decoder.get_ref()),
@@ -162,6 +168,7 @@ impl Stream {
     fn reader(&mut self) -> &mut dyn Read {
         match &mut self.inner {
             Inner::Stdin(stdin) => stdin,
+            Inner::Memory(text) => text,
             Inner::Plain(file) => file,
             Inner::Gzip(decoder) => decoder,
             Inner::Zstd(decoder) => decoder,
@@ -170,7 +177,7 @@ impl Stream {
 
     fn file(&self) -> Option<&Counted<File>> {
         match &self.inner {
-            Inner::Stdin(_) => None,
+            Inner::Stdin(_) | Inner::Memory(_) => None,
             Inner::Plain(file) => Some(file),
             Inner::Gzip(decoder) => Some(decoder.get_ref().get_ref()),
             Inner::Zstd(decoder) => Some(decoder.get_ref().get_ref()),

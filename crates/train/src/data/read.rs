@@ -8,6 +8,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rwkv_core::{Control, Error, Result, ask};
 use rwkv_text::documents::{Document, read_documents, tokens_of};
+use rwkv_text::source::Input;
 use rwkv_text::token_file::{Format, TokenFile, read_meta};
 use rwkv_text::tokenizer::WordCounts;
 use rwkv_text::{Characters, Tokenizer, TokenizerKind, Unknown};
@@ -147,7 +148,7 @@ fn documents(
 ) -> Result<Vec<Document>> {
     let takes_bytes = tokenizer.is_some_and(Tokenizer::takes_bytes);
     let checksum = |bytes: &[u8]| checksum.update(bytes);
-    read_documents(inputs.paths(), &options.source_options(), takes_bytes, checksum, control)
+    read_documents(inputs.all(), &options.source_options(), takes_bytes, checksum, control)
 }
 
 /// A tokenizer of the kind that the options ask for, made of the text.
@@ -225,16 +226,21 @@ struct TokenSet {
 impl TokenSet {
     /// The token files that the inputs are, if they are.
     fn find(inputs: &Inputs, options: &TrainOptions) -> Result<Option<Self>> {
-        let paths = inputs.paths();
-        if let [folder] = paths
+        let all = inputs.all();
+        let paths: Vec<&Path> = all.iter().filter_map(Input::path).collect();
+        // Texts are no tokens.
+        if paths.len() < all.len() {
+            return Ok(None);
+        }
+        if let [folder] = *paths
             && folder.join("train.bin").is_file()
         {
             let val = folder.join("val.bin");
             let validation = if val.is_file() { Some(TokenFile::open(val)?) } else { None };
             let files = vec![TokenFile::open(folder.join("train.bin"))?];
-            return Ok(Some(Self { folder: Some(folder.clone()), files, validation }));
+            return Ok(Some(Self { folder: Some(folder.to_owned()), files, validation }));
         }
-        let is_of_tokens = |path: &PathBuf| {
+        let is_of_tokens = |path: &&Path| {
             path.extension().is_some_and(|ending| ending == "bin" || ending == "idx")
                 || (!path.exists() && path.with_extension("idx").is_file())
         };

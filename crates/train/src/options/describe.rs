@@ -61,7 +61,7 @@ pub enum Kind {
     Text,
     /// Several strings, none of them empty.
     Texts,
-    /// One path, or several.
+    /// One path or text, or several.
     Paths,
     /// True or false.
     Boolean,
@@ -96,7 +96,7 @@ impl Kind {
             Self::Path => "a path".to_owned(),
             Self::Text => "a string".to_owned(),
             Self::Texts => "an array of strings, each of at least one character".to_owned(),
-            Self::Paths => "a path or an array of paths".to_owned(),
+            Self::Paths => "a path, a text as {\"text\": \"…\"}, or an array of these".to_owned(),
             Self::Boolean => "true or false".to_owned(),
             Self::Choice(words) => words.join(" or "),
             Self::Count => "a whole number from 0 to 2^53 − 1".to_owned(),
@@ -113,8 +113,8 @@ impl Kind {
                 texts.iter().all(|text| text.as_str().is_some_and(|text| !text.is_empty()))
             }),
             Self::Paths => {
-                Self::Path.accepts(value)
-                    || (Self::Texts.accepts(value) && value != &Value::Array(Vec::new()))
+                let is_one = |value: &Value| Self::Path.accepts(value) || is_text(value);
+                is_one(value) || value.as_array().is_some_and(|all| !all.is_empty() && all.iter().all(is_one))
             }
             Self::Boolean => value.is_boolean(),
             Self::Choice(words) => value.as_str().is_some_and(|word| words.contains(&word)),
@@ -122,6 +122,11 @@ impl Kind {
             Self::Number => value.is_number(),
         }
     }
+}
+
+/// Whether a value is `{"text": "…"}`.
+fn is_text(value: &Value) -> bool {
+    value.as_object().is_some_and(|text| text.len() == 1 && text.get("text").is_some_and(Value::is_string))
 }
 
 /// A type that options have.

@@ -1,7 +1,7 @@
 //! Options in JSON: what programs in other languages pass, what a run's files hold, and the table that
 //! describes them.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::LazyLock;
 
 use rwkv_core::{Error, Result};
@@ -70,11 +70,11 @@ impl TrainOptions {
     /// As [`to_json`](Self::to_json).
     pub(crate) fn values(&self) -> Result<Vec<(&'static str, Value)>> {
         let values = serde_json::to_value(self).map_err(|error| {
-            let data = self.data.paths().iter().map(|path| ("data", path));
+            let data = self.data.paths().map(|path| ("data", path));
             let val = self.val.iter().flat_map(Inputs::paths).map(|path| ("val", path));
-            let others = [("out", Some(&self.out)), ("from", self.from.as_ref())];
+            let others = [("out", Some(&*self.out)), ("from", self.from.as_deref())];
             let others = others.into_iter().filter_map(|(name, path)| Some((name, path?)));
-            let is_not_utf8 = |path: &PathBuf| path.to_str().is_none();
+            let is_not_utf8 = |path: &Path| path.to_str().is_none();
             let found = data.chain(val).chain(others).find(|(_, path)| is_not_utf8(path));
             Error::option(found.map_or("options", |(name, _)| name), format!("({error})"), "UTF-8")
         })?;

@@ -10,6 +10,8 @@ mod inputs;
 mod json;
 mod train;
 
+use std::path::Path;
+
 use rwkv_core::MAX_THREADS;
 use rwkv_core::machine::{self, Bytes};
 use rwkv_core::{Error, ModelConfig, Result};
@@ -147,6 +149,19 @@ impl TrainOptions {
             },
             ..usual
         }
+    }
+
+    /// What it names to learn and to validate on.
+    pub(crate) fn inputs_mut(&mut self) -> impl Iterator<Item = &mut Inputs> {
+        std::iter::once(&mut self.data).chain(&mut self.val)
+    }
+
+    /// As a run's directory holds them: see [`Inputs::relative_to`].
+    pub(crate) fn relative_to(mut self, run: &Path) -> Self {
+        if let Ok(run) = std::path::absolute(run) {
+            self.inputs_mut().for_each(|inputs| inputs.relative_to(&run));
+        }
+        self
     }
 
     /// The name of what a run with these options writes, in its directory.
@@ -370,6 +385,7 @@ mod tests {
             ("beta1", TrainOptions { beta1: 1.0, ..options() }),
             ("beta2", TrainOptions { beta2: nan, ..options() }),
             ("grad_clip", TrainOptions { grad_clip: -1.0, ..options() }),
+            ("seed", TrainOptions { seed: 1 << 53, ..options() }),
             ("matrix_learning_rate", TrainOptions { matrix_learning_rate: Some(0.02), ..options() }),
             ("from", TrainOptions { from: Some("".into()), ..options() }),
             ("freeze", TrainOptions { freeze: Some(vec![String::new()]), ..options() }),

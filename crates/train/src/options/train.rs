@@ -15,6 +15,9 @@ use super::inputs::Inputs;
 /// Keeps every product of two counts, and every length of a file, well within 64 bits.
 const MAX_COUNT: usize = 1 << 24;
 const MAX_STEPS: u64 = 1 << 32;
+/// The largest whole number that JSON carries exactly between all programs: JavaScript reads larger ones rounded,
+/// and would tell of another run than the one there is.
+const MAX_SEED: u64 = (1 << 53) - 1;
 /// More than any vocabulary that is published.
 const MAX_VOCAB: usize = 1 << 20;
 
@@ -37,7 +40,8 @@ described! {
         /// one document, whose last tenth is for validation; of several documents (also those of JSON Lines and
         /// Parquet, packed with gzip or Zstandard or not) it is every tenth, chosen by the seed. A folder that was
         /// prepared, and files of tokens (nanoGPT's, llm.c's, binidx), are mapped and not loaded. Text is UTF-8,
-        /// or anything if `tokenizer` is byte or world. Required.
+        /// or anything if `tokenizer` is byte or world. A program can also give a text in memory: a document, which
+        /// the run writes into its directory. Required.
         pub data: Inputs,
 
         // A run can be moved: its files do not name the directory that they are in.
@@ -95,7 +99,8 @@ described! {
         /// Largest global norm of the gradients; 0: no clipping. Default: 1.
         pub grad_clip: f64,
 
-        /// Seed of the initial parameters and of the order of the sequences. Default: 1.
+        /// Seed of the initial parameters and of the order of the sequences. Its range is that of the whole numbers
+        /// that JSON carries exactly between all programs. Default: 1.
         pub seed: u64,
 
         /// Threads to compute on. The result does not depend on their number. Default: as many as the machine
@@ -371,6 +376,7 @@ impl TrainOptions {
             within("beta1", self.beta1, 0.0..1.0),
             within("beta2", self.beta2, 0.0..1.0),
             within("grad_clip", self.grad_clip, 0.0..f64::INFINITY),
+            within("seed", self.seed, 0..=MAX_SEED),
             within("threads", self.threads, 1..=MAX_THREADS),
             within("lora_rank", self.lora_rank, 1..=MAX_COUNT),
             within("lora_alpha", self.lora_alpha, (Excluded(0.0), Included(1e6))),

@@ -13,7 +13,7 @@ fn config() -> RunConfig {
 }
 
 fn create(path: &Path) -> RunDirectory {
-    RunDirectory::create(path, config(), Tokenizer::bytes(), false).expect("a new run")
+    RunDirectory::create(path, config(), Tokenizer::bytes(), &[], false).expect("a new run")
 }
 
 fn resume(path: &Path, step: u64) -> RunDirectory {
@@ -32,8 +32,8 @@ fn a_run_is_read_as_it_was_written_and_not_overwritten() {
     for file in ["config.json", "checkpoint-3"] {
         let error = RunDirectory::check_free(&path, false).expect_err("a run is there");
         assert!(error.to_string().contains("another directory"), "{error}");
-        let error =
-            RunDirectory::create(&path, config(), Tokenizer::bytes(), false).expect_err("a run is there");
+        let error = RunDirectory::create(&path, config(), Tokenizer::bytes(), &[], false)
+            .expect_err("a run is there");
         assert!(error.to_string().contains("another directory"), "{error}");
         // What is left of a run is none to begin in.
         fs::create_dir_all(path.join("checkpoint-3")).expect("a checkpoint");
@@ -48,7 +48,9 @@ fn a_run_that_stopped_as_it_began_can_be_begun_again() {
     let path = directory.path();
     drop(create(path));
     let refuse = |tokenizer: &Tokenizer| {
-        RunDirectory::create(path, config(), tokenizer.clone(), false).err().map(|error| error.to_string())
+        RunDirectory::create(path, config(), tokenizer.clone(), &[], false)
+            .err()
+            .map(|error| error.to_string())
     };
     for name in ["config.json", "log.jsonl"] {
         fs::remove_file(path.join(name)).expect("a file");

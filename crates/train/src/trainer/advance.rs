@@ -54,24 +54,28 @@ impl Trainer {
             None => Some(self.validate(&mut control)?),
             known => known,
         };
-        let mut saved = None;
-        if step.checkpoint_due || self.is_last_step() {
-            saved = Some(self.save(&mut control)?);
-        } else if val_loss.is_some() && self.may_replace() {
-            self.save_model(&mut control)?;
-        }
+        // What is saved here is the last thing that was due.
         self.pending = None;
-        Ok(Some(Advance { step, val_loss, saved }))
+        let saved = if step.checkpoint_due || self.is_last_step() {
+            self.save(&mut control).map(Some)
+        } else if val_loss.is_some() && self.may_replace() {
+            self.save_model(&mut control).map(|_| None)
+        } else {
+            Ok(None)
+        };
+        self.pending = saved.is_err().then_some(step);
+        Ok(Some(Advance { step, val_loss, saved: saved? }))
     }
 
     /// Takes up what was due after the last step, if the run was stopped before that: its report is in the log.
-    pub(super) fn find_what_is_due(&mut self) {
+    pub(super) fn find_what_is_due(&mut self, is_pending: bool) {
         let Some((line, before)) = self.run.last().cloned().filter(|(line, _)| line.step == self.step) else {
             return;
         };
         self.clock.1 = line.clock;
         let (validation_due, checkpoint_due) = self.due();
-        let (Some(loss), true) = (line.loss, validation_due && self.val_loss.is_none()) else { return };
+        let is_due = is_pending || validation_due && self.val_loss.is_none();
+        let (Some(loss), true) = (line.loss, is_due) else { return };
         let TrainOptions { ctx_len, batch_size, accumulate, .. } = self.options;
         self.pending = Some(StepReport {
             step: self.step,

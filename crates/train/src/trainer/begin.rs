@@ -8,6 +8,7 @@ use rwkv_core::model::Network;
 use rwkv_core::{Control, Fingerprint, Model, ModelConfig, ModelFile, OF_A_PART, resolve};
 use rwkv_kernels::Cpu;
 use rwkv_text::Tokenizer;
+use rwkv_text::source::Bytes;
 
 use super::measure::{boundary, bytes_per_token};
 use super::{Trainer, save, schedule};
@@ -16,7 +17,7 @@ use crate::checkpoint::{self, Checkpoint, PARAMETERS};
 use crate::data::{Dataset, Windows};
 use crate::error::{Error, Result};
 use crate::optimizer;
-use crate::options::{Order, ResumeOptions, TokenizerKind, TrainOptions, Tune};
+use crate::options::{Inputs, Order, ResumeOptions, TokenizerKind, TrainOptions, Tune};
 use crate::run::{Found, RunConfig, RunDirectory, fault};
 use crate::streams::Streams;
 use crate::tape::Tape;
@@ -40,7 +41,8 @@ impl Trainer {
     /// [`rwkv_core::Error::InvalidOption`]; [`rwkv_core::Error::Io`], [`rwkv_core::Error::InvalidUtf8`] and
     /// [`rwkv_core::Error::Data`] if the text cannot be learned; those of reading a model, if the run starts from
     /// one; [`Error::Run`] if the directory holds a run already or another trainer is at work in it. Nothing
-    /// is written before all of these are ruled out.
+    /// is written before all of these are ruled out. Texts in memory are then written into the directory, as
+    /// `data.txt` and `val.txt` (of several `data-1.txt` and so on), and the run's options name these files.
     /// [`rwkv_core::Error::Aborted`] if `control` says so, which is told bytes of the text, while that is read.
     pub fn create(options: &TrainOptions, control: impl Control) -> Result<Self> {
         options.validate()?;
@@ -58,7 +60,8 @@ impl Trainer {
         }
         options = options.with_optimizer().resolved();
         let model = file.as_ref().map_or_else(|| options.model(n_vocab), |file| *file.config());
-        let parts = Parts::new(options, model, file, data, tokenizer, true)?;
+        let mut parts = Parts::new(options, model, file, data, tokenizer, true)?;
+        let texts = keep_texts(&mut parts.options)?;
         let config = RunConfig {
             format: RunConfig::FORMAT,
             model,
@@ -68,7 +71,7 @@ impl Trainer {
             bytes_per_token: parts.bytes_per_token,
         };
         let Parts { options, tokenizer, .. } = &parts;
-        let run = RunDirectory::create(&options.out, config, tokenizer.clone(), options.force)?;
+        let run = RunDirectory::create(&options.out, config, tokenizer.clone(), &texts, options.force)?;
         Ok(Self::assemble(parts, run, None))
     }
 
@@ -85,6 +88,12 @@ impl Trainer {
     /// one it began with; otherwise as [`create`](Self::create).
     pub fn resume(out: impl AsRef<Path>, changes: &ResumeOptions, mut control: impl Control) -> Result<Self> {
         let out = out.as_ref();
+        for (name, inputs) in [("data", &changes.data), ("val", &changes.val)] {
+            if inputs.as_ref().is_some_and(Inputs::has_texts) {
+                let expected = "left out, or paths: a run that began with a text has it in its directory";
+                return Err(rwkv_core::Error::option(name, "a text", expected).into());
+            }
+        }
         let mut found = RunDirectory::take(out)?;
         found.check_result(found.config.options.result_name(), changes.force == Some(true))?;
         if changes.from.is_some() && found.config.options.from.is_none() {
@@ -111,7 +120,9 @@ impl Trainer {
             let options = manifest.map_or(&found.config.options, |manifest| &manifest.options).clone();
             // Where things are is what the run was told last; all else is as it was at the checkpoint.
             let TrainOptions { data, from, .. } = found.config.options.clone();
-            let options = TrainOptions { data, from, ..options };
+            let mut options = TrainOptions { data, from, ..options };
+            let directory = std::path::absolute(out).map_err(Error::io("find", out))?;
+            options.inputs_mut().for_each(|inputs| inputs.within(&directory));
             let options = changes.apply(TrainOptions { out: out.to_owned(), ..options.resolved() });
             let is_new = checkpoint.is_none();
             let mut parts = Parts::of_run(&found, options, is_new, text.take(), &mut control)?;
@@ -137,10 +148,11 @@ impl Trainer {
         found.config.options = TrainOptions { threads: None, ..parts.options.clone() };
         found.config.bytes_per_token = parts.bytes_per_token;
         let run = RunDirectory::resume(found, step)?;
+        let is_pending = checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.manifest.is_pending);
         let mut trainer = Self::assemble(parts, run, checkpoint);
         trainer.went_back_from = newest.filter(|&newest| newest > step);
         trainer.write_what_is_missing()?;
-        trainer.find_what_is_due();
+        trainer.find_what_is_due(is_pending);
         Ok(trainer)
     }
 
@@ -335,6 +347,14 @@ fn check_base_is_elsewhere(options: &TrainOptions) -> Result<()> {
         return Err(rwkv_core::Error::option("out", options.out.display(), expected).into());
     }
     Ok(())
+}
+
+/// Puts files of the run's directory in the place of texts in memory: their names, and what is to be in them.
+fn keep_texts(options: &mut TrainOptions) -> Result<Vec<(String, Bytes)>> {
+    let run = std::path::absolute(&options.out).map_err(Error::io("find", &options.out))?;
+    let mut kept = options.data.keep_texts(&run, "data");
+    kept.extend(options.val.iter_mut().flat_map(|val| val.keep_texts(&run, "val")));
+    Ok(kept)
 }
 
 /// Relative paths would mean something else when the run goes on elsewhere.

@@ -136,10 +136,12 @@ impl Trainer {
     }
 
     fn write_checkpoint(&self, soundness: Soundness) -> Result<()> {
-        let options = TrainOptions { threads: None, ..self.options.clone() };
+        let options = self.options.clone().relative_to(self.run.path());
+        let options = TrainOptions { threads: None, ..options };
         let (crc32, seconds) = (self.data.crc32(), self.seconds);
         let mut manifest = Manifest::new(self.step, self.config, options, crc32, seconds, soundness);
         manifest.best = self.best;
+        manifest.is_pending = self.pending.is_some();
         let params = self.tape.params();
         // The states that the next step starts from, if they are carried, go with the parameters.
         let raw = params.trained().map(|index| params.raw(index));

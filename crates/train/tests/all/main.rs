@@ -14,4 +14,5 @@ mod options;
 mod report;
 mod results;
 mod runs;
+mod texts;
 mod tuning;
