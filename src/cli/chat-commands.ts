@@ -8,8 +8,9 @@ import { kebab } from './format.js'
 import { UsageError } from './usage.js'
 import { inOneLine, style } from './visible.js'
 
-/** What can be set while a chat goes on. */
-export const settable = { maxTokens: generateTable.maxTokens, ...samplingTable } as const
+/** What can be set while a chat goes on: what is a number. */
+const { logitBias: _, ...numbers } = samplingTable
+export const settable = { maxTokens: generateTable.maxTokens, ...numbers } as const
 type Name = keyof typeof settable
 
 interface Command {
