@@ -42,7 +42,7 @@ async function compare(count) {
   const ratios = []
   const [speeds, gaps, reads, bound] = [[], [], [], []]
   for (let round = 0; round < Number(values.rounds); round++) {
-    const bench = async () => (await model.bench({ sessions: count, seconds: seconds / 2 })).batchTokensPerSecond
+    const bench = async () => (await model.bench({ sessions: count, seconds: seconds / 2, prompt: 1 })).batchTokensPerSecond
     const before = await bench()
     const wrote = await write(count)
     const after = await bench()

@@ -2,18 +2,20 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rwkv_core::lora;
 use rwkv_core::model::Network;
-use rwkv_core::params::{Initial, Learned, Matrix, ParamSpec, Vector};
+use rwkv_core::params::{Initial, Layout, Learned, Matrix, ParamSpec, Vector};
 use rwkv_core::store::Parameters;
-use rwkv_core::{Error, Fingerprint, ModelConfig, ModelFile, Result, resolve};
+use rwkv_core::{Control, Error, Fingerprint, ModelConfig, ModelFile, Result, ask, resolve};
 use rwkv_kernels::Cpu;
 use wildmatch::WildMatch;
 
-use crate::init::initialize;
+use crate::init::initialize_until;
 use crate::options::{TrainOptions, Tune};
 
 /// The name of the parameter that is the initial state, in runs that tune it.
@@ -49,24 +51,46 @@ pub(crate) struct Start {
     pub(crate) base: Option<Fingerprint>,
 }
 
+/// The parameters of a new model: of a large one they take a while.
+fn new_parameters(
+    cpu: &Cpu,
+    layout: &Layout,
+    seed: u64,
+    control: impl Control + Send,
+) -> Result<Vec<Vec<f32>>> {
+    let (control, is_stopped) = (Mutex::new(control), AtomicBool::new(false));
+    let stop = || {
+        // Whoever cannot ask now asks soon again.
+        if let Ok(mut control) = control.try_lock()
+            && ask(&mut *control, 0, 0).is_err()
+        {
+            is_stopped.store(true, Ordering::Relaxed);
+        }
+        is_stopped.load(Ordering::Relaxed)
+    };
+    let params = initialize_until(cpu, layout, seed, &stop);
+    if is_stopped.load(Ordering::Relaxed) { Err(Error::Aborted) } else { Ok(params) }
+}
+
 impl Start {
     /// Takes the parameters from `base`, the file that the options name, or makes new ones. If the run is not
     /// new, those that are trained are to be [`set`](Self::set), and what they are until then means nothing.
     ///
     /// # Errors
     /// [`Error::InvalidOption`] for options that do not go together, or patterns that match nothing or
-    /// everything; those of reading a model.
+    /// everything; those of reading a model; [`Error::Aborted`] if `control` says so.
     pub(crate) fn new(
         options: &TrainOptions,
         model: &ModelConfig,
         base: Option<ModelFile>,
         is_new: bool,
         cpu: &Cpu,
+        control: impl Control + Send,
     ) -> Result<Self> {
         let Some(file) = base else {
             let (_, layout, _) = Network::new(model);
             let raw = if is_new {
-                initialize(cpu, &layout, options.seed)
+                new_parameters(cpu, &layout, options.seed, control)?
             } else {
                 layout.specs().iter().map(|spec| vec![0.0; spec.len()]).collect()
             };

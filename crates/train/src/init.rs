@@ -8,16 +8,26 @@ use rwkv_kernels::Cpu;
 /// Raw parameters of a new model, in the order of `layout`: the same for the same seed, whatever the
 /// machine's number of threads.
 pub fn initialize(cpu: &Cpu, layout: &Layout, seed: u64) -> Vec<Vec<f32>> {
+    initialize_until(cpu, layout, seed, &|| false)
+}
+
+/// As [`initialize`], asking `stop` now and then, on any thread: once it says so, what is made means nothing.
+pub(crate) fn initialize_until(
+    cpu: &Cpu,
+    layout: &Layout,
+    seed: u64,
+    stop: &(dyn Fn() -> bool + Sync),
+) -> Vec<Vec<f32>> {
     let specs = layout.specs();
     // Each parameter draws from a stream of its own, so that they can be made side by side.
     cpu.map(specs.len(), |index| {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(index as u64);
-        initial(&specs[index], &mut rng)
+        initial(&specs[index], &mut rng, stop)
     })
 }
 
-fn initial(spec: &ParamSpec, rng: &mut ChaCha8Rng) -> Vec<f32> {
+fn initial(spec: &ParamSpec, rng: &mut ChaCha8Rng, stop: &dyn Fn() -> bool) -> Vec<f32> {
     let (rows, width) = (spec.rows, spec.cols);
     match spec.initial {
         Initial::Constant(value) => vec![value; spec.len()],
@@ -26,7 +36,7 @@ fn initial(spec: &ParamSpec, rng: &mut ChaCha8Rng) -> Vec<f32> {
             (0..spec.len()).map(channel).collect()
         }
         Initial::Uniform { bound } => (0..spec.len()).map(|_| rng.random_range(-bound..=bound)).collect(),
-        Initial::Orthogonal { gain } => orthogonal(rows, width, gain, rng),
+        Initial::Orthogonal { gain } => orthogonal(rows, width, gain, rng, stop),
     }
 }
 
@@ -34,10 +44,16 @@ fn initial(spec: &ParamSpec, rng: &mut ChaCha8Rng) -> Vec<f32> {
 /// `gain · max(1, √(rows/cols))`: a uniformly random one, from the QR decomposition of a Gaussian matrix
 /// (Saxe et al.,
 /// <https://arxiv.org/abs/1312.6120>).
-fn orthogonal(rows: usize, cols: usize, gain: f64, rng: &mut ChaCha8Rng) -> Vec<f32> {
+fn orthogonal(
+    rows: usize,
+    cols: usize,
+    gain: f64,
+    rng: &mut ChaCha8Rng,
+    stop: &dyn Fn() -> bool,
+) -> Vec<f32> {
     let (len, count) = (rows.max(cols), rows.min(cols));
     let mut vectors: Vec<f64> = gaussians(rng).take(len * count).collect(); // (count, len)
-    orthonormalize(&mut vectors, len);
+    orthonormalize(&mut vectors, len, stop);
     let scale = gain * (rows as f64 / cols as f64).sqrt().max(1.0);
     let at = |row: usize, col: usize| {
         if rows > cols { vectors[col * len + row] } else { vectors[row * len + col] }
@@ -48,8 +64,11 @@ fn orthogonal(rows: usize, cols: usize, gain: f64, rng: &mut ChaCha8Rng) -> Vec<
 /// Makes the rows of `vectors` (count, len) orthonormal, in f64 by the Gram–Schmidt process. Each vector is
 /// projected twice, which makes it orthogonal to the last bits ("twice is enough": Giraud, Langou, Rozložník
 /// 2005).
-fn orthonormalize(vectors: &mut [f64], len: usize) {
+fn orthonormalize(vectors: &mut [f64], len: usize, stop: &dyn Fn() -> bool) {
     for index in 0..vectors.len() / len {
+        if stop() {
+            return;
+        }
         let (before, rest) = vectors.split_at_mut(index * len);
         let vector = &mut rest[..len];
         for _ in 0..2 {
@@ -141,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_wide_matrix_has_orthonormal_rows() {
-        let w = orthogonal(5, 9, 1.0, &mut ChaCha8Rng::seed_from_u64(3));
+        let w = orthogonal(5, 9, 1.0, &mut ChaCha8Rng::seed_from_u64(3), &|| false);
         for a in 0..5 {
             for b in 0..5 {
                 let dot: f64 = (0..9).map(|c| f64::from(w[a * 9 + c]) * f64::from(w[b * 9 + c])).sum();

@@ -7,7 +7,7 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rwkv_core::{Control, Error, Result, ask};
-use rwkv_text::documents::{Document, read_documents, tokens_of};
+use rwkv_text::documents::{Document, read_documents, tokens_with};
 use rwkv_text::source::Input;
 use rwkv_text::token_file::{Format, TokenFile, read_meta};
 use rwkv_text::tokenizer::WordCounts;
@@ -51,17 +51,17 @@ pub(super) fn read(
     }
     let (train, validation) = match &options.val {
         Some(val) => {
-            let train = tokens_of(&documents, documents.len() > 1, &tokenizer)?.into();
+            let train = tokens_with(&documents, documents.len() > 1, &tokenizer, &mut control)?.into();
             (train, validation_set(options, val, &tokenizer, &mut checksum, &mut control)?)
         }
         None if documents.len() == 1 => {
-            let all = Part::from(tokens_of(&documents, false, &tokenizer)?);
+            let all = Part::from(tokens_with(&documents, false, &tokenizer, &mut control)?);
             all.split_at(nine_tenths(all.len()))
         }
         None => {
-            let of = |which: Vec<usize>| -> Result<Part> {
+            let mut of = |which: Vec<usize>| -> Result<Part> {
                 let which = which.into_iter().map(|index| &documents[index]);
-                Ok(tokens_of(which, true, &tokenizer)?.into())
+                Ok(tokens_with(which, true, &tokenizer, &mut control)?.into())
             };
             let (train, validation) = split(documents.len(), options.seed);
             (of(train)?, of(validation)?)
@@ -135,7 +135,7 @@ fn validation_set(
         return set.read(tokenizer, checksum, control);
     }
     let documents = documents(val, options, Some(tokenizer), checksum, control)?;
-    Ok(tokens_of(&documents, documents.len() > 1, tokenizer)?.into())
+    Ok(tokens_with(&documents, documents.len() > 1, tokenizer, control)?.into())
 }
 
 /// All documents of some inputs.

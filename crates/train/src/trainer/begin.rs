@@ -43,15 +43,16 @@ impl Trainer {
     /// one; [`Error::Run`] if the directory holds a run already or another trainer is at work in it. Nothing
     /// is written before all of these are ruled out. Texts in memory are then written into the directory, as
     /// `data.txt` and `val.txt` (of several `data-1.txt` and so on), and the run's options name these files.
-    /// [`rwkv_core::Error::Aborted`] if `control` says so, which is told bytes of the text, while that is read.
-    pub fn create(options: &TrainOptions, control: impl Control) -> Result<Self> {
+    /// [`rwkv_core::Error::Aborted`] if `control` says so, which is told bytes of the text, while that is read, and
+    /// asked while a new model is made.
+    pub fn create(options: &TrainOptions, mut control: impl Control + Send) -> Result<Self> {
         options.validate()?;
         let mut options = options.clone();
         RunDirectory::check_free(&options.out, options.force)?;
         check_base_is_elsewhere(&options)?;
         let file = options.from.as_deref().map(base::open).transpose()?;
         let known = known_tokenizer(&options, file.as_ref())?;
-        let (data, tokenizer) = Dataset::read(&options, known.as_ref(), control)?;
+        let (data, tokenizer) = Dataset::read(&options, known.as_ref(), &mut control)?;
         options.tokenizer = Some(tokenizer.kind());
         let n_vocab = tokenizer.n_vocab();
         if let Some(file) = &file {
@@ -60,7 +61,7 @@ impl Trainer {
         }
         options = options.with_optimizer().resolved();
         let model = file.as_ref().map_or_else(|| options.model(n_vocab), |file| *file.config());
-        let mut parts = Parts::new(options, model, file, data, tokenizer, true)?;
+        let mut parts = Parts::new(options, model, file, data, tokenizer, true, control)?;
         let texts = keep_texts(&mut parts.options)?;
         let config = RunConfig {
             format: RunConfig::FORMAT,
@@ -86,7 +87,11 @@ impl Trainer {
     /// [`Error::Run`] if there is no run, if another trainer is at work on it, if its checkpoint is damaged,
     /// or if the model that it began from is another one now; [`rwkv_core::Error::Data`] if the text is not the
     /// one it began with; otherwise as [`create`](Self::create).
-    pub fn resume(out: impl AsRef<Path>, changes: &ResumeOptions, mut control: impl Control) -> Result<Self> {
+    pub fn resume(
+        out: impl AsRef<Path>,
+        changes: &ResumeOptions,
+        mut control: impl Control + Send,
+    ) -> Result<Self> {
         let out = out.as_ref();
         for (name, inputs) in [("data", &changes.data), ("val", &changes.val)] {
             if inputs.as_ref().is_some_and(Inputs::has_texts) {
@@ -227,6 +232,7 @@ impl Parts {
         data: Dataset,
         tokenizer: Tokenizer,
         is_new: bool,
+        control: impl Control + Send,
     ) -> Result<Self> {
         options.check_memory_for(&model, file.as_ref().map(ModelFile::len))?;
         absolute(&mut options)?;
@@ -236,7 +242,7 @@ impl Parts {
         let cpu = Arc::new(options.start_cpu()?);
         // A machine that has another default goes on with this one.
         options.precision = Some(cpu.precision().into());
-        let start = Start::new(&options, &model, file, is_new, &cpu)?;
+        let start = Start::new(&options, &model, file, is_new, &cpu, control)?;
         Ok(Self { options, model, start, data, tokenizer, bytes_per_token, cpu })
     }
 
@@ -252,7 +258,7 @@ impl Parts {
         options: TrainOptions,
         is_new: bool,
         text: Option<Dataset>,
-        control: impl Control,
+        mut control: impl Control + Send,
     ) -> Result<Self> {
         let (model, tokenizer) = (found.config.model, found.tokenizer.with_unknown(options.unknown)?);
         options.validate()?;
@@ -260,13 +266,13 @@ impl Parts {
             data
         } else {
             let crc32 = found.config.data_crc32;
-            Dataset::read_again(&options, &tokenizer, crc32, control)?
+            Dataset::read_again(&options, &tokenizer, crc32, &mut control)?
         };
         let file = options.from.as_deref().map(base::open).transpose()?;
         if file.as_ref().is_some_and(|file| *file.config() != model) {
             return Err(fault(&options.out, other_base(&options)));
         }
-        let parts = Self::new(options, model, file, data, tokenizer, is_new)?;
+        let parts = Self::new(options, model, file, data, tokenizer, is_new, control)?;
         if parts.base() != found.config.base {
             let options = &parts.options;
             // An older fingerprint of the same model is another number.
