@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs tests under ThreadSanitizer, which reports data races: those of teams of threads and of models that
-# threads share (fuzz/threads), and with "all" every test of the kernels, of inference, of texts and of training too.
+# threads share (fuzz/threads), with "hostile [seconds]" of sessions that come and go for five minutes, and with "all" every test of the kernels, of inference, of texts and of training too.
 #
 # It needs a standard library that is instrumented too: with the usual one, what a mutex or a condition
 # variable orders is reported as a race. So the library is compiled here, from the toolchain's own source
@@ -85,6 +85,9 @@ say 'the race on purpose was found'
 
 status=0
 run --no-fail-fast "${threads[@]}" --tests || status=1
+if [ "${1-}" = hostile ]; then
+  RWKV_HOSTILE_SECONDS=${2:-300} run -p rwkv-session --test hostile -- --nocapture || status=1
+fi
 if [ "${1-}" = all ]; then
   run --no-fail-fast -p rwkv-kernels -p rwkv-core -p rwkv-text -p rwkv-session -p rwkv-train --lib --tests || status=1
 fi
