@@ -1,7 +1,7 @@
-// Shows that memory stays flat: 10,000 sessions of one model, 1,000 loads of a model, 200 worker threads that
-// load one.
+// Shows that memory, threads and handles stay flat: 10,000 sessions of one model, 100,000 calls that are aborted, 1,000
+// loads of a model, 200 worker threads that load one.
 //
-//   node proofs/memory.mjs [sessions loads workers]
+//   node proofs/memory.mjs [sessions calls loads workers]
 //
 // Each runs in a process of its own. The process's resident memory is read after a warm-up (a tenth of the
 // work), and at each quarter of the rest. Half of the sessions, models and workers are closed or end by
@@ -10,7 +10,7 @@
 // exceed it many times over.
 
 import { spawnSync } from 'node:child_process'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as wait } from 'node:timers/promises'
@@ -23,6 +23,8 @@ const MB = 2 ** 20
 const kinds = {
   // A state of 4 layers, 128 wide, has 10 KB: kept by each session, 100 MB.
   sessions: { times: 10_000, bound: 16 * MB, run: sessions },
+  // A state, logits and tokens of each: 20 KB, 2 GB.
+  calls: { times: 100_000, bound: 24 * MB, run: calls },
   // 3.4 MB and 1 MB: kept by each load, 2 GB.
   loads: { times: 1_000, bound: 24 * MB, run: loads },
   // A thread of Node with our library takes some 10 MB: 2 GB.
@@ -63,7 +65,7 @@ async function measure(kind) {
   const small = join(directory, 'small.bin')
   await quantize(join(directory, 'run'), small, 'Q8_0')
 
-  const measured = []
+  const [measured, counted] = [[], []]
   const mark = async () => {
     // Once for what is unreachable, once for what its finalizers let go.
     for (let i = 0; i < 3; i++) {
@@ -71,6 +73,7 @@ async function measure(kind) {
       await wait(20)
     }
     measured.push(process.memoryUsage().rss)
+    counted.push(counts())
   }
   const begun = performance.now()
   const warmUp = times / 10
@@ -88,7 +91,45 @@ async function measure(kind) {
     `${times} ${kind} in ${seconds} s: ${measured.map(mb).join(', ')} MB after the warm-up and each quarter; ` +
       `grew by ${mb(growth)} MB, at most ${mb(bound)} allowed: ${growth <= bound ? 'flat' : 'NOT FLAT'}`,
   )
-  process.exit(growth <= bound ? 0 : 1)
+  const most = counted
+    .slice(1)
+    .some(([threads, files]) => threads > counted[0][0] + 2 || files > counted[0][1] + 2)
+  console.log(
+    `  threads, open files and handles: ${counted.map(each => each.join(' ')).join(', ')}${most ? ': NOT FLAT' : ''}`,
+  )
+  process.exit(growth <= bound && !most ? 0 : 1)
+}
+
+/** Threads, open files and what keeps the event loop alive; the former two where the system tells. */
+function counts() {
+  const handles = process.getActiveResourcesInfo().length
+  if (process.platform !== 'linux') return [0, 0, handles]
+  return [readdirSync('/proc/self/task').length, readdirSync('/proc/self/fd').length, handles]
+}
+
+/** Calls of every kind, aborted at once or soon. */
+async function calls(times, [run]) {
+  const { Model } = await import('../dist/index.js')
+  const model = await Model.load(run, { threads: 1 })
+  const session = model.createSession()
+  const long = 'the whale and the ship. '.repeat(40)
+  const kinds = [
+    signal => session.prompt(long, { signal }),
+    signal => model.createSession().eval([1, 2, 3, 4, 5, 6, 7, 8], { signal }),
+    signal => model.createSession().generate('the ', { maxTokens: 1e9, signal }).result(),
+    signal => model.evaluate(join(run, 'config.json'), { signal }),
+  ]
+  for (let i = 0; i < times; i++) {
+    const stop = new AbortController()
+    const call = kinds[i % kinds.length](stop.signal)
+    if (i % 3 === 0) await new Promise(setImmediate)
+    stop.abort()
+    await call.catch(error => {
+      if (!stop.signal.aborted && error.code !== 'UNKNOWN_CHARACTER') throw error
+    })
+    if (i % 500 === 499) globalThis.gc()
+  }
+  model.close()
 }
 
 async function sessions(times, [run]) {

@@ -53,7 +53,9 @@ const kinds = {
   quantize: async ({ rwkv, path, directory }, signal) => {
     for (;;) await rwkv.quantize(path, join(directory, unique('q')), 'Q5_1', { signal })
   },
-  tokenizer: async ({ rwkv, text }, signal) => rwkv.Tokenizer.train(text, { vocabSize: 20_000, signal }),
+  tokenizer: async ({ rwkv, text }, signal) => {
+    for (;;) await rwkv.Tokenizer.train(text, { vocabSize: 20_000, signal })
+  },
   prepare: async ({ rwkv, text, directory }, signal) =>
     rwkv.prepare(text, { out: join(directory, unique('prepared')), tokenizer: 'gpt2', signal }),
   bench: async ({ model }, signal) => model.bench({ seconds: 600, signal }),
