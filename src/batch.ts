@@ -1,3 +1,4 @@
+import { RwkvError } from './errors.js'
 import type { Model } from './model.js'
 import type { GenerateBatchOptions, GenerateResult } from './options.js'
 
@@ -8,19 +9,28 @@ export async function generateBatch(
   { sessions = 32, signal, onProgress, seed, ...how }: GenerateBatchOptions,
 ): Promise<GenerateResult[]> {
   signal?.throwIfAborted()
+  const last = (seed ?? 0) + prompts.length - 1
+  if (!Number.isSafeInteger(last)) {
+    const wanted = `at most 2^53 − ${prompts.length}: it counts up with each text`
+    throw new RwkvError('INVALID_OPTION', `seed is ${seed}; it must be ${wanted}`)
+  }
   const results: GenerateResult[] = []
   const next = prompts.entries()
   const stop = new AbortController()
   const giveUp = () => stop.abort(signal?.reason)
   signal?.addEventListener('abort', giveUp, { once: true })
   let done = 0
+  // One report at a time; one that fails stops the work.
+  let told: Promise<unknown> = Promise.resolve()
   const write = async () => {
     for (const [i, prompt] of next) {
       using session = model.createSession()
       const own = seed === undefined ? {} : { seed: seed + i }
       results[i] = await session.generate(prompt, { ...how, ...own, signal: stop.signal }).result()
       done++
-      onProgress?.({ done, total: prompts.length })
+      const progress = { done, total: prompts.length }
+      told = told.then(() => onProgress?.(progress))
+      await told
     }
   }
   try {

@@ -53,7 +53,7 @@ export class Generation implements AsyncIterableIterator<string> {
 
   /**
    * Why writing ended: after `maxTokens` (`length`), before a stop, at the end that the model gives a text, or because
-   * the loop was left or its signal aborted (`aborted`). Undefined as long as it goes on.
+   * the loop was left, its signal was aborted, or it failed (`aborted`). Undefined as long as it goes on.
    */
   get end(): GenerationEnd | undefined {
     return this.#end
@@ -79,8 +79,12 @@ export class Generation implements AsyncIterableIterator<string> {
 
   /** The next piece of text. */
   async next(): Promise<IteratorResult<string, undefined>> {
-    const { value, done } = await this.#pieces.next()
-    return done ? { value: undefined, done } : { value: value.text, done: false }
+    for (;;) {
+      const { value, done } = await this.#pieces.next()
+      if (done) return { value: undefined, done }
+      // A token that is no whole character is a piece without text.
+      if (value.text !== '') return { value: value.text, done: false }
+    }
   }
 
   /** Ends the writing: a loop that is left calls it. */
@@ -109,7 +113,7 @@ export class Generation implements AsyncIterableIterator<string> {
           for (const each of given.logProbabilities) this.#logProbabilities.push(each)
         }
         if (end !== undefined) this.#end = end as GenerationEnd
-        if (given.text !== '') yield given
+        if (given.text !== '' || given.tokens.length > 0) yield given
       }
     } finally {
       this.#end ??= 'aborted'

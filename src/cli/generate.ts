@@ -41,8 +41,8 @@ length, stop or endOfText; with --log-probabilities also "logProbabilities".`,
     const { tokenizer } = model
     const start = { state: await startingState(model, state) }
     const shown = given ?? tokenizer.decode(tokenizer.beginning())
-    const startedAt = performance.now()
     const write = async (session: Session, index: number, isStreamed: boolean) => {
+      const startedAt = performance.now()
       const { seed } = options
       const own = { ...options, ...(seed !== undefined && { seed: seed + index }), signal }
       const writing = session.generate(given ?? '', own)
@@ -51,10 +51,15 @@ length, stop or endOfText; with --log-probabilities also "logProbabilities".`,
       const { text, end, logProbabilities } = writing
       const tokens = writing.tokens.length
       const speed = { tokens, end, seconds, tokensPerSecond: tokens / seconds }
+      if (signal.aborted && tokens === 0) return
       output.object({ prompt: shown, text, ...speed, ...(logProbabilities && { logProbabilities }) })
     }
-    if (samples === 1) await write(model.createSession(start), 0, true)
-    else await inGroups(samples, index => write(model.createSession(start), index, false))
+    const one = async (index: number, isStreamed: boolean) => {
+      using session = model.createSession(start)
+      await write(session, index, isStreamed)
+    }
+    if (samples === 1) await one(0, true)
+    else await inGroups(samples, signal, index => one(index, false))
     return exitCode(signal)
   },
 })
@@ -62,10 +67,17 @@ length, stop or endOfText; with --log-probabilities also "logProbabilities".`,
 /** Texts that are written at a time. */
 const GROUP = 32
 
-async function inGroups(count: number, write: (index: number) => Promise<void>): Promise<void> {
+async function inGroups(
+  count: number,
+  signal: AbortSignal,
+  write: (index: number) => Promise<void>,
+): Promise<void> {
   const indices = Array.from({ length: count }, (_, index) => index).values()
   const work = async () => {
-    for (const index of indices) await write(index)
+    for (const index of indices) {
+      if (signal.aborted) return
+      await write(index)
+    }
   }
   await Promise.all(Array.from({ length: Math.min(count, GROUP) }, work))
 }

@@ -44,13 +44,30 @@ impl Open {
     }
 }
 
+/// Flags of work under way. Those that nobody else has are forgotten now and then.
+#[derive(Default)]
+struct Flags {
+    all: Vec<Flag>,
+    shared: usize,
+}
+
+impl Flags {
+    fn add(&mut self, flag: &Flag) {
+        if self.all.len() >= 2 * self.shared + 16 {
+            self.all.retain(Flag::is_shared);
+            self.shared = self.all.len();
+        }
+        self.all.push(flag.clone());
+    }
+}
+
 /// What an environment has, on its thread.
 struct Environment {
     keeper: Keeper,
     workers: Workers,
     open: RefCell<Open>,
     /// Of work under way.
-    flags: RefCell<Vec<Flag>>,
+    flags: RefCell<Flags>,
     /// Kept to the end, so that their threads end on this one.
     schedulers: RefCell<Vec<Arc<Scheduler>>>,
 }
@@ -62,6 +79,10 @@ thread_local! {
 
 /// Called when the addon is loaded into an environment.
 pub(crate) fn start(env: Env) -> napi::Result<()> {
+    // A program may load it twice, by taking it out of Node's cache.
+    if here(|_| ()).is_some() {
+        return Ok(());
+    }
     let environment = Environment {
         keeper: Keeper::new(env)?,
         workers: Workers::new(),
@@ -83,7 +104,7 @@ impl Environment {
     fn end(self) {
         let Self { keeper, workers, open, flags, schedulers } = self;
         keeper.close();
-        for flag in flags.into_inner() {
+        for flag in flags.into_inner().all {
             flag.raise();
         }
         open.into_inner().close();
@@ -111,14 +132,14 @@ pub(crate) fn keep(scheduler: Arc<Scheduler>) {
     });
 }
 
-/// Has `work` done on a thread of this environment, at whose end `flag` is raised. Work does not panic.
-pub(crate) fn work(flag: &Flag, work: impl FnOnce() + Send + 'static) {
-    here(|environment| {
-        let mut flags = environment.flags.borrow_mut();
-        flags.retain(Flag::is_shared);
-        flags.push(flag.clone());
-        environment.workers.run(work);
+/// Has `work` done on a thread of this environment, at whose end `flag` is raised.
+/// False if it never will be.
+pub(crate) fn work(flag: &Flag, work: impl FnOnce() + Send + 'static) -> bool {
+    let begun = here(|environment| {
+        environment.flags.borrow_mut().add(flag);
+        environment.workers.run(work)
     });
+    begun == Some(true)
 }
 
 /// Announces a letter to this environment's mailbox.

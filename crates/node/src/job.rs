@@ -64,14 +64,22 @@ impl<T: ToNapiValue + 'static> Job<T> {
                 }
             });
             let over = flag.clone();
-            environment::work(&flag, move || {
-                let Some((settle, work, finish)) = take() else { return };
-                // Whatever the work was on is given up by its `Claim` when it unwinds.
-                let found = catch_unwind(AssertUnwindSafe(work));
-                let found = found.unwrap_or_else(|payload| Err(Failure::panic(&*payload)));
-                over.forget_hooks();
-                settle.then(found.map(|value| Box::new(move |env| finish(value, env)) as Finish<T>));
+            let is_taken = environment::work(&flag, {
+                let take = take.clone();
+                move || {
+                    let Some((settle, work, finish)) = take() else { return };
+                    // Whatever the work was on is given up by its `Claim` when it unwinds.
+                    let found = catch_unwind(AssertUnwindSafe(work));
+                    let found = found.unwrap_or_else(|payload| Err(Failure::panic(&*payload)));
+                    over.forget_hooks();
+                    settle.then(found.map(|value| Box::new(move |env| finish(value, env)) as Finish<T>));
+                }
             });
+            if !is_taken {
+                // What is dropped says so.
+                drop(take());
+                flag.forget_hooks();
+            }
         })
     }
 }
@@ -147,7 +155,9 @@ impl Owed {
         let deferred = Deferred(deferred);
         self.mailbox.post(move |env| {
             environment::arrived(env.raw());
-            deferred.settle(env, make(env));
+            // Whatever goes wrong here, the promise is settled.
+            let made = catch_unwind(AssertUnwindSafe(|| make(env)));
+            deferred.settle(env, made.unwrap_or_else(|payload| Err(Failure::panic(&*payload))));
         });
     }
 }

@@ -17,9 +17,9 @@ type Letter = Box<dyn FnOnce(Env) + Send>;
 
 /// Where letters are put in, on any thread.
 #[derive(Clone)]
-pub(crate) struct Mailbox(Arc<Box_>);
+pub(crate) struct Mailbox(Arc<Letterbox>);
 
-struct Box_ {
+struct Letterbox {
     letters: Mutex<Letters>,
 }
 
@@ -55,7 +55,7 @@ impl Mailbox {
     }
 }
 
-impl Box_ {
+impl Letterbox {
     fn lock(&self) -> MutexGuard<'_, Letters> {
         self.letters.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -64,7 +64,7 @@ impl Box_ {
     fn open(&self, env: sys::napi_env) {
         let letters = std::mem::take(&mut self.lock().waiting);
         for letter in letters {
-            // A panic must not reach Node. Whoever waits for this letter is told by the drop of what it held.
+            // A panic must not reach Node.
             let _ = catch_unwind(AssertUnwindSafe(|| letter(Env::from_raw(env))));
         }
     }
@@ -81,7 +81,7 @@ impl Keeper {
     /// A mailbox of this environment. To be called on its thread, as all methods.
     pub(crate) fn new(env: Env) -> napi::Result<Self> {
         let mailbox =
-            Mailbox(Arc::new(Box_ { letters: Mutex::new(Letters { waiting: Vec::new(), bell: None }) }));
+            Mailbox(Arc::new(Letterbox { letters: Mutex::new(Letters { waiting: Vec::new(), bell: None }) }));
         let context = Arc::into_raw(Arc::clone(&mailbox.0)).cast_mut().cast::<c_void>();
         let (raw, mut name, mut handle) = (env.raw(), ptr::null_mut(), ptr::null_mut());
         // SAFETY: the environment is alive on this thread, the name is a string literal of that length, and the pointers
@@ -153,11 +153,11 @@ unsafe extern "C" fn open(env: sys::napi_env, _: sys::napi_value, context: *mut 
         return;
     }
     // SAFETY: `context` is what `Keeper::new` gave, and Node calls `finalize` after the last of these calls.
-    unsafe { &*context.cast::<Box_>() }.open(env);
+    unsafe { &*context.cast::<Letterbox>() }.open(env);
 }
 
 /// Called by Node when the handle is gone.
 unsafe extern "C" fn finalize(_: sys::napi_env, context: *mut c_void, _: *mut c_void) {
     // SAFETY: this is the count that `Keeper::new` made, given back once.
-    drop(unsafe { Arc::from_raw(context.cast::<Box_>()) });
+    drop(unsafe { Arc::from_raw(context.cast::<Letterbox>()) });
 }

@@ -1,6 +1,7 @@
 //! One text: tokens that it reads, and the writing of new ones.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use napi::bindgen_prelude::{Float32Array, Float64Array, Uint32Array};
@@ -41,7 +42,9 @@ impl Holder {
 
 impl Close for Holder {
     fn close(&self) {
-        if let Some(session) = lock(&self.session).take() {
+        // Without the lock: whoever waits is told.
+        let session = lock(&self.session).take();
+        if let Some(session) = session {
             session.abort();
         }
         // They hold the model too.
@@ -138,15 +141,39 @@ impl NativeSession {
 
 /// Has tokens read, and the logits after them told.
 fn read(session: &Session, tokens: Vec<u32>, flag: &Flag, settle: Settle<Float32Array>) {
-    let over = flag.clone();
+    let over = Over::of(flag);
+    let is_over = over.clone();
     let reading = session.read(
         tokens,
         Box::new(move |found| {
-            over.forget_hooks();
+            is_over.set();
             settle.with(found.map(|logits| Float32Array::new(logits.to_vec())).map_err(Failure::from));
         }),
     );
-    flag.on_raise(move || reading.abort());
+    over.on_raise(move || reading.abort());
+}
+
+/// Whether a call is over, whose flag then has no hooks: they would keep what they stop.
+#[derive(Clone)]
+struct Over(Flag, Arc<AtomicBool>);
+
+impl Over {
+    fn of(flag: &Flag) -> Self {
+        Self(flag.clone(), Arc::default())
+    }
+
+    fn set(&self) {
+        self.1.store(true, Ordering::SeqCst);
+        self.0.forget_hooks();
+    }
+
+    /// Has `hook` called when the flag is raised, unless the call is over by now.
+    fn on_raise(&self, hook: impl FnOnce() + Send + 'static) {
+        self.0.on_raise(hook);
+        if self.1.load(Ordering::SeqCst) {
+            self.0.forget_hooks();
+        }
+    }
 }
 
 /// Makes tokens of `text`, away from JavaScript's thread if that may take long, and goes on with them.
@@ -159,26 +186,44 @@ fn with_tokens<T: napi::bindgen_prelude::ToNapiValue + Send + 'static>(
     then: impl FnOnce(&Session, Vec<u32>, &Flag, Settle<T>) + Send + 'static,
 ) {
     let is_short = text.len() <= SHORT;
+    // Whoever takes it first, a thread that works or the one that raises the flag, settles.
+    let waiting = Arc::new(Mutex::new(Some((settle, then))));
+    let take = move || lock(&waiting).take();
     let go_on = {
-        let flag = flag.clone();
+        let (flag, take) = (flag.clone(), take.clone());
         move || {
             let tokens = catch_unwind(AssertUnwindSafe(|| {
                 flag.check()?;
-                if is_plain {
-                    return Ok(session.encode(&text, flag.control())?);
-                }
-                Ok(session.tokens_of(&text, flag.control())?)
+                let tokens = if is_plain {
+                    session.encode(&text, flag.control())?
+                } else {
+                    session.tokens_of(&text, flag.control())?
+                };
+                Ok(tokens)
             }));
+            flag.forget_hooks();
+            let Some((settle, then)) = take() else { return };
             match tokens.unwrap_or_else(|payload| Err(Failure::panic(&*payload))) {
-                Ok(tokens) => then(&session, tokens, &flag, settle),
+                // If it panics, what it was given is dropped, and says so.
+                Ok(tokens) => drop(catch_unwind(AssertUnwindSafe(|| then(&session, tokens, &flag, settle)))),
                 Err(failure) => settle.fail(failure),
             }
         }
     };
     if is_short {
-        go_on();
-    } else {
-        environment::work(&flag, go_on);
+        return go_on();
+    }
+    flag.on_raise({
+        let take = take.clone();
+        move || {
+            if let Some((settle, _)) = take() {
+                settle.fail(rwkv_core::Error::Aborted.into());
+            }
+        }
+    });
+    if !environment::work(&flag, go_on) {
+        drop(take());
+        flag.forget_hooks();
     }
 }
 
@@ -280,16 +325,17 @@ impl NativeWriting {
     pub fn next(&self, cancel: &Cancel) -> Job<Option<NativePiece>> {
         let (writing, flag) = (Arc::clone(&self.0), cancel.flag());
         Job::start(move |settle: Settle<Option<NativePiece>>| {
-            let over = flag.clone();
+            let over = Over::of(&flag);
+            let is_over = over.clone();
             let taker: Taker = Box::new(move |found: rwkv_core::Result<Option<Piece>>| {
-                over.forget_hooks();
+                is_over.set();
                 settle.with(found.map(|piece| piece.map(NativePiece::from)).map_err(Failure::from));
             });
             match &*lock(&writing.0) {
                 Some(generation) => generation.pull(taker),
                 None => taker(Err(rwkv_core::Error::Aborted)),
             }
-            flag.on_raise(move || writing.close());
+            over.on_raise(move || writing.close());
         })
     }
 

@@ -3,6 +3,7 @@
 //! None of Node's own are used: those are few, and what Node does with files and names waits for them.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -41,20 +42,26 @@ impl Workers {
         Self(Arc::new(Shared { state: Mutex::default(), wake: Condvar::new() }))
     }
 
-    /// Has `work` done; it does not panic. If no thread can be started, or at the end, it is dropped.
-    pub(crate) fn run(&self, work: impl FnOnce() + Send + 'static) {
+    /// Has `work` done. False if it never will be, because no thread can be started, or at the end.
+    pub(crate) fn run(&self, work: impl FnOnce() + Send + 'static) -> bool {
         let mut state = self.0.lock();
         if state.is_over {
-            return;
+            return false;
         }
         state.waiting.push_back(Box::new(work));
         if state.idle >= state.waiting.len() || state.alive >= MAX {
             drop(state);
             self.0.wake.notify_one();
-            return;
+            return true;
         }
         // Those that have ended are joined at once.
-        state.threads.retain(|thread| !thread.is_finished());
+        let (ended, alive) =
+            std::mem::take(&mut state.threads).into_iter().partition(JoinHandle::is_finished);
+        state.threads = alive;
+        let ended: Vec<_> = ended;
+        for thread in ended {
+            let _ = thread.join();
+        }
         let shared = Arc::clone(&self.0);
         let thread = std::thread::Builder::new().name("rwkv-work".to_owned()).spawn(move || work_on(&shared));
         match thread {
@@ -66,10 +73,12 @@ impl Workers {
                 let dropped = state.waiting.pop_back();
                 drop(state);
                 drop(dropped);
+                return false;
             }
             // One of the others takes it.
             Err(_) => {}
         }
+        true
     }
 
     /// Drops what waits, and returns once all threads have ended. What runs has been told to stop.
@@ -82,7 +91,7 @@ impl Workers {
         drop(waiting);
         self.0.wake.notify_all();
         for thread in threads {
-            // Work does not panic.
+            // It catches panics, so it always ends well.
             let _ = thread.join();
         }
     }
@@ -100,7 +109,8 @@ fn work_on(shared: &Shared) {
     loop {
         if let Some(work) = state.waiting.pop_front() {
             drop(state);
-            work();
+            // A fault in it must not cost the thread.
+            let _ = catch_unwind(AssertUnwindSafe(work));
             state = shared.lock();
             continue;
         }

@@ -13,7 +13,8 @@ use crate::{End, Piece};
 /// takes to hand it over, and no reader notices so short a delay.
 const PIECE: Duration = Duration::from_millis(8);
 
-/// Told the next piece, or none after the last, or what went wrong; once.
+/// Told the next piece, or none after the last, or what went wrong; once. It is called where others wait for it, and
+/// neither waits nor computes on the model's threads.
 pub type Taker = Box<dyn FnOnce(Result<Option<Piece>>) + Send>;
 
 /// What the writer, which is a thread of the scheduler, shares with whoever takes its pieces.
@@ -32,6 +33,8 @@ struct Inner {
     /// When the last piece was taken.
     since: Instant,
     stage: Stage,
+    /// Whether the session may do something else.
+    is_ended: bool,
 }
 
 enum Stage {
@@ -50,6 +53,7 @@ impl Outlet {
             point: None,
             since: Instant::now(),
             stage: Stage::Writing,
+            is_ended: false,
         };
         Arc::new(Self { text: Arc::clone(text), inner: Mutex::new(inner) })
     }
@@ -69,7 +73,10 @@ impl Outlet {
     /// Has `taker` told the next piece.
     pub(crate) fn pull(&self, taker: Taker) {
         let mut inner = self.lock();
-        debug_assert!(inner.taker.is_none(), "one piece at a time");
+        if inner.taker.is_some() {
+            drop(inner);
+            return taker(Err(Error::Busy { what: "generation" }));
+        }
         inner.taker = Some(taker);
         let is_writing = matches!(inner.stage, Stage::Writing);
         self.hand_over(inner);
@@ -81,6 +88,9 @@ impl Outlet {
     /// Adds what was written; the text is at `point` after it.
     pub(crate) fn put(&self, piece: Piece, point: Point) {
         let mut inner = self.lock();
+        if !matches!(inner.stage, Stage::Writing) {
+            return;
+        }
         inner.piece.append(piece);
         inner.point = Some(point);
         self.hand_over(inner);
@@ -101,9 +111,9 @@ impl Outlet {
     pub(crate) fn demand(&self) -> Demand {
         let inner = self.lock();
         match inner.stage {
-            Stage::Over => Demand::Never,
-            _ if inner.taker.is_some() || inner.point.is_none() => Demand::Now,
-            _ => Demand::Later,
+            Stage::Written(_) | Stage::Over => Demand::Never,
+            Stage::Writing if inner.taker.is_some() || inner.point.is_none() => Demand::Now,
+            Stage::Writing => Demand::Later,
         }
     }
 
@@ -122,7 +132,7 @@ impl Outlet {
             }
             Stage::Written(Ok(())) => {
                 let piece = self.next_piece(&mut inner);
-                self.text.end();
+                self.end_call(&mut inner);
                 Ok(Some(piece))
             }
             Stage::Written(Err(error)) if inner.point.is_some() => {
@@ -130,7 +140,7 @@ impl Outlet {
                 Ok(Some(self.next_piece(&mut inner)))
             }
             Stage::Written(Err(error)) => {
-                self.text.end();
+                self.end_call(&mut inner);
                 Err(error)
             }
             Stage::Over => Ok(None),
@@ -139,6 +149,13 @@ impl Outlet {
         drop(inner);
         if let Some(tell) = taker {
             tell(result);
+        }
+    }
+
+    /// The session may do something else from here on.
+    fn end_call(&self, inner: &mut Inner) {
+        if !std::mem::replace(&mut inner.is_ended, true) {
+            self.text.end();
         }
     }
 
@@ -159,9 +176,11 @@ impl Call for Outlet {
         if matches!(inner.stage, Stage::Over) {
             return;
         }
-        inner.stage = Stage::Over;
-        self.text.end();
         let taker = inner.taker.take();
+        // Whoever comes later is told, once.
+        inner.stage = if taker.is_some() { Stage::Over } else { Stage::Written(Err(Error::Aborted)) };
+        (inner.point, inner.piece) = (None, Piece::default());
+        self.end_call(&mut inner);
         drop(inner);
         self.text.scheduler.wake();
         if let Some(tell) = taker {

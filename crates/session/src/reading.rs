@@ -2,17 +2,22 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rwkv_core::schedule::{Demand, Next, Reader};
+use rwkv_core::schedule::{Demand, Next, Reader, Scheduler};
 use rwkv_core::{Error, Result, State};
 
 use crate::text::{Call, Point, Text};
 
-/// Told the logits (n_vocab) after the last token, or what went wrong; once.
+/// Told the logits (n_vocab) after the last token, or what went wrong; once. It is called where others wait for it, and
+/// neither waits nor computes on the model's threads.
 pub type Done = Box<dyn FnOnce(Result<Arc<[f32]>>) + Send>;
 
 /// Tokens that are being read. It can be given up at any moment: the text is then as it was.
 #[derive(Clone)]
-pub struct Reading(Arc<Shared>);
+pub struct Reading {
+    call: Arc<Shared>,
+    /// Kept as long as something is to be read.
+    _scheduler: Arc<Scheduler>,
+}
 
 struct Shared {
     text: Arc<Text>,
@@ -22,8 +27,9 @@ struct Shared {
 
 impl Reading {
     /// Begins to read `tokens`.
-    pub(crate) fn begin(text: &Arc<Text>, tokens: Vec<u32>, done: Done) -> Self {
-        let shared = Arc::new(Shared { text: Arc::clone(text), done: Mutex::new(None) });
+    pub(crate) fn begin(text: &Arc<Text>, scheduler: Arc<Scheduler>, tokens: Vec<u32>, done: Done) -> Self {
+        // It is there before the call is: whoever gives the call up finds it.
+        let shared = Arc::new(Shared { text: Arc::clone(text), done: Mutex::new(Some(done)) });
         let begun = if tokens.is_empty() {
             Err(Error::option("tokens", "empty", "at least one token"))
         } else {
@@ -31,18 +37,22 @@ impl Reading {
         };
         match begun {
             Ok(()) => {
-                *shared.done() = Some(done);
                 let eye = Box::new(Eye(Arc::clone(&shared)));
                 text.scheduler.read(&text.model, text.point().state, tokens, eye);
             }
-            Err(error) => done(Err(error)),
+            Err(error) => {
+                let done = shared.done().take();
+                if let Some(tell) = done {
+                    tell(Err(error));
+                }
+            }
         }
-        Self(shared)
+        Self { call: shared, _scheduler: scheduler }
     }
 
     /// Gives the call up, unless it is over: it ends with [`Error::Aborted`], at once.
     pub fn abort(&self) {
-        self.0.abort();
+        self.call.abort();
     }
 }
 

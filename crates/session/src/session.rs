@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
-use rwkv_core::schedule::Next;
+use rwkv_core::schedule::{Next, Scheduler};
 use rwkv_core::{Control, Error, Model, Result, State, ask, go_on};
 use rwkv_text::Tokenizer;
 
@@ -39,7 +39,10 @@ const LOOK: Duration = Duration::from_millis(20);
 /// # Ok(())
 /// # }
 /// ```
-pub struct Session(Arc<Text>);
+pub struct Session {
+    text: Arc<Text>,
+    scheduler: Arc<Scheduler>,
+}
 
 impl Session {
     /// A session at the start of a text. Without a tokenizer it can only be given tokens.
@@ -47,17 +50,18 @@ impl Session {
     /// # Errors
     /// [`Error::Io`] if the system refuses to start a thread.
     pub fn new(model: &Model, tokenizer: Option<&Tokenizer>) -> Result<Self> {
-        Ok(Self(Text::new(model, tokenizer)?))
+        let scheduler = Scheduler::of(model.cpu())?;
+        Ok(Self { text: Text::new(model, tokenizer, scheduler.handle()), scheduler })
     }
 
     /// The model.
     pub fn model(&self) -> &Model {
-        &self.0.model
+        &self.text.model
     }
 
     /// The state after the text so far.
     pub fn state(&self) -> Arc<State> {
-        self.0.point().state
+        self.text.point().state
     }
 
     /// Goes on from another state.
@@ -65,15 +69,13 @@ impl Session {
     /// # Errors
     /// [`Error::State`] for a state of another model; [`Error::Busy`].
     pub fn set_state(&self, state: Arc<State>) -> Result<()> {
-        self.0.model.check_state(&state)?;
-        self.0.check_not_busy()?;
-        self.0.set_point(Point { state, logits: None });
-        Ok(())
+        self.text.model.check_state(&state)?;
+        self.text.go_to(Point { state, logits: None })
     }
 
     /// The logits (n_vocab) of what may come next; none before the first token, and after the state was set.
     pub fn logits(&self) -> Option<Arc<[f32]>> {
-        self.0.point().logits
+        self.text.point().logits
     }
 
     /// Reads tokens: the logits (n_vocab) of what may come after them. If it fails, the text is as it was.
@@ -99,17 +101,17 @@ impl Session {
     /// # Errors
     /// As [`eval`](Self::eval); [`Error::UnknownCharacter`].
     pub fn prompt(&self, text: &str) -> Result<Arc<[f32]>> {
-        self.eval(&self.0.tokenizer()?.encode(text)?)
+        self.eval(&self.text.tokenizer()?.encode(text)?)
     }
 
     /// Begins to read tokens, and has `done` told what comes of it: what [`eval`](Self::eval) returns.
     pub fn read(&self, tokens: Vec<u32>, done: Done) -> Reading {
-        Reading::begin(&self.0, tokens, done)
+        Reading::begin(&self.text, Arc::clone(&self.scheduler), tokens, done)
     }
 
     /// Gives the call under way up, if there is one: it ends with [`Error::Aborted`], at once.
     pub fn abort(&self) {
-        self.0.abort();
+        self.text.abort();
     }
 
     /// What `prompt` is to the session, in tokens: if it is empty and nothing was read yet, that which a text begins
@@ -118,8 +120,8 @@ impl Session {
     /// # Errors
     /// [`Error::UnknownCharacter`]; [`Error::Aborted`] if `control` says so.
     pub fn tokens_of(&self, prompt: &str, control: impl Control) -> Result<Vec<u32>> {
-        let tokenizer = self.0.tokenizer()?;
-        if prompt.is_empty() && self.0.is_new() {
+        let tokenizer = self.text.tokenizer()?;
+        if prompt.is_empty() && self.text.is_new() {
             return Ok(tokenizer.beginning());
         }
         tokenizer.encode_with(prompt, control)
@@ -130,7 +132,7 @@ impl Session {
     /// # Errors
     /// As [`tokens_of`](Self::tokens_of).
     pub fn encode(&self, text: &str, control: impl Control) -> Result<Vec<u32>> {
-        self.0.tokenizer()?.encode_with(text, control)
+        self.text.tokenizer()?.encode_with(text, control)
     }
 
     /// Reads `prompt` and writes on, in pieces.
@@ -150,13 +152,13 @@ impl Session {
     /// # Errors
     /// As [`generate`](Self::generate).
     pub fn write(&self, prompt: Vec<u32>, options: &GenerateOptions) -> Result<Generation> {
-        let text = &self.0;
+        let text = &self.text;
         options.sampler.check_vocabulary(text.model.config().n_vocab)?;
         let outlet = Outlet::new(text);
         let mut pen = Pen::new(Arc::clone(&outlet), text.tokenizer()?, options)?;
         outlet.begin()?;
         // From here on the end of the generation, or of the pen, ends the call.
-        let generation = Generation(Arc::clone(&outlet));
+        let generation = Generation { outlet, _scheduler: Arc::clone(&self.scheduler) };
         let point = text.point();
         let (from, tokens) = if !prompt.is_empty() {
             (point.state, prompt)
@@ -175,17 +177,21 @@ impl Session {
 }
 
 /// A text that is being written. Dropping it ends the writing; the session's text is then what was taken of it.
-pub struct Generation(Arc<Outlet>);
+pub struct Generation {
+    outlet: Arc<Outlet>,
+    /// Kept as long as something is to be written.
+    _scheduler: Arc<Scheduler>,
+}
 
 impl Generation {
     /// Has `taker` told the next piece, or none after the last. One piece at a time.
     pub fn pull(&self, taker: Taker) {
-        self.0.pull(taker);
+        self.outlet.pull(taker);
     }
 
     /// Ends the writing, if it is not over: whoever waits is told [`Error::Aborted`], at once.
     pub fn abort(&self) {
-        self.0.abort();
+        self.outlet.abort();
     }
 
     /// The next piece, or none after the last. `control` is told nothing of how far it is.
@@ -240,16 +246,15 @@ fn wait<T>(
     abort: impl Fn(),
 ) -> Result<T> {
     loop {
+        if ask(&mut control, 0, 0).is_err() {
+            abort();
+        }
         match told.recv_timeout(LOOK) {
             Ok(result) => return result,
             Err(RecvTimeoutError::Disconnected) => {
                 return Err(Error::Internal { what: "a call was not answered".to_owned() });
             }
-            Err(RecvTimeoutError::Timeout) => {
-                if ask(&mut control, 0, 0).is_err() {
-                    abort();
-                }
-            }
+            Err(RecvTimeoutError::Timeout) => {}
         }
     }
 }

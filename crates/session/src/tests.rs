@@ -250,3 +250,26 @@ fn without_a_prompt_a_new_text_begins_as_texts_do_and_a_given_state_needs_one() 
     // The session is not busy after that.
     given.prompt("a").unwrap();
 }
+
+#[test]
+fn whoever_is_given_up_is_told_even_if_nobody_waits_at_that_moment() {
+    let model = model();
+    let session = session(&model);
+    let mut writing = session.generate("It was ", &options(1, 100_000)).unwrap();
+    writing.next().unwrap().unwrap();
+    let at = session.state();
+    session.abort();
+    // The session is free, and where it was.
+    assert_eq!(session.state(), at);
+    session.prompt("x").unwrap();
+    assert_eq!(writing.next().unwrap().unwrap_err().code(), "ABORTED");
+    assert!(writing.next().is_none());
+    // A model that is fast is asked too.
+    let writing = session.generate("It was ", &options(1, 100_000)).unwrap();
+    let mut asked = 0;
+    let stopped = writing.rest_with(|_, _| {
+        asked += 1;
+        if asked > 3 { std::ops::ControlFlow::Break(()) } else { std::ops::ControlFlow::Continue(()) }
+    });
+    assert_eq!(stopped.unwrap_err().code(), "ABORTED");
+}

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use rwkv_core::schedule::Scheduler;
+use rwkv_core::schedule::Handle;
 use rwkv_core::{Error, Model, Result, State};
 use rwkv_text::Tokenizer;
 
@@ -20,7 +20,8 @@ pub(crate) struct Point {
 pub(crate) struct Text {
     pub(crate) model: Model,
     pub(crate) tokenizer: Option<Tokenizer>,
-    pub(crate) scheduler: Arc<Scheduler>,
+    /// Does not keep the scheduler: jobs, which the scheduler has, have this text.
+    pub(crate) scheduler: Handle,
     /// Where the text is. A call that is given up leaves it as it is.
     point: Mutex<Point>,
     /// Whether nothing was read, and no state given.
@@ -36,16 +37,16 @@ pub(crate) trait Call: Send + Sync {
 }
 
 impl Text {
-    pub(crate) fn new(model: &Model, tokenizer: Option<&Tokenizer>) -> Result<Arc<Self>> {
+    pub(crate) fn new(model: &Model, tokenizer: Option<&Tokenizer>, scheduler: Handle) -> Arc<Self> {
         let point = Point { state: Arc::new(model.new_state()), logits: None };
-        Ok(Arc::new(Self {
+        Arc::new(Self {
             model: model.clone(),
             tokenizer: tokenizer.cloned(),
-            scheduler: Scheduler::of(model.cpu())?,
+            scheduler,
             point: Mutex::new(point),
             is_new: AtomicBool::new(true),
             call: Mutex::new(None),
-        }))
+        })
     }
 
     pub(crate) fn tokenizer(&self) -> Result<&Tokenizer> {
@@ -76,10 +77,18 @@ impl Text {
         self.call.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Sets where the text is.
+    ///
     /// # Errors
     /// [`Error::Busy`] while a call is under way.
-    pub(crate) fn check_not_busy(&self) -> Result<()> {
-        if self.call().is_some() { Err(Error::Busy { what: "session" }) } else { Ok(()) }
+    pub(crate) fn go_to(&self, point: Point) -> Result<()> {
+        // No call begins meanwhile.
+        let call = self.call();
+        if call.is_some() {
+            return Err(Error::Busy { what: "session" });
+        }
+        self.set_point(point);
+        Ok(())
     }
 
     /// Begins a call.

@@ -118,12 +118,16 @@ impl Scheduler {
     pub fn of(cpu: &Arc<Cpu>) -> Result<Arc<Self>> {
         let mut in_use = IN_USE.lock().unwrap_or_else(PoisonError::into_inner);
         in_use.retain(|scheduler| scheduler.strong_count() > 0);
-        let found = in_use.iter().filter_map(Weak::upgrade).find(|it| Arc::ptr_eq(&it.shared.cpu, cpu));
-        if let Some(found) = found {
+        // Those that are of no use here are dropped without the lock: the last owner waits for a thread.
+        let alive: Vec<_> = in_use.iter().filter_map(Weak::upgrade).collect();
+        if let Some(found) = alive.iter().find(|it| Arc::ptr_eq(&it.shared.cpu, cpu)) {
+            let found = Arc::clone(found);
+            drop(in_use);
             return Ok(found);
         }
         let new = Arc::new(Self::start(Arc::clone(cpu))?);
         in_use.push(Arc::downgrade(&new));
+        drop(in_use);
         Ok(new)
     }
 
@@ -137,17 +141,49 @@ impl Scheduler {
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// Has `tokens` read from `from` on, a state of `model`, which is of this scheduler's [`Cpu`].
+    /// What brings work to it, and does not keep it: a reader may have one.
+    pub fn handle(&self) -> Handle {
+        Handle(Arc::clone(&self.shared))
+    }
+
+    /// As [`Handle::read`].
     pub fn read(&self, model: &Model, from: Arc<State>, tokens: Vec<u32>, reader: Box<dyn Reader>) {
+        self.handle().read(model, from, tokens, reader);
+    }
+
+    /// As [`Handle::wake`].
+    pub fn wake(&self) {
+        self.handle().wake();
+    }
+}
+
+/// Brings work to a [`Scheduler`], as long as that is there.
+#[derive(Clone)]
+pub struct Handle(Arc<Shared>);
+
+impl Handle {
+    /// Has `tokens` read from `from` on, a state of `model`, which is of this scheduler's [`Cpu`].
+    ///
+    /// The reader fails at once with [`Error::InvalidOption`] for no tokens, and with [`Error::Aborted`] if the
+    /// scheduler is gone.
+    pub fn read(&self, model: &Model, from: Arc<State>, tokens: Vec<u32>, mut reader: Box<dyn Reader>) {
+        if tokens.is_empty() {
+            return reader.fail(Error::option("tokens", "empty", "at least one token"));
+        }
+        let mut inbox = self.0.inbox();
+        if inbox.is_over {
+            drop(inbox);
+            return reader.fail(Error::Aborted);
+        }
         let job = Job { model: model.clone(), reader, tokens, done: 0, state: from, spare: Vec::new() };
-        self.shared.inbox().new.push(job);
-        self.shared.wake.notify_one();
+        inbox.new.push(job);
+        self.0.wake.notify_one();
     }
 
     /// Has every reader's demand looked at again.
     pub fn wake(&self) {
-        self.shared.inbox().is_woken = true;
-        self.shared.wake.notify_one();
+        self.0.inbox().is_woken = true;
+        self.0.wake.notify_one();
     }
 }
 

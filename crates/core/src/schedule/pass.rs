@@ -1,5 +1,6 @@
 //! One pass over the texts whose turn it is.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use rwkv_kernels::Cpu;
@@ -115,13 +116,15 @@ impl Member {
         if *done < tokens.len() {
             return;
         }
-        (*tokens, *done) = match reader.next(&self.logits, state) {
-            Next::Read(tokens) => (tokens, 0),
-            Next::ReadFrom(other, tokens) => {
+        // A panic ends this text, and not those that share the pass.
+        let next = catch_unwind(AssertUnwindSafe(|| reader.next(&self.logits, state)));
+        (*tokens, *done) = match next {
+            Ok(Next::Read(tokens)) => (tokens, 0),
+            Ok(Next::ReadFrom(other, tokens)) => {
                 *state = other;
                 (tokens, 0)
             }
-            Next::End => (Vec::new(), 0),
+            Ok(Next::End) | Err(_) => (Vec::new(), 0),
         };
     }
 }

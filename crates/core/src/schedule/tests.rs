@@ -200,3 +200,17 @@ fn its_end_drops_what_is_left() {
     assert!(weak.upgrade().is_none());
     assert!(outcome.recv().is_err());
 }
+
+#[test]
+fn prompts_are_read_however_many_texts_are_written_and_no_tokens_are_an_error() {
+    let model = model();
+    let scheduler = Scheduler::of(model.cpu()).unwrap();
+    let writing: Vec<_> = (0..300).map(|i| write(&scheduler, &model, &[i % 40], usize::MAX)).collect();
+    let (outcome, _) = write(&scheduler, &model, &prompt(3, 200), 1);
+    assert_eq!(outcome.recv().unwrap().unwrap().0, written_alone(&model, &prompt(3, 200), 1).0);
+    for (_, demand) in &writing {
+        demand.store(NEVER, Ordering::Relaxed);
+    }
+    let (none, _) = write(&scheduler, &model, &[], 1);
+    assert_eq!(none.recv().unwrap().unwrap_err().code(), "INVALID_OPTION");
+}

@@ -19,6 +19,9 @@ pub(super) fn run(shared: &Shared) {
         // A panic drops the jobs of the pass, and their readers say so to whoever waits for them.
         let _ = catch_unwind(AssertUnwindSafe(|| run_pass(&shared.cpu, &mut jobs, &turn)));
     }
+    // What came last goes as well; nothing comes after it.
+    let new = std::mem::take(&mut shared.inbox().new);
+    drop((jobs, new));
 }
 
 /// Takes what has come and drops what is not wanted any more; waits if there is nothing to do. False at the end.
@@ -61,8 +64,10 @@ fn choose(jobs: &[Job]) -> Option<Vec<Part>> {
     let ready = jobs.iter().enumerate().filter(|(_, job)| of_model(job) && is_ready(job));
     let (single, long): (Vec<_>, Vec<_>) = ready.partition(|(_, job)| job.left() == 1);
 
-    let mut turn: Vec<_> = single.iter().take(PASS).map(|&(job, _)| Part { job, len: 1 }).collect();
-    let mut room = if turn.is_empty() { PASS } else { BESIDE.min(PASS - turn.len()) };
+    // However many texts are written, prompts have their share.
+    let most = if long.is_empty() { PASS } else { PASS - BESIDE };
+    let mut turn: Vec<_> = single.iter().take(most).map(|&(job, _)| Part { job, len: 1 }).collect();
+    let mut room = if turn.is_empty() { PASS } else { BESIDE };
     // Equal shares; what a short text leaves is for those after it.
     for (position, &(job, text)) in long.iter().enumerate() {
         let share = room.div_ceil(long.len() - position);
