@@ -4,7 +4,8 @@
 //
 // For each number of sessions, in turn with `Model.bench` for as many: tokens a second of all together, the time from
 // one piece to the next (p50, p99), and how long a read of a small file takes meanwhile, which is done over and over.
-// Then a newcomer: eight sessions write, one reads a prompt of N tokens, and another comes with eight tokens.
+// Then a newcomer, and how long a read of a file takes while eight evaluations, a training run and a quantization go on.
+// The newcomer: eight sessions write, one reads a prompt of N tokens, and another comes with eight tokens.
 
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
@@ -12,7 +13,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
-import { Model } from '../dist/index.js'
+import { Model, quantize, Trainer } from '../dist/index.js'
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -33,6 +34,7 @@ const model = await Model.load(positionals[0], values.threads ? { threads: Numbe
 try {
   for (const count of values.sessions.split(',').map(Number)) await compare(count)
   await newcomer()
+  await everything()
 } finally {
   model.close()
   rmSync(directory, { recursive: true })
@@ -147,6 +149,35 @@ async function newcomer() {
     `a newcomer's first token beside 8 that write and a prompt of ${long.length} tokens: ` +
       `median ${quantile(first, 0.5).toFixed(0)} ms, most ${Math.max(...first).toFixed(0)} ms${wasRead ? ' (the prompt was read before the end)' : ''}; ` +
       `readFile p50 ${quantile(times, 0.5).toFixed(2)} ms, p99 ${quantile(times, 0.99).toFixed(1)} ms`,
+  )
+}
+
+/** Eight evaluations, a training run and a quantization. */
+async function everything() {
+  const stop = new AbortController()
+  const { signal } = stop
+  const text = join(directory, 'text.txt')
+  writeFileSync(text, 'It was a dark and stormy night; the rain fell in torrents. '.repeat(20_000))
+  const train = async () => {
+    const shape = { nLayer: 6, nEmbd: 384, ctxLen: 128, batchSize: 16 }
+    const trainer = await Trainer.create({ data: text, out: join(directory, 'run'), ...shape, signal })
+    for await (const _ of trainer);
+  }
+  const quantizes = async () => {
+    for (let i = 0; ; i++) await quantize(positionals[0], join(directory, `q${i}`), 'Q8_0', { signal })
+  }
+  const reads = readOften(signal)
+  const work = [...Array.from({ length: 8 }, () => model.evaluate(text, { signal })), train(), quantizes()]
+  const all = Promise.all(work.map(each => each.catch(() => {})))
+  await sleep(seconds * 1000)
+  const at = performance.now()
+  stop.abort()
+  await all
+  const stopped = performance.now() - at
+  const times = await reads
+  console.log(
+    `eight evaluations, a training run and a quantization: readFile p50 ${quantile(times, 0.5).toFixed(2)} ms, ` +
+      `p99 ${quantile(times, 0.99).toFixed(1)} ms of ${times.length}; all stopped after ${stopped.toFixed(0)} ms`,
   )
 }
 

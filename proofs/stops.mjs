@@ -53,11 +53,21 @@ const kinds = {
   quantize: async ({ rwkv, path, directory }, signal) => {
     for (;;) await rwkv.quantize(path, join(directory, unique('q')), 'Q5_1', { signal })
   },
+  merge: async ({ rwkv, path, adapter, directory }, signal) => {
+    for (;;) await rwkv.merge(path, adapter, join(directory, unique('merged')), { signal })
+  },
   tokenizer: async ({ rwkv, text }, signal) => {
     for (;;) await rwkv.Tokenizer.train(text, { vocabSize: 20_000, signal })
   },
-  prepare: async ({ rwkv, text, directory }, signal) =>
-    rwkv.prepare(text, { out: join(directory, unique('prepared')), tokenizer: 'gpt2', signal }),
+  prepare: async ({ rwkv, text, directory }, signal) => {
+    for (;;) await rwkv.prepare(text, { out: join(directory, unique('prepared')), tokenizer: 'gpt2', signal })
+  },
+  'eight evaluations with a training run and a quantization': async (places, signal) =>
+    Promise.all([
+      ...Array.from({ length: 8 }, () => kinds.evaluate(places, signal)),
+      kinds.train(places, signal),
+      kinds.quantize(places, signal),
+    ]),
   bench: async ({ model }, signal) => model.bench({ seconds: 600, signal }),
 }
 
@@ -96,10 +106,19 @@ async function start() {
   }
   writeFileSync(places.text, words(5_000_000))
   writeFileSync(places.book, words(150_000))
+  const only = values.only?.split(',') ?? Object.keys(kinds)
+  if (only.includes('merge')) {
+    const { Trainer } = await import('../dist/index.js')
+    places.adapter = join(directory, 'adapter')
+    const shape = { from: places.path, loraRank: 2, maxSteps: 1, ctxLen: 8, batchSize: 1, evalTokens: 16 }
+    const trainer = await Trainer.create({ data: places.book, out: places.adapter, ...shape })
+    for await (const _ of trainer);
+    trainer.close()
+  }
   execFileSync('mkfifo', [places.fifo])
   let status = 0
   try {
-    for (const kind of values.only?.split(',') ?? Object.keys(kinds)) {
+    for (const kind of only) {
       const worst = {}
       for (const how of Object.keys(bounds)) {
         for (let time = 0; time < Number(values.times); time++) {
