@@ -41,7 +41,8 @@ pub fn evaluate(model: &Model, state: &State) {
     }
 
     for temperature in [0.0, 0.7] {
-        let options = SamplerOptions { temperature, top_k: Some(3), top_p: 0.9, seed: 1, ..Default::default() };
+        let options =
+            SamplerOptions { temperature, top_k: Some(3), top_p: 0.9, seed: 1, ..Default::default() };
         let token = Sampler::new(options).expect("sound options").sample(&all[..model.config().n_vocab]);
         assert!(token <= last, "the sampler chose token {token}");
     }
