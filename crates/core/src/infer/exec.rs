@@ -114,7 +114,16 @@ impl Exec for Infer<'_, '_> {
             x: before.get(inputs[i]),
             y: outs.next().expect("there are N"),
         });
-        kernels::products(self.cpu, self.activations, products);
+        let is_long = products.iter().any(|product| multiplications(product) > LONG);
+        if is_long {
+            for product in products {
+                let a_row = product.matrix.rows() as u64 * product.matrix.cols() as u64;
+                let rows = (LONG / a_row.max(1)).max(32) as usize;
+                self.is_stopped |= !in_parts(self.cpu, self.activations, product, rows, self.stop);
+            }
+        } else {
+            kernels::products(self.cpu, self.activations, products);
+        }
         drop(outs);
         for (matrix, y) in handles.into_iter().zip(tensors) {
             self.not_finite = self.not_finite.or_else(|| self.parameters.check(matrix, self.arena.get(y)));
@@ -159,6 +168,31 @@ impl Exec for Infer<'_, '_> {
     fn keep<const N: usize>(&mut self, live: [Tensor; N]) -> [Tensor; N] {
         self.arena.keep(live)
     }
+}
+
+/// Multiplications of a product that take some 100 ms on two cores: the head, over a pass of all whose logits are wanted
+/// of a large vocabulary.
+const LONG: u64 = 8_000_000_000;
+
+fn multiplications(product: &Product<'_>) -> u64 {
+    product.x.len() as u64 * product.matrix.rows() as u64
+}
+
+/// Does a product of some rows at a time, which gives the same bits, and asks `stop` before each; false if it said so.
+fn in_parts(
+    cpu: &Cpu,
+    activations: &mut kernels::ProductScratch,
+    Product { matrix, x, y }: Product<'_>,
+    rows: usize,
+    stop: &dyn Fn() -> bool,
+) -> bool {
+    x.chunks(rows * matrix.cols()).zip(y.chunks_mut(rows * matrix.rows())).all(|(x, y)| {
+        let goes_on = !stop();
+        if goes_on {
+            kernels::products(cpu, activations, [Product { matrix, x, y }]);
+        }
+        goes_on
+    })
 }
 
 /// That part of each state, brought to where it goes. The operator that uses it comes right after, so that a state
@@ -217,5 +251,46 @@ impl Infer<'_, '_> {
         let ([y], before, [out]) = self.arena.push(x.rows(), width);
         compute(self.cpu, before.get(x), out);
         y
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rwkv_kernels::Isa;
+
+    use super::*;
+    use crate::data_type::DataType;
+
+    #[test]
+    fn a_long_product_has_the_same_bits_in_parts_and_can_be_stopped_between_them() {
+        let (inputs, outputs, rows) = (24, 40, 21);
+        let value = |i: usize| ((i * 37 % 101) as f32 - 50.0) / 70.0;
+        let weights: Vec<_> = (0..inputs * outputs).map(value).collect();
+        let x: Vec<_> = (0..inputs * rows).map(|i| value(3 * i)).collect();
+        let multiply = |y: &mut [f32], at_once: usize, stop: &dyn Fn() -> bool| {
+            let cpu = Cpu::new(Isa::Scalar, 2);
+            let bytes = bytemuck::cast_slice(&weights);
+            let matrix = kernels::Weights::new(DataType::F32, outputs, inputs, bytes).unwrap();
+            let matrix = kernels::Matrix::Rows(matrix);
+            in_parts(
+                &cpu,
+                &mut kernels::ProductScratch::default(),
+                Product { matrix, x: &x, y },
+                at_once,
+                stop,
+            )
+        };
+        let (mut whole, mut parts) = (vec![0.0; outputs * rows], vec![0.0; outputs * rows]);
+        assert!(multiply(&mut whole, rows, &|| false) && multiply(&mut parts, 4, &|| false));
+        assert_eq!(whole, parts);
+        let asked = std::cell::Cell::new(0);
+        let stop = || {
+            asked.set(asked.get() + 1);
+            asked.get() > 2
+        };
+        parts.fill(7.0);
+        assert!(!multiply(&mut parts, 4, &stop));
+        assert_eq!(parts[..8 * outputs], whole[..8 * outputs]);
+        assert_eq!(parts[8 * outputs..], vec![7.0; 13 * outputs]);
     }
 }
