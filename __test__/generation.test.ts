@@ -172,10 +172,13 @@ describe('Generation', async () => {
         .eval(new Uint32Array(2e4), { signal })
         .catch((error: unknown) => error),
     )
+    const batches = Array.from({ length: 12 }, () =>
+      model.generateBatch(['the '], { maxTokens: 1e6, signal }).catch((error: unknown) => error),
+    )
     expect(getEventListeners(signal, 'abort')).toHaveLength(1)
     const reason = new Error('enough')
     stop.abort(reason)
-    expect(await Promise.all(calls)).toEqual(calls.map(() => reason))
+    expect(await Promise.all([...calls, ...batches])).toEqual([...calls, ...batches].map(() => reason))
     expect(getEventListeners(signal, 'abort')).toHaveLength(0)
     process.off('warning', warn)
     expect(warnings).toEqual([])

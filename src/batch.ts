@@ -1,3 +1,4 @@
+import { onAbort } from './cancel.js'
 import { RwkvError } from './errors.js'
 import type { Model } from './model.js'
 import type { GenerateBatchOptions, GenerateResult } from './options.js'
@@ -15,32 +16,41 @@ export async function generateBatch(
     throw new RwkvError('INVALID_OPTION', `seed is ${seed}; it must be ${wanted}`)
   }
   const results: GenerateResult[] = []
-  const next = prompts.entries()
   const stop = new AbortController()
-  const giveUp = () => stop.abort(signal?.reason)
-  signal?.addEventListener('abort', giveUp, { once: true })
+  const forget = signal && onAbort(signal, () => stop.abort(signal.reason))
   let done = 0
   // One report at a time; one that fails stops the work.
   let told: Promise<unknown> = Promise.resolve()
-  const write = async () => {
-    for (const [i, prompt] of next) {
-      using session = model.createSession()
-      const own = seed === undefined ? {} : { seed: seed + i }
-      results[i] = await session.generate(prompt, { ...how, ...own, signal: stop.signal }).result()
-      done++
-      const progress = { done, total: prompts.length }
-      told = told.then(() => onProgress?.(progress))
-      await told
-    }
+  const write = async (i: number) => {
+    using session = model.createSession()
+    const own = seed === undefined ? {} : { seed: seed + i }
+    results[i] = await session.generate(prompts[i] ?? '', { ...how, ...own, signal: stop.signal }).result()
+    done++
+    const progress = { done, total: prompts.length }
+    told = told.then(() => onProgress?.(progress))
+    await told
   }
   try {
-    await Promise.all(Array.from({ length: Math.min(sessions, prompts.length) }, write))
+    await someAtATime(prompts.length, sessions, write)
     return results
   } catch (error) {
     // Nobody waits for the others now.
     stop.abort(error)
     throw error
   } finally {
-    signal?.removeEventListener('abort', giveUp)
+    forget?.()
   }
+}
+
+/** Does `work` for each index below `count`, in their order, `most` of them at a time. */
+export async function someAtATime(
+  count: number,
+  most: number,
+  work: (index: number) => Promise<void>,
+): Promise<void> {
+  let next = 0
+  const some = async () => {
+    while (next < count) await work(next++)
+  }
+  await Promise.all(Array.from({ length: Math.min(count, most) }, some))
 }

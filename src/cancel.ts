@@ -32,7 +32,7 @@ const listeners = new WeakMap<Signal, Listener>()
  *
  * A signal gets one listener, however many calls it is given to: of more than ten Node warns that they leak.
  */
-function onAbort(signal: Signal, callback: () => void): () => void {
+export function onAbort(signal: Signal, callback: () => void): () => void {
   const { callbacks, tell } = listeners.get(signal) ?? listen(signal)
   callbacks.add(callback)
   return () => {

@@ -1,4 +1,5 @@
 import { buffer as bytesOf } from 'node:stream/consumers'
+import { someAtATime } from '../batch.js'
 import { RwkvError } from '../errors.js'
 import { readRegular } from '../files.js'
 import type { Generation } from '../generation.js'
@@ -55,32 +56,18 @@ length, stop or endOfText; with --log-probabilities also "logProbabilities".`,
       output.object({ prompt: shown, text, ...speed, ...(logProbabilities && { logProbabilities }) })
     }
     const one = async (index: number, isStreamed: boolean) => {
+      if (signal.aborted) return
       using session = model.createSession(start)
       await write(session, index, isStreamed)
     }
     if (samples === 1) await one(0, true)
-    else await inGroups(samples, signal, index => one(index, false))
+    else await someAtATime(samples, GROUP, index => one(index, false))
     return exitCode(signal)
   },
 })
 
 /** Texts that are written at a time. */
 const GROUP = 32
-
-async function inGroups(
-  count: number,
-  signal: AbortSignal,
-  write: (index: number) => Promise<void>,
-): Promise<void> {
-  const indices = Array.from({ length: count }, (_, index) => index).values()
-  const work = async () => {
-    for (const index of indices) {
-      if (signal.aborted) return
-      await write(index)
-    }
-  }
-  await Promise.all(Array.from({ length: Math.min(count, GROUP) }, work))
-}
 
 /** What to go on from, if that is given. */
 async function promptOf(prompt: string | undefined, file: string | undefined): Promise<string | undefined> {
