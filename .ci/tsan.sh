@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Runs tests under ThreadSanitizer, which reports data races: those of teams of threads and of models that
-# threads share (fuzz/threads), with "hostile [seconds]" of sessions that come and go for five minutes, and with "all" every test of the kernels, of inference, of texts and of training too.
+# Runs tests under ThreadSanitizer, which reports data races: those of teams of threads and of models that threads
+# share (fuzz/threads). "hostile [seconds]" adds sessions that come and go at random, for five minutes if not said
+# otherwise; "all" adds every test of the kernels, of inference, of texts, of sessions and of training.
 #
 # It needs a standard library that is instrumented too: with the usual one, what a mutex or a condition
 # variable orders is reported as a race. So the library is compiled here, from the toolchain's own source

@@ -38,7 +38,9 @@ MODEL is a training run's directory or a .bin file.
 Formats:
 ${formats.map(({ name, about }) => `  ${name.padEnd(12)} ${about}`).join('\n')}
 
-/help lists what can be typed besides questions. Ctrl-C stops an answer, Ctrl-D leaves. If standard input is no terminal, each line of it is a question. With --json, an object for each answer: {"question","answer","tokens","end","seconds"}.`,
+/help lists what can be typed besides questions. Ctrl-C stops an answer, Ctrl-D leaves. If standard input is no
+terminal, each line of it is a question. With --json, an object for each answer:
+{"question","answer","tokens","end","seconds"}.`,
   async run([path = ''], values, output, signal) {
     const { json = false, threads, lora, unknown, state, format: named, system, ...settings } = values
     // What can be refused at once is not kept until a large model is there.

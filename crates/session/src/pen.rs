@@ -165,9 +165,7 @@ impl Pen {
         self.outlet.end(Ok(end));
         Next::End
     }
-}
 
-impl Pen {
     /// What was written recently.
     fn take(&mut self) -> Piece {
         let Recent { tokens, text, searched, .. } = &mut self.recent;

@@ -124,7 +124,8 @@ fn a_stop_is_neither_in_the_text_nor_in_the_state() {
 
 /// Pairs of letters that are one token each: a stop can begin within one.
 fn pairs() -> Tokenizer {
-    let json = r#"{"decoder": {"type": "Fuse"}, "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "c": 2, "ab": 3, "bc": 4, "ca": 5, "aa": 6},
+    let json = r#"{"decoder": {"type": "Fuse"}, "model": {"type": "BPE",
+        "vocab": {"a": 0, "b": 1, "c": 2, "ab": 3, "bc": 4, "ca": 5, "aa": 6},
         "merges": ["a b", "b c", "c a", "a a"]}}"#;
     let directory = std::env::temp_dir().join(format!("rwkv-session-{}", std::process::id()));
     std::fs::create_dir_all(&directory).unwrap();

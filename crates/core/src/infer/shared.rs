@@ -36,8 +36,8 @@ impl Shared {
     /// Reads all segments, in as many passes as it takes.
     ///
     /// Calls `sink(segment, tokens, logits)` with the logits (tokens, n_vocab) of those tokens of the segment
-    /// for which they are wanted, in order within a segment. `stop` is asked before every product, which even
-    /// in a long pass of a large model take no more than some tens of milliseconds each.
+    /// for which they are wanted, in order within a segment. `stop` is asked before every product, and within those that
+    /// take long.
     ///
     /// # Errors
     /// [`Error::Aborted`] if `stop` says so; those of `sink` and of [`Model::eval`](super::Model::eval). The new
