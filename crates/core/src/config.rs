@@ -64,7 +64,10 @@ impl Sizes {
 
 impl ModelConfig {
     /// A model of the shape that is usual for `version`: in RWKV-4 a hidden width of four times `n_embd`.
-    pub fn usual(version: Version, n_vocab: usize, n_embd: usize, n_layer: usize) -> Self {
+    ///
+    /// # Errors
+    /// Where the version has no such shape: which widths there can be instead.
+    pub fn usual(version: Version, n_vocab: usize, n_embd: usize, n_layer: usize) -> Result<Self, String> {
         version.usual(n_vocab, n_embd, n_layer)
     }
 

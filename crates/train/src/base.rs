@@ -181,21 +181,26 @@ fn matches(option: &'static str, patterns: &[String], names: &[&str]) -> Result<
     Ok(any)
 }
 
-/// Positions of the matrices that get an adapter: those that the options name, or all of the blocks.
+/// Positions of the matrices that get an adapter: those that the options name, or all of the blocks that are
+/// not of low rank themselves.
 ///
 /// # Errors
 /// [`Error::InvalidOption`] for a pattern that matches no matrix.
 pub(crate) fn targets(options: &TrainOptions, specs: &[ParamSpec]) -> Result<Vec<usize>> {
     let matrices: Vec<_> = (0..specs.len()).filter(|&index| specs[index].is_matrix()).collect();
     let names: Vec<_> = matrices.iter().map(|&index| specs[index].name.as_str()).collect();
-    let of_blocks = ["blocks.*".to_owned()];
-    let is_target = matches("lora_targets", options.lora_targets.as_deref().unwrap_or(&of_blocks), &names)?;
-    Ok(matrices
-        .into_iter()
-        .zip(is_target)
-        .filter(|&(_, is_target)| is_target)
-        .map(|(index, _)| index)
-        .collect())
+    let is_target = match &options.lora_targets {
+        Some(patterns) => matches("lora_targets", patterns, &names)?,
+        None => {
+            let is_target = |&index: &usize| {
+                let spec: &ParamSpec = &specs[index];
+                spec.name.starts_with("blocks.") && !spec.is_low_rank
+            };
+            matrices.iter().map(is_target).collect()
+        }
+    };
+    let targets = matrices.into_iter().zip(is_target).filter(|&(_, is_target)| is_target);
+    Ok(targets.map(|(index, _)| index).collect())
 }
 
 /// Adds adapters of a rank to the matrices that the options name, or to all of the blocks.

@@ -2,7 +2,7 @@
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use rwkv_core::params::{Channel, Initial, Layout, ParamSpec};
+use rwkv_core::params::{Initial, Layout, ParamSpec};
 use rwkv_kernels::Cpu;
 
 /// Raw parameters of a new model, in the order of `layout`: the same for the same seed, whatever the
@@ -29,32 +29,33 @@ pub(crate) fn initialize_until(
 
 fn initial(spec: &ParamSpec, rng: &mut ChaCha8Rng, stop: &dyn Fn() -> bool) -> Vec<f32> {
     let (rows, width) = (spec.rows, spec.cols);
-    match spec.initial {
-        Initial::Constant(value) => vec![value; spec.len()],
-        Initial::Channels { value, layer, n_layer } => {
-            let channel = |index| value(Channel { index: index % width, width, layer, n_layer }) as f32;
-            (0..spec.len()).map(channel).collect()
+    match &spec.initial {
+        &Initial::Constant(value) => vec![value; spec.len()],
+        Initial::Channels(formula) => {
+            (0..spec.len()).map(|index| formula.value(index % width, width) as f32).collect()
         }
-        Initial::Uniform { bound } => (0..spec.len()).map(|_| rng.random_range(-bound..=bound)).collect(),
-        Initial::Orthogonal { gain } => orthogonal(rows, width, gain, rng, stop),
+        &Initial::Uniform { bound } => (0..spec.len()).map(|_| rng.random_range(-bound..=bound)).collect(),
+        &Initial::Orthogonal { gain, is_transposed } => {
+            let ratio = rows as f64 / width as f64;
+            let scale = gain * if is_transposed { 1.0 / ratio } else { ratio }.sqrt().max(1.0);
+            orthogonal(rows, width, scale, rng, stop)
+        }
     }
 }
 
-/// A `(rows, cols)` matrix whose columns (or rows, if those are fewer) are orthogonal and of length
-/// `gain · max(1, √(rows/cols))`: a uniformly random one, from the QR decomposition of a Gaussian matrix
-/// (Saxe et al.,
+/// A `(rows, cols)` matrix whose columns (or rows, if those are fewer) are orthogonal and of length `scale`: a
+/// uniformly random one, from the QR decomposition of a Gaussian matrix (Saxe et al.,
 /// <https://arxiv.org/abs/1312.6120>).
 fn orthogonal(
     rows: usize,
     cols: usize,
-    gain: f64,
+    scale: f64,
     rng: &mut ChaCha8Rng,
     stop: &dyn Fn() -> bool,
 ) -> Vec<f32> {
     let (len, count) = (rows.max(cols), rows.min(cols));
     let mut vectors: Vec<f64> = gaussians(rng).take(len * count).collect(); // (count, len)
     orthonormalize(&mut vectors, len, stop);
-    let scale = gain * (rows as f64 / cols as f64).sqrt().max(1.0);
     let at = |row: usize, col: usize| {
         if rows > cols { vectors[col * len + row] } else { vectors[row * len + col] }
     };

@@ -3,33 +3,33 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-use super::{HEADER, Header, TensorInfo, fault, unsupported};
+use super::{HEADER, Header, Place, TensorInfo, fault, unsupported};
 use crate::config::{ModelConfig, Version};
 use crate::error::{Error, Fault, Result};
-use crate::model::Network;
+use crate::model::{BadTensor, Network};
 use crate::params::{Layout, ParamSpec};
 
-/// The model's shape and parameters, and where in `tensors` each parameter is.
+/// The model's shape and parameters, and where each parameter is.
 pub(super) fn against_layout(
     path: &Path,
     file_len: usize,
     header: &Header,
     tensors: &[TensorInfo],
-) -> Result<(ModelConfig, Layout, Vec<usize>)> {
+) -> Result<(ModelConfig, Layout, Vec<Place>)> {
     let file = Directory::new(path, file_len, tensors)?;
     let config = file.config(header)?;
     let (_, layout, _) = Network::new(&config);
     let specs = layout.specs().iter();
-    let positions = specs.map(|spec| file.expect(&spec.name, spec, header)).collect::<Result<Vec<_>>>()?;
-    let mut extra = vec![true; tensors.len()];
-    for &position in &positions {
-        extra[position] = false;
+    let places = specs.map(|spec| file.expect(spec.tensor(), spec, header)).collect::<Result<Vec<_>>>()?;
+    let mut extra: Vec<_> = tensors.iter().map(|tensor| !config.version.is_unused(&tensor.name)).collect();
+    for place in &places {
+        extra[place.tensor] = false;
     }
     if let Some((_, extra)) = extra.iter().zip(tensors).find(|(extra, _)| **extra) {
         let problem = format!("RWKV {} with {} layers has no such tensor", config.version, config.n_layer);
         return Err(fault(path, Some(&extra.name), extra.offset, problem).of_kind(Fault::Name));
     }
-    Ok((config, layout, positions))
+    Ok((config, layout, places))
 }
 
 /// Refuses a file with two tensors of one name, or without one that its model has: it was cut between two.
@@ -51,7 +51,7 @@ pub(super) fn whole(path: &Path, file_len: usize, header: &Header, tensors: &[Te
     let sizes = version.sizes(&dims).unwrap_or_default();
     let config = ModelConfig { version, n_vocab: 1, n_embd: 1, n_layer, n_ffn: 1, sizes };
     let (_, layout, _) = Network::new(&config);
-    layout.specs().iter().try_for_each(|spec| file.find(&spec.name).map(drop))
+    layout.specs().iter().try_for_each(|spec| file.find(spec.tensor()).map(drop))
 }
 
 /// What the first block alone has, in files of any version: the norm of the embedding.
@@ -94,10 +94,7 @@ impl<'a> Directory<'a> {
             let what = format!("this is an RWKV {found} model; only RWKV {} can be run yet", ours.join(", "));
             unsupported(self.path, what).of_kind(Fault::Version)
         })?;
-        let Some(sizes) = version.sizes(&dims) else {
-            let problem = format!("the tensors that tell the shape of RWKV {version} are not all there");
-            return Err(fault(self.path, None, self.file_len, problem).of_kind(Fault::Missing));
-        };
+        let sizes = version.sizes(&dims).map_err(|bad| self.explain(bad))?;
         // Four times n_embd in published models, but small ones differ, and nothing in the header says so.
         let key = self.find("blocks.0.ffn.key.weight")?.1;
         let n_ffn = key.dims.get(1).copied().unwrap_or(1);
@@ -108,7 +105,7 @@ impl<'a> Directory<'a> {
         let of_a_layer: Vec<_> = two_layers
             .specs()
             .iter()
-            .filter_map(|spec| Some((spec.name.strip_prefix("blocks.1.")?, spec)))
+            .filter_map(|spec| Some((spec.tensor().strip_prefix("blocks.1.")?, spec)))
             .collect();
         for layer in 1..n_layer {
             for (name, spec) in &of_a_layer {
@@ -154,15 +151,32 @@ impl<'a> Directory<'a> {
         self.tensors.get(name).copied().ok_or_else(|| missing().of_kind(Fault::Missing))
     }
 
-    /// Where the tensor `name` is, which is to be like `spec`.
-    fn expect(&self, name: &str, spec: &ParamSpec, header: &Header) -> Result<usize> {
+    /// What a version said of a tensor.
+    fn explain(&self, BadTensor { name, problem }: BadTensor) -> Error {
+        match (self.find(&name), problem) {
+            (Err(missing), _) => missing,
+            (Ok((_, tensor)), problem) => {
+                let problem = problem.unwrap_or_else(|| format!("dimensions {:?}", tensor.dims));
+                fault(self.path, Some(&name), tensor.offset, problem).of_kind(Fault::Dimensions)
+            }
+        }
+    }
+
+    /// Where the parameter is that `spec` describes, in the tensor `name`.
+    fn expect(&self, name: &str, spec: &ParamSpec, header: &Header) -> Result<Place> {
         let (position, tensor) = self.find(name)?;
         self.expect_dims(tensor, &spec.dims, header)?;
         if tensor.data_type.is_quantized() && !spec.is_matrix() {
             let problem = format!("a vector stored as {}; expected FP32 or FP16", tensor.data_type);
             return Err(fault(self.path, Some(name), tensor.offset, problem).of_kind(Fault::DataType));
         }
-        Ok(position)
+        let mut data = tensor.data.clone();
+        if let Some(packed) = &spec.packed {
+            // The tensor has the dimensions of all its parts, so it can be cut.
+            let len = data.len() / packed.of;
+            data = data.start + packed.index * len..data.start + (packed.index + 1) * len;
+        }
+        Ok(Place { tensor: position, data })
     }
 
     fn expect_dims(&self, tensor: &TensorInfo, dims: &[usize], header: &Header) -> Result<()> {

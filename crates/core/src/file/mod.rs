@@ -79,6 +79,13 @@ pub struct TensorInfo {
     data: Range<usize>,
 }
 
+/// Where a parameter is: in which tensor, and where in the file its own values are.
+#[derive(Clone, Debug)]
+struct Place {
+    tensor: usize,
+    data: Range<usize>,
+}
+
 /// A model file, mapped into memory and found sound; or its bytes, which were in memory already.
 ///
 /// Programs that replace files by renaming, as this crate does, leave a map intact, and so does removing the
@@ -92,8 +99,8 @@ pub struct ModelFile {
     layout: Layout,
     /// In the file's own order.
     tensors: Vec<TensorInfo>,
-    /// Position in `tensors` of each parameter of `layout`.
-    positions: Vec<usize>,
+    /// Where each parameter of `layout` is.
+    places: Vec<Place>,
     checksum: Arc<FileChecksum>,
 }
 
@@ -121,10 +128,10 @@ impl ModelFile {
         let path = source.path();
         let (header, tensors) = source.read(|bytes| read::directory(path, bytes))?;
         let len = source.bytes().len();
-        let (config, layout, positions) = check::against_layout(path, len, &header, &tensors)?;
-        let ranges = positions.iter().map(|&position| tensors[position].data.clone()).collect();
+        let (config, layout, places) = check::against_layout(path, len, &header, &tensors)?;
+        let ranges = places.iter().map(|place| place.data.clone()).collect();
         let checksum = FileChecksum::new(source.backing(), ranges);
-        Ok(Self { source, header, config, layout, tensors, positions, checksum })
+        Ok(Self { source, header, config, layout, tensors, places, checksum })
     }
 
     /// Where the file was opened; of bytes that were given, `the buffer`.
@@ -166,13 +173,14 @@ impl ModelFile {
         &self.tensors
     }
 
-    /// The parameter at `index` of the [`layout`](Self::layout): what the file says of it, and its data.
+    /// The parameter at `index` of the [`layout`](Self::layout): the tensor that holds it, perhaps beside others,
+    /// and its own data.
     ///
     /// # Panics
     /// If the layout has no such parameter.
     pub fn tensor(&self, index: usize) -> (&TensorInfo, &[u8]) {
-        let tensor = &self.tensors[self.positions[index]];
-        (tensor, &self.source.bytes()[tensor.data.clone()])
+        let Place { tensor, data } = &self.places[index];
+        (&self.tensors[*tensor], &self.source.bytes()[data.clone()])
     }
 
     /// The values of the parameter at `index` of the [`layout`](Self::layout), as stored (see
@@ -205,7 +213,7 @@ impl ModelFile {
 
     /// The parameter at `index` of the [`layout`](Self::layout), for a checksum.
     pub(crate) fn weights_at(&self, index: usize) -> Part {
-        Part::Tensor(self.source.backing(), self.tensors[self.positions[index]].data.clone())
+        Part::Tensor(self.source.backing(), self.places[index].data.clone())
     }
 
     /// Bytes of the file.
@@ -217,7 +225,7 @@ impl ModelFile {
     /// Fills `into` with what begins `at` bytes into the data of the parameter at `index`: read, not mapped,
     /// so that it takes no memory besides.
     pub(crate) fn read_at(&self, index: usize, at: usize, into: &mut [u8]) -> Result<()> {
-        self.source.read_at(self.tensors[self.positions[index]].data.start + at, into)
+        self.source.read_at(self.places[index].data.start + at, into)
     }
 
     /// As [`read_at`](Self::read_at), for one of [`tensors`](Self::tensors).

@@ -66,7 +66,10 @@ pub fn stage_model(
         self::header(w, &header)?;
         specs.iter().zip(values).try_for_each(|(spec, values)| {
             let data_type = if spec.is_matrix() { data_type } else { DataType::F32 };
-            tensor_header(w, &spec.name, &spec.dims, data_type)?;
+            // Parameters that share a tensor are declared, and so written, one after the other.
+            if spec.packed.as_ref().is_none_or(|packed| packed.index == 0) {
+                tensor_header(w, spec.tensor(), &spec.dims, data_type)?;
+            }
             data(w, values.as_ref(), data_type)
         })
     })

@@ -16,21 +16,37 @@ use crate::state::StateLayout;
 /// Dimensions of a file's tensors by name, row length first; none for a tensor that is not there.
 pub type Dims<'a> = &'a dyn Fn(&str) -> Option<&'a [usize]>;
 
-/// A version of RWKV: its parameters, its state, its equations, and how its files are recognised.
+/// What is wrong with a tensor whose dimensions tell a model's shape.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadTensor {
+    /// Its name.
+    pub name: String,
+    /// What is wrong; none if it is not there.
+    pub problem: Option<String>,
+}
+
+/// A version of RWKV: its parameters, its state, its equations, and how its files tell its shape.
 pub trait Rwkv: Sized {
     /// Names of the numbers beyond [`ModelConfig`]'s own that fix the shape, in camelCase; at most
     /// [`Sizes::MOST`].
     const SIZES: &'static [&'static str];
 
-    /// Whether a file with these tensors is of this version; later versions are asked first.
-    fn recognise(dims: Dims<'_>) -> bool;
-
-    /// The values of [`SIZES`](Self::SIZES) in a file with these tensors; none if the tensors that tell are
-    /// not there.
-    fn sizes(dims: Dims<'_>) -> Option<Sizes>;
+    /// The values of [`SIZES`](Self::SIZES) in a file with these tensors.
+    ///
+    /// # Errors
+    /// What is wrong with which of the tensors that tell.
+    fn sizes(dims: Dims<'_>) -> Result<Sizes, BadTensor>;
 
     /// The shape that a new model of this version usually has.
-    fn usual(n_vocab: usize, n_embd: usize, n_layer: usize) -> ModelConfig;
+    ///
+    /// # Errors
+    /// Which widths there can be instead.
+    fn usual(n_vocab: usize, n_embd: usize, n_layer: usize) -> Result<ModelConfig, String>;
+
+    /// Whether files may have this tensor although no equation uses it.
+    fn is_unused(_tensor: &str) -> bool {
+        false
+    }
 
     /// Declares all parameters, in the order of published checkpoints, and the state.
     fn declare(config: &ModelConfig, params: &mut Layout, state: &mut StateLayout) -> Self;
@@ -73,24 +89,29 @@ macro_rules! versions {
                 }
             }
 
-            /// See [`Rwkv::recognise`].
-            pub(crate) fn recognise(self, dims: Dims<'_>) -> bool {
-                match self {
-                    $(Self::$name => <$model as Rwkv>::recognise(dims),)*
-                }
-            }
-
             /// See [`Rwkv::sizes`].
-            pub(crate) fn sizes(self, dims: Dims<'_>) -> Option<Sizes> {
+            pub(crate) fn sizes(self, dims: Dims<'_>) -> Result<Sizes, BadTensor> {
                 match self {
                     $(Self::$name => <$model as Rwkv>::sizes(dims),)*
                 }
             }
 
             /// See [`Rwkv::usual`].
-            pub(crate) fn usual(self, n_vocab: usize, n_embd: usize, n_layer: usize) -> ModelConfig {
+            pub(crate) fn usual(
+                self,
+                n_vocab: usize,
+                n_embd: usize,
+                n_layer: usize,
+            ) -> Result<ModelConfig, String> {
                 match self {
                     $(Self::$name => <$model as Rwkv>::usual(n_vocab, n_embd, n_layer),)*
+                }
+            }
+
+            /// See [`Rwkv::is_unused`].
+            pub(crate) fn is_unused(self, tensor: &str) -> bool {
+                match self {
+                    $(Self::$name => <$model as Rwkv>::is_unused(tensor),)*
                 }
             }
         }
@@ -123,19 +144,26 @@ macro_rules! versions {
     };
 }
 
-// Latest first: an older version recognises what no later one does.
+// Latest first.
 versions! {
     /// RWKV-4 "Dove": <https://arxiv.org/abs/2305.13048>.
     V4 ("v4", 4) = v4::Rwkv4;
 }
 
-/// Versions that cannot be run yet, by a tensor that only they and later ones have: latest first.
-const NOT_YET: [(&str, &str); 4] = [
-    ("blocks.0.att.r_k", "v7"),
-    ("blocks.0.att.time_maa_x", "v6"),
-    ("blocks.0.att.gate.weight", "v5.2"),
-    ("blocks.0.att.ln_x.weight", "v5.1"),
+/// Every version there is, by a tensor that only it and later ones have: latest first, and [`OLDEST`] after them.
+/// Those that are in [`Version::ALL`] can be run. The names of RWKV-5's versions are rwkv.cpp's.
+const MARKS: [(&str, &str); 7] = [
+    ("v8", "blocks.0.ffn.enn.weight"),
+    ("v7b", "blocks.0.qkv.qq.weight"),
+    ("v7a", "blocks.0.ffn.s_emb.weight"),
+    ("v7", "blocks.0.att.r_k"),
+    ("v6", "blocks.0.att.time_maa_x"),
+    ("v5.2", "blocks.0.att.gate.weight"),
+    ("v5.1", "blocks.0.att.ln_x.weight"),
 ];
+
+/// The version of files with none of those.
+const OLDEST: &str = "v4";
 
 impl Version {
     /// Which version a file with these tensors is of; files do not say so otherwise.
@@ -143,10 +171,9 @@ impl Version {
     /// # Errors
     /// The name of a version that cannot be run yet.
     pub(crate) fn of_file(dims: Dims<'_>) -> Result<Self, &'static str> {
-        if let Some((_, name)) = NOT_YET.iter().find(|(tensor, _)| dims(tensor).is_some()) {
-            return Err(name);
-        }
-        Ok(*Self::ALL.iter().find(|version| version.recognise(dims)).unwrap_or(&Self::V4))
+        let mark = MARKS.iter().find(|(_, tensor)| dims(tensor).is_some());
+        let name = mark.map_or(OLDEST, |(name, _)| name);
+        Self::ALL.iter().copied().find(|version| version.name() == name).ok_or(name)
     }
 
     /// The version that `code` stands for.
@@ -158,5 +185,30 @@ impl Version {
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_of_the_latest_version_that_it_has_a_tensor_of() {
+        for (at, (name, tensor)) in MARKS.into_iter().enumerate() {
+            // Later versions have the tensors of earlier ones too.
+            let has: Vec<_> = MARKS[at..].iter().map(|(_, tensor)| *tensor).collect();
+            let found = Version::of_file(&|name| has.contains(&name).then_some(&[1]));
+            assert_eq!(found.map_or_else(|name| name, Version::name), name, "{tensor}");
+        }
+        assert_eq!(Version::of_file(&|_| None).map(Version::name), Ok(OLDEST));
+    }
+
+    /// Whatever its name, else no file would be of it.
+    #[test]
+    fn every_version_that_runs_can_be_recognised() {
+        for version in Version::ALL {
+            let name = version.name();
+            assert!(name == OLDEST || MARKS.iter().any(|(marked, _)| *marked == name), "{name}");
+        }
     }
 }

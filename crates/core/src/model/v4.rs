@@ -3,7 +3,7 @@
 //! Shapes: T rows (tokens), D = n_embd, F = n_ffn = 4D, V = n_vocab. ⊙ multiplies element by element; μ, w
 //! and u are learned for each channel.
 
-use super::{Dims, Rwkv};
+use super::{BadTensor, Dims, Rwkv};
 use crate::config::{ModelConfig, Sizes};
 use crate::exec::Exec;
 use crate::params::{Channel, Initial, Layout, Learned, Matrix, Stored, Vector};
@@ -63,17 +63,12 @@ struct ChannelMix {
 impl Rwkv for Rwkv4 {
     const SIZES: &'static [&'static str] = &[];
 
-    /// The oldest version: what no later one has recognised.
-    fn recognise(_: Dims<'_>) -> bool {
-        true
+    fn sizes(_: Dims<'_>) -> Result<Sizes, BadTensor> {
+        Ok(Sizes::NONE)
     }
 
-    fn sizes(_: Dims<'_>) -> Option<Sizes> {
-        Some(Sizes::NONE)
-    }
-
-    fn usual(n_vocab: usize, n_embd: usize, n_layer: usize) -> ModelConfig {
-        ModelConfig::v4(n_vocab, n_embd, n_layer)
+    fn usual(n_vocab: usize, n_embd: usize, n_layer: usize) -> Result<ModelConfig, String> {
+        Ok(ModelConfig::v4(n_vocab, n_embd, n_layer))
     }
 
     /// The state is in rwkv.cpp's order: for each layer `ffn_xx`, `att_xx`, aa, bb, pp.
@@ -87,7 +82,7 @@ impl Rwkv for Rwkv4 {
         let ln0 = LayerNorm::declare("blocks.0.ln0", n_embd, params);
         let blocks = (0..n_layer).map(|layer| Block::declare(layer, config, params, state)).collect();
         let ln_out = LayerNorm::declare("ln_out", n_embd, params);
-        let head = not_hidden(Initial::Orthogonal { gain: 0.5 });
+        let head = not_hidden(Initial::orthogonal(0.5));
         let head = params.matrix("head.weight", n_vocab, n_embd, head);
         Self { emb, ln0, blocks, ln_out, head }
     }
@@ -149,9 +144,9 @@ impl Block {
         let (ffn_xx, att_xx) = (state.zeros(d), state.zeros(d));
         let wkv = state.wkv4(d);
         let block = |name: &str| format!("blocks.{layer}.{name}");
-        let channels = |value| Initial::Channels { value, layer, n_layer };
+        let channels = |value: fn(Channel) -> f64| Initial::channels(layer, n_layer, value);
         let at_rate = |rate, value| Learned { rate, ..channels(value).into() };
-        let orthogonal = Initial::Orthogonal { gain: 1.0 };
+        let orthogonal = || Initial::orthogonal(1.0);
         let ln1 = LayerNorm::declare(&block("ln1"), d, params);
         let ln2 = LayerNorm::declare(&block("ln2"), d, params);
         // A channel's memory should find its length early: twice and three times the learning rate.
@@ -167,7 +162,7 @@ impl Block {
             time_mix_v: params.vector(block("att.time_mix_v"), d, channels(initial_mix_v)),
             time_mix_r: params.vector(block("att.time_mix_r"), d, channels(initial_mix_r)),
             key: params.matrix(block("att.key.weight"), d, d, Initial::ZEROS),
-            value: params.matrix(block("att.value.weight"), d, d, orthogonal),
+            value: params.matrix(block("att.value.weight"), d, d, orthogonal()),
             receptance: params.matrix(block("att.receptance.weight"), d, d, Initial::ZEROS),
             output: params.matrix(block("att.output.weight"), d, d, Initial::ZEROS),
             xx: att_xx,
@@ -176,7 +171,7 @@ impl Block {
         let ffn = ChannelMix {
             time_mix_k: params.vector(block("ffn.time_mix_k"), d, channels(initial_mix)),
             time_mix_r: params.vector(block("ffn.time_mix_r"), d, channels(initial_mix)),
-            key: params.matrix(block("ffn.key.weight"), f, d, orthogonal),
+            key: params.matrix(block("ffn.key.weight"), f, d, orthogonal()),
             receptance: params.matrix(block("ffn.receptance.weight"), d, d, Initial::ZEROS),
             value: params.matrix(block("ffn.value.weight"), d, f, Initial::ZEROS),
             xx: ffn_xx,

@@ -1,19 +1,15 @@
 //! Initial values of parameters, before the first step of training.
 
+use std::fmt;
+use std::sync::Arc;
+
 /// Initial values of a parameter, as its model's file declares them. Random numbers are drawn by who trains.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Initial {
     /// All the same.
     Constant(f32),
     /// A function of the channel.
-    Channels {
-        /// The value for a channel.
-        value: fn(Channel) -> f64,
-        /// The block that the parameter is in, from 0.
-        layer: usize,
-        /// Number of blocks.
-        n_layer: usize,
-    },
+    Channels(Formula),
     /// Uniform in ±bound.
     Uniform {
         /// The largest magnitude.
@@ -24,7 +20,17 @@ pub enum Initial {
     Orthogonal {
         /// Factor of the length.
         gain: f64,
+        /// Whether checkpoints hold the matrix as (inputs, outputs), whose rows are then counted as columns.
+        is_transposed: bool,
     },
+}
+
+/// The values of a vector in a block, as a function of the channel.
+#[derive(Clone)]
+pub struct Formula {
+    value: Arc<dyn Fn(Channel) -> f64 + Send + Sync>,
+    layer: usize,
+    n_layer: usize,
 }
 
 impl Initial {
@@ -32,6 +38,33 @@ impl Initial {
     pub const ZEROS: Self = Self::Constant(0.0);
     /// All 1.
     pub const ONES: Self = Self::Constant(1.0);
+
+    /// `value` of each channel of a vector in the block `layer` of `n_layer`, counted from 0.
+    pub fn channels(
+        layer: usize,
+        n_layer: usize,
+        value: impl Fn(Channel) -> f64 + Send + Sync + 'static,
+    ) -> Self {
+        Self::Channels(Formula { value: Arc::new(value), layer, n_layer })
+    }
+
+    /// Orthogonal, of a matrix that is used as it is held.
+    pub fn orthogonal(gain: f64) -> Self {
+        Self::Orthogonal { gain, is_transposed: false }
+    }
+}
+
+impl Formula {
+    /// The value of channel `index` of a vector of `width`.
+    pub fn value(&self, index: usize, width: usize) -> f64 {
+        (self.value)(Channel { index, width, layer: self.layer, n_layer: self.n_layer })
+    }
+}
+
+impl fmt::Debug for Formula {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Formula of block {} of {}", self.layer, self.n_layer)
+    }
 }
 
 /// Where a value of a vector is: what formulas of initial values depend on.

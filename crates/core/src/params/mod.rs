@@ -7,7 +7,7 @@
 
 mod initial;
 
-pub use initial::{Channel, Initial};
+pub use initial::{Channel, Formula, Initial};
 
 /// Handle of a matrix of weights, `(rows, cols)` = (outputs, inputs), row-major.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -51,19 +51,22 @@ impl Stored {
     }
 
     /// The raw parameter for a value of a model file, up to rounding; not finite if no raw parameter has that
-    /// value.
+    /// value. A value that rounding brought to the end of its range, as the decay of a raw parameter far out,
+    /// gives the raw parameter nearest to that end.
     pub fn to_raw(self, stored: f32) -> f32 {
         match self {
             Self::Raw => stored,
-            Self::NegExp => libm::logf(-stored),
+            // exp is a normal number, and finite, in this range.
+            Self::NegExp if stored <= 0.0 => libm::logf(-stored).clamp(-87.0, 88.0),
+            Self::NegExp => f32::NAN,
         }
     }
 
-    /// The derivative of the file's value by the raw one, given the file's value.
-    pub fn derivative(self, stored: f32) -> f32 {
+    /// The derivative of the file's value by the raw one, given the raw one.
+    pub fn derivative(self, raw: f32) -> f32 {
         match self {
             Self::Raw => 1.0,
-            Self::NegExp => stored,
+            Self::NegExp => self.to_file(raw),
         }
     }
 }
@@ -89,18 +92,32 @@ pub struct Learned {
     /// Whether this is a matrix from activations to activations, as are all but embeddings and heads. None:
     /// if it is a matrix.
     pub is_hidden: Option<bool>,
+    /// Whether this is a factor of a product of low rank.
+    pub is_low_rank: bool,
 }
 
 impl From<Initial> for Learned {
     fn from(initial: Initial) -> Self {
-        Self { initial, rate: 1.0, decays: None, is_hidden: None }
+        Self { initial, rate: 1.0, decays: None, is_hidden: None, is_low_rank: false }
     }
+}
+
+/// A parameter that shares a tensor of rwkv.cpp's files with others: which of its equal parts it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packed {
+    /// The tensor's name.
+    pub tensor: String,
+    /// The part, from 0, in the order of the tensor's values.
+    pub index: usize,
+    /// Number of parts, all of them parameters that are declared one after the other.
+    pub of: usize,
 }
 
 /// One parameter: everything that is particular to it.
 #[derive(Clone, Debug)]
 pub struct ParamSpec {
-    /// Name in model files, such as `blocks.0.att.key.weight`.
+    /// Name in checkpoints of PyTorch, such as `blocks.0.att.key.weight`; rwkv.cpp's files have the same, but
+    /// for parameters that are `packed`.
     pub name: String,
     /// Outputs of a matrix; 1 for a vector.
     pub rows: usize,
@@ -108,8 +125,10 @@ pub struct ParamSpec {
     pub cols: usize,
     /// Matrix or vector.
     pub role: Role,
-    /// Dimensions in the order of rwkv.cpp's files: row length first.
+    /// Dimensions of the tensor in rwkv.cpp's files: row length first.
     pub dims: Vec<usize>,
+    /// Where it is a part of that tensor.
+    pub packed: Option<Packed>,
     /// How a file's value follows from the raw one.
     pub stored: Stored,
     /// Values before the first step of training, raw.
@@ -120,6 +139,8 @@ pub struct ParamSpec {
     pub decays: bool,
     /// Whether this is a matrix from activations to activations: optimizers may treat those in their own way.
     pub is_hidden: bool,
+    /// Whether this is a factor of a product of low rank, which needs no adapter: it is one.
+    pub is_low_rank: bool,
 }
 
 impl ParamSpec {
@@ -143,6 +164,11 @@ impl ParamSpec {
     pub fn is_matrix(&self) -> bool {
         self.role == Role::Matrix
     }
+
+    /// The name of the tensor that holds it in rwkv.cpp's files.
+    pub fn tensor(&self) -> &str {
+        self.packed.as_ref().map_or(&self.name, |packed| &packed.tensor)
+    }
 }
 
 /// The parameters of a model, in the order in which files list them.
@@ -162,6 +188,24 @@ impl Layout {
     ) -> Matrix {
         let dims = vec![cols, rows];
         Matrix(self.push(name, Role::Matrix, [rows, cols], dims, Stored::Raw, learned))
+    }
+
+    /// Declares vectors of `len` channels each, which rwkv.cpp's files hold as one `tensor` of dimensions
+    /// [len, 1, N].
+    pub fn packed_vectors<const N: usize>(
+        &mut self,
+        tensor: &str,
+        len: usize,
+        vectors: [(String, Learned); N],
+    ) -> [Vector; N] {
+        let mut index = 0;
+        vectors.map(|(name, learned)| {
+            let dims = vec![len, 1, N];
+            let at = self.push(name, Role::Vector, [1, len], dims, Stored::Raw, learned);
+            self.specs[at].packed = Some(Packed { tensor: tensor.to_owned(), index, of: N });
+            index += 1;
+            Vector(at)
+        })
     }
 
     /// Declares a vector of `len` channels.
@@ -211,7 +255,7 @@ impl Layout {
         stored: Stored,
         learned: impl Into<Learned>,
     ) -> usize {
-        let Learned { initial, rate, decays, is_hidden } = learned.into();
+        let Learned { initial, rate, decays, is_hidden, is_low_rank } = learned.into();
         let decays = decays.unwrap_or(role == Role::Matrix);
         let is_hidden = is_hidden.unwrap_or(role == Role::Matrix);
         self.specs.push(ParamSpec {
@@ -220,11 +264,13 @@ impl Layout {
             cols,
             role,
             dims,
+            packed: None,
             stored,
             initial,
             rate,
             decays,
             is_hidden,
+            is_low_rank,
         });
         self.specs.len() - 1
     }

@@ -115,7 +115,7 @@ impl Entry {
     fn of_raw(raw: Vec<f32>, form: Stored) -> Self {
         let mut entry = match form {
             Stored::Raw => Self::of_f32(raw),
-            form @ Stored::NegExp => {
+            form => {
                 let stored = Arc::new(raw.iter().map(|&raw| form.to_file(raw)).collect());
                 Self::frozen(Value::F32 { stored, raw: Some(Arc::new(raw)) }, DataType::F32)
             }
@@ -388,9 +388,6 @@ impl Parameters {
     ///
     /// # Panics
     /// If the handle is of another model.
-    ///
-    /// # Panics
-    /// If the handle is of another model.
     pub fn matrix(&self, matrix: Matrix) -> kernels::Matrix<'_> {
         let index = matrix.index();
         match &self.entries[index].value {
@@ -405,9 +402,6 @@ impl Parameters {
     }
 
     /// A matrix as it is stored, to read rows of: an embedding may be quantized too.
-    ///
-    /// # Panics
-    /// If the handle is of another model.
     ///
     /// # Panics
     /// If the handle is of another model.

@@ -139,19 +139,10 @@ fn its_files_are_written_again_byte_for_byte() {
 
 #[test]
 fn what_cannot_be_run_yet_is_named() {
-    struct Case {
-        name: &'static str,
-        says: &'static str,
-    }
-    let cases = [
-        Case { name: "tiny-rwkv-5v2-730K-FP32.bin", says: "v5.2" },
-        Case { name: "tiny-rwkv-5v2-730K-Q5_0.bin", says: "v5.2" },
-        Case { name: "tiny-rwkv-7v0-834K-FP16.bin", says: "v7" },
-    ];
-    for Case { name, says } in cases {
+    for name in ["tiny-rwkv-5v2-730K-FP32.bin", "tiny-rwkv-5v2-730K-Q5_0.bin"] {
         let Some(path) = shared(&format!("models/{name}")) else { return };
         let error = ModelFile::open(&path).unwrap_err();
         assert_eq!(error.code(), "UNSUPPORTED", "{error}");
-        assert!(error.to_string().contains(says), "{error}");
+        assert!(error.to_string().contains("this is an RWKV v5.2 model"), "{error}");
     }
 }

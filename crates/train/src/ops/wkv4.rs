@@ -2,8 +2,8 @@
 //! `y_t = (Σ_{i<t} e^{(t−1−i)w + k_i} v_i + e^{u + k_t} v_t) / (Σ_{i<t} e^{(t−1−i)w + k_i} + e^{u + k_t})`.
 //!
 //! The recurrence that computes it without overflow, from the empty state or a given one, and its gradient in
-//! two sweeps over the sequence stand in `rwkv_kernels::wkv4`. It gives `dw`;
-//! `ddecay += dw · ∂w/∂decay = dw · w`.
+//! two sweeps over the sequence stand in `rwkv_kernels::wkv4`. The gradient is by w, which is what operators read of
+//! `decay`; the tape makes that by `decay` of it.
 
 use rwkv_core::Slot;
 use rwkv_core::params::Vector;
@@ -63,16 +63,14 @@ impl Wkv4 {
     pub(crate) fn backward(&self, t: &mut Backward<'_>) {
         let [k, v, y] = [self.k, self.v, self.y].map(|tensor| t.values.get(tensor));
         let (w, u) = (t.params.vector(self.decay), t.params.vector(self.first));
-        let stored = t.params.layout().specs()[self.decay.index()].stored;
         let gradients = &mut *t.gradients;
         let dy = gradients.take(self.y);
         let [mut dk, mut dv] = [(self.k, k), (self.v, v)].map(|(x, value)| gradients.open(x, value.len()));
         let (dk_store, dv_store) = (dk.store, dv.store);
-        let [ddecay, du] = t.param_gradients.vectors([self.decay, self.first]);
-        let mut dw = vec![0.0; w.len()];
+        let [dw, du] = t.param_gradients.vectors([self.decay, self.first]);
         let States { segments, initial, gradients: mut dstates } = t.batch.states_and_gradients();
         let wanted = Wkv4Gradients {
-            dw: &mut dw,
+            dw,
             du,
             dk: dk.values(),
             dk_store,
@@ -82,9 +80,6 @@ impl Wkv4 {
         };
         let inputs = Wkv4Inputs { w, u, k, v };
         wkv4_backward(t.cpu, segments, &initial, self.slot.at, inputs, y, &dy, wanted);
-        for ((ddecay, &dw), &w) in ddecay.iter_mut().zip(&dw).zip(w) {
-            *ddecay += dw * stored.derivative(w);
-        }
         for gradient in [dk, dv] {
             gradients.close(gradient);
         }

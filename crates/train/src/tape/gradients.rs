@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use rwkv_core::params::{Matrix, ParamSpec, Vector};
+use rwkv_core::params::{Matrix, ParamSpec, Stored, Vector};
 use rwkv_core::store::Parameters;
 use rwkv_kernels::Store;
 
@@ -30,10 +30,21 @@ impl ParamGradients {
         Self(specs.map(|spec| vec![0.0; if spec.is_matrix() { 0 } else { spec.len() }]).collect())
     }
 
-    /// Adds the gradients of all vectors of `other`.
-    pub(super) fn add_vectors(&mut self, other: &Self) {
-        for (own, other) in self.0.iter_mut().zip(&other.0) {
-            own.iter_mut().zip(other).for_each(|(own, other)| *own += other);
+    /// Adds the gradients of all vectors of `other`, which are by what operators read of them: those of the raw
+    /// parameters.
+    pub(super) fn add_vectors(&mut self, other: &Self, params: &Parameters) {
+        let specs = params.layout().specs();
+        for (index, (own, other)) in self.0.iter_mut().zip(&other.0).enumerate() {
+            match specs[index].stored {
+                Stored::Raw => own.iter_mut().zip(other).for_each(|(own, other)| *own += other),
+                // Of a vector that is not trained there is no raw form, and nobody reads its gradient.
+                form => {
+                    let raw = if params.is_trained(index) { params.raw(index) } else { &[] };
+                    for ((own, other), &raw) in own.iter_mut().zip(other).zip(raw) {
+                        *own += other * form.derivative(raw);
+                    }
+                }
+            }
         }
     }
 

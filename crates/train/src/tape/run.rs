@@ -223,7 +223,7 @@ impl Tape {
     fn end_gradients(&mut self, groups: Range<usize>) {
         let state = self.trained_state();
         for group in &mut self.groups[groups] {
-            self.param_gradients.add_vectors(&group.vectors);
+            self.param_gradients.add_vectors(&group.vectors, &self.params);
             self.vectors.push(std::mem::take(&mut group.vectors));
             if let Some(state) = state {
                 let [sum] = self.param_gradients.vectors([state]);
