@@ -12,10 +12,27 @@
 //! look across rows, and only within a segment; all others treat each row alone. So a model need not
 //! distinguish these cases.
 
-pub use rwkv_kernels::{Binary, Unary};
+pub use rwkv_kernels::{Binary, Channelwise, Unary};
 
 use crate::params::{Matrix, Vector};
 use crate::state::Slot;
+
+/// Inputs of [`Exec::wkv7`]: (rows, n_embd) each.
+#[derive(Clone, Copy, Debug)]
+pub struct Wkv7<T> {
+    /// The receptance, by which S is read.
+    pub r: T,
+    /// The decay, a factor.
+    pub w: T,
+    /// The key that is written.
+    pub k: T,
+    /// The value that is written.
+    pub v: T,
+    /// The key whose value is taken away, of length 1 in each head.
+    pub kk: T,
+    /// How much of it, from 0 to 1.
+    pub a: T,
+}
 
 /// Operators over tensors of `(rows, width)` that their executor owns.
 ///
@@ -58,9 +75,22 @@ pub trait Exec {
     /// `f(x, y)`, element by element, of tensors of one shape.
     fn binary(&mut self, f: Binary, x: Self::Tensor, y: Self::Tensor) -> Self::Tensor;
 
+    /// `f(x…, p)`, element by element, of tensors of one shape and a number for each channel.
+    fn channelwise<const N: usize>(
+        &mut self,
+        f: Channelwise,
+        x: [Self::Tensor; N],
+        p: Vector,
+    ) -> Self::Tensor;
+
     /// `x + y`.
     fn add(&mut self, x: Self::Tensor, y: Self::Tensor) -> Self::Tensor {
         self.binary(Binary::Add, x, y)
+    }
+
+    /// `x ⊙ y`.
+    fn mul(&mut self, x: Self::Tensor, y: Self::Tensor) -> Self::Tensor {
+        self.binary(Binary::Mul, x, y)
     }
 
     /// `σ(r) ⊙ x`.
@@ -84,6 +114,26 @@ pub trait Exec {
         v: Self::Tensor,
         slot: Slot,
     ) -> Self::Tensor;
+
+    /// As [`layer_norm`](Self::layer_norm), mean and variance over each head of `size` channels.
+    fn group_norm(
+        &mut self,
+        x: Self::Tensor,
+        size: usize,
+        weight: Vector,
+        bias: Vector,
+        eps: f32,
+    ) -> Self::Tensor;
+
+    /// Each head of `size` channels, of length 1: `x/max(‖x‖, 1e-12)`.
+    fn unit_heads(&mut self, x: Self::Tensor, size: usize) -> Self::Tensor;
+
+    /// `v (Σ r·k·p)`, the sum over each head of `size` channels.
+    fn bonus(&mut self, rkv: [Self::Tensor; 3], p: Vector, size: usize) -> Self::Tensor;
+
+    /// RWKV-7's attention: `S_t = S_{t−1} diag(w) − (S_{t−1} κ)(κ ⊙ a)ᵀ + v kᵀ` and `y_t = S_t r` in each head of
+    /// `size` channels. `slot` holds S of each head, value by key.
+    fn wkv7(&mut self, inputs: Wkv7<Self::Tensor>, size: usize, slot: Slot) -> Self::Tensor;
 
     /// In training with dropout: x with some of its elements zero and the others larger in proportion. Else x
     /// itself.

@@ -128,7 +128,7 @@ pub use config::{ModelConfig, Sizes, Version};
 pub use control::{Control, ask, go_on, until};
 pub use data_type::DataType;
 pub use error::{Error, Fault, Result};
-pub use exec::{Binary, Exec, Unary};
+pub use exec::{Binary, Channelwise, Exec, Unary, Wkv7};
 /// What `rwkv-text` maps its files with; no part of the interface.
 #[doc(hidden)]
 pub use file::Mapped;

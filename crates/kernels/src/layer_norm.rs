@@ -218,7 +218,7 @@ fn reciprocal(variance: f32, eps: f32) -> f32 {
 }
 
 /// A row's mean and 1/√(variance + eps).
-fn moments(x: &[f32], eps: f32) -> (f32, f32) {
+pub(crate) fn moments(x: &[f32], eps: f32) -> (f32, f32) {
     let n = x.len() as f32;
     let mean = x.iter().sum::<f32>() / n;
     let variance = x.iter().map(|x| (x - mean) * (x - mean)).sum::<f32>() / n;
@@ -227,7 +227,7 @@ fn moments(x: &[f32], eps: f32) -> (f32, f32) {
 
 /// [`moments`] of each of R rows, in all lanes.
 #[inline(always)]
-fn vector_moments<S: Simd, const R: usize>(s: S, x: &[f32], eps: f32) -> [(S::V, S::V); R] {
+pub(crate) fn vector_moments<S: Simd, const R: usize>(s: S, x: &[f32], eps: f32) -> [(S::V, S::V); R] {
     let width = x.len() / R;
     let n = width as f32;
     let (mut mean, mut squares) = ([s.zero(); R], [s.zero(); R]);

@@ -94,6 +94,7 @@ mod elementwise;
 mod embed;
 mod exp;
 mod finite;
+mod heads;
 mod isa;
 mod layer_norm;
 mod lerp;
@@ -108,6 +109,7 @@ mod team;
 #[cfg(test)]
 mod testing;
 mod wkv4;
+mod wkv7;
 
 pub use accumulate::accumulate;
 pub use adamw::{AdamWStep, adamw, sum_of_squares};
@@ -116,11 +118,14 @@ pub use cross_entropy::{cross_entropy, cross_entropy_backward};
 pub use data_type::{DataType, WEIGHTS_PER_BLOCK};
 pub use dropout::{dropout, dropout_backward};
 pub use elementwise::{
-    Binary, Unary, add, binary, binary_backward, relu_squared, relu_squared_backward, sigmoid_mul,
-    sigmoid_mul_backward, unary, unary_backward,
+    Binary, Channelwise, Unary, add, binary, binary_backward, channelwise, channelwise_backward,
+    relu_squared, relu_squared_backward, sigmoid_mul, sigmoid_mul_backward, unary, unary_backward,
 };
 pub use embed::{embed, embed_backward};
 pub use finite::all_finite;
+pub use heads::{
+    BonusInputs, bonus, bonus_backward, group_norm, group_norm_backward, unit_heads, unit_heads_backward,
+};
 pub use isa::{Isa, IsaError};
 pub use layer_norm::{layer_norm, layer_norm_backward};
 pub use lerp::{lerp, lerp_backward};
@@ -135,6 +140,7 @@ pub use shift::{shift, shift_backward};
 pub use store::Store;
 pub use team::Team;
 pub use wkv4::{Wkv4Gradients, Wkv4Inputs, wkv4, wkv4_backward};
+pub use wkv7::{MOST_HEAD, Wkv7Gradients, Wkv7Inputs, Wkv7State, wkv7, wkv7_backward};
 
 /// The program in README.md, which is to compile.
 #[cfg(doctest)]

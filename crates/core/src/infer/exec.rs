@@ -5,7 +5,7 @@ use std::ops::Range;
 use rwkv_kernels::{self as kernels, Cpu, Product};
 
 use super::arena::{Arena, Tensor};
-use crate::exec::{Binary, Exec, Unary};
+use crate::exec::{Binary, Channelwise, Exec, Unary, Wkv7};
 use crate::params::{Matrix, Vector};
 use crate::state::Slot;
 use crate::store::{Adapter, NotFinite, Parameters};
@@ -142,6 +142,50 @@ impl Exec for Infer<'_, '_> {
         let ([z], before, [out]) = self.arena.push(x.rows(), x.width());
         kernels::binary(self.cpu, f, before.get(x), before.get(y), out);
         z
+    }
+
+    fn channelwise<const N: usize>(&mut self, f: Channelwise, x: [Tensor; N], p: Vector) -> Tensor {
+        let p = self.parameters.vector(p);
+        let ([y], before, [out]) = self.arena.push(x[0].rows(), x[0].width());
+        kernels::channelwise(self.cpu, f, x.map(|x| before.get(x)), p, out);
+        y
+    }
+
+    fn group_norm(&mut self, x: Tensor, size: usize, weight: Vector, bias: Vector, eps: f32) -> Tensor {
+        let (weight, bias) = (self.parameters.vector(weight), self.parameters.vector(bias));
+        self.map(x, x.width(), |cpu, x, y| kernels::group_norm(cpu, x, size, weight, bias, eps, y))
+    }
+
+    fn unit_heads(&mut self, x: Tensor, size: usize) -> Tensor {
+        self.map(x, x.width(), |cpu, x, y| kernels::unit_heads(cpu, x, size, y))
+    }
+
+    fn bonus(&mut self, rkv: [Tensor; 3], p: Vector, size: usize) -> Tensor {
+        let p = self.parameters.vector(p);
+        let ([y], before, [out]) = self.arena.push(rkv[0].rows(), rkv[0].width());
+        let [r, k, v] = rkv.map(|x| before.get(x));
+        kernels::bonus(self.cpu, kernels::BonusInputs { r, k, v, p, size }, out);
+        y
+    }
+
+    fn wkv7(&mut self, inputs: Wkv7<Tensor>, size: usize, slot: Slot) -> Tensor {
+        let Wkv7 { r, w, k, v, kk, a } = inputs;
+        let width = r.width();
+        let ([y], before, [out]) = self.arena.push(r.rows(), width);
+        let [r, w, k, v, kk, a] = [r, w, k, v, kk, a].map(|x| before.get(x));
+        let inputs = kernels::Wkv7Inputs { r, w, k, v, kk, a, width, head: size };
+        // A state as large as this is read where it is, and the next one written; nothing is copied before.
+        let parts = self.states.iter_mut().map(|SegmentState { from, to }| kernels::Wkv7State {
+            from: from.map(|from| &from[slot.range()]),
+            to: &mut to[slot.range()],
+        });
+        let mut states: Vec<_> = parts.collect();
+        kernels::wkv7(self.cpu, self.segments, &mut states, inputs, out);
+        // What is infinite or no number in S is so in S r.
+        let last = self.segments.iter().filter(|segment| !segment.is_empty());
+        self.state_is_finite &=
+            { last }.all(|segment| kernels::all_finite(&out[(segment.end - 1) * width..segment.end * width]));
+        y
     }
 
     fn wkv4(&mut self, decay: Vector, first: Vector, k: Tensor, v: Tensor, slot: Slot) -> Tensor {

@@ -3,6 +3,7 @@
 //! A version is one file that implements [`Rwkv`], and one line in the list below.
 
 pub mod v4;
+pub mod v7;
 
 use std::fmt;
 
@@ -146,6 +147,8 @@ macro_rules! versions {
 
 // Latest first.
 versions! {
+    /// RWKV-7 "Goose": <https://arxiv.org/abs/2503.14456>.
+    V7 ("v7", 7) = v7::Rwkv7;
     /// RWKV-4 "Dove": <https://arxiv.org/abs/2305.13048>.
     V4 ("v4", 4) = v4::Rwkv4;
 }

@@ -1,15 +1,17 @@
-//! Elementwise operators: `y = f(x)` and `y = f(a, b)`, as two families.
+//! Elementwise operators: `y = f(x)`, `y = f(a, b)`, and those with a number for each channel, as three families.
 //!
 //! An operator is its formula and its derivative, each for one element and for a vector of them: an
 //! [`Operator`]. Blocks, threads, tiers, what is set and what is added, and the tests are here, once. To add
 //! one is to implement the trait, to name it in its family and to state its formula in f64 for the tests.
 
 mod binary;
+mod channelwise;
 mod unary;
 
 use std::marker::PhantomData;
 
 pub use binary::{Binary, add, binary, binary_backward, sigmoid_mul, sigmoid_mul_backward};
+pub use channelwise::{Channelwise, channelwise, channelwise_backward};
 pub use unary::{Unary, relu_squared, relu_squared_backward, unary, unary_backward};
 
 use crate::block::BLOCK;

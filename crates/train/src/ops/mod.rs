@@ -6,9 +6,12 @@
 //! parameter is always added to. The numbers themselves are computed in `rwkv-kernels`.
 
 mod binary;
+mod bonus;
+mod channelwise;
 mod cross_entropy;
 mod dropout;
 mod embed;
+mod group_norm;
 mod layer_norm;
 #[cfg(test)]
 mod leaf;
@@ -17,7 +20,9 @@ mod linear;
 mod scale;
 mod shift;
 mod unary;
+mod unit_heads;
 mod wkv4;
+mod wkv7;
 
 #[cfg(test)]
 pub(crate) mod check;
@@ -91,9 +96,12 @@ macro_rules! ops {
 
 ops!(
     binary::Binary,
+    bonus::Bonus,
+    channelwise::Channelwise,
     cross_entropy::CrossEntropy,
     dropout::Dropout,
     embed::Embed,
+    group_norm::GroupNorm,
     layer_norm::LayerNorm,
     #[cfg(test)]
     leaf::Leaf,
@@ -102,7 +110,9 @@ ops!(
     scale::Scale,
     shift::Shift,
     unary::Unary,
+    unit_heads::UnitHeads,
     wkv4::Wkv4,
+    wkv7::Wkv7,
 );
 
 impl Op {
@@ -153,6 +163,31 @@ impl Exec for Tape {
 
     fn binary(&mut self, f: rwkv_core::Binary, x: Tensor, y: Tensor) -> Tensor {
         Binary::forward(self, f, x, y)
+    }
+
+    fn channelwise<const N: usize>(
+        &mut self,
+        f: rwkv_core::Channelwise,
+        x: [Tensor; N],
+        p: Vector,
+    ) -> Tensor {
+        Channelwise::forward(self, f, x, p)
+    }
+
+    fn group_norm(&mut self, x: Tensor, size: usize, weight: Vector, bias: Vector, eps: f32) -> Tensor {
+        GroupNorm::forward(self, x, size, weight, bias, eps)
+    }
+
+    fn unit_heads(&mut self, x: Tensor, size: usize) -> Tensor {
+        UnitHeads::forward(self, x, size)
+    }
+
+    fn bonus(&mut self, rkv: [Tensor; 3], p: Vector, size: usize) -> Tensor {
+        Bonus::forward(self, rkv, p, size)
+    }
+
+    fn wkv7(&mut self, inputs: rwkv_core::Wkv7<Tensor>, size: usize, slot: Slot) -> Tensor {
+        Wkv7::forward(self, inputs, size, slot)
     }
 
     fn wkv4(&mut self, decay: Vector, first: Vector, k: Tensor, v: Tensor, slot: Slot) -> Tensor {
