@@ -137,6 +137,26 @@ fn logits_that_rwkv_cpp_ships_for_its_own_test() {
     }
 }
 
+/// What NumPy computes in f64 from the equations.
+#[test]
+fn logits_of_rwkv_7_in_double_precision() {
+    let Some(path) = shared("vectors/long-prompt-v5-v7.json") else { return };
+    let recorded: serde_json::Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+    let numbers =
+        |key: &str| recorded[key].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect::<Vec<_>>();
+    let prompt: Vec<_> = numbers("prompt_bytes").into_iter().map(|byte| byte as u32).collect();
+    let expected: Vec<_> = numbers("7v0-834K-FP32-gneps0.00064").into_iter().map(|x| x as f32).collect();
+    let Some(path) = shared(&format!("models/tiny-rwkv-{V7}-FP32.bin")) else { return };
+    for cpu in every_cpu() {
+        let model = Model::load_on(&path, cpu).unwrap();
+        let logits = model.eval(&prompt, &mut model.new_state()).unwrap();
+        let difference = largest_difference(&logits, &expected);
+        println!("{}: {difference:e}", model.cpu().isa());
+        // They were written with six digits.
+        assert!(difference <= 1e-5);
+    }
+}
+
 #[test]
 fn its_files_are_written_again_byte_for_byte() {
     let directory = tempfile::tempdir().unwrap();

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::common::{self, cpu, every_cpu, largest_difference, model, shared, tokens, write};
-use rwkv_core::{DataType, LoadOptions, Model, ModelConfig, Outputs, Segment, State};
+use rwkv_core::{DataType, LoadOptions, Model, ModelConfig, Outputs, Segment, State, Version};
 use rwkv_kernels::{Cpu, Isa};
 
 /// Logits after every token, and the state after the last.
@@ -98,6 +98,15 @@ fn for_a_model_of_usual_widths() {
     check(|cpu| model(&ModelConfig::v4(65, 64, 2), 2, cpu), "n_embd 64", LONG);
 }
 
+/// Heads of 8 channels and of 64; the last rows of a pass, of more blocks than one, are those that are needed.
+#[test]
+fn for_rwkv_7() {
+    for (n_embd, n_layer, len) in [(40, 3, LONG), (128, 2, SHORT)] {
+        let config = ModelConfig::usual(Version::V7, 41, n_embd, n_layer).unwrap();
+        check(|cpu| model(&config, 5, cpu), &format!("RWKV-7, n_embd {n_embd}"), len);
+    }
+}
+
 #[test]
 fn for_every_format() {
     let directory = tempfile::tempdir().unwrap();
@@ -124,9 +133,10 @@ fn for_every_format() {
 
 #[test]
 fn for_published_models() {
-    for name in ["tiny-rwkv-4v0-660K-FP32.bin", "tiny-rwkv-4v0-660K-FP16.bin"] {
+    let names = ["4v0-660K-FP32", "4v0-660K-FP16", "7v0-834K-FP32", "7v0-834K-FP16", "7v0-834K-Q5_1"];
+    for name in names.map(|name| format!("tiny-rwkv-{name}.bin")) {
         let Some(path) = shared(&format!("models/{name}")) else { return };
-        check(|cpu| Model::load_on(&path, cpu).unwrap(), name, SHORT);
+        check(|cpu| Model::load_on(&path, cpu).unwrap(), &name, SHORT);
     }
 }
 
