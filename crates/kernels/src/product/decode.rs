@@ -103,6 +103,7 @@ impl Operation for Decode<'_> {
             Matrix::Rows(w) => match w.format {
                 DataType::F32 => self.scalar(),
                 DataType::F16 => halves(w, self.rows, self.out),
+                DataType::BF16 => upper_halves(w, self.rows, self.out),
                 quantized => with_quantized!(quantized, FORMAT => rows::<FORMAT>(w, self.rows, self.out)),
             },
             Matrix::Panels(p) => {
@@ -127,10 +128,19 @@ fn halves(w: Weights<'_>, rows: Range<usize>, out: &mut [f32]) {
     }
 }
 
+/// Rows of bf16 numbers: the upper halves of floats.
+#[inline(always)]
+fn upper_halves(w: Weights<'_>, rows: Range<usize>, out: &mut [f32]) {
+    let bytes = &w.bytes[rows.start * w.row_bytes..rows.end * w.row_bytes];
+    for (out, bytes) in out.iter_mut().zip(bytes.as_chunks().0) {
+        *out = f32::from_bits(u32::from(u16::from_le_bytes(*bytes)) << 16);
+    }
+}
+
 /// Rows of blocks.
 #[inline(always)]
 fn rows<const FORMAT: usize>(w: Weights<'_>, rows: Range<usize>, out: &mut [f32]) {
-    let format = const { DataType::ALL[FORMAT] };
+    let format = const { DataType::EVERY[FORMAT] };
     let bytes = &w.bytes[rows.start * w.row_bytes..rows.end * w.row_bytes];
     let (fifth, integers) = format.parts();
     for (block, out) in bytes.chunks_exact(format.block().1).zip(out.as_chunks_mut::<WEIGHTS_PER_BLOCK>().0) {
@@ -155,7 +165,7 @@ fn rows<const FORMAT: usize>(w: Weights<'_>, rows: Range<usize>, out: &mut [f32]
 /// Rows of panels.
 #[inline(always)]
 fn panels<const FORMAT: usize>(panels: Panels<'_>, rows: Range<usize>, out: &mut [f32]) {
-    let format = const { DataType::ALL[FORMAT] };
+    let format = const { DataType::EVERY[FORMAT] };
     let (cols, first) = (panels.cols(), rows.start);
     for panel in first / PANEL..rows.end.div_ceil(PANEL) {
         let of_panel = rows.start.max(panel * PANEL)..rows.end.min((panel + 1) * PANEL);
@@ -232,7 +242,7 @@ mod tests {
 
     #[test]
     fn rows_and_packed_rows_decode_to_the_bits_of_the_format() {
-        for format in DataType::ALL {
+        for format in DataType::EVERY {
             // Whole panels and not, and several tasks.
             for (rows, cols) in [(1, 32), (16, 64), (19, 32), (70, 1056)] {
                 let stored = stored_matrix(format, rows, cols);
