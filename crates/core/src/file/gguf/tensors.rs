@@ -169,9 +169,9 @@ fn place<'a>(
     cursor.within = Within::File;
     if len - end >= alignment {
         let problem = format!(
-            "{} trailing bytes after the last tensor; expected less than the alignment, {alignment}; {}",
-            len - end,
-            read::GET_IT_AGAIN
+            "{} trailing bytes after the last tensor; expected less than the alignment, {alignment}: what is before them \
+             is damaged, or something was appended",
+            len - end
         );
         return Err(cursor.fault(end as usize, problem));
     }

@@ -10,6 +10,8 @@ use super::Metadata;
 
 /// Of tensors, and of texts in the metadata. The largest published RWKV has some two thousand tensors.
 const MAX_ENTRIES: usize = 1 << 16;
+/// Of a tensor.
+const MAX_NAME: usize = 256;
 /// Of a shape.
 const MAX_DIMS: usize = 4;
 const METADATA: &str = "__metadata__";
@@ -57,7 +59,7 @@ pub(super) fn parse(json: &[u8]) -> Result<Header, Problem> {
             Err(Problem {
                 tensor: reader.tensor,
                 at: position(json, &error),
-                what: format!("the header: {what}"),
+                what: format!("the header: {}", shorten(what)),
             })
         }
     }
@@ -73,6 +75,14 @@ pub(super) fn is_index(bytes: &[u8]) -> bool {
     // Where '{' is the lowest byte of a header's length instead, zeros follow, and this fails at once.
     let is_json = bytes.trim_ascii_start().first() == Some(&b'{');
     is_json && bytes.len() as u64 <= super::MAX_HEADER && serde_json::from_slice::<Index>(bytes).is_ok()
+}
+
+/// `text`, or the beginning of a long one: a message is not to be as long as a header.
+pub(super) fn shorten(text: &str) -> String {
+    match text.char_indices().nth(100) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}…", &text[..end]),
+    }
 }
 
 /// Where in `json` an error is.
@@ -119,6 +129,10 @@ impl<'a> Visitor<'a> for &mut Reader<'a> {
                 Cow::Owned(_) => 0,
             };
             let name = key.0.into_owned();
+            if !(1..=MAX_NAME).contains(&name.len()) {
+                let problem = format!("a tensor's name of {} bytes; expected 1 to {MAX_NAME}", name.len());
+                return Err(A::Error::custom(problem));
+            }
             self.tensor = Some(name.clone());
             let Entry { dtype, shape: Shape(shape), data_offsets } = map.next_value()?;
             self.tensor = None;
