@@ -201,7 +201,7 @@ fn describe(path: &Path, tensor: &Described) -> Result<TensorInfo> {
         shape.iter().rev().map(|&dim| usize::try_from(dim).ok().filter(|&dim| dim > 0)).collect();
     let Some(dims) = dims else {
         return refused(
-            format!("shape {shape:?}; each dimension should be from 1 to {}", usize::MAX),
+            format!("shape {shape:?}; each dimension should be at least 1 and fit this machine's memory"),
             Fault::Shape,
         );
     };

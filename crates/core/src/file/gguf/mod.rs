@@ -102,7 +102,7 @@ fn header(cursor: &mut Cursor<'_>) -> Result<(u64, u64)> {
         2 | 3 => {}
         1 => {
             return refused(
-                "a GGUF file of version 1, of August 2023; convert the original model again with a current llama.cpp",
+                "a GGUF file of version 1; convert the original model again with a current llama.cpp",
             );
         }
         _ if matches!(version.swap_bytes(), 1..=3) => {

@@ -81,7 +81,8 @@ fn describe<'a>(cursor: &mut Cursor<'a>) -> Result<Described<'a>> {
         let at = cursor.at;
         let dim = cursor.u64("one of its dimensions")?;
         let Some(dim) = usize::try_from(dim).ok().filter(|&dim| dim > 0) else {
-            let problem = format!("a dimension of {dim}; expected 1 to {}", usize::MAX);
+            let problem =
+                format!("a dimension of {dim}; it should be at least 1 and fit this machine's memory");
             return Err(cursor.fault(at, problem).of_kind(Fault::Shape));
         };
         dims.push(dim);

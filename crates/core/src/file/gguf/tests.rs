@@ -60,7 +60,7 @@ fn metadata_of_every_type() {
     assert_eq!(gguf.string("general.name").unwrap(), "a file of tensors");
     assert_eq!(gguf.u32("rwkv7.wkv.head_size").unwrap(), 64);
     assert_eq!(gguf.u32("of.u16").unwrap(), 65_535);
-    assert_eq!(gguf.f32("rwkv7.attention.layer_norm_epsilon").unwrap(), 1e-5);
+    assert_eq!(gguf.f32("rwkv7.attention.layer_norm_epsilon").unwrap().to_bits(), 1e-5_f32.to_bits());
     assert!(gguf.bool("of.bool").unwrap());
     assert!(gguf.has("of.f64") && !gguf.has("of.nothing"));
     let message = |error: Error| error.to_string();
