@@ -125,6 +125,11 @@ pub(crate) trait Simd: Copy {
     /// # Safety
     /// `LANES` halves can be read.
     unsafe fn load_halves_at(self, from: *const u16) -> Self::V;
+    /// The same of bf16 numbers, the upper halves of floats.
+    ///
+    /// # Safety
+    /// `LANES` of them can be read.
+    unsafe fn load_bf16_at(self, from: *const u16) -> Self::V;
     /// As [`store`](Self::store), for inner loops that have checked their bounds, at any alignment.
     ///
     /// # Safety

@@ -1,6 +1,6 @@
 //! What the kernels' tests share: inputs, every tier and number of threads, central differences.
 
-use half::f16;
+use half::{bf16, f16};
 
 use crate::{Cpu, DataType, Isa, Store, WEIGHTS_PER_BLOCK};
 
@@ -21,6 +21,9 @@ pub(crate) fn stored_matrix(format: DataType, rows: usize, cols: usize) -> Vec<u
     match format {
         DataType::F32 => values(3, rows * cols, 0.1).iter().flat_map(|x| x.to_le_bytes()).collect(),
         DataType::F16 => values(3, rows * cols, 0.1).iter().flat_map(|&x| halves(x)).collect(),
+        DataType::BF16 => {
+            values(3, rows * cols, 0.1).iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes()).collect()
+        }
         _ => {
             let blocks = rows * cols / WEIGHTS_PER_BLOCK;
             let numbers = values(3, 2 * blocks, 0.01);

@@ -10,7 +10,7 @@ use crate::{Cpu, Parts};
 /// A matrix to multiply by, where it lies.
 #[derive(Clone, Copy, Debug)]
 pub enum Matrix<'a> {
-    /// Rows of FP32 or FP16, as in a file.
+    /// Rows of one of [`DataType::ROWS`](crate::DataType::ROWS), as in a file.
     Rows(Weights<'a>),
     /// Quantized and repacked.
     Panels(Panels<'a>),

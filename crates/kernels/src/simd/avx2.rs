@@ -226,6 +226,16 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    #[allow(clippy::cast_ptr_alignment)] // any alignment will do
+    unsafe fn load_bf16_at(self, from: *const u16) -> __m256 {
+        // SAFETY: as above.
+        unsafe {
+            let numbers = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast::<__m128i>()));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(numbers))
+        }
+    }
+
+    #[inline(always)]
     unsafe fn store_at(self, into: *mut f32, x: __m256) {
         // SAFETY: writable by the caller's promise, and there is a token.
         unsafe { _mm256_storeu_ps(into, x) }

@@ -255,6 +255,16 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    #[allow(clippy::cast_ptr_alignment)] // any alignment will do
+    unsafe fn load_bf16_at(self, from: *const u16) -> __m512 {
+        // SAFETY: as above.
+        unsafe {
+            let numbers = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast::<__m256i>()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(numbers))
+        }
+    }
+
+    #[inline(always)]
     unsafe fn store_at(self, into: *mut f32, x: __m512) {
         // SAFETY: writable by the caller's promise, and there is a token.
         unsafe { _mm512_storeu_ps(into, x) }

@@ -270,6 +270,12 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    unsafe fn load_bf16_at(self, from: *const u16) -> float32x4_t {
+        // SAFETY: as above.
+        unsafe { vreinterpretq_f32_u32(vshlq_n_u32::<16>(vmovl_u16(vld1_u16(from)))) }
+    }
+
+    #[inline(always)]
     unsafe fn store_at(self, into: *mut f32, x: float32x4_t) {
         // SAFETY: writable by the caller's promise, and there is a token.
         unsafe { vst1q_f32(into, x) }

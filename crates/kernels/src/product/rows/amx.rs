@@ -8,6 +8,7 @@
 //! |---|---|---|
 //! | FP16 | w = hi + lo, x = hi + lo | all four |
 //! | FP32 | w = a + b + c, x = a + b + c | aa, ab, ba, ac, bb, ca; bc, cb and cc come to some 2⁻²³ \|w·x\| at most |
+//! | BF16 | w = w, x = a + b + c | all three |
 //!
 //! # The order of a sum
 //!
@@ -21,7 +22,8 @@
 //!
 //! They take numbers below 2⁻¹²⁶ as zero, and make zero of such results. No part or product of halves is that
 //! small. Of f32 numbers below some 1e-33 bits are lost: less than 2⁻¹²⁶ times the other number, for each
-//! part. What is 3.3953e38 or more, or not finite, makes its outputs NaN.
+//! part. What is 3.3953e38 or more, or not finite, makes its outputs NaN, or if it is a bf16 weight perhaps
+//! infinite.
 //!
 //! # The loops
 //!
@@ -53,7 +55,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use multiply::{Multiplier, Multiply, Operands, PREFETCH_BYTES};
-use split::{F16, F32, LANES, STEP, Split, lines, masks, transpose};
+use split::{Activations, BF16, F16, F32, LANES, STEP, Stored, masks, transpose};
 
 use super::many::Prefetch;
 use super::{Lines, ROWS_OF_MANY};
@@ -70,7 +72,7 @@ const TILE: usize = ROWS * LANES;
 const GROUPS: usize = ROWS_OF_MANY / ROWS;
 const _: () = assert!(GROUPS == 4, "the loops of `multiply.rs` are written for four");
 
-/// Steps of a block: 64 rows' parts are 256 KB for FP16, 384 for FP32.
+/// Steps of a block: 64 rows' parts are 128 KB for BF16, 256 for FP16, 384 for FP32.
 const BLOCK_STEPS: usize = 32;
 
 /// Weights of two groups that stay in an L1 cache of 48 KB beside what is streamed through it.
@@ -86,6 +88,7 @@ thread_local! {
 struct Layout {
     tokens: usize,
     steps: usize,
+    /// Of an activation.
     parts: usize,
 }
 
@@ -138,6 +141,7 @@ pub(super) fn prepare(cpu: &Cpu, format: DataType, x: &[f32], cols: usize, tiles
             let tokens = strip * ROWS..layout.tokens.min((strip + 1) * ROWS);
             match format {
                 DataType::F16 => pack_tokens::<F16, 2>(layout, x, cols, tokens, steps, out),
+                DataType::BF16 => pack_tokens::<BF16, 3>(layout, x, cols, tokens, steps, out),
                 _ => pack_tokens::<F32, 3>(layout, x, cols, tokens, steps, out),
             }
         }
@@ -146,7 +150,7 @@ pub(super) fn prepare(cpu: &Cpu, format: DataType, x: &[f32], cols: usize, tiles
 
 /// Some tokens' `steps`, zeros where there is no token or column.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn pack_tokens<S: Split<P>, const P: usize>(
+fn pack_tokens<A: Activations<P>, const P: usize>(
     layout: Layout,
     x: &[f32],
     cols: usize,
@@ -159,16 +163,10 @@ fn pack_tokens<S: Split<P>, const P: usize>(
     for (step, out) in steps.zip(out.chunks_exact_mut(layout.step())) {
         let mut parts = [[_mm512_setzero_si512(); LANES]; P];
         let col = step * STEP;
-        let [lower, upper] = masks(cols - col);
+        let picked = masks(cols - col);
         for (lane, token) in tokens.clone().enumerate() {
             // SAFETY: the masks pick what there is of the row, the features are this function's.
-            let lines = unsafe {
-                let data = x.as_ptr().add(token * cols + col);
-                lines::<S, P>(
-                    _mm512_maskz_loadu_ps(lower, data),
-                    _mm512_maskz_loadu_ps(upper, data.wrapping_add(LANES)),
-                )
-            };
+            let lines = unsafe { A::lines(x.as_ptr().add(token * cols + col), picked) };
             for p in 0..P {
                 parts[p][lane] = lines[p];
             }
@@ -200,16 +198,17 @@ pub(super) fn task(w: Weights<'_>, tokens: usize, tiles: &Lines, rows: Range<usi
     unsafe {
         let multiplier = Multiplier::new(layout.width());
         match w.format {
-            DataType::F32 => outputs::<F32, _, 3>(&multiplier, w, layout, tiles, rows, y),
-            DataType::F16 => outputs::<F16, _, 2>(&multiplier, w, layout, tiles, rows, y),
+            DataType::F32 => outputs::<F32, _, 3, 3>(&multiplier, w, layout, tiles, rows, y),
+            DataType::F16 => outputs::<F16, _, 2, 2>(&multiplier, w, layout, tiles, rows, y),
+            DataType::BF16 => outputs::<BF16, _, 1, 3>(&multiplier, w, layout, tiles, rows, y),
             _ => unreachable!("quantized weights are multiplied as panels"),
         }
     }
 }
 
-/// The outputs of `rows`.
+/// The outputs of `rows`, for weights of `P` parts and activations of `X`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn outputs<S: Split<P>, M: Multiply<P>, const P: usize>(
+fn outputs<S: Stored<P>, M: Multiply<P, X>, const P: usize, const X: usize>(
     multiplier: &M,
     w: Weights<'_>,
     layout: Layout,
@@ -243,7 +242,7 @@ fn outputs<S: Split<P>, M: Multiply<P>, const P: usize>(
 /// # Safety
 /// `panels` has room for whole steps; the CPU has the tier.
 #[inline(always)]
-unsafe fn pack_weights<S: Split<P>, const P: usize>(
+unsafe fn pack_weights<S: Stored<P>, const P: usize>(
     w: Weights<'_>,
     rows: Range<usize>,
     steps: Range<usize>,
@@ -279,7 +278,7 @@ unsafe fn pack_weights<S: Split<P>, const P: usize>(
 /// # Safety
 /// Those weights can be read and the lines written; the CPU has the tier.
 #[inline(always)]
-unsafe fn pack_step<S: Split<P>, const P: usize>(
+unsafe fn pack_step<S: Stored<P>, const P: usize>(
     data: *const u8,
     picked: [__mmask16; 2],
     ahead: usize,
@@ -290,8 +289,7 @@ unsafe fn pack_step<S: Split<P>, const P: usize>(
         for line in 0..STEP * S::BYTES / 64 {
             _mm_prefetch::<_MM_HINT_T0>(data.wrapping_add(ahead + 64 * line).cast());
         }
-        let upper = S::load(data.wrapping_add(LANES * S::BYTES), picked[1]);
-        let lines = lines::<S, P>(S::load(data, picked[0]), upper);
+        let lines = S::lines(data, picked);
         for p in 0..P {
             _mm512_storeu_si512(panel.add(2 * p * TILE).cast(), lines[p]);
         }
@@ -303,7 +301,7 @@ unsafe fn pack_step<S: Split<P>, const P: usize>(
 /// # Safety
 /// The panels have the weights, there are sums for every strip, and the CPU has the tier.
 #[inline(always)]
-unsafe fn multiply<M: Multiply<P>, const P: usize>(
+unsafe fn multiply<M: Multiply<P, X>, const P: usize, const X: usize>(
     multiplier: &M,
     w: Weights<'_>,
     layout: Layout,

@@ -32,6 +32,9 @@ pub(super) struct F32;
 /// [`DataType::F16`](crate::DataType::F16).
 pub(super) struct F16;
 
+/// [`DataType::BF16`](crate::DataType::BF16).
+pub(super) struct BF16;
+
 impl RowFormat for F32 {
     const BYTES: usize = 4;
 
@@ -51,5 +54,16 @@ impl RowFormat for F16 {
     unsafe fn load<S: Simd>(s: S, data: *const u8) -> S::V {
         // SAFETY: passed on.
         unsafe { s.load_halves_at(data.cast()) }
+    }
+}
+
+impl RowFormat for BF16 {
+    const BYTES: usize = 2;
+
+    #[inline(always)]
+    #[allow(clippy::cast_ptr_alignment)] // any alignment will do
+    unsafe fn load<S: Simd>(s: S, data: *const u8) -> S::V {
+        // SAFETY: passed on.
+        unsafe { s.load_bf16_at(data.cast()) }
     }
 }

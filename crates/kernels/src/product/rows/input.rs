@@ -31,7 +31,7 @@ impl Inputs {
     /// If the weights are quantized.
     pub(in crate::product) fn set(&mut self, cpu: &Cpu, w: &Weights<'_>, x: &[f32]) {
         match w.format {
-            DataType::F32 => (),
+            DataType::F32 | DataType::BF16 => (),
             DataType::F16 => round_to_half(cpu, x, self.rounded.reserve(x.len())),
             _ => panic!("quantized weights come in panels"),
         }

@@ -10,8 +10,8 @@
 //!
 //! Panels hold, vector by vector, those of four rows: what a tile reads is one aligned stream, where rows in
 //! place would cross a cache line with every load and, a power of two apart, evict each other from the L1
-//! cache. FP16 is converted once for all tokens. A weight is copied once for T multiplications of it, and
-//! while a block is multiplied the next one is prefetched.
+//! cache. FP16 and BF16 are converted once for all tokens. A weight is copied once for T multiplications of it,
+//! and while a block is multiplied the next one is prefetched.
 
 use std::cell::RefCell;
 use std::ops::Range;

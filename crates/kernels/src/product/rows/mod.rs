@@ -1,4 +1,4 @@
-//! Products with weights that are rows of f32 or f16, where their file is mapped, at any alignment.
+//! Products with weights that are rows of f32, f16 or bf16, where their file is mapped, at any alignment.
 //!
 //! # The order of a sum
 //!
@@ -32,7 +32,7 @@ mod tile;
 
 use std::ops::Range;
 
-use format::{F16, F32};
+use format::{BF16, F16, F32};
 pub(super) use input::{Input, Inputs};
 use lines::Lines;
 
@@ -111,6 +111,7 @@ impl Operation for FewTokens<'_> {
             match w.format {
                 DataType::F32 => few::outputs::<S, F32>(s, w, x, rows, y),
                 DataType::F16 => few::outputs::<S, F16>(s, w, x, rows, y),
+                DataType::BF16 => few::outputs::<S, BF16>(s, w, x, rows, y),
                 _ => unreachable!("quantized weights are multiplied as panels"),
             }
         }
@@ -132,6 +133,7 @@ impl Operation for ManyTokens<'_> {
             match w.format {
                 DataType::F32 => many::outputs::<S, F32>(s, w, x, rows, y),
                 DataType::F16 => many::outputs::<S, F16>(s, w, x, rows, y),
+                DataType::BF16 => many::outputs::<S, BF16>(s, w, x, rows, y),
                 _ => unreachable!("quantized weights are multiplied as panels"),
             }
         }

@@ -1,7 +1,7 @@
 //! Shapes on both sides of every border of a block: lanes, tiles, strips, column blocks, tasks, few and many
 //! tokens.
 
-use half::f16;
+use half::{bf16, f16};
 
 use crate::testing::values;
 use crate::{Cpu, DataType, Isa, Weights, product};
@@ -12,6 +12,7 @@ pub(super) fn encode(format: DataType, weights: &[f32]) -> Vec<u8> {
     for &w in weights {
         match format {
             DataType::F32 => bytes.extend(w.to_le_bytes()),
+            DataType::BF16 => bytes.extend(bf16::from_f32(w).to_le_bytes()),
             _ => bytes.extend(f16::from_f32(w).to_le_bytes()),
         }
     }
@@ -26,16 +27,19 @@ const TOKENS: [usize; 21] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 1
 
 #[test]
 fn every_tier_multiplies_every_shape() {
-    for ((rows, cols), format) in
-        SHAPES.into_iter().flat_map(|s| [DataType::F32, DataType::F16].map(|f| (s, f)))
-    {
+    for ((rows, cols), format) in SHAPES.into_iter().flat_map(|s| DataType::ROWS.map(|f| (s, f))) {
         let bytes = encode(format, &values(1, rows * cols, 1.0));
         let w = Weights::new(format, rows, cols, &bytes[1..]).expect("the length fits");
         let mut weights = vec![0.0; rows * cols];
         weights.chunks_exact_mut(cols).enumerate().for_each(|(row, out)| w.read_row(row, out));
-        // Halves already, so that they mean the same to both formats.
         let most = TOKENS[TOKENS.len() - 1];
-        let x: Vec<_> = values(2, most * cols, 1.0).iter().map(|&x| f16::from_f32(x).to_f32()).collect();
+        let mut x = values(2, most * cols, 1.0);
+        if format == DataType::F16 {
+            // Halves already: what is not, the next test has.
+            for x in &mut x {
+                *x = f16::from_f32(*x).to_f32();
+            }
+        }
         let want: Vec<_> =
             x.chunks_exact(cols).flat_map(|x| weights.chunks_exact(cols).map(|w| dot(w, x))).collect();
         for isa in Isa::available() {
@@ -71,21 +75,24 @@ fn every_tier_multiplies_every_shape() {
 ///
 /// A term's products of parts go through 16 additions of one instruction, one of the two halves' sums, and
 /// one of each instruction to the output. The magnitudes of a half's parts sum to its own; those of an f32 to
-/// at most (1 + 2⁻⁷ + 2⁻¹⁶) times its own, and three products that are left out come to 2 · 2⁻⁸ · 2⁻¹⁶ + 2⁻³²
-/// times the term. Each part that is less than 2⁻¹²⁶, and each result, may become zero.
+/// at most (1 + 2⁻⁷ + 2⁻¹⁶) times its own, and three products of two f32 numbers that are left out come to
+/// 2 · 2⁻⁸ · 2⁻¹⁶ + 2⁻³² times the term; a bf16 is its only part, and of its products none is left out. Each
+/// part that is less than 2⁻¹²⁶, and each result, may become zero.
 pub(super) fn amx_bound(format: DataType, cols: usize, size: f64, sides: f64) -> f64 {
     let tiny = f64::from(f32::MIN_POSITIVE);
     let unit = f64::from(f32::EPSILON) / 2.0;
     let steps = cols.div_ceil(32) as f64;
+    let of_f32 = 1.0 + 1.0 / 128.0 + 1.0 / 65536.0;
     let (products, parts, left_out) = match format {
-        DataType::F16 => (4.0, 1.0, 0.0),
-        _ => (6.0, 1.0 + 1.0 / 128.0 + 1.0 / 65536.0, 2.0_f64.powi(-23) + 2.0_f64.powi(-32)),
+        DataType::F16 => (4.0, [1.0, 1.0], 0.0),
+        DataType::BF16 => (3.0, [1.0, of_f32], 0.0),
+        _ => (6.0, [of_f32, of_f32], 2.0_f64.powi(-23) + 2.0_f64.powi(-32)),
     };
     let additions = 17.0 + products * steps;
     let rounding = additions * unit / (1.0 - additions * unit);
     // Three parts on either side; an instruction's additions for an output are 32, 1 and 1.
-    let lost = if sides > 0.0 { tiny * (3.0 * parts * sides + 34.0 * products * steps) } else { 0.0 };
-    size * (rounding * parts * parts + left_out) + lost
+    let lost = if sides > 0.0 { tiny * (3.0 * parts[1] * sides + 34.0 * products * steps) } else { 0.0 };
+    size * (rounding * parts[0] * parts[1] + left_out) + lost
 }
 
 /// The dot product, and the sum of its terms' magnitudes.
@@ -103,5 +110,49 @@ fn halves_meet_activations_rounded_to_halves() {
         // 1 + 2⁻¹² is no half, and 1e6 is beyond all of them.
         product(&Cpu::new(isa, 1), w, &[1.0 + 1.0 / 4096.0, 2.0, 1e6, 0.0], &mut y);
         assert_eq!(y.map(f32::to_bits), [2.0_f32, 65504.0].map(f32::to_bits), "{isa}");
+    }
+}
+
+/// Of 24 bits, all count: they are neither rounded to eight nor to a half's eleven and its range.
+#[test]
+fn bf16_weights_meet_activations_as_they_are() {
+    let weights = [1.0, 0.5, -1.0, 3.0];
+    let bytes = encode(DataType::BF16, &weights);
+    let w = Weights::new(DataType::BF16, 2, 2, &bytes[1..]).expect("the length fits");
+    let x = 1.0 + 1.0 / 4_194_304.0;
+    for isa in Isa::available() {
+        for tokens in [1, 3, 20] {
+            let mut y = vec![f32::NAN; 2 * tokens];
+            product(&Cpu::new(isa, 2), w, &[x, 0.0].repeat(tokens), &mut y);
+            assert_eq!(y, [x, -x].repeat(tokens), "{isa}, {tokens} tokens");
+            product(&Cpu::new(isa, 2), w, &[0.0, 1.5e38].repeat(tokens), &mut y);
+            assert_eq!(y, [0.75e38, f32::INFINITY].repeat(tokens), "{isa}, {tokens} tokens");
+        }
+    }
+}
+
+/// Every bf16 number, alone in its row: zero, subnormal, largest, infinite and not a number too.
+#[test]
+fn every_bf16_weight_is_multiplied_as_it_is() {
+    let bytes: Vec<_> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
+    let w = Weights::new(DataType::BF16, 1 << 16, 1, &bytes).expect("the length fits");
+    for isa in Isa::available() {
+        for tokens in [1, 2, 17] {
+            let mut y = vec![0.0; tokens << 16];
+            product(&Cpu::new(isa, 2), w, &vec![1.0; tokens], &mut y);
+            for (bits, &y) in (0..=u16::MAX).cycle().zip(&y) {
+                let want = f32::from_bits(u32::from(bits) << 16);
+                let same = |want: f32| y.to_bits() == want.to_bits() || (y.is_nan() && want.is_nan());
+                let same = match isa {
+                    // Tiles take what is subnormal as zero; an infinity times the parts of 1 that are 0 is NaN.
+                    Isa::Amx if want.is_subnormal() => y.abs().to_bits() == 0,
+                    Isa::Amx if want.is_infinite() => !y.is_finite(),
+                    // A sum begins with 0, which takes the sign of a zero.
+                    _ if want.to_bits() == (-0.0_f32).to_bits() => same(0.0),
+                    _ => same(want),
+                };
+                assert!(same, "{isa}, {tokens} tokens: {want:e} becomes {y:e}");
+            }
+        }
     }
 }

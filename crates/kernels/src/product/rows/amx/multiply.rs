@@ -28,8 +28,9 @@ pub(super) struct Operands {
     pub(super) steps: usize,
 }
 
-/// Adds products of `P` parts to sums: the tiles of a CPU, or, in tests, what they are said to compute.
-pub(super) trait Multiply<const P: usize> {
+/// Adds products of weights of `P` parts and activations of `X` to sums: the tiles of a CPU, or, in tests,
+/// what they are said to compute.
+pub(super) trait Multiply<const P: usize, const X: usize> {
     /// Two groups by two strips.
     ///
     /// # Safety
@@ -83,7 +84,7 @@ macro_rules! square {
             square!(again $part),
         )
     };
-    (again $part:literal) => {
+    ($again:ident $part:literal) => {
         concat!(
             "tdpbf16ps tmm0, tmm4, tmm6\n",
             "tdpbf16ps tmm1, tmm4, tmm7\n",
@@ -120,19 +121,30 @@ macro_rules! column {
             "tdpbf16ps tmm0, tmm5, tmm7",
         )
     };
+    // Now it is those of the second that are not.
+    (once_more $part:literal) => {
+        concat!(
+            "tdpbf16ps tmm2, tmm6, tmm7\n",
+            "tdpbf16ps tmm3, tmm4, tmm7\n",
+            "tdpbf16ps tmm0, tmm5, tmm7\n",
+            "tileloadd tmm5, [{weights} + {row} + 1024 + ", $part, "]\n",
+            "tdpbf16ps tmm1, tmm5, tmm7",
+        )
+    };
     (prefetch $($at:literal)*) => {
         concat!($("prefetcht1 [{prefetch} + ", $at, "]\n",)* "add {prefetch}, {prefetch_stride}")
     };
 }
 
-/// Both loops for a number of parts. `next` takes the next part of the activations; `new` multiplies it by
-/// the part of the weights that many bytes behind the first, `again` by that which was the last before.
+/// Both loops for a number of parts of weights, and of activations. `next` takes the next part of the
+/// activations; `new` multiplies it by the part of the weights that many bytes behind the first, `again` by
+/// that which was the last before, and so does `once_more` after `again`.
 macro_rules! implement {
-    ($parts:literal: $($what:ident $($part:literal)?),*) => {
+    ($parts:literal, $of_x:literal: $($what:ident $($part:literal)?),*) => {
         // SAFETY (both methods): the tiles are configured as the table says, for strips of `width`; of the
-        // operands no more is read or written than the caller promises: a step's weights are 4 · parts tiles
-        // and a strip's activations parts · 16 rows of `width` words.
-        impl Multiply<$parts> for Multiplier {
+        // operands no more is read or written than the caller promises: a step's weights are 4 tiles for each
+        // of their parts, and a strip's activations 16 rows of `width` words for each of theirs.
+        impl Multiply<$parts, $of_x> for Multiplier {
             #[inline(always)]
             unsafe fn square(&self, operands: Operands) {
                 debug_assert!(self.width == ROWS && operands.steps > 0);
@@ -210,6 +222,8 @@ macro_rules! implement {
 }
 
 // lo · lo, hi · lo, hi · hi, lo · hi: the weights' part first.
-implement!(2: next, new 0, new 2048, next, again 2048, new 0);
+implement!(2, 2: next, new 0, new 2048, next, again 2048, new 0);
 // a · c, a · b, b · b, b · a, a · a, c · a.
-implement!(3: next, new 4096, next, again 4096, new 2048, next, again 2048, new 4096, new 0);
+implement!(3, 3: next, new 4096, next, again 4096, new 2048, next, again 2048, new 4096, new 0);
+// w · c, w · b, w · a.
+implement!(1, 3: next, new 0, next, again 0, next, once_more 0);

@@ -4,8 +4,9 @@
 // Parts are exact.
 #![allow(clippy::float_cmp)]
 
-use half::f16;
+use half::{bf16, f16};
 
+use super::split::Split;
 use super::*;
 use crate::testing::values;
 use crate::{Isa, product};
@@ -28,7 +29,7 @@ fn floats_parts(x: f32) -> [f32; 3] {
 }
 
 /// What lines have of `x`: the upper halves of its parts.
-fn bf16(part: f32) -> f32 {
+fn upper(part: f32) -> f32 {
     f32::from_bits(part.to_bits() & 0xffff_0000)
 }
 
@@ -55,7 +56,7 @@ fn halves_are_their_parts_sum() {
         let parts = halves_parts(half.to_f32());
         assert_eq!(parts[0] + parts[1], half.to_f32());
         for part in parts {
-            assert!(part == bf16(part) && (part == 0.0 || part.is_normal()), "{part:e} of {half:e}");
+            assert!(part == upper(part) && (part == 0.0 || part.is_normal()), "{part:e} of {half:e}");
         }
     }
 }
@@ -66,10 +67,10 @@ fn floats_are_their_parts_sum() {
     for x in floats() {
         // Beyond this they round to infinity.
         if x.abs() >= f32::from_bits(0x7f7f_8000) {
-            assert!(floats_parts(x).map(bf16).iter().any(|part| part.is_nan()), "{x:e}");
+            assert!(floats_parts(x).map(upper).iter().any(|part| part.is_nan()), "{x:e}");
             continue;
         }
-        let parts = floats_parts(x).map(|part| f64::from(bf16(part)));
+        let parts = floats_parts(x).map(|part| f64::from(upper(part)));
         let lost = (f64::from(x) - parts.iter().sum::<f64>()).abs();
         // The last bit of 2⁻¹⁰³ is that of the smallest normal number.
         if x.abs() >= 2.0_f32.powi(-103) {
@@ -86,7 +87,7 @@ fn floats_are_their_parts_sum() {
     for x in
         [f32::INFINITY, f32::NEG_INFINITY, f32::NAN, f32::from_bits(0x7fff_ffff), f32::from_bits(0xff80_0001)]
     {
-        assert!(floats_parts(x).map(bf16).iter().any(|part| part.is_nan()), "{x:e}");
+        assert!(floats_parts(x).map(upper).iter().any(|part| part.is_nan()), "{x:e}");
     }
 }
 
@@ -97,14 +98,18 @@ fn registers<S: Split<P>, const P: usize>(x: &[f32]) -> [[[f32; 2]; LANES]; P] {
     let lines = unsafe {
         let [lower, upper] = masks(x.len());
         let upper = _mm512_maskz_loadu_ps(upper, x.as_ptr().wrapping_add(LANES));
-        lines::<S, P>(_mm512_maskz_loadu_ps(lower, x.as_ptr()), upper)
+        split::lines::<S, P>(_mm512_maskz_loadu_ps(lower, x.as_ptr()), upper)
     };
-    lines.map(|line| {
-        let mut words = [0_u32; LANES];
-        // SAFETY: 16 words are written.
-        unsafe { _mm512_storeu_si512(words.as_mut_ptr().cast(), line) };
-        words.map(halves)
-    })
+    lines.map(|line| words(line).map(halves))
+}
+
+/// The words of a line.
+#[target_feature(enable = "avx512f")]
+fn words(line: __m512i) -> [u32; LANES] {
+    let mut words = [0_u32; LANES];
+    // SAFETY: 16 words are written.
+    unsafe { _mm512_storeu_si512(words.as_mut_ptr().cast(), line) };
+    words
 }
 
 /// The two bf16 numbers of a word.
@@ -119,7 +124,7 @@ fn registers_take_numbers_apart_alike() {
             // SAFETY: only called with the tier.
             let lines = unsafe { registers::<S, P>(x) };
             for i in 0..STEP {
-                let parts = parts(x.get(i).copied().unwrap_or(0.0)).map(bf16);
+                let parts = parts(x.get(i).copied().unwrap_or(0.0)).map(upper);
                 let got = lines.map(|line| line[i % LANES][i / LANES]);
                 let same = |(a, b): (&f32, &f32)| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan());
                 assert!(got.iter().zip(&parts).all(same), "{:e}: {got:?}, not {parts:?}", x[i]);
@@ -133,6 +138,33 @@ fn registers_take_numbers_apart_alike() {
     let finite = |half: &f16| half.is_finite();
     let all: Vec<_> = (0..=u16::MAX).map(f16::from_bits).filter(finite).map(f16::to_f32).collect();
     check::<F16, 2>(&all, halves_parts);
+}
+
+/// The same columns share a word, and no number gets lost.
+#[test]
+fn lines_of_bf16_weights_and_their_activations_have_the_same_order() {
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    fn both(count: usize) -> [[[f32; 2]; LANES]; 2] {
+        let x: [f32; STEP] = std::array::from_fn(|i| i as f32 + 1.0);
+        let stored = x.map(|x| bf16::from_f32(x).to_bits());
+        // SAFETY: there are 32 numbers, and the features are this function's.
+        unsafe {
+            let [weights] = <BF16 as Stored<1>>::lines(stored.as_ptr().cast(), masks(count));
+            let [c, b, a] = <BF16 as Activations<3>>::lines(x.as_ptr(), masks(count));
+            assert!([c, b].into_iter().all(|part| words(part) == [0; LANES]));
+            [weights, a].map(|line| words(line).map(halves))
+        }
+    }
+    if !Isa::Avx512.is_supported() {
+        return;
+    }
+    for count in 1..=STEP {
+        let want: [[f32; 2]; LANES] = std::array::from_fn(|word| {
+            [2 * word, 2 * word + 1].map(|col| if col < count { col as f32 + 1.0 } else { 0.0 })
+        });
+        // SAFETY: the tier has just been found.
+        assert_eq!(unsafe { both(count) }, [want; 2], "{count} columns");
+    }
 }
 
 #[test]
@@ -190,8 +222,15 @@ fn tdpbf16ps(sums: &mut [f32], a: &[u32], b: &[u32], width: usize) {
 
 impl Simulated {
     /// One group by one strip, `weights` and `x` in steps that far apart, parts that far apart.
-    unsafe fn tile<const P: usize>(&self, o: Operands, weights: *const u32, x: *const u32, sums: *mut f32) {
+    unsafe fn tile<const P: usize, const X: usize>(
+        &self,
+        o: Operands,
+        weights: *const u32,
+        x: *const u32,
+        sums: *mut f32,
+    ) {
         let order: &[(usize, usize)] = match P {
+            1 => &[(0, 0), (0, 1), (0, 2)],
             2 => &[(0, 0), (1, 0), (1, 1), (0, 1)],
             _ => &[(2, 0), (2, 1), (1, 1), (1, 2), (2, 2), (0, 2)],
         };
@@ -201,7 +240,7 @@ impl Simulated {
             for step in 0..o.steps {
                 for (a, b) in order {
                     let a = weights.add((step * GROUPS * P + 2 * a) * TILE);
-                    let b = x.add((step * P + b) * LANES * self.width);
+                    let b = x.add((step * X + b) * LANES * self.width);
                     let a = std::slice::from_raw_parts(a, TILE);
                     let b = std::slice::from_raw_parts(b, LANES * self.width);
                     tdpbf16ps(sums, a, b, self.width);
@@ -211,13 +250,13 @@ impl Simulated {
     }
 }
 
-impl<const P: usize> Multiply<P> for Simulated {
+impl<const P: usize, const X: usize> Multiply<P, X> for Simulated {
     unsafe fn square(&self, o: Operands) {
         for (group, strip) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
             // SAFETY: passed on.
             unsafe {
                 let (weights, x) = (o.weights.add(group * TILE), o.x.add(strip * o.x_strip));
-                self.tile::<P>(o, weights, x, o.sums.add((strip * GROUPS + group) * TILE));
+                self.tile::<P, X>(o, weights, x, o.sums.add((strip * GROUPS + group) * TILE));
             }
         }
     }
@@ -227,7 +266,7 @@ impl<const P: usize> Multiply<P> for Simulated {
             // SAFETY: passed on.
             unsafe {
                 let weights = o.weights.add((group / 2 * 2 * P + group % 2) * TILE);
-                self.tile::<P>(o, weights, o.x, o.sums.add(group * TILE));
+                self.tile::<P, X>(o, weights, o.x, o.sums.add(group * TILE));
             }
         }
     }
@@ -247,8 +286,9 @@ fn simulated(w: Weights<'_>, x: &[f32]) -> Vec<f32> {
         // SAFETY: only called with AVX-512.
         unsafe {
             match w.format {
-                DataType::F16 => outputs::<F16, _, 2>(&simulated, w, layout, &tiles, rows, &y_parts),
-                _ => outputs::<F32, _, 3>(&simulated, w, layout, &tiles, rows, &y_parts),
+                DataType::F16 => outputs::<F16, _, 2, 2>(&simulated, w, layout, &tiles, rows, &y_parts),
+                DataType::BF16 => outputs::<BF16, _, 1, 3>(&simulated, w, layout, &tiles, rows, &y_parts),
+                _ => outputs::<F32, _, 3, 3>(&simulated, w, layout, &tiles, rows, &y_parts),
             }
         }
     }
@@ -298,9 +338,7 @@ fn simulated_tiles_multiply_every_shape() {
     if !Isa::Avx512.is_supported() {
         return;
     }
-    for ((rows, cols), format) in
-        SHAPES.into_iter().flat_map(|s| [DataType::F32, DataType::F16].map(|f| (s, f)))
-    {
+    for ((rows, cols), format) in SHAPES.into_iter().flat_map(|s| DataType::ROWS.map(|f| (s, f))) {
         let (bytes, x) = operands(format, rows, cols, 64, 1.0);
         let w = Weights::new(format, rows, cols, &bytes[1..]).expect("the length fits");
         let all = simulated(w, &x);
@@ -327,9 +365,12 @@ fn tiny_weights_lose_no_more_than_they_may() {
     if !Isa::Avx512.is_supported() {
         return;
     }
-    for scale in [1e-30, 1e-34, 1e-36, 1e-38, 1e-41] {
-        let (bytes, x) = operands(DataType::F32, 20, 70, 3, scale);
-        let w = Weights::new(DataType::F32, 20, 70, &bytes[1..]).expect("the length fits");
+    let formats = [DataType::F32, DataType::BF16];
+    for (scale, format) in
+        [1e-30, 1e-34, 1e-36, 1e-38, 1e-41].into_iter().flat_map(|s| formats.map(|f| (s, f)))
+    {
+        let (bytes, x) = operands(format, 20, 70, 3, scale);
+        let w = Weights::new(format, 20, 70, &bytes[1..]).expect("the length fits");
         check("simulated", w, &x, &simulated(w, &x));
         if Isa::Amx.is_supported() {
             let mut y = vec![f32::NAN; 60];
@@ -344,9 +385,12 @@ fn what_is_not_finite_shows_in_its_own_outputs_alone() {
     if !Isa::Avx512.is_supported() {
         return;
     }
-    for bad in [f32::NAN, f32::INFINITY, f32::MAX] {
-        let (bytes, mut x) = operands(DataType::F32, 5, 40, 18, 1.0);
-        let w = Weights::new(DataType::F32, 5, 40, &bytes[1..]).expect("the length fits");
+    let formats = [DataType::F32, DataType::BF16];
+    for (bad, format) in
+        [f32::NAN, f32::INFINITY, f32::MAX].into_iter().flat_map(|bad| formats.map(|f| (bad, f)))
+    {
+        let (bytes, mut x) = operands(format, 5, 40, 18, 1.0);
+        let w = Weights::new(format, 5, 40, &bytes[1..]).expect("the length fits");
         x[17 * 40 + 3] = bad;
         let y = simulated(w, &x);
         for (token, y) in y.chunks_exact(5).enumerate() {
