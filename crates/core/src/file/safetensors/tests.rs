@@ -91,25 +91,25 @@ fn headers_with_spaces_and_nothing_in_them() {
     assert_eq!(tensors[0].dims, [3, 1]);
 }
 
+/// What is wrong, the file, the message without the path, and its kind.
+type Bad = (&'static str, Vec<u8>, &'static str, Fault);
+
+fn refused(table: Vec<Bad>) {
+    for (what, bytes, expected, kind) in table {
+        let error = open(&bytes).expect_err(what);
+        assert_eq!(error.to_string(), format!("x.safetensors: {expected}"), "{what}");
+        assert_eq!(error.fault(), Some(kind), "{what}");
+    }
+}
+
 #[test]
 #[rustfmt::skip] // a table
-fn bad_files() {
+fn bad_headers() {
     let short_of_a_header = file("{}", 0)[..9].to_vec();
     let of_length = |length: u64| [&length.to_le_bytes(), &b"{}"[..]].concat();
-    let index =
-        br#"{"metadata": {"total_size": 12}, "weight_map": {"a": "model-00001-of-00002.safetensors"}}"#;
+    let index = br#"{"metadata": {"total_size": 12}, "weight_map": {"a": "model-00001-of-00002.safetensors"}}"#;
     let head = |text: &str| file(text, 12);
-    let a = tensor("a", "F32", "[3]", "[0,12]");
-    // Ends of data that wrap to the data that are there, as the crate `safetensors` 0.7 adds them up.
-    let eighth = (1_u64 << 61) - 4;
-    let wrapping: Vec<_> = (0..9_u64)
-        .map(|n| {
-            let (begin, end) = (n * eighth, if n == 8 { u64::MAX - 3 } else { (n + 1) * eighth });
-            tensor(&format!("t{n}"), "F32", &format!("[{}]", (end - begin) / 4), &format!("[{begin},{end}]"))
-        })
-        .collect();
-    let wrapping: Vec<_> = wrapping.iter().map(String::as_str).collect();
-    let table: Vec<(&str, Vec<u8>, &str, Fault)> = vec![
+    refused(vec![
         ("empty", vec![],
          "at byte 0: the file has 0 bytes; a .safetensors file starts with the length of its header in 8; it is cut short or damaged, so copy or make it again", Fault::Truncated),
         ("a header that is cut", short_of_a_header,
@@ -147,6 +147,24 @@ fn bad_files() {
          "at byte 40: the header: __metadata__ is there twice", Fault::Other),
         ("a text twice", head(r#"{"__metadata__":{"k":"1","k":"2"}}"#),
          r#"at byte 40: the header: "k" of __metadata__ is there twice"#, Fault::Other),
+    ]);
+}
+
+#[test]
+#[rustfmt::skip] // a table
+fn bad_tensors() {
+    let head = |text: &str| file(text, 12);
+    let a = tensor("a", "F32", "[3]", "[0,12]");
+    // Data that end near 2⁶⁴, where it would wrap to add the header's length.
+    let eighth = (1_u64 << 61) - 4;
+    let wrapping: Vec<_> = (0..9_u64)
+        .map(|n| {
+            let (begin, end) = (n * eighth, if n == 8 { u64::MAX - 3 } else { (n + 1) * eighth });
+            tensor(&format!("t{n}"), "F32", &format!("[{}]", (end - begin) / 4), &format!("[{begin},{end}]"))
+        })
+        .collect();
+    let wrapping: Vec<_> = wrapping.iter().map(String::as_str).collect();
+    refused(vec![
         ("a tensor twice", head(&header(&[&a, &a])),
          r#"tensor "a" at byte 63: it is there twice"#, Fault::Name),
         ("a name twice, once with escapes", head(&header(&[&a, &a.replace("\"a\"", r#""\u0061""#)])),
@@ -205,12 +223,7 @@ fn bad_files() {
          "at byte 10: 12 trailing bytes that belong to no tensor", Fault::Other),
         ("ends that wrap", head(&header(&wrapping)),
          r#"tensor "t0" at byte 9: its data end 2305843009213693948 bytes after the header, which has 12 bytes after it; it is cut short or damaged, so copy or make it again"#, Fault::Truncated),
-    ];
-    for (what, bytes, expected, kind) in table {
-        let error = open(&bytes).expect_err(what);
-        assert_eq!(error.to_string(), format!("x.safetensors: {expected}"), "{what}");
-        assert_eq!(error.fault(), Some(kind), "{what}");
-    }
+    ]);
 }
 
 #[test]
