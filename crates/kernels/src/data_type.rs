@@ -281,11 +281,32 @@ mod tests {
     }
 
     #[test]
+    fn every_format_is_in_the_lists_that_it_belongs_to() {
+        for (place, format) in DataType::EVERY.into_iter().enumerate() {
+            assert_eq!(format as usize, place, "{format}");
+            assert_eq!(DataType::ALL.contains(&format), format.code().is_some(), "{format}");
+            assert_eq!(DataType::ROWS.contains(&format), !format.is_quantized(), "{format}");
+            assert_eq!(DataType::QUANTIZED.contains(&format), format.is_quantized(), "{format}");
+        }
+    }
+
+    #[test]
     fn rows_are_whole_blocks() {
         assert_eq!(DataType::F16.row_bytes(3), Some(6));
+        assert_eq!(DataType::BF16.row_bytes(3), Some(6));
         assert_eq!(DataType::Q5_1.row_bytes(64), Some(48));
         assert_eq!(DataType::Q4_0.row_bytes(48), None);
         assert_eq!(DataType::F32.row_bytes(usize::MAX), None);
+    }
+
+    /// Numbers written down by hand: 1, −2.5, the smallest, the largest and an infinity.
+    #[test]
+    fn bf16_numbers_are_the_upper_halves_of_floats() {
+        let stored = [0x80, 0x3f, 0x20, 0xc0, 0x01, 0x00, 0x7f, 0x7f, 0x80, 0xff];
+        let mut out = [0.0; 5];
+        DataType::BF16.decode(&stored, &mut out);
+        let largest = (2.0 - 1.0 / 128.0) * 2.0_f32.powi(127);
+        assert_eq!(out, [1.0, -2.5, f32::from_bits(1 << 16), largest, f32::NEG_INFINITY]);
     }
 
     /// Blocks written down by hand from the table above.

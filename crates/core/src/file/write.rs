@@ -229,7 +229,7 @@ mod tests {
             match check_formats(&path, &plain, &[tensor(DataType::F32), tensor(data_type)]) {
                 Ok(()) => assert!(sound),
                 Err(error) => {
-                    assert!(!sound && error.to_string().contains("\"ln0.bias\" is BF16"), "{error}")
+                    assert!(!sound && error.to_string().contains("\"ln0.bias\" is BF16"), "{error}");
                 }
             }
         }

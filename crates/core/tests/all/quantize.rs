@@ -483,6 +483,7 @@ fn formats_by_name() {
     assert_eq!(quantized_format("q4_0").unwrap(), DataType::Q4_0);
     for (name, says) in [
         ("FP16", "format is FP16; it must be Q4_0, Q4_1, Q5_0, Q5_1 or Q8_0, which are the quantized ones"),
+        ("bf16", "format is BF16; it must be Q4_0, Q4_1, Q5_0, Q5_1 or Q8_0, which are the quantized ones"),
         (
             "Q4_2",
             "format is Q4_2; it must be Q4_0, Q4_1, Q5_0, Q5_1 or Q8_0; this one was removed from rwkv.cpp",
