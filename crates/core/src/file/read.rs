@@ -11,7 +11,7 @@ use crate::error::{Error, Fault, Result};
 const MAX_NAME: usize = 256;
 
 /// What to do with a file that ends before its time.
-const GET_IT_AGAIN: &str = "it is cut short or damaged, so copy or make it again";
+pub(super) const GET_IT_AGAIN: &str = "it is cut short or damaged, so copy or make it again";
 
 /// Reads the header and the directory of all tensors, to the last byte.
 pub(super) fn directory(path: &Path, bytes: &[u8]) -> Result<(Header, Vec<TensorInfo>)> {
@@ -140,7 +140,7 @@ fn data_type(cursor: &mut Cursor<'_>, tensor: Option<&str>) -> Result<DataType> 
 }
 
 /// Bytes of a tensor, if its dimensions are possible.
-fn data_size(dims: &[usize], data_type: DataType) -> Option<u64> {
+pub(super) fn data_size(dims: &[usize], data_type: DataType) -> Option<u64> {
     let (values, bytes) = data_type.block();
     let row = *dims.first()?;
     if !row.is_multiple_of(values) {
