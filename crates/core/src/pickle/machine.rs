@@ -1,0 +1,386 @@
+//! The stack machine, which makes data.
+
+use std::ops::Range;
+
+use super::codes::{
+    APPEND, APPENDS, BINFLOAT, BINGET, BININT, BININT1, BININT2, BINPERSID, BINPUT, BINUNICODE, BINUNICODE8,
+    BUILD, EMPTY_DICT, EMPTY_LIST, EMPTY_TUPLE, FRAME, GLOBAL, LONG_BINGET, LONG_BINPUT, LONG1, MARK,
+    MEMOIZE, NEWFALSE, NEWTRUE, NONE, PROTO, REDUCE, SETITEM, SETITEMS, SHORT_BINUNICODE, STACK_GLOBAL, STOP,
+    TUPLE, TUPLE1, TUPLE2, TUPLE3, refusal,
+};
+use super::{Known, Pickle, Problem, Value};
+
+/// So many marks may be open at a time.
+const MOST_MARKS: usize = 1000;
+
+/// Called without arguments, it makes an empty dictionary.
+const ORDERED_DICT: &str = "collections.OrderedDict";
+
+/// What is wrong with an instruction, and the name that it is about if it is about one.
+struct Refused(String, Option<String>);
+
+impl<S: Into<String>> From<S> for Refused {
+    fn from(what: S) -> Self {
+        Self(what.into(), None)
+    }
+}
+
+pub(super) fn run(bytes: &[u8], known: Known) -> Result<Pickle<'_>, Problem> {
+    let wrong = |at, what| Problem { at, what, name: None };
+    match bytes {
+        [PROTO, 2..=5, ..] => {}
+        [PROTO, protocol, ..] => {
+            return Err(wrong(1, format!("protocol {protocol} of pickle; expected 2 to 5")));
+        }
+        _ => return Err(wrong(0, "this is no pickle of protocol 2 to 5".to_owned())),
+    }
+    let made = Pickle { bytes, ..Pickle::default() };
+    let (stack, marks, memo) = (Vec::new(), Vec::new(), Vec::new());
+    let mut machine = Machine { known, at: 2, stack, marks, memo, memoized: 0, made };
+    loop {
+        let at = machine.at;
+        let problem = |Refused(what, name)| Problem { at, what, name };
+        let [code] = machine.take().map_err(problem)?;
+        if code == STOP {
+            break;
+        }
+        machine.step(code).map_err(problem)?;
+    }
+    let Machine { at, stack, marks, made, .. } = machine;
+    let &[result] = &stack[..] else {
+        return Err(wrong(at - 1, format!("{} values are left at the end; expected one", stack.len())));
+    };
+    if !marks.is_empty() {
+        return Err(wrong(at - 1, "a mark is left at the end".to_owned()));
+    }
+    if at != bytes.len() {
+        return Err(wrong(at, format!("{} bytes follow the end of the pickle", bytes.len() - at)));
+    }
+    Ok(Pickle { result: Some(result), ..made })
+}
+
+struct Machine<'a> {
+    known: Known,
+    at: usize,
+    stack: Vec<Value>,
+    /// The stack's length at each mark.
+    marks: Vec<usize>,
+    memo: Vec<Option<Value>>,
+    /// How many of the memo's places are taken.
+    memoized: usize,
+    made: Pickle<'a>,
+}
+
+impl<'a> Machine<'a> {
+    /// Follows one instruction whose code was read.
+    fn step(&mut self, code: u8) -> Result<(), Refused> {
+        match code {
+            FRAME => {
+                let len = u64::from_le_bytes(self.take()?);
+                let left = self.made.bytes.len() - self.at;
+                if len > left as u64 {
+                    return Err(format!("a frame of {len} bytes is announced; {left} are left").into());
+                }
+            }
+            MARK => {
+                if self.marks.len() >= MOST_MARKS {
+                    return Err(format!("more than {MOST_MARKS} marks").into());
+                }
+                self.marks.push(self.stack.len());
+            }
+            NONE => self.stack.push(Value::None),
+            NEWTRUE => self.stack.push(Value::Bool(true)),
+            NEWFALSE => self.stack.push(Value::Bool(false)),
+            BININT | BININT1 | BININT2 | LONG1 => self.int(code)?,
+            BINFLOAT => {
+                let _: [u8; 8] = self.take()?;
+                self.stack.push(Value::Float);
+            }
+            SHORT_BINUNICODE => {
+                let [len] = self.take()?;
+                self.string(len.into())?;
+            }
+            BINUNICODE => {
+                let len = u32::from_le_bytes(self.take()?);
+                self.string(len.into())?;
+            }
+            BINUNICODE8 => {
+                let len = u64::from_le_bytes(self.take()?);
+                self.string(len)?;
+            }
+            EMPTY_DICT => self.dict(),
+            SETITEM => {
+                let from = self.last(2)?;
+                self.set_items(from..self.stack.len())?;
+            }
+            SETITEMS => {
+                let from = self.mark()?;
+                self.set_items(from..self.stack.len())?;
+            }
+            EMPTY_LIST => {
+                self.stack.push(Value::List(self.made.lists.len()));
+                self.made.lists.push(Vec::new());
+            }
+            APPEND => {
+                let from = self.last(1)?;
+                self.append(from)?;
+            }
+            APPENDS => {
+                let from = self.mark()?;
+                self.append(from)?;
+            }
+            EMPTY_TUPLE => self.tuple(self.stack.len()),
+            TUPLE1 | TUPLE2 | TUPLE3 => {
+                let from = self.last(usize::from(code - TUPLE1) + 1)?;
+                self.tuple(from);
+            }
+            TUPLE => {
+                let from = self.mark()?;
+                self.tuple(from);
+            }
+            MEMOIZE => self.put(self.memoized)?,
+            BINPUT => {
+                let [at] = self.take()?;
+                self.put(at.into())?;
+            }
+            LONG_BINPUT => {
+                let at = u32::from_le_bytes(self.take()?);
+                self.put(at as usize)?;
+            }
+            BINGET => {
+                let [at] = self.take()?;
+                self.fetch(at.into())?;
+            }
+            LONG_BINGET => {
+                let at = u32::from_le_bytes(self.take()?);
+                self.fetch(at as usize)?;
+            }
+            GLOBAL => {
+                let (module, name) = (self.line()?, self.line()?);
+                self.name("GLOBAL", code, module, name)?;
+            }
+            STACK_GLOBAL => {
+                let from = self.last(2)?;
+                let text = |value| match value {
+                    Value::Text(from, to) => std::str::from_utf8(&self.made.bytes[from..to]).ok(),
+                    _ => None,
+                };
+                let (module, name) = (text(self.stack[from]), text(self.stack[from + 1]));
+                self.stack.truncate(from);
+                match (module, name) {
+                    (Some(module), Some(name)) => self.name("STACK_GLOBAL", code, module, name)?,
+                    _ => return Err("instruction STACK_GLOBAL (0x93) without two strings".into()),
+                }
+            }
+            REDUCE => self.reduce()?,
+            BUILD => self.build()?,
+            BINPERSID if self.known.persistent => {
+                let from = self.last(1)?;
+                self.made.persistent.push(self.stack[from]);
+                self.stack[from] = Value::Persistent(self.made.persistent.len() - 1);
+            }
+            other => return Err(refusal(other).into()),
+        }
+        Ok(())
+    }
+
+    /// The next bytes.
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], Refused> {
+        let taken = self.made.bytes.get(self.at..).and_then(|rest| rest.first_chunk()).copied();
+        self.at += N;
+        taken.ok_or_else(|| "the file is cut".into())
+    }
+
+    /// The next bytes up to the end of a line, and past it.
+    fn line(&mut self) -> Result<&'a str, Refused> {
+        let rest = self.made.bytes.get(self.at..).unwrap_or_default();
+        let len = rest.iter().position(|&byte| byte == b'\n').ok_or("the file is cut")?;
+        self.at += len + 1;
+        std::str::from_utf8(&rest[..len]).map_err(|_| "a name that is not UTF-8".into())
+    }
+
+    fn string(&mut self, len: u64) -> Result<(), Refused> {
+        let left = &self.made.bytes[self.at..];
+        let text = usize::try_from(len).ok().and_then(|len| left.get(..len));
+        let text = text.ok_or_else(|| {
+            format!("a string of {len} bytes is announced; {} are left", left.len())
+        })?;
+        std::str::from_utf8(text).map_err(|_| "a string that is not UTF-8")?;
+        let to = self.at + text.len();
+        self.stack.push(Value::Text(self.at, to));
+        self.at = to;
+        Ok(())
+    }
+
+    fn int(&mut self, code: u8) -> Result<(), Refused> {
+        let value = match code {
+            BININT => i32::from_le_bytes(self.take()?).into(),
+            BININT2 => u16::from_le_bytes(self.take()?).into(),
+            BININT1 => u8::from_le_bytes(self.take()?).into(),
+            _ => {
+                let [len] = self.take()?;
+                if len > 8 {
+                    return Err(format!("a whole number of {len} bytes; expected 8 at most").into());
+                }
+                let digits = self.made.bytes.get(self.at..self.at + usize::from(len)).ok_or("the file is cut")?;
+                self.at += digits.len();
+                // Two's complement, little-endian: what is missing at the end is the sign.
+                let sign = if digits.last().is_some_and(|&last| last >= 0x80) { 0xff } else { 0 };
+                let mut number = [sign; 8];
+                number[..digits.len()].copy_from_slice(digits);
+                i64::from_le_bytes(number)
+            }
+        };
+        self.stack.push(Value::Int(value));
+        Ok(())
+    }
+
+    /// The part of the stack that belongs to the last mark begins here.
+    fn floor(&self) -> usize {
+        self.marks.last().copied().unwrap_or(0)
+    }
+
+    /// Where the last `count` values begin.
+    fn last(&self, count: usize) -> Result<usize, Refused> {
+        let from = self.stack.len().checked_sub(count).filter(|&from| from >= self.floor());
+        from.ok_or_else(|| "a value is missing".into())
+    }
+
+    /// Where the values since the last mark begin. The mark is gone then.
+    fn mark(&mut self) -> Result<usize, Refused> {
+        self.marks.pop().ok_or_else(|| "a mark is missing".into())
+    }
+
+    fn dict(&mut self) {
+        self.stack.push(Value::Dict(self.made.dicts.len()));
+        self.made.dicts.push(Vec::new());
+    }
+
+    fn tuple(&mut self, from: usize) {
+        let begin = self.made.tuples.len();
+        self.made.tuples.extend(self.stack.drain(from..));
+        self.stack.push(Value::Tuple(begin, self.made.tuples.len()));
+    }
+
+    /// What is on the stack below `from`, where values for it begin.
+    fn below(&self, from: usize) -> Option<Value> {
+        let at = from.checked_sub(1).filter(|&at| at >= self.floor())?;
+        self.stack.get(at).copied()
+    }
+
+    /// Puts values from the stack into the list below them.
+    fn append(&mut self, from: usize) -> Result<(), Refused> {
+        let Some(Value::List(list)) = self.below(from) else { return Err("items without a list".into()) };
+        self.made.lists[list].extend(self.stack.drain(from..));
+        Ok(())
+    }
+
+    /// Puts keys and values from the stack into the dictionary below them.
+    fn set_items(&mut self, items: Range<usize>) -> Result<(), Refused> {
+        let Some(Value::Dict(dict)) = self.below(items.start) else {
+            return Err("items without a dictionary".into());
+        };
+        let (pairs, rest) = self.stack[items.clone()].as_chunks::<2>();
+        if !rest.is_empty() {
+            return Err("a key without a value".into());
+        }
+        for &[key, value] in pairs {
+            if let Value::Dict(_) | Value::List(_) = key {
+                return Err("a dictionary as a key, or a list".into());
+            }
+            self.made.dicts[dict].push((key, value));
+        }
+        self.stack.truncate(items.start);
+        Ok(())
+    }
+
+    fn put(&mut self, at: usize) -> Result<(), Refused> {
+        let value = self.stack[self.last(1)?];
+        // Python takes one place after the other, from 0 or, in its second version, from 1.
+        if at > self.memo.len() + 1 {
+            return Err(format!("place {at} of the memo after {} others", self.memo.len()).into());
+        }
+        if at >= self.memo.len() {
+            self.memo.resize(at + 1, None);
+        }
+        self.memoized += usize::from(self.memo[at].is_none());
+        self.memo[at] = Some(value);
+        Ok(())
+    }
+
+    fn fetch(&mut self, at: usize) -> Result<(), Refused> {
+        let value = self.memo.get(at).copied().flatten();
+        self.stack.push(value.ok_or_else(|| format!("place {at} of the memo is empty"))?);
+        Ok(())
+    }
+
+    /// Keeps a name that the caller knows.
+    fn name(&mut self, instruction: &str, code: u8, module: &str, name: &str) -> Result<(), Refused> {
+        let is_it = |known: &&&str| known.strip_prefix(module).and_then(|n| n.strip_prefix('.')) == Some(name);
+        let known = self.known.functions.iter().chain(self.known.names).find(is_it);
+        let Some(known) = known else {
+            // It is somebody's text: no control characters, and no pages of it.
+            let full = shown(module) + "." + &shown(name);
+            let what =
+                format!("instruction {instruction} (0x{code:02x}) would have Python import {full}: not followed");
+            return Err(Refused(what, Some(full)));
+        };
+        self.stack.push(Value::Name(known));
+        Ok(())
+    }
+
+    /// Keeps a call of a function that the caller knows.
+    fn reduce(&mut self) -> Result<(), Refused> {
+        let from = self.last(2)?;
+        let (function, arguments) = (self.stack[from], self.stack[from + 1]);
+        let (Value::Name(function), Value::Tuple(first, end)) = (function, arguments) else {
+            return Err("instruction REDUCE (0x52) without a function and its arguments: not followed".into());
+        };
+        self.stack.truncate(from);
+        let known = self.known.functions.contains(&function);
+        match function {
+            ORDERED_DICT if known && first == end => self.dict(),
+            _ if known && function != ORDERED_DICT => {
+                self.stack.push(Value::Call(self.made.calls.len()));
+                self.made.calls.push((function, arguments));
+            }
+            _ => {
+                let with = end - first;
+                let what = format!(
+                    "instruction REDUCE (0x52) would have Python call {function} with {with} arguments: not followed"
+                );
+                return Err(Refused(what, Some(function.to_owned())));
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves out attributes of a dictionary that the caller knows.
+    fn build(&mut self) -> Result<(), Refused> {
+        let from = self.last(2)?;
+        let (object, state) = (self.stack[from], self.stack[from + 1]);
+        if let Value::Dict(_) = object
+            && let Some(attributes) = self.made.entries(state)
+        {
+            let unknown = attributes.iter().find_map(|&(key, _)| {
+                let name = self.made.text(key).unwrap_or("");
+                (!self.known.attributes.contains(&name)).then_some(name)
+            });
+            let Some(unknown) = unknown else {
+                self.stack.truncate(from + 1);
+                return Ok(());
+            };
+            let what = format!(
+                "instruction BUILD (0x62) would set the attribute \"{}\" of a dictionary: not followed",
+                shown(unknown)
+            );
+            return Err(what.into());
+        }
+        Err("instruction BUILD (0x62) would set the state of an object: not followed".into())
+    }
+}
+
+/// A text of the file's, for messages.
+fn shown(text: &str) -> String {
+    text.chars().take(80).flat_map(char::escape_debug).collect()
+}
