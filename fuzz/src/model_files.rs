@@ -231,6 +231,11 @@ impl Edit {
     }
 }
 
+/// The number that stands for a format of model files.
+fn code(data_type: DataType) -> u32 {
+    data_type.code().expect("a format of these files")
+}
+
 /// A model file in pieces, each written as it is, right or wrong.
 struct Pieces {
     header: [u32; 6],
@@ -268,7 +273,7 @@ impl Pieces {
             tensors.push(Tensor {
                 dim_count: dims.len() as u32,
                 name_len: name.len() as u32,
-                data_type: data_type.code(),
+                data_type: code(data_type),
                 data: values(data_type, spec.len(), tensors.len()),
                 dims,
                 name,
@@ -276,7 +281,7 @@ impl Pieces {
         }
         let [n_vocab, n_embd, n_layer] = [config.n_vocab, config.n_embd, config.n_layer].map(|n| n as u32);
         let magic = u32::from_le_bytes(*MAGIC);
-        let header = [magic, version, n_vocab, n_embd, n_layer, data_type.code()];
+        let header = [magic, version, n_vocab, n_embd, n_layer, code(data_type)];
         Self { header, tensors, tail: Vec::new(), cut: 0 }
     }
 

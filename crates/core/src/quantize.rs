@@ -51,7 +51,7 @@ pub struct Quantized {
 /// # Errors
 /// [`Error::InvalidOption`] for every other name.
 pub fn quantized_format(name: &str) -> Result<DataType> {
-    let known = DataType::ALL.into_iter().find(|format| format.name().eq_ignore_ascii_case(name));
+    let known = DataType::EVERY.into_iter().find(|format| format.name().eq_ignore_ascii_case(name));
     match known {
         Some(format) if format.is_quantized() => Ok(format),
         Some(format) => Err(not_a_target(format)),
@@ -98,7 +98,8 @@ fn targets() -> String {
 /// # Errors
 /// - [`Error::InvalidOption`] if `format` is not quantized, or `output` is the input: quantization cannot be
 ///   undone.
-/// - [`Error::Unsupported`] if the input is quantized already, or has a matrix whose rows are no whole number
+/// - [`Error::Unsupported`] if the input is quantized already, has tensors in a format that rwkv.cpp's files
+///   cannot hold (BF16), or has a matrix whose rows are no whole number
 ///   of blocks of 32 weights.
 /// - [`Error::ModelFile`] if the input is damaged, or a weight is infinite, no number, or so large that its
 ///   block's scale is beyond half precision.
@@ -124,6 +125,7 @@ pub fn quantize(
         let expected = "another file than the input, which would be destroyed";
         return Err(Error::option("output", output.display(), expected));
     }
+    file::check_formats(input, &file.header, &file.tensors)?;
     check(&file, format)?;
     let mut work = Work {
         file: &file,

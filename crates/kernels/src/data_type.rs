@@ -39,12 +39,14 @@ pub enum DataType {
     Q5_1,
     /// 8 bits a weight and a scale.
     Q8_0,
+    /// The upper half of single precision: its range, and 8 bits of precision (bfloat16).
+    BF16,
 }
 
 /// What tells one format from another.
 struct Description {
     name: &'static str,
-    code: u32,
+    code: Option<u32>,
     /// Weights in a block, and its bytes.
     block: (usize, usize),
     integers: Integers,
@@ -66,9 +68,16 @@ enum Integers {
 }
 
 impl DataType {
-    /// Every format, in the order of their codes.
+    /// The formats of rwkv.cpp's files, in the order of their codes. [`EVERY`](Self::EVERY) has more.
     pub const ALL: [Self; 7] =
         [Self::F32, Self::F16, Self::Q4_0, Self::Q4_1, Self::Q5_0, Self::Q5_1, Self::Q8_0];
+
+    /// Every format: those of [`ALL`](Self::ALL), and then those that rwkv.cpp's files do not know.
+    pub const EVERY: [Self; 8] =
+        [Self::F32, Self::F16, Self::Q4_0, Self::Q4_1, Self::Q5_0, Self::Q5_1, Self::Q8_0, Self::BF16];
+
+    /// The formats of single numbers, which are multiplied where they lie, as rows.
+    pub const ROWS: [Self; 3] = [Self::F32, Self::F16, Self::BF16];
 
     /// The formats of blocks.
     pub const QUANTIZED: [Self; 5] = [Self::Q4_0, Self::Q4_1, Self::Q5_0, Self::Q5_1, Self::Q8_0];
@@ -77,34 +86,36 @@ impl DataType {
     const fn description(self) -> Description {
         use Integers::{Bytes, FiveBits, Floats, Nibbles};
         const fn row(
-            name: &'static str, code: u32, block: (usize, usize), integers: Integers, minimum: bool,
+            name: &'static str, code: Option<u32>, block: (usize, usize), integers: Integers, minimum: bool,
         ) -> Description {
             Description { name, code, block, integers, minimum }
         }
         match self {
-            Self::F32  => row("FP32", 0, (1, 4),      Floats,   false),
-            Self::F16  => row("FP16", 1, (1, 2),      Floats,   false),
-            Self::Q4_0 => row("Q4_0", 2, (WEIGHTS_PER_BLOCK, 18), Nibbles,  false),
-            Self::Q4_1 => row("Q4_1", 3, (WEIGHTS_PER_BLOCK, 20), Nibbles,  true),
-            Self::Q5_0 => row("Q5_0", 7, (WEIGHTS_PER_BLOCK, 22), FiveBits, false),
-            Self::Q5_1 => row("Q5_1", 8, (WEIGHTS_PER_BLOCK, 24), FiveBits, true),
-            Self::Q8_0 => row("Q8_0", 9, (WEIGHTS_PER_BLOCK, 34), Bytes,    false),
+            Self::F32  => row("FP32", Some(0), (1, 4),      Floats,   false),
+            Self::F16  => row("FP16", Some(1), (1, 2),      Floats,   false),
+            Self::Q4_0 => row("Q4_0", Some(2), (WEIGHTS_PER_BLOCK, 18), Nibbles,  false),
+            Self::Q4_1 => row("Q4_1", Some(3), (WEIGHTS_PER_BLOCK, 20), Nibbles,  true),
+            Self::Q5_0 => row("Q5_0", Some(7), (WEIGHTS_PER_BLOCK, 22), FiveBits, false),
+            Self::Q5_1 => row("Q5_1", Some(8), (WEIGHTS_PER_BLOCK, 24), FiveBits, true),
+            Self::Q8_0 => row("Q8_0", Some(9), (WEIGHTS_PER_BLOCK, 34), Bytes,    false),
+            Self::BF16 => row("BF16", None,    (1, 2),      Floats,   false),
         }
     }
 
-    /// The name that rwkv.cpp and its users know the format by.
+    /// The name that users know the format by: rwkv.cpp's, and for BF16 llama.cpp's.
     pub const fn name(self) -> &'static str {
         self.description().name
     }
 
-    /// The number that stands for the format in rwkv.cpp's files (ggml's own numbers are others).
-    pub const fn code(self) -> u32 {
+    /// The number that stands for the format in rwkv.cpp's files (ggml's own numbers are others); none if
+    /// they cannot hold it.
+    pub const fn code(self) -> Option<u32> {
         self.description().code
     }
 
     /// The format that `code` stands for; none for unknown ones and those that rwkv.cpp no longer reads.
     pub fn from_code(code: u32) -> Option<Self> {
-        Self::ALL.into_iter().find(|format| format.code() == code)
+        Self::ALL.into_iter().find(|format| format.code() == Some(code))
     }
 
     /// Weights in a block, and the block's bytes. A row is a whole number of blocks.
@@ -182,6 +193,11 @@ impl DataType {
                     *out = f16::from_le_bytes(*bytes).to_f32();
                 }
             }
+            Self::BF16 => {
+                for (out, bytes) in out.iter_mut().zip(row.as_chunks().0) {
+                    *out = f32::from_bits(u32::from(u16::from_le_bytes(*bytes)) << 16);
+                }
+            }
             _ => {
                 let blocks = row.chunks_exact(self.block().1);
                 for (block, out) in blocks.zip(out.as_chunks_mut::<WEIGHTS_PER_BLOCK>().0) {
@@ -212,7 +228,7 @@ impl DataType {
     }
 }
 
-/// Calls `$call` with `$FORMAT`, the place in [`DataType::ALL`] of `$format`, which is quantized, as a
+/// Calls `$call` with `$FORMAT`, the place in [`DataType::EVERY`] of `$format`, which is quantized, as a
 /// constant: so each format has a loop of its own, compiled for it.
 macro_rules! with_quantized {
     ($format:expr, $FORMAT:ident => $call:expr) => {
@@ -224,7 +240,7 @@ macro_rules! with_quantized {
                 const $FORMAT: usize = DataType::$quantized as usize;
                 $call
             })*
-            DataType::F32 | DataType::F16 => unreachable!("{} is not quantized", $format),
+            DataType::F32 | DataType::F16 | DataType::BF16 => unreachable!("{} is not quantized", $format),
         }
     };
 }
@@ -260,7 +276,7 @@ mod tests {
     #[test]
     fn constants_name_the_format_that_they_were_made_of() {
         for format in DataType::QUANTIZED {
-            assert_eq!(with_quantized!(format, FORMAT => const { DataType::ALL[FORMAT] }), format);
+            assert_eq!(with_quantized!(format, FORMAT => const { DataType::EVERY[FORMAT] }), format);
         }
     }
 

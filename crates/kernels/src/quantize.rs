@@ -38,7 +38,7 @@ pub struct Unquantizable {
     pub weight: usize,
 }
 
-/// Writes `weights`, stored as `from`, which is F32 or F16, to `out` as blocks of `to`.
+/// Writes `weights`, stored as `from`, one of [`DataType::ROWS`], to `out` as blocks of `to`.
 ///
 /// Rows are whole blocks, so any number of rows may be passed at once.
 ///
@@ -105,7 +105,7 @@ impl Encode<'_> {
 
     #[inline(always)]
     fn blocks_of<const FORMAT: usize>(self) -> Option<usize> {
-        let to = const { DataType::ALL[FORMAT] };
+        let to = const { DataType::EVERY[FORMAT] };
         let mut bad = None;
         let mut x = [0.0; WEIGHTS_PER_BLOCK];
         let stored = self.weights.chunks_exact(WEIGHTS_PER_BLOCK * self.from.block().1);
@@ -119,19 +119,18 @@ impl Encode<'_> {
     }
 }
 
-/// A stored block of F32 or F16, which may lie at any address.
+/// A stored block of single numbers, which may lie at any address.
 #[inline(always)]
 fn widen(format: DataType, stored: &[u8], x: &mut [f32; WEIGHTS_PER_BLOCK]) {
-    if format == DataType::F32 {
-        for (x, stored) in x.iter_mut().zip(stored.as_chunks().0) {
-            *x = f32::from_le_bytes(*stored);
+    match format {
+        DataType::F16 => {
+            let mut halves = [f16::ZERO; WEIGHTS_PER_BLOCK];
+            for (half, stored) in halves.iter_mut().zip(stored.as_chunks().0) {
+                *half = f16::from_le_bytes(*stored);
+            }
+            halves.convert_to_f32_slice(x);
         }
-    } else {
-        let mut halves = [f16::ZERO; WEIGHTS_PER_BLOCK];
-        for (half, stored) in halves.iter_mut().zip(stored.as_chunks().0) {
-            *half = f16::from_le_bytes(*stored);
-        }
-        halves.convert_to_f32_slice(x);
+        format => format.decode(stored, x),
     }
 }
 
@@ -223,6 +222,7 @@ fn to_nearest(x: f32) -> i8 {
 
 #[cfg(test)]
 mod tests {
+    use half::bf16;
     use proptest::prelude::*;
 
     use super::*;
@@ -232,6 +232,7 @@ mod tests {
     fn stored(format: DataType, weights: &[f32]) -> Vec<u8> {
         let bytes = |&x: &f32| match format {
             DataType::F32 => x.to_le_bytes().to_vec(),
+            DataType::BF16 => bf16::from_f32(x).to_le_bytes().to_vec(),
             _ => f16::from_f32(x).to_le_bytes().to_vec(),
         };
         weights.iter().flat_map(bytes).collect()
@@ -336,19 +337,26 @@ mod tests {
 
     #[test]
     fn every_tier_and_number_of_threads_gives_the_same_bytes() {
-        // Several tasks, from any address; F16 as the F32 that it stands for.
+        // Several tasks, from any address; shorter numbers as the F32 that they stand for.
         let mut x = values(1, 3 * QUANTIZE_TASK + 5 * WEIGHTS_PER_BLOCK, 3.0);
         for (i, x) in x.iter_mut().enumerate() {
-            *x = f16::from_f32(*x * ((i / 50 % 40) as f32 - 30.0).exp2()).to_f32();
+            *x *= ((i / 50 % 40) as f32 - 30.0).exp2();
         }
-        for to in DataType::QUANTIZED {
-            let want = scalar(to, &x);
-            for isa in Isa::available() {
-                for (threads, from) in [(1, DataType::F32), (3, DataType::F32), (2, DataType::F16)] {
-                    let mut bytes = vec![0xff];
-                    bytes.extend(stored(from, &x));
-                    let got = quantized(&Cpu::new(isa, threads), from, &bytes[1..], to).unwrap();
-                    assert!(got == want, "{from:?} to {to:?} with {isa}, {threads} threads");
+        for short in [DataType::F16, DataType::BF16] {
+            let round = |x: f32| match short {
+                DataType::F16 => f16::from_f32(x).to_f32(),
+                _ => bf16::from_f32(x).to_f32(),
+            };
+            let x: Vec<_> = x.iter().map(|&x| round(x)).collect();
+            for to in DataType::QUANTIZED {
+                let want = scalar(to, &x);
+                for isa in Isa::available() {
+                    for (threads, from) in [(1, DataType::F32), (3, DataType::F32), (2, short)] {
+                        let mut bytes = vec![0xff];
+                        bytes.extend(stored(from, &x));
+                        let got = quantized(&Cpu::new(isa, threads), from, &bytes[1..], to).unwrap();
+                        assert!(got == want, "{from:?} to {to:?} with {isa}, {threads} threads");
+                    }
                 }
             }
         }

@@ -43,7 +43,7 @@ pub(crate) use mapped::Stamp;
 pub(crate) use source::Backing;
 use source::Source;
 pub(crate) use tensors::TensorFile;
-pub(crate) use write::{header as write_header, tensor_header as write_tensor_header};
+pub(crate) use write::{check_formats, header as write_header, tensor_header as write_tensor_header};
 pub use write::{stage_model, write_model};
 
 #[cfg(target_endian = "big")]
@@ -238,8 +238,10 @@ impl ModelFile {
     /// Writes the model again, in the file's own order: the same bytes.
     ///
     /// # Errors
-    /// [`Error::Io`] if `path` cannot be written, [`Error::FileChanged`]; `path` is then as it was.
+    /// [`Error::Io`] if `path` cannot be written, [`Error::FileChanged`], [`Error::Unsupported`] if a file of
+    /// rwkv.cpp cannot hold this one's tensors; `path` is then as it was.
     pub fn write_to(&self, path: impl AsRef<Path>) -> Result<()> {
+        write::check_formats(self.path(), &self.header, &self.tensors)?;
         let mut sound = Ok(());
         let written = write_atomically(path.as_ref(), |w| {
             write::header(w, &self.header)?;

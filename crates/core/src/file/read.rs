@@ -130,7 +130,10 @@ fn data_type(cursor: &mut Cursor<'_>, tensor: Option<&str>) -> Result<DataType> 
                 format!("data type {code} was removed from rwkv.cpp; convert the original model again");
             return unsupported(cursor.path, what);
         }
-        let known = DataType::ALL.map(|known| format!("{} ({known})", known.code()));
+        let known = DataType::ALL
+            .iter()
+            .filter_map(|known| known.code().map(|code| format!("{code} ({known})")))
+            .collect::<Vec<_>>();
         cursor.fault(tensor, at, format!("unknown data type {code}; expected {}", known.join(", ")))
     };
     DataType::from_code(code).ok_or_else(|| refused().of_kind(Fault::DataType))

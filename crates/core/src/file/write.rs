@@ -5,11 +5,11 @@ use std::path::Path;
 
 use half::f16;
 
-use super::{Header, MAGIC};
+use super::{Header, MAGIC, TensorInfo, unsupported};
 use crate::atomic::Staged;
 use crate::config::ModelConfig;
 use crate::data_type::DataType;
-use crate::error::{Error, Result};
+use crate::error::{Error, Fault, Result};
 use crate::params::{Layout, ParamSpec};
 
 /// Writes a model file of version 101, whole or not at all.
@@ -97,7 +97,31 @@ fn size(name: &'static str, value: usize) -> Result<u32> {
 
 pub(crate) fn header(w: &mut dyn Write, header: &Header) -> io::Result<()> {
     let &Header { version, n_vocab, n_embd, n_layer, data_type } = header;
-    numbers(w, &[MAGIC, version, n_vocab, n_embd, n_layer, data_type.code()])
+    numbers(w, &[MAGIC, version, n_vocab, n_embd, n_layer, code(data_type)?])
+}
+
+/// Refuses, before anything is written, to copy what a file of rwkv.cpp cannot hold.
+pub(crate) fn check_formats(path: &Path, header: &Header, tensors: &[TensorInfo]) -> Result<()> {
+    let refused = |what: String| {
+        Err(unsupported(path, format!("{what}, which files of rwkv.cpp cannot hold"))
+            .of_kind(Fault::DataType))
+    };
+    if header.data_type.code().is_none() {
+        return refused(format!("its matrices are {}", header.data_type));
+    }
+    match tensors.iter().find(|tensor| tensor.data_type.code().is_none()) {
+        Some(tensor) => refused(format!("{:?} is {}", tensor.name, tensor.data_type)),
+        None => Ok(()),
+    }
+}
+
+/// The number of a format. Whoever writes has asked for it before; to write another's would make a file of
+/// wrong weights.
+fn code(data_type: DataType) -> io::Result<u32> {
+    data_type.code().ok_or_else(|| {
+        let problem = format!("files of rwkv.cpp cannot hold {data_type}");
+        io::Error::new(io::ErrorKind::InvalidInput, problem)
+    })
 }
 
 /// `dims` and the name's length fit 32 bits: they come from a checked file or a checked [`ModelConfig`].
@@ -107,7 +131,7 @@ pub(crate) fn tensor_header(
     dims: &[usize],
     data_type: DataType,
 ) -> io::Result<()> {
-    numbers(w, &[dims.len() as u32, name.len() as u32, data_type.code()])?;
+    numbers(w, &[dims.len() as u32, name.len() as u32, code(data_type)?])?;
     dims.iter().try_for_each(|&dim| numbers(w, &[dim as u32]))?;
     w.write_all(name.as_bytes())
 }
@@ -183,11 +207,32 @@ mod tests {
         let (config, layout, mut values) = example();
         let key = layout.find("blocks.1.att.key.weight").unwrap();
         values[key][3] = -65_520.0;
-        for data_type in [DataType::F16, DataType::Q5_1] {
+        for data_type in [DataType::F16, DataType::Q5_1, DataType::BF16] {
             let error = write_model(&path, &config, &layout, &values, data_type).unwrap_err();
             assert_eq!(error.code(), "INVALID_OPTION", "{error}");
         }
         assert!(!path.exists());
+        for data_type in DataType::EVERY {
+            let header = Header { version: 101, n_vocab: 5, n_embd: 4, n_layer: 2, data_type };
+            let tensor = |data_type| TensorInfo {
+                name: "ln0.bias".to_owned(),
+                data_type,
+                dims: vec![1],
+                offset: 0,
+                data: 0..0,
+            };
+            let sound = data_type != DataType::BF16;
+            assert_eq!(super::header(&mut Vec::new(), &header).is_ok(), sound);
+            assert_eq!(tensor_header(&mut Vec::new(), "ln0.bias", &[1], data_type).is_ok(), sound);
+            assert_eq!(check_formats(&path, &header, &[]).is_ok(), sound);
+            let plain = Header { data_type: DataType::F32, ..header };
+            match check_formats(&path, &plain, &[tensor(DataType::F32), tensor(data_type)]) {
+                Ok(()) => assert!(sound),
+                Err(error) => {
+                    assert!(!sound && error.to_string().contains("\"ln0.bias\" is BF16"), "{error}")
+                }
+            }
+        }
         write_model(&path, &config, &layout, &values, DataType::F32).unwrap();
     }
 }

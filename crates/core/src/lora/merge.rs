@@ -49,6 +49,7 @@ pub struct Merged {
 /// - [`Error::Adapter`] if the adapter is damaged or was trained on another model.
 /// - [`Error::InvalidOption`] if `output` is the base or the adapter.
 /// - [`Error::Weight`] if a weight of the result is infinite or not a number, or too large for FP16.
+/// - [`Error::Unsupported`] if the base has tensors in a format that rwkv.cpp's files cannot hold (BF16).
 /// - [`Error::FileChanged`] if the base is written to meanwhile.
 /// - [`Error::Aborted`] if `progress` says so.
 /// - Those of [`ModelFile::open`]; [`Error::Io`].
@@ -70,6 +71,7 @@ pub fn merge(
             return Err(Error::option("output", output.display(), format!("another file than {what}")));
         }
     }
+    file::check_formats(base, file.header(), file.tensors())?;
     let mut work = Work { file: &file, lora: &lora, progress, written: 0 };
     // What stops the work, unless it is the writing itself, whose errors name the output.
     let mut stopped = None;

@@ -101,7 +101,7 @@ impl Operation for Decode<'_> {
     fn run<S: Simd>(self, _: S) {
         match self.matrix {
             Matrix::Rows(w) => match w.format {
-                DataType::F32 => self.scalar(),
+                DataType::F32 | DataType::BF16 => self.scalar(),
                 DataType::F16 => halves(w, self.rows, self.out),
                 quantized => with_quantized!(quantized, FORMAT => rows::<FORMAT>(w, self.rows, self.out)),
             },
@@ -130,7 +130,7 @@ fn halves(w: Weights<'_>, rows: Range<usize>, out: &mut [f32]) {
 /// Rows of blocks.
 #[inline(always)]
 fn rows<const FORMAT: usize>(w: Weights<'_>, rows: Range<usize>, out: &mut [f32]) {
-    let format = const { DataType::ALL[FORMAT] };
+    let format = const { DataType::EVERY[FORMAT] };
     let bytes = &w.bytes[rows.start * w.row_bytes..rows.end * w.row_bytes];
     let (fifth, integers) = format.parts();
     for (block, out) in bytes.chunks_exact(format.block().1).zip(out.as_chunks_mut::<WEIGHTS_PER_BLOCK>().0) {
@@ -155,7 +155,7 @@ fn rows<const FORMAT: usize>(w: Weights<'_>, rows: Range<usize>, out: &mut [f32]
 /// Rows of panels.
 #[inline(always)]
 fn panels<const FORMAT: usize>(panels: Panels<'_>, rows: Range<usize>, out: &mut [f32]) {
-    let format = const { DataType::ALL[FORMAT] };
+    let format = const { DataType::EVERY[FORMAT] };
     let (cols, first) = (panels.cols(), rows.start);
     for panel in first / PANEL..rows.end.div_ceil(PANEL) {
         let of_panel = rows.start.max(panel * PANEL)..rows.end.min((panel + 1) * PANEL);

@@ -87,7 +87,7 @@ unsafe fn tile<const FORMAT: usize, const T: usize>(
     token: usize,
     y: &Parts<'_, f32>,
 ) {
-    let block_bytes = PANEL * const { DataType::ALL[FORMAT].block().1 };
+    let block_bytes = PANEL * const { DataType::EVERY[FORMAT].block().1 };
     let blocks = x.len();
     let mut dots = [StoredDots([[0; PANEL]; T]), StoredDots([[0; PANEL]; T])];
     // SAFETY: the tier and the outputs are the caller's promise.

@@ -166,7 +166,7 @@ unsafe fn tile<D: Dot, const FORMAT: usize, const H: usize, const T: usize>(
     token: usize,
     y: &Parts<'_, f32>,
 ) {
-    let format = const { DataType::ALL[FORMAT] };
+    let format = const { DataType::EVERY[FORMAT] };
     let block_bytes = PANEL * format.block().1;
     let blocks = panels.panel(panel).chunks_exact(block_bytes);
     // SAFETY: the offsets lie within a block; the rest is passed on.
@@ -207,9 +207,9 @@ unsafe fn dots<D: Dot, const FORMAT: usize, const T: usize>(
     half: usize,
     xs: &[Quantized; T],
 ) -> [__m256i; T] {
-    let format = const { DataType::ALL[FORMAT] };
+    let format = const { DataType::EVERY[FORMAT] };
     let (fifth, integers) = const {
-        let (fifth, integers) = DataType::ALL[FORMAT].parts();
+        let (fifth, integers) = DataType::EVERY[FORMAT].parts();
         (PANEL * fifth.start, PANEL * integers.start)
     };
     // SAFETY: all offsets lie within a panel block; the rest is passed on.

@@ -24,7 +24,7 @@ pub(super) fn task(panels: Panels<'_>, range: Range<usize>, x: &Activations, y: 
 /// A panel block can be read at `block`, and the CPU has the tier.
 #[inline(always)]
 unsafe fn groups<const FORMAT: usize>(block: *const u8) -> [__m512i; 8] {
-    let format = const { DataType::ALL[FORMAT] };
+    let format = const { DataType::EVERY[FORMAT] };
     // SAFETY: passed on; all offsets lie within a panel block.
     unsafe {
         if format.has_bytes() {
@@ -32,7 +32,7 @@ unsafe fn groups<const FORMAT: usize>(block: *const u8) -> [__m512i; 8] {
             let signed = signed_bytes::<FORMAT>(block);
             return std::array::from_fn(|j| _mm512_xor_si512(signed[j], _mm512_set1_epi8(-128)));
         }
-        let (fifth, integers) = const { DataType::ALL[FORMAT].parts() };
+        let (fifth, integers) = const { DataType::EVERY[FORMAT].parts() };
         let groups = nibbles(block.add(PANEL * integers.start));
         if format.has_fifth_bits() { with_fifth_bits(groups, block.add(PANEL * fifth.start)) } else { groups }
     }
@@ -45,7 +45,7 @@ unsafe fn groups<const FORMAT: usize>(block: *const u8) -> [__m512i; 8] {
 #[cfg(target_os = "linux")] // the AMX tier
 #[inline(always)]
 pub(super) unsafe fn signed_groups<const FORMAT: usize>(block: *const u8) -> [__m512i; 8] {
-    let format = const { DataType::ALL[FORMAT] };
+    let format = const { DataType::EVERY[FORMAT] };
     // SAFETY: passed on.
     unsafe {
         if format.has_bytes() {
@@ -63,7 +63,7 @@ pub(super) unsafe fn signed_groups<const FORMAT: usize>(block: *const u8) -> [__
 /// As [`groups`]; the format has bytes.
 #[inline(always)]
 unsafe fn signed_bytes<const FORMAT: usize>(block: *const u8) -> [__m512i; 8] {
-    let (_, integers) = const { DataType::ALL[FORMAT].parts() };
+    let (_, integers) = const { DataType::EVERY[FORMAT].parts() };
     // SAFETY: passed on.
     std::array::from_fn(|j| unsafe { load(block.add(PANEL * integers.start + 64 * j)) })
 }
@@ -193,7 +193,7 @@ unsafe fn tile<const FORMAT: usize, const T: usize>(
     token: usize,
     y: &Parts<'_, f32>,
 ) {
-    let block_bytes = PANEL * const { DataType::ALL[FORMAT].block().1 };
+    let block_bytes = PANEL * const { DataType::EVERY[FORMAT].block().1 };
     let blocks = panels.panel(panel).chunks_exact(block_bytes);
     // SAFETY: the offsets lie within a block; the rest is passed on.
     unsafe {
@@ -274,7 +274,7 @@ pub(super) unsafe fn add_block<const FORMAT: usize, const T: usize>(
             let scale = _mm512_mul_ps(scale, _mm512_set1_ps(x[t].scale));
             sums[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, sums[t]);
         });
-        if const { DataType::ALL[FORMAT].has_minimum() } {
+        if const { DataType::EVERY[FORMAT].has_minimum() } {
             let minimum = _mm512_cvtph_ps(_mm256_loadu_si256(block.add(2 * PANEL).cast()));
             unrolled!(T, t, {
                 let offset = _mm512_set1_ps(x[t].offset);

@@ -254,7 +254,7 @@ unsafe fn tile<D: Dot, const FORMAT: usize, const Q: usize, const T: usize>(
     token: usize,
     y: &Parts<'_, f32>,
 ) {
-    let format = const { DataType::ALL[FORMAT] };
+    let format = const { DataType::EVERY[FORMAT] };
     let block_bytes = PANEL * format.block().1;
     let blocks = panels.panel(panel).chunks_exact(block_bytes);
     // SAFETY: the offsets lie within a block; the rest is passed on.
@@ -296,9 +296,9 @@ unsafe fn tile<D: Dot, const FORMAT: usize, const Q: usize, const T: usize>(
 /// The integers of a quarter of a panel block, as they are stored: unsigned with their zero point, or signed.
 #[inline(always)]
 unsafe fn unpack<const FORMAT: usize>(block: *const u8, quarter: usize) -> Four {
-    let format = const { DataType::ALL[FORMAT] };
+    let format = const { DataType::EVERY[FORMAT] };
     let (fifth, integers) = const {
-        let (fifth, integers) = DataType::ALL[FORMAT].parts();
+        let (fifth, integers) = DataType::EVERY[FORMAT].parts();
         (PANEL * fifth.start, PANEL * integers.start)
     };
     // SAFETY: all offsets lie within a panel block, which the caller lets us read.
