@@ -490,7 +490,10 @@ fn a_pickle_that_is_something_else_is_refused() {
         ),
         (b"\x80\x04}\x8f.".to_vec(), "byte 3: instruction EMPTY_SET (0x8f) makes something else"),
         (b"\x80\x04}]R.".to_vec(), "byte 4: instruction REDUCE (0x52) without a function"),
-        (b"\x80\x04}}b.".to_vec(), "2 values"),
+        (
+            b"\x80\x04}}\x8c\x01aK\x01sb.".to_vec(),
+            "BUILD (0x62) would set the attribute \"a\" of a dictionary",
+        ),
         (b"\x80\x04}K\x01b.".to_vec(), "instruction BUILD (0x62) would set the state"),
         (b"\x80\x04\x81.".to_vec(), "instruction NEWOBJ (0x81)"),
         (b"\x80\x04\xff.".to_vec(), "byte 2: byte 0xff is no instruction"),

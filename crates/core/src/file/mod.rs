@@ -18,6 +18,8 @@
 mod check;
 mod guard;
 mod mapped;
+#[allow(dead_code)] // `ModelFile` opens such files next
+mod pth;
 mod read;
 mod source;
 mod tensors;

@@ -3,10 +3,9 @@
 use std::ops::Range;
 
 use super::codes::{
-    APPEND, APPENDS, BINFLOAT, BINGET, BININT, BININT1, BININT2, BINPERSID, BINPUT, BINUNICODE, BINUNICODE8,
-    BUILD, EMPTY_DICT, EMPTY_LIST, EMPTY_TUPLE, FRAME, GLOBAL, LONG_BINGET, LONG_BINPUT, LONG1, MARK,
-    MEMOIZE, NEWFALSE, NEWTRUE, NONE, PROTO, REDUCE, SETITEM, SETITEMS, SHORT_BINUNICODE, STACK_GLOBAL, STOP,
-    TUPLE, TUPLE1, TUPLE2, TUPLE3, refusal,
+    APPEND, APPENDS, BINGET, BINPERSID, BINPUT, BUILD, EMPTY_DICT, EMPTY_LIST, EMPTY_TUPLE, FRAME, GLOBAL,
+    LONG_BINGET, LONG_BINPUT, MARK, MEMOIZE, PROTO, REDUCE, SETITEM, SETITEMS, STACK_GLOBAL, STOP, TUPLE,
+    TUPLE1, TUPLE2, TUPLE3,
 };
 use super::{Known, Pickle, Problem, Value};
 
@@ -17,7 +16,7 @@ const MOST_MARKS: usize = 1000;
 const ORDERED_DICT: &str = "collections.OrderedDict";
 
 /// What is wrong with an instruction, and the name that it is about if it is about one.
-struct Refused(String, Option<String>);
+pub(super) struct Refused(String, Option<String>);
 
 impl<S: Into<String>> From<S> for Refused {
     fn from(what: S) -> Self {
@@ -59,16 +58,16 @@ pub(super) fn run(bytes: &[u8], known: Known) -> Result<Pickle<'_>, Problem> {
     Ok(Pickle { result: Some(result), ..made })
 }
 
-struct Machine<'a> {
+pub(super) struct Machine<'a> {
     known: Known,
-    at: usize,
-    stack: Vec<Value>,
+    pub(super) at: usize,
+    pub(super) stack: Vec<Value>,
     /// The stack's length at each mark.
     marks: Vec<usize>,
     memo: Vec<Option<Value>>,
     /// How many of the memo's places are taken.
     memoized: usize,
-    made: Pickle<'a>,
+    pub(super) made: Pickle<'a>,
 }
 
 impl<'a> Machine<'a> {
@@ -87,26 +86,6 @@ impl<'a> Machine<'a> {
                     return Err(format!("more than {MOST_MARKS} marks").into());
                 }
                 self.marks.push(self.stack.len());
-            }
-            NONE => self.stack.push(Value::None),
-            NEWTRUE => self.stack.push(Value::Bool(true)),
-            NEWFALSE => self.stack.push(Value::Bool(false)),
-            BININT | BININT1 | BININT2 | LONG1 => self.int(code)?,
-            BINFLOAT => {
-                let _: [u8; 8] = self.take()?;
-                self.stack.push(Value::Float);
-            }
-            SHORT_BINUNICODE => {
-                let [len] = self.take()?;
-                self.string(len.into())?;
-            }
-            BINUNICODE => {
-                let len = u32::from_le_bytes(self.take()?);
-                self.string(len.into())?;
-            }
-            BINUNICODE8 => {
-                let len = u64::from_le_bytes(self.take()?);
-                self.string(len)?;
             }
             EMPTY_DICT => self.dict(),
             SETITEM => {
@@ -179,59 +158,8 @@ impl<'a> Machine<'a> {
                 self.made.persistent.push(self.stack[from]);
                 self.stack[from] = Value::Persistent(self.made.persistent.len() - 1);
             }
-            other => return Err(refusal(other).into()),
+            _ => self.leaf(code)?,
         }
-        Ok(())
-    }
-
-    /// The next bytes.
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], Refused> {
-        let taken = self.made.bytes.get(self.at..).and_then(|rest| rest.first_chunk()).copied();
-        self.at += N;
-        taken.ok_or_else(|| "the file is cut".into())
-    }
-
-    /// The next bytes up to the end of a line, and past it.
-    fn line(&mut self) -> Result<&'a str, Refused> {
-        let rest = self.made.bytes.get(self.at..).unwrap_or_default();
-        let len = rest.iter().position(|&byte| byte == b'\n').ok_or("the file is cut")?;
-        self.at += len + 1;
-        std::str::from_utf8(&rest[..len]).map_err(|_| "a name that is not UTF-8".into())
-    }
-
-    fn string(&mut self, len: u64) -> Result<(), Refused> {
-        let left = &self.made.bytes[self.at..];
-        let text = usize::try_from(len).ok().and_then(|len| left.get(..len));
-        let text = text.ok_or_else(|| {
-            format!("a string of {len} bytes is announced; {} are left", left.len())
-        })?;
-        std::str::from_utf8(text).map_err(|_| "a string that is not UTF-8")?;
-        let to = self.at + text.len();
-        self.stack.push(Value::Text(self.at, to));
-        self.at = to;
-        Ok(())
-    }
-
-    fn int(&mut self, code: u8) -> Result<(), Refused> {
-        let value = match code {
-            BININT => i32::from_le_bytes(self.take()?).into(),
-            BININT2 => u16::from_le_bytes(self.take()?).into(),
-            BININT1 => u8::from_le_bytes(self.take()?).into(),
-            _ => {
-                let [len] = self.take()?;
-                if len > 8 {
-                    return Err(format!("a whole number of {len} bytes; expected 8 at most").into());
-                }
-                let digits = self.made.bytes.get(self.at..self.at + usize::from(len)).ok_or("the file is cut")?;
-                self.at += digits.len();
-                // Two's complement, little-endian: what is missing at the end is the sign.
-                let sign = if digits.last().is_some_and(|&last| last >= 0x80) { 0xff } else { 0 };
-                let mut number = [sign; 8];
-                number[..digits.len()].copy_from_slice(digits);
-                i64::from_le_bytes(number)
-            }
-        };
-        self.stack.push(Value::Int(value));
         Ok(())
     }
 
@@ -316,13 +244,15 @@ impl<'a> Machine<'a> {
 
     /// Keeps a name that the caller knows.
     fn name(&mut self, instruction: &str, code: u8, module: &str, name: &str) -> Result<(), Refused> {
-        let is_it = |known: &&&str| known.strip_prefix(module).and_then(|n| n.strip_prefix('.')) == Some(name);
+        let is_it =
+            |known: &&&str| known.strip_prefix(module).and_then(|n| n.strip_prefix('.')) == Some(name);
         let known = self.known.functions.iter().chain(self.known.names).find(is_it);
         let Some(known) = known else {
             // It is somebody's text: no control characters, and no pages of it.
             let full = shown(module) + "." + &shown(name);
-            let what =
-                format!("instruction {instruction} (0x{code:02x}) would have Python import {full}: not followed");
+            let what = format!(
+                "instruction {instruction} (0x{code:02x}) would have Python import {full}: not followed"
+            );
             return Err(Refused(what, Some(full)));
         };
         self.stack.push(Value::Name(known));

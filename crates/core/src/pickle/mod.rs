@@ -8,6 +8,7 @@
 //! by its own name. Facts from CPython's `Lib/pickletools.py`.
 
 pub mod codes;
+mod leaf;
 mod machine;
 
 /// What is wrong.
