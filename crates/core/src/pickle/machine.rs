@@ -70,7 +70,7 @@ pub(super) struct Machine<'a> {
     pub(super) made: Pickle<'a>,
 }
 
-impl<'a> Machine<'a> {
+impl Machine<'_> {
     /// Follows one instruction whose code was read.
     fn step(&mut self, code: u8) -> Result<(), Refused> {
         match code {
