@@ -518,6 +518,10 @@ fn a_pickle_that_is_something_else_is_refused() {
         (b"\x80\x04.".to_vec(), "0 values are left"),
         ([&sound[..], b"."].concat(), "1 bytes follow the end"),
         ([b"\x80\x04", &[b'('; 2000][..]].concat(), "more than 1000 marks"),
+        (
+            [b"\x80\x04", &[b'}'; 1 << 18][..]].concat(),
+            "byte 131074: more than 131072 dictionaries and lists",
+        ),
         (b"\x80\x04K\x01.".to_vec(), "there is no \"itos\""),
         (meta(b"K\x03", &itos, &stoi), "\"vocab_size\" is 3, \"itos\" has 2 entries and \"stoi\" 2"),
         (meta(b"J\xfe\xff\xff\xff", &itos, &stoi), "\"vocab_size\" is -2"),

@@ -12,6 +12,10 @@ use super::{Known, Pickle, Problem, Value};
 /// So many marks may be open at a time.
 const MOST_MARKS: usize = 1000;
 
+/// A pickle may make so many dictionaries and lists: an empty one takes many times its instruction's byte.
+/// PyTorch makes a dictionary for each tensor.
+const MOST_CONTAINERS: usize = 1 << 17;
+
 /// Called without arguments, it makes an empty dictionary.
 const ORDERED_DICT: &str = "collections.OrderedDict";
 
@@ -87,7 +91,7 @@ impl Machine<'_> {
                 }
                 self.marks.push(self.stack.len());
             }
-            EMPTY_DICT => self.dict(),
+            EMPTY_DICT => self.dict()?,
             SETITEM => {
                 let from = self.last(2)?;
                 self.set_items(from..self.stack.len())?;
@@ -97,6 +101,7 @@ impl Machine<'_> {
                 self.set_items(from..self.stack.len())?;
             }
             EMPTY_LIST => {
+                self.check_containers()?;
                 self.stack.push(Value::List(self.made.lists.len()));
                 self.made.lists.push(Vec::new());
             }
@@ -179,9 +184,18 @@ impl Machine<'_> {
         self.marks.pop().ok_or_else(|| "a mark is missing".into())
     }
 
-    fn dict(&mut self) {
+    fn check_containers(&self) -> Result<(), Refused> {
+        if self.made.dicts.len() + self.made.lists.len() >= MOST_CONTAINERS {
+            return Err(format!("more than {MOST_CONTAINERS} dictionaries and lists").into());
+        }
+        Ok(())
+    }
+
+    fn dict(&mut self) -> Result<(), Refused> {
+        self.check_containers()?;
         self.stack.push(Value::Dict(self.made.dicts.len()));
         self.made.dicts.push(Vec::new());
+        Ok(())
     }
 
     fn tuple(&mut self, from: usize) {
@@ -269,7 +283,7 @@ impl Machine<'_> {
         self.stack.truncate(from);
         let known = self.known.functions.contains(&function);
         match function {
-            ORDERED_DICT if known && first == end => self.dict(),
+            ORDERED_DICT if known && first == end => self.dict()?,
             _ if known && function != ORDERED_DICT => {
                 self.stack.push(Value::Call(self.made.calls.len()));
                 self.made.calls.push((function, arguments));
@@ -292,11 +306,13 @@ impl Machine<'_> {
         if let Value::Dict(_) = object
             && let Some(attributes) = self.made.entries(state)
         {
-            let unknown = attributes.iter().find_map(|&(key, _)| {
-                let name = self.made.text(key).unwrap_or("");
-                (!self.known.attributes.contains(&name)).then_some(name)
-            });
-            let Some(unknown) = unknown else {
+            // No more are looked at than are known: the same ones may be given again and again.
+            let names = attributes.iter().map(|&(key, _)| self.made.text(key).unwrap_or(""));
+            let known = self.known.attributes;
+            let Some(unknown) = names.take(known.len() + 1).find(|name| !known.contains(name)) else {
+                if attributes.len() > known.len() {
+                    return Err("instruction BUILD (0x62) would set an attribute twice: not followed".into());
+                }
                 self.stack.truncate(from + 1);
                 return Ok(());
             };

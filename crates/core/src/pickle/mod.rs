@@ -126,7 +126,7 @@ impl Pickle<'_> {
     }
 }
 
-/// Reads a pickle. What is made of it takes some 60 times its bytes at most, so that the caller should know
+/// Reads a pickle. What is made of it takes some 50 times its bytes at most, so that the caller should know
 /// that it is not too long.
 pub fn read(bytes: &[u8], known: Known) -> Result<Pickle<'_>, Problem> {
     machine::run(bytes, known)

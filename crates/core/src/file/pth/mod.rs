@@ -34,7 +34,7 @@ const SAVE_AGAIN: &str = "load and save it again with PyTorch: \
      torch.save(torch.load(\"old.pth\", map_location=\"cpu\", weights_only=True), \"new.pth\")";
 
 /// The file's pickle may have so many bytes: of a model of 60 layers it has half a million, and reading one
-/// takes some 60 times its bytes at most.
+/// takes some 50 times its bytes at most.
 const MOST_PICKLE: usize = 1 << 22;
 
 /// What PyTorch's files began with before version 1.6, pickled: 0x1950a86a20f9469cfc6c, little-endian.
