@@ -6,13 +6,13 @@ use std::path::Path;
 use rawzip::{CompressionMethod, ZipArchive};
 
 use super::{GET_IT_AGAIN, SAVE_AGAIN};
-use crate::error::{Error, Fault, Result};
+use crate::error::{Fault, Result};
 use crate::file::{fault, unsupported};
 
 /// A model of 60 layers has some 2000 tensors.
 const MOST_ENTRIES: usize = 1 << 17;
 
-/// One entry, stored as it is.
+/// One entry.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) name: String,
@@ -27,6 +27,8 @@ pub(super) struct Entry {
 pub(super) struct Archive {
     /// In the order of their names.
     entries: Vec<Entry>,
+    /// An entry whose bytes are not in the file as they are, and how they are.
+    packed: Option<(String, &'static str)>,
 }
 
 impl Archive {
@@ -41,7 +43,7 @@ impl Archive {
             broken(bytes.len() as u64, "the file does not end with the directory of a zip archive", &error)
         })?;
         let directory = zip.directory_offset();
-        let mut entries = Vec::new();
+        let (mut entries, mut packed) = (Vec::new(), None);
         let mut listed = zip.entries();
         while let Some(entry) = listed
             .next_entry()
@@ -56,7 +58,13 @@ impl Archive {
             let at = entry.local_header_offset();
             let name = std::str::from_utf8(entry.file_path().as_bytes())
                 .map_err(|_| wrong(at as usize, "the name of an entry of the zip is not UTF-8".into()))?;
-            refuse_packed(path, name, &entry)?;
+            let (stored, size) = (entry.compressed_size_hint(), entry.uncompressed_size_hint());
+            if let Some(how) = how_packed(&entry) {
+                packed.get_or_insert((name.to_owned(), how));
+            } else if stored != size {
+                let problem = format!("{name:?} of the zip has {stored} bytes that stand for {size}");
+                return Err(wrong(at as usize, problem));
+            }
             let found = zip.get_entry(entry.wayfinder()).map_err(|error| {
                 broken(at, &format!("{name:?} of the zip is not where its directory says"), &error)
             })?;
@@ -83,10 +91,10 @@ impl Archive {
                 format!("{} bytes follow the end of the zip", bytes.len() as u64 - zip.end_offset());
             return Err(wrong(zip.end_offset() as usize, problem));
         }
-        Self::of(path, entries)
+        Self::of(path, entries, packed)
     }
 
-    fn of(path: &Path, mut entries: Vec<Entry>) -> Result<Self> {
+    fn of(path: &Path, mut entries: Vec<Entry>, packed: Option<(String, &'static str)>) -> Result<Self> {
         let wrong = |entry: &Entry, problem: String| {
             fault(path, None, entry.at, format!("{problem}; {GET_IT_AGAIN}"))
         };
@@ -107,7 +115,7 @@ impl Archive {
                 return Err(wrong(&two[1], problem).of_kind(Fault::Name));
             }
         }
-        Ok(Self { entries })
+        Ok(Self { entries, packed })
     }
 
     /// The entry of this name.
@@ -120,25 +128,19 @@ impl Archive {
     pub(super) fn entries(&self) -> &[Entry] {
         &self.entries
     }
-}
 
-/// Refuses an entry whose bytes are not in the file as they are.
-fn refuse_packed(path: &Path, name: &str, entry: &rawzip::ZipFileHeaderRecord<'_>) -> Result<()> {
-    let refused = |how: &str| -> Result<()> {
+    /// Refuses entries whose bytes are not in the file as they are.
+    pub(super) fn check_stored(&self, path: &Path) -> Result<()> {
+        let Some((name, how)) = &self.packed else { return Ok(()) };
         let what =
             format!("{name:?} of the zip is {how}, and torch.save stores entries as they are; {SAVE_AGAIN}");
-        Err::<(), Error>(unsupported(path, what))
-    };
+        Err(unsupported(path, what))
+    }
+}
+
+fn how_packed(entry: &rawzip::ZipFileHeaderRecord<'_>) -> Option<&'static str> {
     if entry.flags().is_encrypted() {
-        return refused("encrypted");
+        return Some("encrypted");
     }
-    if entry.compression_method() != CompressionMethod::STORE {
-        return refused("compressed");
-    }
-    let (stored, size) = (entry.compressed_size_hint(), entry.uncompressed_size_hint());
-    if stored != size {
-        let problem = format!("{name:?} of the zip has {stored} bytes that stand for {size}; {GET_IT_AGAIN}");
-        return Err(fault(path, None, entry.local_header_offset() as usize, problem));
-    }
-    Ok(())
+    (entry.compression_method() != CompressionMethod::STORE).then_some("compressed")
 }

@@ -45,7 +45,9 @@ const LEGACY: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 
 pub(super) fn directory(path: &Path, bytes: &[u8]) -> Result<Vec<TensorInfo>> {
     recognise(path, bytes)?;
     let archive = Archive::read(path, bytes)?;
+    // Before compressed entries are refused, since a TorchScript archive has some and needs other advice.
     let (prefix, pickle) = find_pickle(path, &archive)?;
+    archive.check_stored(path)?;
     check_byte_order(path, bytes, archive.get(&format!("{prefix}byteorder")))?;
     let len = pickle.data.len();
     if len > MOST_PICKLE {

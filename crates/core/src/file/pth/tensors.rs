@@ -65,7 +65,9 @@ fn refusal(path: &Path, start: usize, Problem { at, what, name }: Problem) -> Er
                 .to_owned()
         }
         Some(name) if name.starts_with("torch.") => {
-            format!("a model file has tensors of float32, float16 or bfloat16 and nothing else; {STATE_DICT}")
+            "a model file has plain tensors of float32, float16 or bfloat16 and nothing else; save them as such: \
+             torch.save({name: tensor.float() for name, tensor in model.state_dict().items()}, \"new.pth\")"
+                .to_owned()
         }
         Some(_) => format!(
             "a model file has tensors and nothing else, and Python would run what this one names: do not load it there \
@@ -153,7 +155,7 @@ impl<'a> Reader<'a> {
             let &[tensor, Value::Bool(_), hooks] = arguments else {
                 return Err(self.other(place, PARAMETER, "a tensor, whether it is trained, and no hooks"));
             };
-            self.check_empty(place, hooks)?;
+            self.check_hooks(place, hooks)?;
             call = self.pickle.call(tensor);
         }
         let Some((TENSOR, arguments)) = call else { return Err(self.not_a_tensor(place, value)) };
@@ -162,10 +164,18 @@ impl<'a> Reader<'a> {
         else {
             return Err(self.other(place, TENSOR, "a storage, where to begin, sizes, strides, and no hooks"));
         };
-        self.check_empty(place, hooks)?;
+        self.check_hooks(place, hooks)?;
         match metadata {
             [] | [Value::None] => {}
-            &[metadata] => self.check_empty(place, metadata)?,
+            &[metadata] if self.is_empty(metadata) => {}
+            [_] => {
+                let what = format!(
+                    "tensor {:?} has values that are to be negated or conjugated as they are read; save it as \
+                     tensor.resolve_neg().resolve_conj()",
+                    place.name
+                );
+                return Err(unsupported(self.path, what).of_kind(Fault::DataType));
+            }
             _ => return Err(self.other(place, TENSOR, "7 arguments at most")),
         }
         let (entry, data_type, numel) = self.storage(place, storage)?;
@@ -251,11 +261,12 @@ impl<'a> Reader<'a> {
         Err(unsupported(self.path, what).of_kind(Fault::DataType))
     }
 
-    fn check_empty(&self, place: Place<'_>, hooks: Value) -> Result<()> {
-        if self.pickle.entries(hooks).is_some_and(<[_]>::is_empty) {
-            return Ok(());
-        }
-        Err(self.other(place, "it", "no hooks and no metadata"))
+    fn is_empty(&self, dict: Value) -> bool {
+        self.pickle.entries(dict).is_some_and(<[_]>::is_empty)
+    }
+
+    fn check_hooks(&self, place: Place<'_>, hooks: Value) -> Result<()> {
+        if self.is_empty(hooks) { Ok(()) } else { Err(self.other(place, "it", "no hooks")) }
     }
 
     fn not_a_tensor(&self, place: Place<'_>, value: Value) -> Error {
