@@ -114,6 +114,9 @@ pub mod lora;
 pub mod machine;
 pub mod model;
 pub mod params;
+/// What `rwkv-text` reads nanoGPT's vocabularies with; no part of the interface.
+#[doc(hidden)]
+pub mod pickle;
 mod place;
 mod quantize;
 mod regular;

@@ -483,11 +483,18 @@ fn a_pickle_that_is_something_else_is_refused() {
     assert_eq!(read_meta(&path).expect("a sound one"), ['a', 'b']);
     let os = b"\x80\x04cos\nsystem\n(\x8c\x04truetR.";
     let cases = [
-        (os.to_vec(), "byte 2: instruction GLOBAL (0x63) makes Python import names"),
-        (b"\x80\x04\x8c\x02os\x8c\x06system\x93.".to_vec(), "byte 14: instruction STACK_GLOBAL (0x93)"),
-        (b"\x80\x04}]R.".to_vec(), "byte 3: instruction EMPTY_LIST (0x5d) makes something else"),
-        (b"\x80\x04R.".to_vec(), "instruction REDUCE (0x52)"),
-        (b"\x80\x04b.".to_vec(), "instruction BUILD (0x62)"),
+        (os.to_vec(), "byte 2: instruction GLOBAL (0x63) would have Python import os.system"),
+        (
+            b"\x80\x04\x8c\x02os\x8c\x06system\x93.".to_vec(),
+            "byte 14: instruction STACK_GLOBAL (0x93) would have Python import os.system",
+        ),
+        (b"\x80\x04}\x8f.".to_vec(), "byte 3: instruction EMPTY_SET (0x8f) makes something else"),
+        (b"\x80\x04}]R.".to_vec(), "byte 4: instruction REDUCE (0x52) without a function"),
+        (
+            b"\x80\x04}}\x8c\x01aK\x01sb.".to_vec(),
+            "BUILD (0x62) would set the attribute \"a\" of a dictionary",
+        ),
+        (b"\x80\x04}K\x01b.".to_vec(), "instruction BUILD (0x62) would set the state"),
         (b"\x80\x04\x81.".to_vec(), "instruction NEWOBJ (0x81)"),
         (b"\x80\x04\xff.".to_vec(), "byte 2: byte 0xff is no instruction"),
         (b"\x80\x06}.".to_vec(), "byte 1: protocol 6 of pickle; expected 2 to 5"),
@@ -511,7 +518,10 @@ fn a_pickle_that_is_something_else_is_refused() {
         (b"\x80\x04.".to_vec(), "0 values are left"),
         ([&sound[..], b"."].concat(), "1 bytes follow the end"),
         ([b"\x80\x04", &[b'('; 2000][..]].concat(), "more than 1000 marks"),
-        ([b"\x80\x04", &[b'}'; 2000][..]].concat(), "more than 1000 dictionaries"),
+        (
+            [b"\x80\x04", &[b'}'; 1 << 18][..]].concat(),
+            "byte 131074: more than 131072 dictionaries and lists",
+        ),
         (b"\x80\x04K\x01.".to_vec(), "there is no \"itos\""),
         (meta(b"K\x03", &itos, &stoi), "\"vocab_size\" is 3, \"itos\" has 2 entries and \"stoi\" 2"),
         (meta(b"J\xfe\xff\xff\xff", &itos, &stoi), "\"vocab_size\" is -2"),

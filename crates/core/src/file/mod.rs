@@ -20,6 +20,8 @@ mod check;
 mod gguf;
 mod guard;
 mod mapped;
+#[allow(dead_code)] // `ModelFile` opens such files next
+mod pth;
 mod read;
 #[allow(dead_code)] // wired into ModelFile next, as the other reader
 mod safetensors;

@@ -3,13 +3,14 @@
 use std::collections::HashSet;
 use std::path::Path;
 
+use rwkv_core::pickle::codes::{
+    BINGET, BININT, BININT1, BININT2, EMPTY_DICT, FRAME, LONG_BINGET, MARK, MEMOIZE, PROTO, SETITEM,
+    SETITEMS, SHORT_BINUNICODE, STOP,
+};
+use rwkv_core::pickle::{Known, Pickle, Value, read};
 use rwkv_core::{Error, Result, read_regular, write_atomically};
 
 use super::fault;
-use super::pickle::{
-    BINGET, BININT, BININT1, BININT2, EMPTY_DICT, FRAME, LONG_BINGET, MARK, MEMOIZE, PROTO, Pickle, SETITEM,
-    SETITEMS, SHORT_BINUNICODE, STOP, Value, read,
-};
 
 /// Such a file may have so many bytes: twice what all characters that Unicode has named take.
 const MOST_BYTES: u64 = 1 << 23;
@@ -18,7 +19,7 @@ const MOST_BYTES: u64 = 1 << 23;
 /// token, from 0 on.
 ///
 /// Nothing in the pickle is executed: what is there besides dictionaries, strings and whole numbers is
-/// refused.
+/// refused (see [`rwkv_core::pickle`]).
 ///
 /// # Errors
 /// [`Error::Io`] if it cannot be read; [`Error::Data`] if it is damaged or something else, if a token is not
@@ -28,8 +29,8 @@ pub fn read_meta(path: impl AsRef<Path>) -> Result<Vec<char>> {
     let bytes = read_regular(path, MOST_BYTES)?;
     let advice = "expected what nanoGPT's shakespeare_char/prepare.py writes; make it again, or move it elsewhere and name \
                   the vocabulary";
-    let pickle =
-        read(&bytes).map_err(|(at, problem)| fault(path, format!("byte {at}: {problem}; {advice}")))?;
+    let pickle = read(&bytes, Known::NOTHING)
+        .map_err(|problem| fault(path, format!("byte {}: {}; {advice}", problem.at, problem.what)))?;
     characters(&pickle).map_err(|problem| fault(path, format!("{problem}; {advice}")))
 }
 
@@ -45,7 +46,7 @@ pub(super) fn n_vocab_of(path: &Path) -> Result<Option<u32>> {
 
 fn characters(pickle: &Pickle) -> std::result::Result<Vec<char>, String> {
     let field =
-        |name: &str| pickle.get(pickle.result, name).ok_or_else(|| format!("there is no {name:?} in it"));
+        |name: &str| pickle.get(pickle.result(), name).ok_or_else(|| format!("there is no {name:?} in it"));
     let dict = |name: &str| pickle.entries(field(name)?).ok_or_else(|| format!("{name:?} is no dictionary"));
     let (itos, stoi) = (dict("itos")?, dict("stoi")?);
     let n_vocab = itos.len();

@@ -19,7 +19,6 @@
 mod binidx;
 mod description;
 mod meta;
-mod pickle;
 mod raw;
 mod scan;
 mod writer;
