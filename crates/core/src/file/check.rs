@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-use super::{HEADER, Header, Place, TensorInfo, fault, unsupported};
+use super::{Form, HEADER, Header, Place, TensorInfo, fault, unsupported};
 use crate::config::{ModelConfig, Version};
 use crate::error::{Error, Fault, Result};
 use crate::model::{BadTensor, Network};
@@ -176,7 +176,7 @@ impl<'a> Directory<'a> {
             let len = data.len() / packed.of;
             data = data.start + packed.index * len..data.start + (packed.index + 1) * len;
         }
-        Ok(Place { tensor: position, data })
+        Ok(Place { tensor: position, data, form: Form::AsRead })
     }
 
     fn expect_dims(&self, tensor: &TensorInfo, dims: &[usize], header: &Header) -> Result<()> {

@@ -1,6 +1,9 @@
-//! rwkv.cpp's model files (`.bin`): mapped, checked, read and written.
+//! Model files: mapped, checked, read; those of rwkv.cpp (`.bin`) are written too.
 //!
-//! # The format
+//! PyTorch's (`pth`), safetensors and GGUF have files of their own here, which find tensors: name, format, dimensions,
+//! place. Which parameter a tensor is, under whatever name, is found in `official.rs`.
+//!
+//! # rwkv.cpp's format
 //! Little-endian, nothing aligned, read until the end of the file.
 //!
 //! ```text
@@ -16,14 +19,13 @@
 //! that is an [`Error::FileChanged`], never a signal and never another model's numbers.
 
 mod check;
-#[allow(dead_code)] // wired into ModelFile next, as the other reader
+mod format;
 mod gguf;
 mod guard;
 mod mapped;
-#[allow(dead_code)] // `ModelFile` opens such files next
+mod official;
 mod pth;
 mod read;
-#[allow(dead_code)] // wired into ModelFile next, as the other reader
 mod safetensors;
 mod source;
 mod tensors;
@@ -44,6 +46,8 @@ use crate::error::{Error, Fault, Result};
 use crate::fingerprint::Fingerprint;
 use crate::params::Layout;
 
+pub use format::FileFormat;
+use format::Opened;
 pub use mapped::Mapped;
 pub(crate) use mapped::Stamp;
 pub(crate) use source::Backing;
@@ -90,6 +94,18 @@ pub struct TensorInfo {
 struct Place {
     tensor: usize,
     data: Range<usize>,
+    form: Form,
+}
+
+/// How a tensor's values relate to what operators read of a parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// They are that.
+    AsRead,
+    /// A matrix as (inputs, outputs).
+    Transposed,
+    /// The raw parameter, of which operators read a function (see [`Stored`](crate::params::Stored)).
+    Raw,
 }
 
 /// A model file, mapped into memory and found sound; or its bytes, which were in memory already.
@@ -100,6 +116,7 @@ struct Place {
 #[derive(Debug)]
 pub struct ModelFile {
     source: Source,
+    format: FileFormat,
     header: Header,
     config: ModelConfig,
     layout: Layout,
@@ -132,12 +149,11 @@ impl ModelFile {
 
     fn of_source(source: Source) -> Result<Self> {
         let path = source.path();
-        let (header, tensors) = source.read(|bytes| read::directory(path, bytes))?;
-        let len = source.bytes().len();
-        let (config, layout, places) = check::against_layout(path, len, &header, &tensors)?;
+        let Opened { format, header, tensors, config, layout, places } =
+            source.read(|bytes| format::open(path, bytes))?;
         let ranges = places.iter().map(|place| place.data.clone()).collect();
         let checksum = FileChecksum::new(source.backing(), ranges);
-        Ok(Self { source, header, config, layout, tensors, places, checksum })
+        Ok(Self { source, format, header, config, layout, tensors, places, checksum })
     }
 
     /// Where the file was opened; of bytes that were given, `the buffer`.
@@ -164,14 +180,14 @@ impl ModelFile {
         &self.layout
     }
 
-    /// The format that the header announces for the matrices.
-    pub fn data_type(&self) -> DataType {
-        self.header.data_type
+    /// Which program's format it has.
+    pub fn format(&self) -> FileFormat {
+        self.format
     }
 
-    /// The version of the file format, 100 or 101.
-    pub fn format_version(&self) -> u32 {
-        self.header.version
+    /// The format that the header announces for the matrices; without such a header that of the first block's key.
+    pub fn data_type(&self) -> DataType {
+        self.header.data_type
     }
 
     /// All tensors in the file's own order.
@@ -185,11 +201,16 @@ impl ModelFile {
     /// # Panics
     /// If the layout has no such parameter.
     pub fn tensor(&self, index: usize) -> (&TensorInfo, &[u8]) {
-        let Place { tensor, data } = &self.places[index];
+        let Place { tensor, data, .. } = &self.places[index];
         (&self.tensors[*tensor], &self.source.bytes()[data.clone()])
     }
 
-    /// The values of the parameter at `index` of the [`layout`](Self::layout), as stored (see
+    /// How those data relate to what operators read.
+    pub(crate) fn form(&self, index: usize) -> Form {
+        self.places[index].form
+    }
+
+    /// The values of the parameter at `index` of the [`layout`](Self::layout), as operators read them (see
     /// [`Stored`](crate::params::Stored)), row by row.
     ///
     /// # Panics
@@ -199,7 +220,22 @@ impl ModelFile {
         let mut values = vec![0.0; self.layout.specs()[index].len()];
         // Rows are whole blocks, so that a tensor's bytes read like one long row's.
         tensor.data_type.decode(bytes, &mut values);
-        values
+        let spec = &self.layout.specs()[index];
+        match self.places[index].form {
+            Form::AsRead => values,
+            Form::Raw => values.into_iter().map(|raw| spec.stored.to_file(raw)).collect(),
+            Form::Transposed => transposed(&values, spec.cols),
+        }
+    }
+
+    /// The bytes of a matrix that the file holds as (inputs, outputs), as (outputs, inputs).
+    pub(crate) fn turned(&self, index: usize) -> Vec<u8> {
+        let (tensor, bytes) = self.tensor(index);
+        let inputs = self.layout.specs()[index].cols;
+        match tensor.data_type.block() {
+            (1, 2) => transposed::<[u8; 2]>(bytes.as_chunks().0, inputs).into_flattened(),
+            _ => transposed::<[u8; 4]>(bytes.as_chunks().0, inputs).into_flattened(),
+        }
     }
 
     /// What a model of this file is recognised by. The first call reads all of the file, on the threads of
@@ -244,6 +280,16 @@ impl ModelFile {
         &self.header
     }
 
+    /// # Errors
+    /// [`Error::Unsupported`] for a file of another program than rwkv.cpp.
+    pub(crate) fn expect_rwkv_cpp(&self) -> Result<()> {
+        if self.format == FileFormat::RwkvCpp {
+            return Ok(());
+        }
+        let what = format!("this needs a .bin file of rwkv.cpp's, and it is a {} file", self.format);
+        Err(unsupported(self.path(), what))
+    }
+
     /// An [`Error::ModelFile`] about `tensor`.
     pub(crate) fn fault(&self, tensor: &TensorInfo, problem: impl Into<String>) -> Error {
         fault(self.path(), Some(&tensor.name), tensor.offset, problem)
@@ -255,6 +301,7 @@ impl ModelFile {
     /// [`Error::Io`] if `path` cannot be written, [`Error::FileChanged`], [`Error::Unsupported`] if a file of
     /// rwkv.cpp cannot hold this one's tensors; `path` is then as it was.
     pub fn write_to(&self, path: impl AsRef<Path>) -> Result<()> {
+        self.expect_rwkv_cpp()?;
         write::check_formats(self.path(), &self.header, &self.tensors)?;
         let mut sound = Ok(());
         let written = write_atomically(path.as_ref(), |w| {
@@ -271,6 +318,12 @@ impl ModelFile {
         sound?;
         written
     }
+}
+
+/// A matrix of so many rows, by its columns.
+fn transposed<T: Copy>(values: &[T], rows: usize) -> Vec<T> {
+    let cols = values.len() / rows.max(1);
+    (0..values.len()).map(|i| values[i % rows * cols + i / rows]).collect()
 }
 
 /// An [`Error::ModelFile`]; [`Error::of_kind`] says of which kind.

@@ -71,6 +71,7 @@ pub fn merge(
             return Err(Error::option("output", output.display(), format!("another file than {what}")));
         }
     }
+    file.expect_rwkv_cpp()?;
     file::check_formats(base, file.header(), file.tensors())?;
     let mut work = Work { file: &file, lora: &lora, progress, written: 0 };
     // What stops the work, unless it is the writing itself, whose errors name the output.

@@ -2,6 +2,7 @@
 //!
 //! A version is one file that implements [`Rwkv`], and one line in the list below.
 
+pub(crate) mod names;
 pub mod v4;
 pub mod v7;
 
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{ModelConfig, Sizes};
 use crate::exec::Exec;
+use crate::model::names::Names;
 use crate::params::Layout;
 use crate::state::StateLayout;
 
@@ -24,6 +26,15 @@ pub struct BadTensor {
     pub name: String,
     /// What is wrong; none if it is not there.
     pub problem: Option<String>,
+}
+
+/// A factor of a product of low rank.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LowRank {
+    /// From n_embd to the rank.
+    Down,
+    /// From the rank to n_embd.
+    Up,
 }
 
 /// A version of RWKV: its parameters, its state, its equations, and how its files tell its shape.
@@ -44,9 +55,22 @@ pub trait Rwkv: Sized {
     /// Which widths there can be instead.
     fn usual(n_vocab: usize, n_embd: usize, n_layer: usize) -> Result<ModelConfig, String>;
 
+    /// The names of all tensors in files of other programs.
+    const NAMES: &'static [Names];
+
+    /// A tensor of GGUF files that holds several vectors one after the other, and their official names; `N` stands
+    /// for the block.
+    const FUSED: Option<(&'static str, &'static [&'static str])> = None;
+
     /// Whether files may have this tensor although no equation uses it.
     fn is_unused(_tensor: &str) -> bool {
         false
+    }
+
+    /// Which factor of a product of low rank the official tensor of this name is, if any: official checkpoints hold
+    /// both as (inputs, outputs), other programs as (outputs, inputs).
+    fn low_rank(_tensor: &str) -> Option<LowRank> {
+        None
     }
 
     /// Declares all parameters, in the order of published checkpoints, and the state.
@@ -106,6 +130,27 @@ macro_rules! versions {
             ) -> Result<ModelConfig, String> {
                 match self {
                     $(Self::$name => <$model as Rwkv>::usual(n_vocab, n_embd, n_layer),)*
+                }
+            }
+
+            /// See [`Rwkv::NAMES`].
+            pub(crate) fn names(self) -> &'static [Names] {
+                match self {
+                    $(Self::$name => <$model as Rwkv>::NAMES,)*
+                }
+            }
+
+            /// See [`Rwkv::FUSED`].
+            pub(crate) fn fused(self) -> Option<(&'static str, &'static [&'static str])> {
+                match self {
+                    $(Self::$name => <$model as Rwkv>::FUSED,)*
+                }
+            }
+
+            /// See [`Rwkv::low_rank`].
+            pub(crate) fn low_rank(self, tensor: &str) -> Option<LowRank> {
+                match self {
+                    $(Self::$name => <$model as Rwkv>::low_rank(tensor),)*
                 }
             }
 

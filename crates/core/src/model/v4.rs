@@ -3,6 +3,9 @@
 //! Shapes: T rows (tokens), D = n_embd, F = n_ffn = 4D, V = n_vocab. ⊙ multiplies element by element; μ, w
 //! and u are learned for each channel.
 
+mod names;
+
+use super::names::Names;
 use super::{BadTensor, Dims, Rwkv};
 use crate::config::{ModelConfig, Sizes};
 use crate::exec::Exec;
@@ -62,6 +65,8 @@ struct ChannelMix {
 
 impl Rwkv for Rwkv4 {
     const SIZES: &'static [&'static str] = &[];
+
+    const NAMES: &'static [Names] = names::NAMES;
 
     fn sizes(_: Dims<'_>) -> Result<Sizes, BadTensor> {
         Ok(Sizes::NONE)

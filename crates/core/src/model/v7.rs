@@ -5,10 +5,13 @@
 //! channels.
 
 mod declare;
+mod names;
 
+use super::names::Names;
 use super::{BadTensor, Dims, Rwkv};
 use crate::config::{ModelConfig, Sizes};
 use crate::exec::{Channelwise, Exec, Unary, Wkv7};
+use crate::model;
 use crate::params::{Layout, Matrix, Vector};
 use crate::state::{Slot, StateLayout};
 
@@ -85,6 +88,19 @@ impl Rwkv for Rwkv7 {
 
     fn usual(n_vocab: usize, n_embd: usize, n_layer: usize) -> Result<ModelConfig, String> {
         declare::usual(n_vocab, n_embd, n_layer)
+    }
+
+    const NAMES: &'static [Names] = names::NAMES;
+
+    const FUSED: Option<(&'static str, &'static [&'static str])> = Some((names::FUSED.0, &names::FUSED.1));
+
+    fn low_rank(tensor: &str) -> Option<model::LowRank> {
+        let name = tensor.strip_prefix("blocks.")?.split_once('.')?.1;
+        match name {
+            "att.w1" | "att.a1" | "att.v1" | "att.g1" => Some(model::LowRank::Down),
+            "att.w2" | "att.a2" | "att.v2" | "att.g2" => Some(model::LowRank::Up),
+            _ => None,
+        }
     }
 
     /// Official checkpoints have v0, v1 and v2 in the first block too.

@@ -9,7 +9,8 @@ use super::panels::Memory;
 use super::{Entry, Parameters, Value};
 use crate::control::Control;
 use crate::error::{Error, Fault, Result};
-use crate::file::ModelFile;
+use crate::file::{Form, ModelFile};
+use crate::machine;
 
 impl Parameters {
     /// Takes the parameters of `file`, none of them trained, and repacks what is quantized.
@@ -39,6 +40,12 @@ impl Parameters {
             }
             let format = file.tensor(index).0.data_type;
             entries.push(match quantized(index) {
+                None if spec.is_matrix() && file.form(index) == Form::Transposed => {
+                    machine::limit()
+                        .check(file.tensor(index).1.len() as f64)
+                        .map_err(Error::io("take memory for the weights of", file.path()))?;
+                    Entry::frozen(Value::Turned(Arc::new(file.turned(index))), format)
+                }
                 None if spec.is_matrix() => Entry::frozen(Value::Mapped, format),
                 None => Entry::of_f32(finite_vector(&file, index)?),
                 Some(len) => {

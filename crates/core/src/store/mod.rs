@@ -68,6 +68,8 @@ enum Value {
     F32 { stored: Arc<Vec<f32>>, raw: Option<Arc<Vec<f32>>> },
     /// A matrix in the mapped file.
     Mapped,
+    /// A matrix as the file would hold it if it did not hold its transpose.
+    Turned(Arc<Vec<u8>>),
     /// A quantized matrix, repacked: where in `panels`.
     Panels(Range<usize>),
 }
@@ -446,6 +448,7 @@ impl Parameters {
     pub(crate) fn stored_bytes(&self, index: usize) -> &[u8] {
         match (&self.entries[index].value, &self.file) {
             (Value::F32 { stored, .. }, _) => bytemuck::cast_slice(stored),
+            (Value::Turned(bytes), _) => bytes,
             (_, Some(file)) => file.tensor(index).1,
             (value, None) => unreachable!("{value:?} is of a file"),
         }
