@@ -519,7 +519,7 @@ fn a_pickle_that_is_something_else_is_refused() {
         ([&sound[..], b"."].concat(), "1 bytes follow the end"),
         ([b"\x80\x04", &[b'('; 2000][..]].concat(), "more than 1000 marks"),
         (
-            [b"\x80\x04", &[b'}'; 1 << 18][..]].concat(),
+            [b"\x80\x04", &b"}".repeat(1 << 18)[..]].concat(),
             "byte 131074: more than 131072 dictionaries and lists",
         ),
         (b"\x80\x04K\x01.".to_vec(), "there is no \"itos\""),

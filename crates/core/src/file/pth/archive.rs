@@ -12,6 +12,9 @@ use crate::file::{fault, unsupported};
 /// A model of 60 layers has some 2000 tensors.
 const MOST_ENTRIES: usize = 1 << 17;
 
+/// A folder's name and "data/" and a number, or a name that PyTorch gives.
+const MOST_NAME: usize = 512;
+
 /// One entry.
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -58,6 +61,13 @@ impl Archive {
             let at = entry.local_header_offset();
             let name = std::str::from_utf8(entry.file_path().as_bytes())
                 .map_err(|_| wrong(at as usize, "the name of an entry of the zip is not UTF-8".into()))?;
+            if name.len() > MOST_NAME {
+                let problem = format!(
+                    "an entry of the zip has a name of {} bytes; expected {MOST_NAME} at most",
+                    name.len()
+                );
+                return Err(wrong(at as usize, problem).of_kind(Fault::Name));
+            }
             let (stored, size) = (entry.compressed_size_hint(), entry.uncompressed_size_hint());
             if let Some(how) = how_packed(&entry) {
                 packed.get_or_insert((name.to_owned(), how));

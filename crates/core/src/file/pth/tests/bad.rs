@@ -46,7 +46,7 @@ type Change = fn(&mut Zip);
 
 #[test]
 fn archives() {
-    let cases: [(Change, Fault, &str, &str); 11] = [
+    let cases: [(Change, Fault, &str, &str); 12] = [
         (
             |zip| zip.entry("m/data/0").method = 8,
             Fault::Other,
@@ -54,6 +54,12 @@ fn archives() {
             "\"m/data/0\" of the zip is compressed",
         ),
         (|zip| zip.entry("m/data.pkl").flags = 1, Fault::Other, "UNSUPPORTED", "is encrypted"),
+        (
+            |zip| zip.entries.push(Entry::new(&"n".repeat(513), b"")),
+            Fault::Name,
+            "MODEL_FILE",
+            "an entry of the zip has a name of 513 bytes; expected 512 at most",
+        ),
         (
             |zip| zip.entry("m/data/0").sizes[1] = Some(4_000_000_000),
             Fault::Other,
