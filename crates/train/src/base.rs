@@ -189,15 +189,14 @@ fn matches(option: &'static str, patterns: &[String], names: &[&str]) -> Result<
 pub(crate) fn targets(options: &TrainOptions, specs: &[ParamSpec]) -> Result<Vec<usize>> {
     let matrices: Vec<_> = (0..specs.len()).filter(|&index| specs[index].is_matrix()).collect();
     let names: Vec<_> = matrices.iter().map(|&index| specs[index].name.as_str()).collect();
-    let is_target = match &options.lora_targets {
-        Some(patterns) => matches("lora_targets", patterns, &names)?,
-        None => {
-            let is_target = |&index: &usize| {
-                let spec: &ParamSpec = &specs[index];
-                spec.name.starts_with("blocks.") && !spec.is_low_rank
-            };
-            matrices.iter().map(is_target).collect()
-        }
+    let is_target = if let Some(patterns) = &options.lora_targets {
+        matches("lora_targets", patterns, &names)?
+    } else {
+        let is_target = |&index: &usize| {
+            let spec: &ParamSpec = &specs[index];
+            spec.name.starts_with("blocks.") && !spec.is_low_rank
+        };
+        matrices.iter().map(is_target).collect()
     };
     let targets = matrices.into_iter().zip(is_target).filter(|&(_, is_target)| is_target);
     Ok(targets.map(|(index, _)| index).collect())

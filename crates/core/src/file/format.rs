@@ -80,7 +80,13 @@ pub(super) fn open(path: &Path, bytes: &[u8]) -> Result<Opened> {
         FileFormat::Gguf => {
             let gguf = gguf::directory(path, bytes)?;
             let version = version_of(path, &gguf.architecture)?;
-            let head_size = gguf.u32(&format!("{}.wkv.head_size", gguf.architecture))? as usize;
+            let key = |name: &str| format!("{}.{name}", gguf.architecture);
+            let eps = key("attention.layer_norm_epsilon");
+            if gguf.has(&eps) && (gguf.f32(&eps)? - 1e-5).abs() > 1e-9 {
+                let problem = format!("{}; norms with 1e-5 can be run", gguf.f32(&eps)?);
+                return Err(gguf.fault(&eps, &problem));
+            }
+            let head_size = gguf.u32(&key("wkv.head_size"))? as usize;
             (gguf.tensors, official::Source::Gguf { version, head_size })
         }
     };

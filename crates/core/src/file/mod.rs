@@ -190,6 +190,11 @@ impl ModelFile {
         self.header.data_type
     }
 
+    /// The version of rwkv.cpp's format, 100 or 101: of a file of another program, the one that is written.
+    pub fn format_version(&self) -> u32 {
+        self.header.version
+    }
+
     /// All tensors in the file's own order.
     pub fn tensors(&self) -> &[TensorInfo] {
         &self.tensors

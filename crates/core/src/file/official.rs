@@ -52,7 +52,7 @@ pub(super) fn against_layout(
         Checkpoint { path, file_len, tensors, named: HashMap::with_capacity(tensors.len()), source };
     file.name_all()?;
     let version = file.version()?;
-    file.turn_factors(version)?;
+    file.turn_factors(version);
     let config = file.config(version)?;
     let (_, layout, _) = Network::new(&config);
     let places = layout.specs().iter().map(|spec| file.place(spec, &config)).collect::<Result<Vec<_>>>()?;
@@ -99,7 +99,7 @@ impl Checkpoint<'_> {
             };
             match &self.source {
                 Source::Checkpoint => {
-                    let name = self.official(&info.name);
+                    let name = Self::official(&info.name);
                     add(self, name, (0, 1))?;
                 }
                 Source::Gguf { version, .. } => {
@@ -122,7 +122,7 @@ impl Checkpoint<'_> {
     }
 
     /// The official name of a tensor of a checkpoint: its own, if nothing else is known.
-    fn official(&self, name: &str) -> String {
+    fn official(name: &str) -> String {
         let stripped = ["model.", "rwkv7.", "rwkv."].iter().find_map(|prefix| name.strip_prefix(prefix));
         let name = stripped.unwrap_or(name);
         let found = Version::ALL.iter().find_map(|&version| look_up(version, Dialect::HuggingFace, name));
@@ -174,7 +174,7 @@ impl Checkpoint<'_> {
     ///
     /// A factor has n_embd on one side, and the rank, which is smaller, on the other; all factors of a file lie
     /// alike. Only if every rank is n_embd does the dialect tell.
-    fn turn_factors(&mut self, version: Version) -> Result<()> {
+    fn turn_factors(&mut self, version: Version) {
         let n_embd = self.n_embd();
         let lies_turned = |side: LowRank, dims: &[usize]| {
             let &[row, rows] = dims else { return None };
@@ -190,7 +190,7 @@ impl Checkpoint<'_> {
         let is_official = |named: &Named| {
             let name = &self.tensors[named.tensor].name;
             matches!(self.source, Source::Checkpoint)
-                && version.low_rank(self.official(name).as_str()).is_some()
+                && version.low_rank(Self::official(name).as_str()).is_some()
                 && !name.contains("lora")
                 && !name.ends_with(".weight")
         };
@@ -209,7 +209,6 @@ impl Checkpoint<'_> {
                 }
             }
         }
-        Ok(())
     }
 
     /// The shape, once it is certain that the file has all that it implies: as `check.rs` does for rwkv.cpp's files.

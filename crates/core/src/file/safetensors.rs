@@ -46,11 +46,13 @@ pub(super) struct Metadata(BTreeMap<String, String>);
 
 impl Metadata {
     /// The text of this name.
+    #[allow(dead_code)] // for the fingerprints of adapters next
     pub(super) fn get(&self, key: &str) -> Option<&str> {
         self.0.get(key).map(String::as_str)
     }
 
     /// All names with their texts, sorted.
+    #[allow(dead_code)] // as above
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))
     }

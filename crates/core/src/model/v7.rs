@@ -149,35 +149,30 @@ fn time_mix<E: Exec>(
 ) -> (E::Tensor, E::Tensor) {
     let xx = e.shift(x, p.xx);
     let [xr, xw, xk, xv, xa, xg] = e.lerp(xx, x, p.x);
-    // All products that need no other, at once.
+    // All products that need no other are one call, and all that need the first ones another.
     let [gate_down, gate_up] = p.gate;
-    let of_all =
-        [(p.receptance, xr), (p.key, xk), (p.v, xv), (p.decay.down, xw), (p.rate.down, xa), (gate_down, xg)];
-    let [r, k, v, w, a, g, mix] = match p.value {
+    let rkv = [(p.receptance, xr), (p.key, xk), (p.v, xv)];
+    let down = [(p.decay.down, xw), (p.rate.down, xa), (gate_down, xg)];
+    let ([r, k, v], [w, a, g], mix) = match p.value {
         None => {
-            let [r, k, v, w, a, g] = e.linears(of_all);
-            [r, k, v, w, a, g, v]
+            let [r, k, v, w, a, g] = e.linears(joined(rkv, down));
+            ([r, k, v], [w, a, g], None)
         }
         Some(value) => {
-            let [r, k, v, w, a, g] = of_all;
-            e.linears([r, k, v, w, a, g, (value.down, xv)])
+            let [mix, r, k, v, w, a, g] = e.linears(with((value.down, xv), joined(rkv, down)));
+            ([r, k, v], [w, a, g], Some((value, mix)))
         }
     };
     let v_own = v;
     let w = e.unary(Unary::Tanh, w);
     let g = e.unary(Unary::Sigmoid, g);
-    let of_all = [(p.decay.up, w), (p.rate.up, a), (gate_up, g)];
-    let (w, a, g, v) = match (p.value, v_first) {
-        (Some(value), Some(v_first)) => {
-            let [w, a, g] = of_all;
-            let [w, a, g, mix] = e.linears([w, a, g, (value.up, mix)]);
-            // v + (v_first − v) ⊙ σ(v0 + W2 W1 x_v)
-            (w, a, g, e.channelwise(Channelwise::Towards, [v, v_first, mix], value.bias))
-        }
-        _ => {
-            let [w, a, g] = e.linears(of_all);
-            (w, a, g, v)
-        }
+    let up = [(p.decay.up, w), (p.rate.up, a), (gate_up, g)];
+    let ([w, a, g], v) = if let (Some((value, mix)), Some(v_first)) = (mix, v_first) {
+        let [mix, w, a, g] = e.linears(with((value.up, mix), up));
+        // v + (v_first − v) ⊙ σ(v0 + W2 W1 x_v)
+        ([w, a, g], e.channelwise(Channelwise::Towards, [v, v_first, mix], value.bias))
+    } else {
+        (e.linears(up), v)
     };
     let w = e.channelwise(Channelwise::Decay, [w], p.decay.bias); // exp(−e^(−1/2) σ(w0 + …))
     let a = e.channelwise(Channelwise::SigmoidOfSum, [a], p.rate.bias); // σ(a0 + …)
@@ -190,6 +185,16 @@ fn time_mix<E: Exec>(
     let y = e.add(y, bonus);
     let y = e.mul(y, g);
     (e.linear(p.output, y), v_own)
+}
+
+fn joined<T: Copy>([a, b, c]: [T; 3], [d, e, f]: [T; 3]) -> [T; 6] {
+    [a, b, c, d, e, f]
+}
+
+/// `first` before N others, M in all.
+fn with<T: Copy, const N: usize, const M: usize>(first: T, others: [T; N]) -> [T; M] {
+    const { assert!(M == N + 1) };
+    std::array::from_fn(|i| if i == 0 { first } else { others[i - 1] })
 }
 
 /// `W_v max(W_k x_k, 0)²`.

@@ -115,12 +115,11 @@ impl Entry {
 
     /// A trained parameter.
     fn of_raw(raw: Vec<f32>, form: Stored) -> Self {
-        let mut entry = match form {
-            Stored::Raw => Self::of_f32(raw),
-            form => {
-                let stored = Arc::new(raw.iter().map(|&raw| form.to_file(raw)).collect());
-                Self::frozen(Value::F32 { stored, raw: Some(Arc::new(raw)) }, DataType::F32)
-            }
+        let mut entry = if form == Stored::Raw {
+            Self::of_f32(raw)
+        } else {
+            let stored = Arc::new(raw.iter().map(|&raw| form.to_file(raw)).collect());
+            Self::frozen(Value::F32 { stored, raw: Some(Arc::new(raw)) }, DataType::F32)
         };
         entry.is_trained = true;
         entry

@@ -277,7 +277,10 @@ fn kinds_of_damage_are_told_apart() {
         Case { damage: |f| f.tensors.push(f.tensors[3].clone()), is: Fault::Name },
         Case { damage: |f| f.tensors.truncate(41), is: Fault::Missing },
         Case { damage: |f| f.header[4] = 3, is: Fault::Missing },
-        Case { damage: |f| f.tensors.push(Tensor::new("blocks.0.att.r_k", &[32])), is: Fault::Version },
+        Case {
+            damage: |f| f.tensors.push(Tensor::new("blocks.0.ffn.s_emb.weight", &[32])),
+            is: Fault::Version,
+        },
     ];
     let directory = tempfile::tempdir().unwrap();
     for Case { damage, is } in cases {
@@ -318,7 +321,10 @@ fn what_is_sound_but_not_for_this_version_is_unsupported() {
             says: "v5.2",
         },
         Case { change: |f| f.tensors.push(Tensor::new("blocks.0.att.time_maa_x", &[32])), says: "v6" },
-        Case { change: |f| f.tensors.push(Tensor::new("blocks.0.att.r_k", &[32])), says: "v7" },
+        Case {
+            change: |f| f.tensors.push(Tensor::new("blocks.0.ffn.s_emb.weight", &[32])),
+            says: "an RWKV v7a model",
+        },
     ];
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("model.bin");

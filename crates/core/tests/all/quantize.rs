@@ -89,11 +89,11 @@ fn weights(count: u32, seed: u32) -> Vec<f32> {
 /// to be quantized must be whole. They are copied as they are.
 fn rest(file: &[u8], n_layer: usize) -> Vec<u8> {
     let contains = |name: &str| file.windows(name.len()).any(|bytes| bytes == name.as_bytes());
-    // Of RWKV-7 if it has a tensor that only this has, else of RWKV-4.
+    // Of RWKV-7a, which cannot be run, if it has a tensor that RWKV-4 has not.
     let names: Vec<_> = if contains("att.r_k") {
         let of_a_block = ["ln1.weight", "att.time_faaaa", "att.key.weight", "att.w1", "att.r_k"];
-        let of_a_block =
-            of_a_block.iter().chain(&["att.time_maa_w1", "att.value.weight", "att.output.weight"]);
+        let more = ["att.time_maa_w1", "att.value.weight", "att.output.weight", "ffn.s_emb.weight"];
+        let of_a_block = of_a_block.iter().chain(&more);
         let blocks =
             (0..n_layer).flat_map(|i| of_a_block.clone().map(move |name| format!("blocks.{i}.{name}")));
         let others =

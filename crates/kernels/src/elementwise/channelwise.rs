@@ -431,11 +431,10 @@ mod tests {
             channelwise_backward(cpu, f, x, p, dy, dx, dp);
         };
         for input in 0..MOST {
-            results.push(match input < N {
-                true => {
-                    set_and_add(dy.len(), |dx, store| backward(input, dx, store, &mut vec![0.0; p.len()]))
-                }
-                false => vec![0.0; dy.len()],
+            results.push(if input < N {
+                set_and_add(dy.len(), |dx, store| backward(input, dx, store, &mut vec![0.0; p.len()]))
+            } else {
+                vec![0.0; dy.len()]
             });
         }
         let mut dp = vec![0.0; p.len()];
@@ -501,9 +500,9 @@ mod tests {
                     for input in 0..=f.inputs() {
                         let (mut x, mut p) = ([const { [0.5; 19] }; MOST], [2.0; 19]);
                         if input == f.inputs() {
-                            p[7] = bad
+                            p[7] = bad;
                         } else {
-                            x[input][7] = bad
+                            x[input][7] = bad;
                         }
                         let (cpu, mut y) = (Cpu::new(isa, 1), [0.0; 19]);
                         f.forward(&cpu, x.each_ref().map(|x| &x[..]), &p, &mut y);

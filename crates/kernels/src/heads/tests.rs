@@ -167,7 +167,7 @@ fn a_head_of_zeros_has_a_direction_of_zeros() {
         let (mut y, mut dx) = ([f32::NAN; 8], [f32::NAN; 8]);
         unit_heads(&cpu, &[0.0; 8], 4, &mut y);
         unit_heads_backward(&cpu, &[0.0; 8], 4, &[1e-14; 8], &mut dx, Store::Set);
-        assert_eq!(y, [0.0; 8], "{isa}");
+        assert!(y.iter().all(|y| y.abs() < f32::MIN_POSITIVE), "{isa}: {y:?}");
         assert!(dx.iter().all(|dx| (dx - 1e-2).abs() < 1e-6), "{isa}: {dx:?}");
     }
 }
@@ -178,7 +178,7 @@ fn what_is_infinite_or_overflows_shows() {
         for bad in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 3e38] {
             let mut all = inputs((2, 2, 19));
             all[0][2 * 19 + 7] = bad;
-            if bad == 3e38 && matches!(op, Op::Bonus) {
+            if bad.is_finite() && matches!(op, Op::Bonus) {
                 all[1][2 * 19 + 7] = 3e38;
             }
             let y = forward(&Cpu::new(isa, 1), op, &all, 19);

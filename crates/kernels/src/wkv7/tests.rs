@@ -17,7 +17,9 @@ fn inputs(rows: usize, heads: usize, n: usize) -> [Vec<f32>; 6] {
     all[1].iter_mut().for_each(|w| *w = 0.775 + 0.225 * *w);
     for kk in all[4].chunks_mut(n) {
         let length = kk.iter().map(|x| x * x).sum::<f32>().sqrt();
-        kk.iter_mut().for_each(|kk| *kk /= length);
+        for kk in kk {
+            *kk /= length;
+        }
     }
     all[5].iter_mut().for_each(|a| *a = 0.5 + 0.5 * *a);
     all

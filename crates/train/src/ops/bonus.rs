@@ -47,7 +47,9 @@ impl Bonus {
         let [dp] = t.param_gradients.vectors([self.p]);
         let into = out.each_mut().map(|out| (out.store, out.values())).map(|(store, out)| (out, store));
         bonus_backward(t.cpu, inputs, &dy, into, dp);
-        out.into_iter().for_each(|out| t.gradients.close(out));
+        for out in out {
+            t.gradients.close(out);
+        }
         t.gradients.release(dy);
     }
 }

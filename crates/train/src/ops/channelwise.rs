@@ -70,7 +70,9 @@ impl Channelwise {
         let [dp] = t.param_gradients.vectors([self.p]);
         let into = dx.each_mut().map(|dx| (dx.store, dx.values())).map(|(store, dx)| (dx, store));
         channelwise_backward(t.cpu, self.f, x, p, &dy, into, dp);
-        dx.into_iter().for_each(|dx| t.gradients.close(dx));
+        for dx in dx {
+            t.gradients.close(dx);
+        }
         t.gradients.release(dy);
     }
 }

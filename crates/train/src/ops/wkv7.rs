@@ -66,7 +66,9 @@ impl Wkv7 {
             out.each_mut().map(|out| (out.store, out.values())).map(|(store, out)| (out, store));
         let wanted = Wkv7Gradients { dr, dw, dk, dv, dkk, da, dstates: &mut dstates };
         wkv7_backward(t.cpu, segments, &states, inputs, &dy, wanted);
-        out.into_iter().for_each(|out| gradients.close(out));
+        for out in out {
+            gradients.close(out);
+        }
         gradients.release(dy);
     }
 }

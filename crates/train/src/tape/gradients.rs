@@ -35,15 +35,15 @@ impl ParamGradients {
     pub(super) fn add_vectors(&mut self, other: &Self, params: &Parameters) {
         let specs = params.layout().specs();
         for (index, (own, other)) in self.0.iter_mut().zip(&other.0).enumerate() {
-            match specs[index].stored {
-                Stored::Raw => own.iter_mut().zip(other).for_each(|(own, other)| *own += other),
-                // Of a vector that is not trained there is no raw form, and nobody reads its gradient.
-                form => {
-                    let raw = if params.is_trained(index) { params.raw(index) } else { &[] };
-                    for ((own, other), &raw) in own.iter_mut().zip(other).zip(raw) {
-                        *own += other * form.derivative(raw);
-                    }
-                }
+            let form = specs[index].stored;
+            if form == Stored::Raw {
+                own.iter_mut().zip(other).for_each(|(own, other)| *own += other);
+                continue;
+            }
+            // Of a vector that is not trained there is no raw form, and nobody reads its gradient.
+            let raw = if params.is_trained(index) { params.raw(index) } else { &[] };
+            for ((own, other), &raw) in own.iter_mut().zip(other).zip(raw) {
+                *own += other * form.derivative(raw);
             }
         }
     }

@@ -145,17 +145,6 @@ impl Gguf {
         }
     }
 
-    /// The Bool that `key` has.
-    ///
-    /// # Errors
-    /// [`Error::ModelFile`] if the key is not there, or is something else.
-    pub(super) fn bool(&self, key: &str) -> Result<bool> {
-        match self.entry(key)? {
-            Entry { value: Value::Bool(value), .. } => Ok(*value),
-            entry => Err(self.wrong(key, entry, "a Bool")),
-        }
-    }
-
     /// The string, of at most 1024 bytes, that `key` has.
     ///
     /// # Errors

@@ -75,6 +75,7 @@ pub(in super::super) struct Array {
 }
 
 impl Array {
+    #[allow(dead_code)] // a tokenizer is made of them next
     /// The strings of an array of [`Type::String`], in the `bytes` of the file that it was found in. (Of other
     /// arrays and bytes something else, but never a panic.)
     pub(in super::super) fn strings<'a>(&self, bytes: &'a [u8]) -> impl Iterator<Item = &'a [u8]> + use<'a> {

@@ -119,9 +119,8 @@ impl TimeMix {
         let (d, n_layer) = (config.n_embd, config.n_layer);
         let Ranks { head, decay, rate, value, gate } = Ranks::of(config.sizes);
         let name = |name: &str| format!("blocks.{layer}.att.{name}");
-        let channels = |value: Box<dyn Fn(Channel) -> f64 + Send + Sync>| {
-            Initial::channels(layer, n_layer, move |at| value(at))
-        };
+        let channels =
+            |value: Box<dyn Fn(Channel) -> f64 + Send + Sync>| Initial::channels(layer, n_layer, value);
         let mix = |power: f64| {
             channels(Box::new(move |at| 1.0 - libm::pow(at.share(), power * at.ratio_1_to_almost_0())))
         };
