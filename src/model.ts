@@ -71,12 +71,12 @@ export class Model implements Disposable, AsyncDisposable {
     model: NativeModel,
     tokenizer: Tokenizer | undefined,
   ) {
-    const { version, nVocab, nEmbd, nLayer, nFfn, parameters, format, fileSize, isa, threads } = model.info
+    const { version, nVocab, nEmbd, nLayer, nFfn, sizes, parameters, format, fileSize, isa, threads } = model.info
     this.#native = model
     this.#tokenizer = tokenizer
     this.path = path
     this.lora = lora
-    this.config = { version, nVocab, nEmbd, nLayer, nFfn }
+    this.config = { version, nVocab, nEmbd, nLayer, nFfn, sizes }
     this.parameters = parameters
     this.format = format
     this.fileSize = fileSize

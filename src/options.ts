@@ -450,7 +450,7 @@ export interface Bench {
 
 /** A model's shape. */
 export interface ModelConfig {
-  /** RWKV's version, such as `v4`. */
+  /** RWKV's version: `v7` or `v4`. */
   readonly version: string
   /** Tokens in the vocabulary. */
   readonly nVocab: number
@@ -460,4 +460,6 @@ export interface ModelConfig {
   readonly nLayer: number
   /** Width of the channel mix's hidden layer. */
   readonly nFfn: number
+  /** Numbers that only this version has: of RWKV-7 `headSize` and the ranks of its narrow products; of RWKV-4 none. */
+  readonly sizes: Readonly<Record<string, number>>
 }

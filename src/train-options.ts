@@ -204,6 +204,8 @@ export interface TrainOptions {
   invalid?: 'error' | 'replace' | undefined
   /** What standard input is, if `data` or `val` is -: a text, or JSON Lines (jsonl). Default: 'text'. */
   stdin?: 'text' | 'jsonl' | undefined
+  /** Version of RWKV of a new model. Default: v7; with `from`, that of the model. */
+  arch?: 'v7' | 'v4' | undefined
 }
 
 /** What can change when a run goes on from its last checkpoint; what is left out stays as it was. */
@@ -450,5 +452,11 @@ export const trainOptionTable = {
     words: ['text', 'jsonl'],
     help: 'what standard input is, if data or val is -: a text, or JSON Lines (jsonl)',
     default: 'text',
+  },
+  arch: {
+    kind: 'choice',
+    words: ['v7', 'v4'],
+    help: 'version of RWKV of a new model',
+    auto: 'v7; with from, that of the model',
   },
 } as const satisfies { readonly [K in keyof TrainOptions]-?: Described }

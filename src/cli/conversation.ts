@@ -263,7 +263,7 @@ function forget(turns: Kept[], most: number): void {
   if (old) old.before = undefined
 }
 
-/** Five vectors a layer in RWKV-4; later versions have two, and a matrix of 64 columns. */
-function bytesOfState({ config }: Model): number {
-  return 4 * config.nLayer * config.nEmbd * (config.version === 'v4' ? 5 : 66)
+/** Five vectors a layer in RWKV-4; in RWKV-7 two, and a matrix as wide as a head. */
+function bytesOfState({ config: { nLayer, nEmbd, sizes } }: Model): number {
+  return 4 * nLayer * nEmbd * (sizes.headSize === undefined ? 5 : 2 + sizes.headSize)
 }

@@ -2,6 +2,7 @@ import { placeOf } from '#native'
 import { RwkvError } from '../errors.js'
 import { adapterInfo } from '../lora.js'
 import { Model } from '../model.js'
+import type { ModelConfig } from '../options.js'
 import { type RunSummary, runSummary } from '../report.js'
 import { bytes, clock, count, kebab } from './format.js'
 import { type Output, style } from './output.js'
@@ -23,7 +24,7 @@ export const info = verb({
   positionals: ['MODEL'],
   options: common,
   details: `
-MODEL is a training run's directory or a .bin file. It can also be a LoRA adapter: a .safetensors file, or the directory of
+MODEL is a training run's directory or a file: .bin, .pth, .safetensors or .gguf. It can also be a LoRA adapter: a .safetensors file, or the directory of
 the run that trained it. Of a run it tells how far it is, of which step its model is, and which options differ from their
 defaults. With --json all that of a run is in "run".`,
   async run([path = ''], { threads }, output, signal) {
@@ -31,7 +32,7 @@ defaults. With --json all that of a run is in "run".`,
     const run = hasConfig ? await ofRun(path) : undefined
     const found: Told[] = []
     let fault: unknown
-    const isAdapter = path.endsWith('.safetensors') || (hasAdapter && !hasModel)
+    const isAdapter = hasAdapter && (!hasConfig || !hasModel)
     if (isAdapter) found.push(await ofAdapter(path))
     else if (run === undefined || hasModel) {
       try {
@@ -57,19 +58,29 @@ defaults. With --json all that of a run is in "run".`,
 function ofModel(path: string, model: Model): Told {
   const { config, parameters, format, fileSize, isa, threads } = model
   const tokenizer = tokenizerOf(model)
-  const { version, nLayer, nEmbd, nFfn, nVocab } = config
+  const { version, nLayer, nEmbd, nFfn, nVocab, sizes } = config
   return {
     object: { ...config, parameters, format, fileSize, tokenizer, isa, threads },
     rows: [
       ['model', path],
       ['version', version.replace('v', 'RWKV-')],
       ['shape', `n_layer ${nLayer}, n_embd ${nEmbd}, n_ffn ${nFfn}, n_vocab ${nVocab}`],
+      ...sizeRows(sizes),
       ['parameters', count(parameters)],
       ['format', `${format}, ${bytes(fileSize)}`],
       ['tokenizer', tokenizer ?? 'none: only tokens can be evaluated'],
       ['runs on', `${isa}, ${threads} threads${isa === 'scalar' ? slow() : ''}`],
     ],
   }
+}
+
+/** Of RWKV-7: the size of a head, and the ranks of the narrow products. */
+function sizeRows({ headSize, ...ranks }: ModelConfig['sizes']): readonly Row[] {
+  const ofRanks = Object.entries(ranks).map(([name, rank]) => `${name.replace('Rank', '')} ${rank}`)
+  return [
+    ...(headSize === undefined ? [] : [['head size', String(headSize)] as const]),
+    ...(ofRanks.length === 0 ? [] : [['ranks', ofRanks.join(', ')] as const]),
+  ]
 }
 
 async function ofAdapter(path: string): Promise<Told> {

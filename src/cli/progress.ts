@@ -32,7 +32,7 @@ export class Progress {
   start(): void {
     const { options, parameters, trainedParameters, trainTokens, valTokens, tokenizer, isa, steps } =
       this.#trainer
-    const { data, out, from, threads, precision, nLayer, nEmbd, maxSteps } = options
+    const { data, out, from, threads, precision, arch, nLayer, nEmbd, maxSteps } = options
     const about = {
       data,
       out,
@@ -53,7 +53,8 @@ export class Progress {
     const learned = `${count(trainTokens)} ${tokenizer.unit}s to learn, ${count(valTokens)} to validate`
     this.#output.prose(`${nameOf(data)}: ${learned}, a vocabulary of ${count(tokenizer.nVocab)} tokens`)
     const layers = nLayer === 1 ? '1 layer' : `${nLayer} layers`
-    const shape = `RWKV-4 of ${layers}, ${nEmbd} wide: ${count(parameters)} parameters`
+    // Runs that do not say have an RWKV-4.
+    const shape = `${(arch ?? 'v4').replace('v', 'RWKV-')} of ${layers}, ${nEmbd} wide: ${count(parameters)} parameters`
     this.#output.prose(`${shape} · ${isa}, ${precision}, ${threads} threads · ${out}`)
     const what = trainedWhat(this.#trainer)
     if (what !== undefined) this.#output.line(what)

@@ -76,11 +76,15 @@ impl ModelConfig {
         Self { version: Version::V4, n_vocab, n_embd, n_layer, n_ffn: 4 * n_embd, sizes: Sizes::NONE }
     }
 
+    /// The sizes that only this version has, by name.
+    pub fn named_sizes(&self) -> impl Iterator<Item = (&'static str, u32)> {
+        self.version.size_names().iter().copied().zip(self.sizes.of(self.version).iter().copied())
+    }
+
     /// The numbers by name, for messages: `v4, n_vocab 65, n_embd 128, n_layer 4, n_ffn 512`.
     pub fn describe(&self) -> String {
-        let Self { version, n_vocab, n_embd, n_layer, n_ffn, sizes } = self;
-        let own = version.size_names().iter().zip(sizes.of(*version));
-        let own: Vec<_> = own.map(|(name, size)| format!(", {name} {size}")).collect();
+        let Self { version, n_vocab, n_embd, n_layer, n_ffn, .. } = self;
+        let own: Vec<_> = self.named_sizes().map(|(name, size)| format!(", {name} {size}")).collect();
         let own = own.concat();
         format!("{version}, n_vocab {n_vocab}, n_embd {n_embd}, n_layer {n_layer}, n_ffn {n_ffn}{own}")
     }

@@ -135,7 +135,7 @@ pub use exec::{Binary, Channelwise, Exec, Unary, Wkv7};
 /// What `rwkv-text` maps its files with; no part of the interface.
 #[doc(hidden)]
 pub use file::Mapped;
-pub use file::{FileFormat, ModelFile, TensorInfo, stage_model, write_model};
+pub use file::{FileFormat, ModelFile, TensorInfo, read_tensors, stage_model, write_model};
 pub use fingerprint::Fingerprint;
 #[doc(hidden)]
 pub use fingerprint::OF_A_PART;

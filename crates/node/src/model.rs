@@ -1,6 +1,7 @@
 //! A loaded model.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use crate::slot::SharedSlot;
 /// What a model is and how it is run.
 #[napi(object)]
 pub struct ModelInfo {
-    /// RWKV's version: "v4".
+    /// RWKV's version, such as "v7".
     pub version: String,
     /// Tokens in the vocabulary.
     pub n_vocab: u32,
@@ -30,9 +31,11 @@ pub struct ModelInfo {
     pub n_layer: u32,
     /// Width of the channel mix's hidden layer.
     pub n_ffn: u32,
+    /// The numbers that only this version has, by name.
+    pub sizes: HashMap<String, u32>,
     /// Number of weights.
     pub parameters: f64,
-    /// The format that matrices are stored in: "FP32", "FP16" or a quantized one.
+    /// The format that matrices are stored in: "FP32", "FP16", "BF16" or a quantized one.
     pub format: String,
     /// The file's size in bytes.
     pub file_size: f64,
@@ -176,6 +179,7 @@ impl NativeModel {
             n_embd: config.n_embd as u32,
             n_layer: config.n_layer as u32,
             n_ffn: config.n_ffn as u32,
+            sizes: config.named_sizes().map(|(name, size)| (name.to_owned(), size)).collect(),
             parameters: model.n_params() as f64,
             format: model.data_type().to_string(),
             file_size: file_size as f64,
@@ -195,6 +199,7 @@ impl NativeModel {
     pub fn info(&self) -> ModelInfo {
         ModelInfo {
             version: self.info.version.clone(),
+            sizes: self.info.sizes.clone(),
             format: self.info.format.clone(),
             isa: self.info.isa.clone(),
             ..self.info

@@ -6,6 +6,7 @@
 use std::path::Path;
 
 use napi_derive::napi;
+use rwkv_core::lora::LoraInfo;
 
 use crate::job::Job;
 
@@ -48,7 +49,10 @@ pub(crate) fn place_of(path: String) -> Job<PlaceInfo> {
             tokenizer: text(&place.tokenizer),
             config: place.config.as_deref().map(text),
             has_model: place.model.exists(),
-            has_adapter: place.adapter.exists(),
+            has_adapter: match place.config {
+                Some(_) => place.adapter.exists(),
+                None => LoraInfo::is_one(&place.adapter),
+            },
             has_state: place.state.exists(),
             has_tokenizer: place.tokenizer.exists(),
             has_config: place.config.is_some_and(|config| config.exists()),

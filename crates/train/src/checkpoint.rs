@@ -347,7 +347,7 @@ mod tests {
     fn manifest(step: u64) -> Manifest {
         let options = TrainOptions::new("book.txt", "").resolved();
         let soundness = Soundness { val_loss: 2.5, is_sound: true };
-        Manifest::new(step, options.model(65), options, 9, 1.25, soundness)
+        Manifest::new(step, options.model(65).expect("a shape"), options, 9, 1.25, soundness)
     }
 
     fn read_all(path: &Path) -> Result<Checkpoint> {

@@ -128,7 +128,7 @@ impl Floats {
             largest_block,
             gradients: largest_block + widest,
             operands,
-            state: states.initial().len() as f64,
+            state: states.len() as f64,
         }
     }
 }
@@ -146,7 +146,7 @@ mod tests {
     fn the_estimate_counts_the_models_own_parameters_and_activations() {
         for n_layer in [1, 2, 5] {
             let options = TrainOptions { n_layer, n_embd: 32, ..TrainOptions::new("", "") };
-            let model = options.model(65);
+            let model = options.model(65).expect("a shape");
             let (_, layout, _) = Network::new(&model);
             let memory = Memory::of(&options, &model, None);
             assert!((memory.parameters - 16.0 * layout.n_params() as f64).abs() < 1.0);
@@ -173,7 +173,7 @@ mod tests {
                 threads: Some(2),
                 ..TrainOptions::new("", "")
             };
-            Memory::of(&options, &options.model(65), None).activations
+            Memory::of(&options, &options.model(65).expect("a shape"), None).activations
         };
         for n_embd in [64, 768] {
             let more = activations(n_embd, 640, None) - activations(n_embd, 64, None);

@@ -102,6 +102,16 @@ pub(super) fn open(path: &Path, bytes: &[u8]) -> Result<Opened> {
     Ok(Opened { format, header, tensors, config, layout, places })
 }
 
+/// The tensors of a file, whatever model they make.
+pub(super) fn tensors(path: &Path, bytes: &[u8]) -> Result<Vec<TensorInfo>> {
+    match recognise(bytes) {
+        FileFormat::RwkvCpp => Ok(read::directory(path, bytes)?.1),
+        FileFormat::Pth => pth::directory(path, bytes),
+        FileFormat::Safetensors => Ok(safetensors::directory(path, bytes)?.0),
+        FileFormat::Gguf => Ok(gguf::directory(path, bytes)?.tensors),
+    }
+}
+
 /// The version that llama.cpp calls `architecture`.
 fn version_of(path: &Path, architecture: &str) -> Result<Version> {
     let name = architecture.replacen("rwkv", "v", 1);

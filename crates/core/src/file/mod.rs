@@ -325,6 +325,23 @@ impl ModelFile {
     }
 }
 
+/// All tensors of the file at `path`, of whatever model and in any of the formats, with their values: for tools and tests, since it takes memory for all of them.
+///
+/// # Errors
+/// As [`ModelFile::open`], but for what concerns the model.
+pub fn read_tensors(path: impl AsRef<Path>) -> Result<Vec<(TensorInfo, Vec<f32>)>> {
+    let source = Source::Mapped(Mapped::open(path.as_ref())?);
+    source.read(|bytes| {
+        let tensors = format::tensors(source.path(), bytes)?;
+        let values = tensors.into_iter().map(|tensor| {
+            let mut values = vec![0.0; tensor.dims.iter().product()];
+            tensor.data_type.decode(&bytes[tensor.data.clone()], &mut values);
+            (tensor, values)
+        });
+        Ok(values.collect())
+    })
+}
+
 /// A matrix of so many rows, by its columns.
 fn transposed<T: Copy>(values: &[T], rows: usize) -> Vec<T> {
     let cols = values.len() / rows.max(1);

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use safetensors::tensor::Metadata;
 
-use super::{Description, describe, open};
+use super::{Description, ENTRY, describe, open};
 use crate::error::{Error, Result};
 use crate::fingerprint::Fingerprint;
 use crate::place::resolve;
@@ -31,6 +31,20 @@ pub struct LoraInfo {
 }
 
 impl LoraInfo {
+    /// Whether the file at `path` is an adapter of this program, sound or not: models can be `.safetensors` too.
+    pub fn is_one(path: impl AsRef<Path>) -> bool {
+        let read = || -> Option<bool> {
+            let (mut file, bytes) = open(path.as_ref()).ok()?;
+            let mut length = [0; 8];
+            file.read_exact(&mut length).ok()?;
+            let length = u64::from_le_bytes(length).min(MOST).min(bytes.saturating_sub(8));
+            let mut header = vec![0; length as usize];
+            file.read_exact(&mut header).ok()?;
+            Some(header.windows(ENTRY.len()).any(|part| part == ENTRY.as_bytes()))
+        };
+        read().unwrap_or(false)
+    }
+
     /// Reads the header of an adapter's file, or of the `lora.safetensors` of a training run's directory.
     ///
     /// # Errors

@@ -38,8 +38,9 @@ struct Block {
     ffn: ChannelMix,
 }
 
+/// A norm's weight and bias.
 #[derive(Clone, Copy, Debug)]
-struct LayerNorm {
+pub struct LayerNorm {
     weight: Vector, // (D)
     bias: Vector,   // (D)
 }
@@ -52,8 +53,9 @@ struct LowRank {
     up: Matrix,   // W2 (D, rank)
 }
 
+/// The parameters of a block's time mix, and its part of the state.
 #[derive(Clone, Copy, Debug)]
-struct TimeMix {
+pub struct TimeMix {
     x: [Vector; 6],         // μ of r, w, k, v, a, g (D)
     decay: LowRank,         // w0, w1, w2
     rate: LowRank,          // a0, a1, a2: how much of an old value is taken away
@@ -71,8 +73,9 @@ struct TimeMix {
     wkv: Slot, // S of each head (D · N)
 }
 
+/// Those of its channel mix.
 #[derive(Clone, Copy, Debug)]
-struct ChannelMix {
+pub struct ChannelMix {
     x_k: Vector,   // μ (D)
     key: Matrix,   // W_k (F, D)
     value: Matrix, // W_v (D, F)
@@ -140,7 +143,7 @@ impl Rwkv for Rwkv7 {
 }
 
 /// `W_o (g ⊙ (norm(wkv) + (Σ_head r ⊙ k ⊙ r_k) v))`, and v before anything of the first block's is mixed into it.
-fn time_mix<E: Exec>(
+pub fn time_mix<E: Exec>(
     e: &mut E,
     p: &TimeMix,
     x: E::Tensor,
@@ -198,7 +201,7 @@ fn with<T: Copy, const N: usize, const M: usize>(first: T, others: [T; N]) -> [T
 }
 
 /// `W_v max(W_k x_k, 0)²`.
-fn channel_mix<E: Exec>(e: &mut E, p: &ChannelMix, x: E::Tensor) -> E::Tensor {
+pub fn channel_mix<E: Exec>(e: &mut E, p: &ChannelMix, x: E::Tensor) -> E::Tensor {
     let xx = e.shift(x, p.xx);
     let [xk] = e.lerp(xx, x, [p.x_k]);
     let k = e.linear(p.key, xk); // (T, F)
@@ -206,6 +209,7 @@ fn channel_mix<E: Exec>(e: &mut E, p: &ChannelMix, x: E::Tensor) -> E::Tensor {
     e.linear(p.value, k) // (T, D)
 }
 
-fn layer_norm<E: Exec>(e: &mut E, p: &LayerNorm, x: E::Tensor) -> E::Tensor {
+/// The norm of a whole row.
+pub fn layer_norm<E: Exec>(e: &mut E, p: &LayerNorm, x: E::Tensor) -> E::Tensor {
     e.layer_norm(x, p.weight, p.bias, EPS)
 }

@@ -80,6 +80,8 @@ macro_rules! family {
 }
 
 family!(
+    /// `a + p`.
+    Shift,
     /// `a·p`.
     Scale,
     /// `σ(a + p)`.
@@ -235,6 +237,28 @@ impl<O: Operator> Operation for Backward<'_, O> {
 
 // `0·x` in the forward ones is the rule of `finite.rs`, as in the other families.
 
+impl Operator for Shift {
+    const INPUTS: usize = 1;
+
+    fn scalar([a, ..]: [f32; MOST], p: f32) -> f32 {
+        a + p
+    }
+
+    #[inline(always)]
+    fn vector<S: Simd>(s: S, [a, ..]: [S::V; MOST], p: S::V) -> S::V {
+        s.add(a, p)
+    }
+
+    fn scalar_backward(_: [f32; MOST], _: f32, dy: f32) -> ([f32; MOST], f32) {
+        ([dy; MOST], dy)
+    }
+
+    #[inline(always)]
+    fn vector_backward<S: Simd>(_: S, _: [S::V; MOST], _: S::V, dy: S::V) -> ([S::V; MOST], S::V) {
+        ([dy; MOST], dy)
+    }
+}
+
 impl Operator for Scale {
     const INPUTS: usize = 1;
 
@@ -386,6 +410,7 @@ mod tests {
     fn exact(f: Channelwise, [a, b, c]: [f64; MOST], p: f64) -> f64 {
         let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
         match f {
+            Channelwise::Shift => a + p,
             Channelwise::Scale => a * p,
             Channelwise::SigmoidOfSum => sigmoid(a + p),
             Channelwise::Decay => (-(-0.5_f64).exp() * sigmoid(a + p)).exp(),

@@ -14,12 +14,12 @@ use std::path::Path;
 
 use rwkv_core::MAX_THREADS;
 use rwkv_core::machine::{self, Bytes};
-use rwkv_core::{Error, ModelConfig, Result};
+use rwkv_core::{Error, ModelConfig, Result, Version};
 use rwkv_kernels::{Cpu, Isa, Precision};
 use rwkv_text::source::{Invalid, Kind as SourceKind, SourceOptions};
 
 pub use self::choices::{
-    Decay, InvalidText, Keep, OptimizerKind, Order, Stdin, TokenizerKind, TrainPrecision, Tune, Unknown,
+    Arch, Decay, InvalidText, Keep, OptimizerKind, Order, Stdin, TokenizerKind, TrainPrecision, Tune, Unknown,
 };
 use self::describe::Limit;
 pub use self::describe::{DefaultValue, Described, Kind};
@@ -37,10 +37,13 @@ const MATRIX_RATE: f64 = 0.02;
 const LORA_RATE: f64 = 3.0;
 
 impl TrainOptions {
-    /// The same options with the optimizer that a new run takes by default. One that does not name its
-    /// optimizer is of before there was a choice, and has AdamW.
-    pub(crate) fn with_optimizer(mut self) -> Self {
+    /// The same options with the optimizer and the version that a new run takes by default. One that does not
+    /// name them is of before there was a choice, and has AdamW and RWKV-4.
+    pub(crate) fn of_new_run(mut self) -> Self {
         self.optimizer.get_or_insert(OptimizerKind::AdamW);
+        if self.from.is_none() {
+            self.arch.get_or_insert(Arch::V7);
+        }
         self
     }
 
@@ -101,9 +104,14 @@ impl TrainOptions {
             .with_precision(precision))
     }
 
-    /// The model's shape for a vocabulary.
-    pub fn model(&self, n_vocab: usize) -> ModelConfig {
-        ModelConfig::v4(n_vocab, self.n_embd, self.n_layer)
+    /// The shape of a new model for a vocabulary.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] if its version has none of this width.
+    pub fn model(&self, n_vocab: usize) -> Result<ModelConfig> {
+        let version = self.arch.map_or(Version::V4, Version::from);
+        ModelConfig::usual(version, n_vocab, self.n_embd, self.n_layer)
+            .map_err(|expected| Error::option("n_embd", self.n_embd, expected))
     }
 
     /// Whether a run with these options trains a model of this shape.
@@ -111,7 +119,7 @@ impl TrainOptions {
         match self.from {
             // Its other numbers are those of the model that the run started from.
             Some(_) => (model.n_layer, model.n_embd) == (self.n_layer, self.n_embd),
-            None => self.model(model.n_vocab) == *model,
+            None => self.model(model.n_vocab).is_ok_and(|of_options| of_options == *model),
         }
     }
 
@@ -130,6 +138,12 @@ impl TrainOptions {
                 return Err(Error::option(name, value, expected));
             }
         }
+        let is = Arch::from(model.version);
+        if let Some(arch) = self.arch.filter(|&arch| arch != is) {
+            let expected = format!("left out: with from, it is that of the model, {}", is.word());
+            return Err(Error::option("arch", arch.word(), expected));
+        }
+        self.arch = Some(is);
         (self.n_layer, self.n_embd) = (model.n_layer, model.n_embd);
         Ok(())
     }
@@ -284,7 +298,7 @@ impl TrainOptions {
     /// # Errors
     /// [`Error::InvalidOption`] that names what takes most of it, with the estimate.
     pub fn check_memory(&self, n_vocab: usize) -> Result<()> {
-        self.refuse(&Memory::of(self, &self.model(n_vocab), None))
+        self.refuse(&Memory::of(self, &self.model(n_vocab)?, None))
     }
 
     fn refuse(&self, need: &Memory) -> Result<()> {

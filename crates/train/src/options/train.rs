@@ -7,7 +7,7 @@ use rwkv_core::MAX_THREADS;
 use serde::{Deserialize, Serialize};
 
 use super::choices::{
-    Decay, InvalidText, Keep, OptimizerKind, Order, Stdin, TokenizerKind, TrainPrecision, Tune, Unknown,
+    Arch, Decay, InvalidText, Keep, OptimizerKind, Order, Stdin, TokenizerKind, TrainPrecision, Tune, Unknown,
 };
 use super::describe::{Field, Limit, Setting, described, within};
 use super::inputs::Inputs;
@@ -248,6 +248,10 @@ described! {
         /// What standard input is, if `data` or `val` is -: a text, or JSON Lines (jsonl). Default: text.
         #[serde(default)]
         pub stdin: Stdin,
+
+        /// Version of RWKV of a new model. Default: v7; with `from`, that of the model.
+        #[serde(default)]
+        pub arch: Option<Arch>,
     }
 }
 
@@ -359,6 +363,7 @@ impl TrainOptions {
             reset_state: false,
             invalid: InvalidText::Error,
             stdin: Stdin::Text,
+            arch: None,
         }
     }
 

@@ -98,7 +98,18 @@ pub(super) struct Setting {
 const GROUPS: [(&str, &[&str]); 5] = [
     (
         "Text and model",
-        &["data", "val", "tokenizer", "vocabSize", "tokenizerFile", "nLayer", "nEmbd", "ctxLen", "seed"],
+        &[
+            "data",
+            "val",
+            "tokenizer",
+            "vocabSize",
+            "tokenizerFile",
+            "arch",
+            "nLayer",
+            "nEmbd",
+            "ctxLen",
+            "seed",
+        ],
     ),
     ("Fine-tuning", &["from", "tune", "train", "freeze", "loraRank", "loraAlpha", "loraTargets"]),
     (
@@ -219,7 +230,7 @@ impl RunView {
         let place =
             |name: &str| GROUPS.iter().position(|(_, names)| names.contains(&name)).unwrap_or(GROUPS.len());
         let rank = |group: usize, name: &str| GROUPS.get(group)?.1.iter().position(|it| *it == name);
-        let (character, adamw) = (Value::from("character"), Value::from("adamw"));
+        let [character, adamw, v7] = ["character", "adamw", "v7"].map(Value::from);
         let mut placed = Vec::new();
         for option in TrainOptions::table() {
             let name = option.name.as_str();
@@ -230,7 +241,9 @@ impl RunView {
             let value = values.get(name).cloned().unwrap_or_default();
             let is_default = match &option.default {
                 // A run that starts from a model takes these from it.
-                _ if options.from.is_some() && ["tokenizer", "nLayer", "nEmbd"].contains(&name) => true,
+                _ if options.from.is_some() && ["tokenizer", "nLayer", "nEmbd", "arch"].contains(&name) => {
+                    true
+                }
                 DefaultValue::Required => false,
                 DefaultValue::None => value.is_null(),
                 DefaultValue::Value(default) => value == *default,
@@ -238,6 +251,7 @@ impl RunView {
                     let auto = match name {
                         "tokenizer" => Some(&character),
                         "optimizer" => Some(&adamw),
+                        "arch" => Some(&v7),
                         "finalLearningRate" => of_rate.get(name),
                         name => auto.get(name),
                     };

@@ -4,7 +4,7 @@ fn config() -> RunConfig {
     let options = TrainOptions::new("/texts/book.txt", "").resolved();
     RunConfig {
         format: RunConfig::FORMAT,
-        model: options.model(256),
+        model: options.model(256).expect("a shape"),
         options,
         data_crc32: 7,
         base: None,

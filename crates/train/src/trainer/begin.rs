@@ -46,8 +46,8 @@ impl Trainer {
     /// [`rwkv_core::Error::Aborted`] if `control` says so, which is told bytes of the text, while that is read, and
     /// asked while a new model is made.
     pub fn create(options: &TrainOptions, mut control: impl Control + Send) -> Result<Self> {
+        let mut options = options.clone().of_new_run();
         options.validate()?;
-        let mut options = options.clone();
         RunDirectory::check_free(&options.out, options.force)?;
         check_base_is_elsewhere(&options)?;
         let file = options.from.as_deref().map(base::open).transpose()?;
@@ -59,8 +59,11 @@ impl Trainer {
             options.take_shape(file.config())?;
             check_vocabulary(&options, file.config(), n_vocab)?;
         }
-        options = options.with_optimizer().resolved();
-        let model = file.as_ref().map_or_else(|| options.model(n_vocab), |file| *file.config());
+        options = options.resolved();
+        let model = match &file {
+            Some(file) => *file.config(),
+            None => options.model(n_vocab)?,
+        };
         let mut parts = Parts::new(options, model, file, data, tokenizer, true, control)?;
         let texts = keep_texts(&mut parts.options)?;
         let config = RunConfig {

@@ -13,6 +13,7 @@ mod limits;
 mod options;
 mod report;
 mod results;
+mod reverse;
 mod runs;
 mod texts;
 mod tuning;

@@ -7,7 +7,7 @@ use super::super::{BadTensor, Dims};
 use super::{Block, ChannelMix, LayerNorm, LowRank, Rwkv7, TimeMix};
 use crate::config::{ModelConfig, Sizes, Version};
 use crate::params::{Channel, Initial, Layout, Learned, Matrix, Stored, Vector};
-use crate::state::StateLayout;
+use crate::state::{Slot, StateLayout};
 
 /// Sizes of heads that new models may have; published ones have 64.
 const HEADS: [usize; 4] = [64, 32, 16, 8];
@@ -88,34 +88,21 @@ pub(super) fn model(config: &ModelConfig, params: &mut Layout, state: &mut State
 
 impl Block {
     fn declare(layer: usize, config: &ModelConfig, params: &mut Layout, state: &mut StateLayout) -> Self {
-        let (d, f) = (config.n_embd, config.n_ffn);
+        let d = config.n_embd;
         let name = |name: &str| format!("blocks.{layer}.{name}");
         let (ffn_xx, att_xx) = (state.zeros(d), state.zeros(d));
         let wkv = state.zeros(d * Ranks::of(config.sizes).head);
         let ln1 = LayerNorm::declare(&name("ln1"), d, params);
         let ln2 = LayerNorm::declare(&name("ln2"), d, params);
         let att = TimeMix::declare(layer, config, params, [att_xx, wkv]);
-        let x_k = Initial::channels(layer, config.n_layer, |at| {
-            1.0 - libm::pow(at.share(), libm::pow(at.ratio_1_to_almost_0(), 4.0))
-        });
-        let bound = 0.5 / (d as f32).sqrt();
-        let ffn = ChannelMix {
-            x_k: params.stored_vector(name("ffn.x_k"), &[d, 1, 1], Stored::Raw, x_k),
-            key: params.matrix(name("ffn.key.weight"), f, d, Initial::Uniform { bound }),
-            value: params.matrix(name("ffn.value.weight"), d, f, Initial::ZEROS),
-            xx: ffn_xx,
-        };
+        let ffn = ChannelMix::declare(layer, config, params, ffn_xx);
         Self { ln1, att, ln2, ffn }
     }
 }
 
 impl TimeMix {
-    fn declare(
-        layer: usize,
-        config: &ModelConfig,
-        params: &mut Layout,
-        [xx, wkv]: [crate::state::Slot; 2],
-    ) -> Self {
+    /// Declares the parameters of block `layer`; the slots are for the token before and for S.
+    pub fn declare(layer: usize, config: &ModelConfig, params: &mut Layout, [xx, wkv]: [Slot; 2]) -> Self {
         let (d, n_layer) = (config.n_embd, config.n_layer);
         let Ranks { head, decay, rate, value, gate } = Ranks::of(config.sizes);
         let name = |name: &str| format!("blocks.{layer}.att.{name}");
@@ -163,6 +150,24 @@ impl TimeMix {
     }
 }
 
+impl ChannelMix {
+    /// Declares the parameters of block `layer`; the slot is for the token before.
+    pub fn declare(layer: usize, config: &ModelConfig, params: &mut Layout, xx: Slot) -> Self {
+        let (d, f) = (config.n_embd, config.n_ffn);
+        let name = |name: &str| format!("blocks.{layer}.ffn.{name}");
+        let x_k = Initial::channels(layer, config.n_layer, |at| {
+            1.0 - libm::pow(at.share(), libm::pow(at.ratio_1_to_almost_0(), 4.0))
+        });
+        let bound = 0.5 / (d as f32).sqrt();
+        Self {
+            x_k: params.stored_vector(name("x_k"), &[d, 1, 1], Stored::Raw, x_k),
+            key: params.matrix(name("key.weight"), f, d, Initial::Uniform { bound }),
+            value: params.matrix(name("value.weight"), d, f, Initial::ZEROS),
+            xx,
+        }
+    }
+}
+
 impl LowRank {
     fn declare(name: &str, d: usize, rank: usize, bias: Learned, params: &mut Layout) -> Self {
         let [down, up] = Self::factors(name, d, rank, params);
@@ -187,7 +192,8 @@ impl LowRank {
 }
 
 impl LayerNorm {
-    fn declare(name: &str, n_embd: usize, params: &mut Layout) -> Self {
+    /// Declares `name.weight` and `name.bias`.
+    pub fn declare(name: &str, n_embd: usize, params: &mut Layout) -> Self {
         Self {
             weight: params.vector(format!("{name}.weight"), n_embd, Initial::ONES),
             bias: params.vector(format!("{name}.bias"), n_embd, Initial::ZEROS),
