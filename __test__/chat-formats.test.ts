@@ -140,6 +140,12 @@ describe('splitThoughts()', () => {
     ['a <think>b</think>', { answer: 'a <think>b</think>' }],
   ])('%j', (text, expected) => expect(splitThoughts(text)).toEqual(expected))
 
+  it('holds nothing back of a text that is over', () => {
+    expect(splitThoughts('<', true)).toEqual({ answer: '<' })
+    expect(splitThoughts(' <think', true)).toEqual({ answer: '' })
+    expect(splitThoughts(' <think>a <', true)).toEqual({ thoughts: 'a <', answer: '' })
+  })
+
   it('takes nothing back of what it told of a text that grows', () => {
     const whole = ' <think> a < b </thin</think>\n\n the <think> </think> answer'
     let before = { thoughts: '', answer: '' }

@@ -1,5 +1,6 @@
 import type { ChatFormat } from './chat-formats.js'
 import { RwkvError } from './errors.js'
+import { argument, text as textKind } from './kinds.js'
 
 /** A turn of a conversation, as programs keep it. */
 export interface ChatMessage {
@@ -125,13 +126,20 @@ const [OPEN, CLOSE] = ['<think>', '</think>']
  * still being written a tag that may have begun belongs to neither, so that both parts only ever grow.
  *
  * @param text The prefix that was part of the prompt, and what is written so far.
+ * @param isOver Whether that is all: nothing is held back then but `<think`, the prefix that formats have.
  */
-export function splitThoughts(text: string): ThoughtsAndAnswer {
+export function splitThoughts(text: string, isOver = false): ThoughtsAndAnswer {
+  argument('text', textKind, text)
   const whole = text.trimStart()
-  if (!whole.startsWith(OPEN)) return { answer: OPEN.startsWith(whole) ? '' : whole }
+  if (!whole.startsWith(OPEN)) {
+    const mayBegin = isOver ? whole === OPEN.slice(0, -1) : OPEN.startsWith(whole)
+    return { answer: mayBegin ? '' : whole }
+  }
   const inside = whole.slice(OPEN.length)
   const end = inside.indexOf(CLOSE)
-  const thoughts = (end < 0 ? withoutBegun(inside, CLOSE) : inside.slice(0, end)).trimStart()
+  const thoughts = (
+    end < 0 && !isOver ? withoutBegun(inside, CLOSE) : inside.slice(0, end < 0 ? undefined : end)
+  ).trimStart()
   const answer = end < 0 ? '' : inside.slice(end + CLOSE.length).trimStart()
   return { ...(thoughts !== '' && { thoughts }), answer }
 }

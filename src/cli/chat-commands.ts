@@ -89,7 +89,7 @@ const commands: Readonly<Record<string, Command>> = {
       voice.note(`loaded ${turnsOf(past.turns.length)} from ${path}`)
       const last = past.turns.at(-1)
       if (last && voice.isTerminal)
-        voice.say(`\n${style.dim('>')} ${last.question}\n${splitThoughts(last.answer).answer.trim()}`)
+        voice.say(`\n${style.dim('>')} ${last.question}\n${splitThoughts(last.answer, true).answer.trim()}`)
       return false
     },
   },

@@ -1,4 +1,4 @@
-import { splitThoughts } from '../chat-text.js'
+import { splitThoughts, type ThoughtsAndAnswer } from '../chat-text.js'
 import { RwkvError } from '../errors.js'
 import type { Model } from '../model.js'
 import type { GenerateOptions } from '../options.js'
@@ -113,8 +113,10 @@ export class Chat {
       clearTimeout(patience)
       page.done()
       written += piece
-      // Formats leave the space after `Assistant:` to the model.
-      const { thoughts = '', answer } = splitThoughts(written)
+      show(splitThoughts(written))
+    }
+    // Formats leave the space after `Assistant:` to the model.
+    const show = ({ thoughts = '', answer }: ThoughtsAndAnswer) => {
       if (isShown && thoughts !== thought) {
         if (thought === '') page.dim(true)
         page.text(thoughts.slice(thought.length))
@@ -141,11 +143,13 @@ export class Chat {
       page.done()
     }
     if (!answer) return answer
+    const parts = splitThoughts(answer.answer, true)
+    show(parts)
     this.#answers++
     if (thought !== '' && shown === '') page.dim(false)
     if (thought + shown !== '' || !isShown) page.endText()
     const { question, tokens, end, seconds } = answer
-    const { thoughts, answer: text } = splitThoughts(answer.answer)
+    const { thoughts, answer: text } = parts
     const told = thoughts === undefined ? {} : { thoughts: thoughts.trim() }
     page.object({ question, ...told, answer: text.trim(), tokens, end, seconds })
     this.#tellEnd(answer)
@@ -158,7 +162,7 @@ export class Chat {
     if (end === 'aborted') this.voice.note('(stopped)')
     else if (end === 'length')
       this.voice.note(`(after ${tokens} tokens; for more: /set max-tokens ${2 * tokens})`)
-    else if (splitThoughts(answer).answer === '')
+    else if (splitThoughts(answer, true).answer === '')
       this.voice.note('(no answer: the model ended it at once; /retry asks again)')
   }
 
