@@ -14,7 +14,9 @@ pub enum SamplerKind {
     /// As RWKV's own programs (`PIPELINE` of PyPI `rwkv` 0.8.32, `utils.py`), for which published settings of RWKV
     /// models are meant: `top_p` before `top_k`, and a token that is as likely as the last that `top_p` takes is
     /// taken too. A token that occurred keeps its presence penalty for good, however far its count has faded;
-    /// occurrences of [`uncounted`](SamplerOptions::uncounted) tokens add nothing to a count.
+    /// occurrences of [`uncounted`](SamplerOptions::uncounted) tokens add nothing to a count. In two things this is
+    /// not theirs: a `top_p` of 1 is off (there it leaves the likeliest token alone whenever the sum of all
+    /// probabilities is rounded to less than 1), and equal tokens at the end of `top_k` are taken by their numbers.
     Rwkv,
 }
 
