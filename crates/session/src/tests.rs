@@ -293,8 +293,15 @@ fn a_text_of_world_ends_at_its_token_0_and_is_evaluated_after_one() {
 
     let evaluate = |tokenizer: &Tokenizer, initial: &rwkv_core::State| {
         let input = [rwkv_text::source::Input::text("Hello, world!")];
-        evaluate_texts(&model, tokenizer, &input, &Default::default(), (initial, None), rwkv_core::go_on)
-            .unwrap()
+        evaluate_texts(
+            &model,
+            tokenizer,
+            &input,
+            &rwkv_text::source::SourceOptions::default(),
+            (initial, None),
+            rwkv_core::go_on,
+        )
+        .unwrap()
     };
     let found = evaluate(&world, &model.new_state());
     let tokens = [0, 33155, 45, 40213, 34];
