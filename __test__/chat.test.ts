@@ -3,10 +3,11 @@ import { existsSync } from 'node:fs'
 import { readdir, readFile, readlink, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { asTurn } from '../src/chat-text.js'
 import { complete } from '../src/cli/chat-commands.js'
-import { asTurn, type ChatFormat, chooseFormat, defaultFormat, formats } from '../src/cli/chat-formats.js'
+import { chooseFormat } from '../src/cli/chat-formats.js'
 import { Conversation } from '../src/cli/conversation.js'
-import { Model, State } from '../src/index.js'
+import { type ChatFormat, chatFormatFor, chatFormats, Model, State } from '../src/index.js'
 import { main, objects } from './cli.js'
 import { collect, temporaryDirectory, trainTiny } from './tiny.js'
 
@@ -196,8 +197,10 @@ describe('a conversation', () => {
 describe('formats', () => {
   it('are what models of a vocabulary learned, or the text alone', () => {
     expect(
-      ['world', '20b', 'character', 'byte', 'bpe', 'gpt2'].map(kind => defaultFormat(kind as 'world')),
-    ).toEqual(['plain', 'raven', ...['none', 'none', 'none', 'none']])
+      ['world', '20b', 'character', 'byte', 'bpe', 'gpt2'].map(
+        kind => chatFormatFor({ tokenizer: { kind } }).format.name,
+      ),
+    ).toEqual(['rwkv-world', 'raven', ...['none', 'none', 'none', 'none']])
   })
 
   it.each([
@@ -222,10 +225,10 @@ describe('formats', () => {
   })
 
   it('of every name is found, and of none is refused with the nearest', async () => {
-    for (const { name } of formats) expect((await chooseFormat(name)).name).toBe(name)
+    for (const { name } of chatFormats) expect((await chooseFormat(name)).name).toBe(name)
     await expect(chooseFormat('plian')).rejects.toMatchObject({ hint: 'did you mean plain?' })
     await expect(chooseFormat('chatml')).rejects.toMatchObject({
-      hint: expect.stringContaining('there are plain'),
+      hint: expect.stringContaining('there are rwkv-world'),
     })
   })
 

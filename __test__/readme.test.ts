@@ -18,9 +18,18 @@ const documents = [
 /** Where examples for people are: the documents, and the comments of the source. */
 const files = [
   ...documents,
-  ...['errors', 'lora', 'model', 'quantize', 'session', 'state', 'tokenizer', 'trainer'].map(
-    name => `src/${name}.ts`,
-  ),
+  ...[
+    'chat-formats',
+    'chat-text',
+    'errors',
+    'lora',
+    'model',
+    'quantize',
+    'session',
+    'state',
+    'tokenizer',
+    'trainer',
+  ].map(name => `src/${name}.ts`),
 ]
 
 it('README.md is short enough to be read to its end', async () => {

@@ -155,6 +155,18 @@ export const samplingTable = {
   penaltyDecay: { kind: 'number', help: 'what is left of a count after each token', default: 1 },
   /** Added to the logits of tokens, by their numbers; `-Infinity` forbids one. */
   logitBias: { kind: 'biases', help: 'add X to the logit of a token; -inf forbids it' },
+  /**
+   * The order of the cuts, and how occurrences are counted. `usual`: `topK` comes before `topP`. `rwkv`: as RWKV's own
+   * programs do it, for which published settings of RWKV models are meant; `topP` comes before `topK` and takes equal
+   * tokens, what was written keeps its presence penalty for good, and digits, spaces and tabs have no frequency
+   * penalty. Default: `usual`.
+   */
+  sampler: {
+    kind: 'choice',
+    words: ['usual', 'rwkv'],
+    help: "how cuts and counts work; rwkv: as in RWKV's own programs",
+    default: 'usual',
+  },
   /** Start of the random numbers: the same seed writes the same text. Default: a different one each time. */
   seed: { kind: 'count', help: 'the same seed writes the same text', auto: 'random' },
 } as const satisfies Readonly<Record<string, Described>>

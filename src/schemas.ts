@@ -19,6 +19,7 @@ import {
   quantizeTable,
   reportTable,
   sampleTable,
+  samplingTable,
   saveTable,
   tokenizerTable,
 } from './option-tables.js'
@@ -35,6 +36,7 @@ import type {
   ReportOptions,
   ResumeOptions,
   SampleOptions,
+  SamplingOptions,
   SaveOptions,
   SessionOptions,
   TrainOptions,
@@ -96,4 +98,5 @@ export const trainOptions: Schema<TrainOptions & Watch> = {
 export const resumeOptions: Schema<ResumeOptions & Watch> = { ...kindsOf(changeable), ...watched }
 export const validateOptions: Schema<ValidateOptions> = watched
 export const saveOptions: Schema<SaveOptions> = kindsOf(saveTable)
+export const samplingOptions: Schema<SamplingOptions> = kindsOf(samplingTable)
 export const sampleOptions: Schema<SampleOptions> = { ...kindsOf(sampleTable), ...signalled }

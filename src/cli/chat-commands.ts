@@ -1,4 +1,5 @@
 import { closest, distance } from 'fastest-levenshtein'
+import { splitThoughts } from '../chat-text.js'
 import { generateTable, samplingTable } from '../option-tables.js'
 import { suggestion } from '../suggest.js'
 import { type Option, readValue } from './arguments.js'
@@ -87,7 +88,8 @@ const commands: Readonly<Record<string, Command>> = {
       await conversation.replace(past, signal)
       voice.note(`loaded ${turnsOf(past.turns.length)} from ${path}`)
       const last = past.turns.at(-1)
-      if (last && voice.isTerminal) voice.say(`\n${style.dim('>')} ${last.question}\n${last.answer.trim()}`)
+      if (last && voice.isTerminal)
+        voice.say(`\n${style.dim('>')} ${last.question}\n${splitThoughts(last.answer, true).answer.trim()}`)
       return false
     },
   },
@@ -170,7 +172,7 @@ async function set(chat: Chat, rest: string): Promise<void> {
       `/set ${typed} needs a value`,
       `/set ${typed} default takes it back to ${usual(name)}`,
     )
-  const read = value === 'default' ? undefined : (readValue(typed, settable[name], value) as number)
+  const read = value === 'default' ? undefined : (readValue(typed, settable[name], value) as never)
   await chat.set({ [name]: read })
   chat.voice.note(`${typed} is ${read ?? usual(name)}`)
 }

@@ -3,11 +3,13 @@ import { constants } from 'node:fs'
 import { copyFile, link, lstat, realpath, rename, rm, writeFile } from 'node:fs/promises'
 import { homedir } from 'node:os'
 import { dirname, join } from 'node:path'
+import { checkChatFormat } from '../chat-formats.js'
 import { RwkvError } from '../errors.js'
+import { checkObject, checkText } from '../fields.js'
 import { describe } from '../kinds.js'
 import type { Model } from '../model.js'
 import { State } from '../state.js'
-import { checkFormat, checkObject, checkText, readJson } from './chat-formats.js'
+import { readJson } from './chat-formats.js'
 import type { Conversation, Past, Turn } from './conversation.js'
 
 /** What a conversation's file begins with: by this it is known what may be replaced. */
@@ -59,7 +61,7 @@ export async function loadConversation(path: string, model: Model): Promise<{ pa
       `${path}: version is ${describe(value.version)}; this program reads version ${VERSION}`,
     )
   const fields = checkObject(value, path, ['kind', 'version', 'format', 'system', 'turns', 'states'])
-  const format = checkFormat(fields.format, `${path}: format`)
+  const format = checkChatFormat(fields.format, `${path}: format`)
   const system = fields.system == null ? undefined : checkText(fields.system, path, 'system')
   const turns = checkTurns(fields.turns, path)
   const past = { format, system, turns }

@@ -1,8 +1,8 @@
+import { splitThoughts, type ThoughtsAndAnswer } from '../chat-text.js'
 import { RwkvError } from '../errors.js'
 import type { Model } from '../model.js'
 import type { GenerateOptions } from '../options.js'
 import { obey } from './chat-commands.js'
-import { asTurn } from './chat-formats.js'
 import type { Voice } from './chat-voice.js'
 import type { Answer, Asking, Conversation } from './conversation.js'
 import { style } from './visible.js'
@@ -55,7 +55,7 @@ export class Chat {
     const signal = AbortSignal.any([this.#signal, this.#stop.signal])
     try {
       if (line.startsWith('/')) return await obey(this, line, signal)
-      if (asTurn(line) !== '') await this.#answer(signal, asking => this.conversation.ask(line, asking))
+      if (line.trim() !== '') await this.#answer(signal, asking => this.conversation.ask(line, asking))
       return false
     } catch (error) {
       if (this.#signal.aborted) throw this.#signal.reason
@@ -103,34 +103,55 @@ export class Chat {
     ask: (asking: Asking) => Promise<T>,
   ): Promise<T> {
     const page = this.voice.page()
-    let [written, shown] = ['', '']
+    const isShown = this.voice.isTerminal
+    let written = this.conversation.prefix
+    let [thought, shown] = ['', '']
     // For long questions and large models.
     const isDumb = process.env.TERM === 'dumb'
     const patience = isDumb ? undefined : setTimeout(() => page.live(style.dim('reading …')), 300)
     const onText = (piece: string) => {
       clearTimeout(patience)
       page.done()
-      // Formats leave the space after `Assistant:` to the model.
       written += piece
-      const whole = written.trimStart()
-      page.text(whole.slice(shown.length))
-      shown = whole
+      show(splitThoughts(written))
+    }
+    // Formats leave the space after `Assistant:` to the model.
+    const show = ({ thoughts = '', answer }: ThoughtsAndAnswer) => {
+      if (isShown && thoughts !== thought) {
+        if (thought === '') page.dim(true)
+        page.text(thoughts.slice(thought.length))
+        thought = thoughts
+      }
+      if (answer === shown) return
+      if (thought !== '' && shown === '') endThoughts()
+      page.text(answer.slice(shown.length))
+      shown = answer
+    }
+    const endThoughts = () => {
+      page.dim(false)
+      page.text('\n\n')
     }
     let answer: T
     try {
       answer = await ask({ ...this.#settings, seed: this.#seed(), signal, onText })
     } catch (error) {
-      if (shown !== '') page.endText()
+      if (thought !== '' && shown === '') page.dim(false)
+      if (thought + shown !== '') page.endText()
       throw error
     } finally {
       clearTimeout(patience)
       page.done()
     }
     if (!answer) return answer
+    const parts = splitThoughts(answer.answer, true)
+    show(parts)
     this.#answers++
-    if (shown !== '' || !this.voice.isTerminal) page.endText()
-    const { question, answer: text, tokens, end, seconds } = answer
-    page.object({ question, answer: text.trim(), tokens, end, seconds })
+    if (thought !== '' && shown === '') page.dim(false)
+    if (thought + shown !== '' || !isShown) page.endText()
+    const { question, tokens, end, seconds } = answer
+    const { thoughts, answer: text } = parts
+    const told = thoughts === undefined ? {} : { thoughts: thoughts.trim() }
+    page.object({ question, ...told, answer: text.trim(), tokens, end, seconds })
     this.#tellEnd(answer)
     return answer
   }
@@ -141,7 +162,7 @@ export class Chat {
     if (end === 'aborted') this.voice.note('(stopped)')
     else if (end === 'length')
       this.voice.note(`(after ${tokens} tokens; for more: /set max-tokens ${2 * tokens})`)
-    else if (answer.trim() === '')
+    else if (splitThoughts(answer, true).answer === '')
       this.voice.note('(no answer: the model ended it at once; /retry asks again)')
   }
 

@@ -1,8 +1,9 @@
 import { createInterface } from 'node:readline'
+import { type ChatFormat, type ChosenFormat, chatFormatFor, chatFormats } from '../chat-formats.js'
 import { RwkvError } from '../errors.js'
 import { Model } from '../model.js'
 import { generateTable, loadTable } from '../option-tables.js'
-import { type ChatFormat, chooseFormat, defaultFormat, formats } from './chat-formats.js'
+import { chooseFormat } from './chat-formats.js'
 import { Keyboard } from './chat-keyboard.js'
 import { Chat, checkSettings } from './chat-loop.js'
 import { Voice } from './chat-voice.js'
@@ -10,7 +11,7 @@ import { Conversation } from './conversation.js'
 import { near } from './format.js'
 import { exitCode, takeCtrlC } from './interrupt.js'
 import { startingState } from './tuning.js'
-import { Hinted } from './usage.js'
+import { Hinted, UsageError } from './usage.js'
 import { common, tuned, verb } from './verb.js'
 import { style } from './visible.js'
 
@@ -24,8 +25,10 @@ export const chat = verb({
       kind: 'text',
       value: 'NAME',
       help: 'how turns are written, see below; or FILE.json',
-      auto: 'plain for the World vocabulary, raven for 20b, else none',
+      auto: "by the file's name and the vocabulary, see below",
     },
+    think: { kind: 'boolean', help: 'have the model think before it answers', auto: 'for G1 models' },
+    noThink: { kind: 'boolean', help: 'have a model that can think answer at once' },
     system: { kind: 'text', help: 'text to read before the first question' },
     ...generateTable,
     ...tuned,
@@ -36,28 +39,39 @@ export const chat = verb({
 MODEL is a training run's directory or a .bin file.
 
 Formats:
-${formats.map(({ name, about }) => `  ${name.padEnd(12)} ${about}`).join('\n')}
+${chatFormats.map(({ name, about }) => `  ${name.padEnd(12)} ${about}`).join('\n')}
+
+rwkv7-g1h-… and later names choose rwkv-g1h; other models of the World vocabulary rwkv-world, those of 20b raven, and all
+others none. Models that are called rwkv7-g1… think. Where a format has settings of its own, those are taken that are not
+given.
 
 /help lists what can be typed besides questions. Ctrl-C stops an answer, Ctrl-D leaves. If standard input is no
 terminal, each line of it is a question. With --json, an object for each answer:
-{"question","answer","tokens","end","seconds"}.`,
+{"question","answer","tokens","end","seconds"}, and "thoughts" if the model had some.`,
   async run([path = ''], values, output, signal) {
-    const { json = false, threads, lora, unknown, state, format: named, system, ...settings } = values
+    const { json = false, threads, lora, unknown, state, format: named, system, ...others } = values
+    // The parser takes --no-think as a think that is false.
+    const { think: wanted, noThink: _, ...given } = others
     // What can be refused at once is not kept until a large model is there.
-    const given = named === undefined ? undefined : await chooseFormat(named)
+    const own = named === undefined ? undefined : await chooseFormat(named)
     await using model = await Model.load(path, { lora, threads, unknown, signal })
-    const format = given ?? (await chooseFormat(defaultFormat(model.tokenizer.kind)))
+    const chosen = chatFormatFor(model)
+    const format = own ?? chosen.format
+    const think = wanted ?? (format.think === undefined ? undefined : chosen.think)
+    if (think && format.think === undefined)
+      throw new UsageError(`--think: the format "${format.name}" has no thoughts`, '--format names another')
+    const recommended = format.sampling?.[think ? 'think' : 'noThink']
+    const settings = { ...recommended, ...given }
     await checkSettings(model, settings)
     checkWritable(model, format)
     const start = await startingState(model, state)
-    const conversation = await Conversation.begin(model, { format, system, state: start, signal })
+    const conversation = await Conversation.begin(model, { format, system, state: start, think, signal })
     const isTerminal = !json && process.stdin.isTTY === true && process.stdout.isTTY === true
     const voice = new Voice(json, isTerminal)
     const talk = new Chat(model, conversation, settings, voice, signal)
     if (!isTerminal) return await readLines(talk, signal)
     output.line(style.bold(near(path)))
-    const why = given ? '' : `, the default for the vocabulary "${model.tokenizer.kind}" (see --format)`
-    voice.note(`format ${format.name}${why}`)
+    voice.note(about(format, own === undefined ? chosen : undefined, think))
     voice.note('/help lists the commands, Ctrl-D leaves')
     return await converse(talk, new Keyboard(output.colour), signal)
   },
@@ -103,10 +117,25 @@ async function readLines(chat: Chat, signal: AbortSignal): Promise<number> {
   return chat.failures > 0 ? 1 : 0
 }
 
+/** Which format was chosen and why, whether the model thinks, and whose settings there are: in a line. */
+function about(format: ChatFormat, chosen: ChosenFormat | undefined, think: boolean | undefined): string {
+  const why = chosen ? `, ${chosen.why} (see --format)` : ''
+  const thinks =
+    think === undefined ? '' : think ? '; it thinks first (see --no-think)' : '; it does not think'
+  const settings = format.sampling ? "; the format's own settings (/set shows them)" : ''
+  return `format ${format.name}${why}${thinks}${settings}`
+}
+
 /** A format whose own words the vocabulary lacks would fail with each question. */
-function checkWritable({ tokenizer }: Model, { name, question, answer, separator }: ChatFormat): void {
+function checkWritable(
+  { tokenizer }: Model,
+  { name, question, answer, separator, ...format }: ChatFormat,
+): void {
+  const { system = '{text}', think = '', noThink = '' } = format
   try {
-    tokenizer.encode(question.replace('{text}', '') + answer + separator)
+    tokenizer.encode(
+      question.replace('{text}', '') + answer + separator + system.replace('{text}', '') + think + noThink,
+    )
   } catch (error) {
     if (!(error instanceof RwkvError) || error.code !== 'UNKNOWN_CHARACTER') throw error
     const hint =

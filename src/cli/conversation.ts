@@ -1,11 +1,20 @@
+import type { ChatFormat } from '../chat-formats.js'
+import { cleaned, thinkingPrefix, writeQuestion, writeSystem } from '../chat-text.js'
+import { RwkvError } from '../errors.js'
 import type { Generation } from '../generation.js'
 import type { Model } from '../model.js'
 import type { GenerateOptions, GenerationEnd, Signal } from '../options.js'
 import type { Session } from '../session.js'
 import type { State } from '../state.js'
-import { asTurn, type ChatFormat } from './chat-formats.js'
 
-/** A question, and what the model wrote after it: the very text, spaces at its beginning included. */
+/**
+ * A question, and what stands after it: the very text, spaces at its beginning included, and what the format puts
+ * before the model's own words so that it thinks or does not.
+ *
+ * Thoughts stay part of the conversation. The source of the family's formats (RWKV7-G1x-templates.txt) does not say
+ * whether earlier ones are to be left out, and its examples of several turns have none to begin with; the model has
+ * read them anyway, and to forget them would be to read the answer anew.
+ */
 export interface Turn {
   readonly question: string
   readonly answer: string
@@ -52,7 +61,8 @@ export class Conversation {
   readonly #model: Model
   readonly #session: Session
   /** Where a conversation of this program starts: an empty state, or the one that was given. */
-  readonly #start: State
+  readonly #start: Start
+  readonly #think: boolean | undefined
   /** How many states of earlier turns are kept. */
   readonly #most: number
   /** The state after the system text. */
@@ -64,13 +74,15 @@ export class Conversation {
   private constructor(
     model: Model,
     session: Session,
-    start: State,
+    start: Start,
     past: Omit<Past, 'turns' | 'states'>,
+    think: boolean | undefined,
     room: number,
   ) {
     this.#model = model
     this.#session = session
     this.#start = start
+    this.#think = think
     this.#beginning = session.state
     this.#format = past.format
     this.#system = past.system
@@ -84,16 +96,19 @@ export class Conversation {
       format: ChatFormat
       system?: string | undefined
       state?: State | undefined
+      /** Whether the model is to think before it answers; undefined where nothing is to be said of it. */
+      think?: boolean | undefined
       room?: number
       signal: Signal
     },
   ): Promise<Conversation> {
-    const { format, system, state, room = ROOM, signal } = options
+    const { format, system, state, think, room = ROOM, signal } = options
+    // Refused now, and not with the first question.
+    thinkingPrefix(format, think)
     const session = model.createSession({ state })
-    const start = session.state
-    // The text before the first question: it may have blank lines, which no turn has.
-    if (system) await session.prompt(system + format.separator, { signal })
-    return new Conversation(model, session, start, { format, system }, room)
+    const start = { state: session.state, isGiven: state !== undefined }
+    await open(model, session, { format, system }, start.isGiven, signal)
+    return new Conversation(model, session, start, { format, system }, think, room)
   }
 
   get format(): ChatFormat {
@@ -118,9 +133,16 @@ export class Conversation {
     return this.#session.state
   }
 
-  /** All of it, as the session has read it. */
+  /** What stands before the model's own words in the answers to come; part of {@link Turn.answer}. */
+  get prefix(): string {
+    const isThoughtless = this.#think === true && this.#format.think === undefined
+    // Of another conversation that was loaded.
+    return isThoughtless ? '' : thinkingPrefix(this.#format, this.#think)
+  }
+
+  /** All of it, as the session has read it; the token that some formats begin with is no text. */
   get text(): string {
-    const system = this.#system ? this.#system + this.#format.separator : ''
+    const system = this.#system ? writeSystem(this.#format, this.#system) + this.#format.separator : ''
     return system + this.#turns.map((turn, i) => this.#opening(turn.question, i) + turn.answer).join('')
   }
 
@@ -130,20 +152,22 @@ export class Conversation {
    * @throws The signal's reason if it stops the answer before its first piece; what {@link Session.generate} throws.
    */
   async ask(question: string, { onText, stop = [], ...options }: Asking): Promise<Answer> {
-    const text = asTurn(question)
+    const text = cleaned(this.#format, question)
+    const { prefix } = this
     const before = this.#session.state
     const startedAt = performance.now()
     // Asked alone first: its error counts the characters of the question, not of what the format puts before it.
     this.#model.tokenizer.encode(text)
-    const writing = this.#session.generate(this.#opening(text, this.#turns.length), {
+    const writing = this.#session.generate(this.#opening(text, this.#turns.length) + prefix, {
       ...options,
       stop: [...this.#format.stop, ...[stop].flat()],
     })
     await this.#write(writing, before, options.signal, onText)
-    this.#keep({ question: text, answer: writing.text, before })
+    const answer = prefix + writing.text
+    this.#keep({ question: text, answer, before })
     return {
       question: text,
-      answer: writing.text,
+      answer,
       tokens: writing.tokens.length,
       end: writing.end ?? 'aborted',
       seconds: (performance.now() - startedAt) / 1000,
@@ -193,9 +217,11 @@ export class Conversation {
       end: states?.end,
     }
     if (!beginning || !read.end) {
-      const session = this.#model.createSession({ state: this.#start })
+      const { state, isGiven } = this.#start
+      // As a new session begins, unless it has a state of its own.
+      const session = this.#model.createSession({ state: isGiven ? state : undefined })
       try {
-        if (system) await session.prompt(system + format.separator, { signal })
+        await open(this.#model, session, { format, system }, isGiven, signal)
         beginning = session.state
       } finally {
         session.close()
@@ -211,10 +237,7 @@ export class Conversation {
 
   /** A question as the session is to read it, after that many turns. */
   #opening(question: string, turns: number, format = this.#format): string {
-    // A function, for a replacement in words would read `$&` in the question.
-    return (
-      (turns > 0 ? format.separator : '') + format.question.replace('{text}', () => question) + format.answer
-    )
+    return (turns > 0 ? format.separator : '') + writeQuestion(format, question) + format.answer
   }
 
   async #write(writing: Generation, before: State, signal: Signal, onText: Asking['onText']): Promise<void> {
@@ -245,8 +268,11 @@ export class Conversation {
       const read: Kept[] = []
       for (const { question, answer } of turns) {
         const before = session.state
-        await session.prompt(this.#opening(question, read.length, format), { signal })
-        if (answer !== '') await session.prompt(answer, { signal })
+        // Cut where it was when the answer was written, for the same tokens.
+        const prefix = prefixOf(format, answer)
+        await session.prompt(this.#opening(question, read.length, format) + prefix, { signal })
+        const rest = answer.slice(prefix.length)
+        if (rest !== '') await session.prompt(rest, { signal })
         read.push({ question, answer, before })
         forget(read, this.#most)
       }
@@ -255,6 +281,40 @@ export class Conversation {
       session.close()
     }
   }
+}
+
+/** Where conversations start. */
+interface Start {
+  readonly state: State
+  /** Whether it is one that was given, and not the empty one. */
+  readonly isGiven: boolean
+}
+
+/** Reads what is before the first question. A state that was given is in the place of the beginning of a text. */
+async function open(
+  { tokenizer }: Model,
+  session: Session,
+  { format, system }: Pick<Past, 'format' | 'system'>,
+  isGiven: boolean,
+  signal: Signal,
+): Promise<void> {
+  if (format.begin === 'endOfText' && !isGiven) {
+    const end = tokenizer.endOfText
+    if (end === undefined)
+      throw new RwkvError(
+        'TOKENIZER',
+        `the format "${format.name}" begins with the token that ends a text, and the vocabulary "${tokenizer.kind}" has none`,
+      )
+    await session.eval([end], { signal })
+  }
+  if (system) await session.prompt(writeSystem(format, system) + format.separator, { signal })
+}
+
+/** The part of an answer that was in the prompt. */
+function prefixOf({ think = '', noThink = '' }: ChatFormat, answer: string): string {
+  // The one may begin with the other.
+  const prefixes = [noThink, think].sort((a, b) => b.length - a.length)
+  return prefixes.find(prefix => answer.startsWith(prefix)) ?? ''
 }
 
 /** Forgets the states of all but the last turns. */

@@ -74,6 +74,13 @@ export class Output {
     stdout.write(this.#wrapping.push(visible(known)))
   }
 
+  /** Shows what {@link text} writes from now on dim, or as usual again, where there are colours. */
+  dim(on: boolean): void {
+    if (this.json) return
+    // What waits for the end of a word was written before.
+    stdout.write(`${this.#wrapping?.end() ?? ''}${this.colour ? (on ? '\x1b[2m' : '\x1b[22m') : ''}`)
+  }
+
   /** Ends a text that came in pieces. */
   endText(): void {
     if (this.json) return

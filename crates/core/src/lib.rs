@@ -146,7 +146,7 @@ pub use lora::Lora;
 pub use place::{Place, resolve};
 pub use quantize::{Quantized, quantize, quantized_format};
 pub use regular::{open_regular, read_regular};
-pub use sampler::{LogProbabilities, Sampler, SamplerOptions, log_probabilities};
+pub use sampler::{LogProbabilities, Sampler, SamplerKind, SamplerOptions, log_probabilities};
 pub use state::{Slot, State, StateLayout};
 /// What `rwkv-text` reads standard input with; no part of the interface.
 #[doc(hidden)]

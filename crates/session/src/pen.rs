@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use rwkv_core::schedule::{Demand, Next, Reader};
-use rwkv_core::{Error, LogProbabilities, Result, Sampler, State, log_probabilities as log_probabilities_of};
+use rwkv_core::{
+    Error, LogProbabilities, Result, Sampler, SamplerKind, SamplerOptions, State,
+    log_probabilities as log_probabilities_of,
+};
 use rwkv_text::{Decoder, Tokenizer};
 
 use crate::outlet::Outlet;
@@ -60,7 +63,7 @@ impl Pen {
         Ok(Self {
             outlet,
             tokenizer: tokenizer.clone(),
-            sampler: Sampler::new(options.sampler.clone())?,
+            sampler: Sampler::new(with_uncounted(options.sampler.clone(), tokenizer))?,
             options: options.clone(),
             decoder: Decoder::default(),
             count: 0,
@@ -198,5 +201,47 @@ impl Reader for Pen {
 impl Drop for Pen {
     fn drop(&mut self) {
         self.outlet.end(Err(Error::Internal { what: "the thread that writes has stopped".to_owned() }));
+    }
+}
+
+/// Options with the tokens that RWKV's own programs do not count, unless the caller named others: those whose text is
+/// part of a space, a tab and the ten digits in a row (`PIPELINE.generate` of PyPI `rwkv`, `utils.py`).
+fn with_uncounted(mut options: SamplerOptions, tokenizer: &Tokenizer) -> SamplerOptions {
+    const UNCOUNTED: &str = " \t0123456789";
+    if options.sampler == SamplerKind::Rwkv && options.uncounted.is_empty() {
+        let len = UNCOUNTED.len();
+        let parts = (0..len).flat_map(|start| (start + 1..=len).map(move |end| &UNCOUNTED[start..end]));
+        let tokens = parts.filter_map(|part| match tokenizer.encode(part).as_deref() {
+            Ok(&[token]) => Some(token),
+            _ => None,
+        });
+        options.uncounted = tokens.collect();
+    }
+    options
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digits_space_and_tab_are_uncounted_by_rwkv_s_rules_alone() {
+        let of = |sampler, uncounted: &[u32], tokenizer: &Tokenizer| {
+            let options = SamplerOptions { sampler, uncounted: uncounted.to_vec(), ..Default::default() };
+            let mut found = with_uncounted(options, tokenizer).uncounted;
+            found.sort_unstable();
+            found
+        };
+        let world = Tokenizer::world();
+        let found = of(SamplerKind::Rwkv, &[], &world);
+        let texts: Vec<_> =
+            found.iter().map(|&t| String::from_utf8(world.decode(&[t]).unwrap()).unwrap()).collect();
+        // Byte tokens come first, in the order of bytes.
+        assert_eq!(texts[..12].concat(), "\t 0123456789");
+        assert!(texts.iter().all(|text| " \t0123456789".contains(text.as_str())), "{texts:?}");
+        assert!(of(SamplerKind::Usual, &[], &world).is_empty());
+        assert_eq!(of(SamplerKind::Rwkv, &[7], &world), [7]);
+        let letters = Tokenizer::characters_of("ab1").unwrap();
+        assert_eq!(of(SamplerKind::Rwkv, &[], &letters), letters.encode("1").unwrap());
     }
 }

@@ -274,3 +274,43 @@ fn whoever_is_given_up_is_told_even_if_nobody_waits_at_that_moment() {
     });
     assert_eq!(stopped.unwrap_err().code(), "ABORTED");
 }
+
+#[test]
+fn a_text_of_world_ends_at_its_token_0_and_is_evaluated_after_one() {
+    let (model, world) = (model_of(1 << 16), Tokenizer::world());
+    let session = Session::new(&model, Some(&world)).unwrap();
+    let end = |logit_bias, ignore_end_of_text| {
+        let sampler = SamplerOptions { logit_bias, temperature: 0.0, ..Default::default() };
+        write(
+            &session,
+            "a",
+            &GenerateOptions { max_tokens: 3, sampler, ignore_end_of_text, ..Default::default() },
+        )
+    };
+    let piece = end(vec![(0, 1e6)], false);
+    assert_eq!((piece.end, piece.tokens, piece.text), (Some(End::EndOfText), vec![], String::new()));
+    assert_eq!(end(vec![(0, 1e6)], true).tokens, [0, 0, 0]);
+
+    let evaluate = |tokenizer: &Tokenizer, initial: &rwkv_core::State| {
+        let input = [rwkv_text::source::Input::text("Hello, world!")];
+        evaluate_texts(
+            &model,
+            tokenizer,
+            &input,
+            &rwkv_text::source::SourceOptions::default(),
+            (initial, None),
+            rwkv_core::go_on,
+        )
+        .unwrap()
+    };
+    let found = evaluate(&world, &model.new_state());
+    let tokens = [0, 33155, 45, 40213, 34];
+    assert_eq!(found.evaluation, model.evaluate(&tokens, None, rwkv_core::go_on).unwrap());
+    assert_eq!((found.evaluation.n_tokens, found.n_bytes), (4, 13));
+    // A state that has read something has a text before it already.
+    let mut state = model.new_state();
+    model.eval(&[261], &mut state).unwrap();
+    let found = evaluate(&world, &state);
+    let expected = model.evaluate_from(&state, &tokens[1..], None, rwkv_core::go_on).unwrap();
+    assert_eq!(found.evaluation, expected);
+}

@@ -230,15 +230,19 @@ mod tests {
 
     #[test]
     fn making_tokens_of_documents_is_watched_and_can_be_stopped() {
-        let tokenizer = Tokenizer::gpt2().expect("GPT-2's");
+        making_tokens_is_watched(&Tokenizer::gpt2().expect("GPT-2's"), 50_256);
+        making_tokens_is_watched(&Tokenizer::world(), 0);
+    }
+
+    /// `end` stands after each document.
+    fn making_tokens_is_watched(tokenizer: &Tokenizer, end: u32) {
         let files: [(&str, &[u8]); 2] = [("a.txt", b"one two"), ("b.txt", b"three")];
         let documents = read(&files, &SourceOptions::default(), false).expect("documents");
         let mut seen = Vec::new();
-        let tokens = tokens_with(&documents, true, &tokenizer, |done, total| {
+        let tokens = tokens_with(&documents, true, tokenizer, |done, total| {
             seen.push((done, total));
             ControlFlow::Continue(())
         });
-        let end = tokenizer.end_of_text().expect("an end");
         let encode = |text| tokenizer.encode(text).expect("tokens");
         assert_eq!(
             tokens.expect("tokens"),
@@ -246,7 +250,7 @@ mod tests {
         );
         assert_eq!(seen, [(0, 12), (7, 12), (7, 12), (12, 12)]);
         let stop = |done, _| if done > 7 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
-        let error = tokens_with(&documents, true, &tokenizer, stop).expect_err("stopped");
+        let error = tokens_with(&documents, true, tokenizer, stop).expect_err("stopped");
         assert_eq!(error.code(), "ABORTED");
     }
 

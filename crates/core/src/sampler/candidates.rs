@@ -111,27 +111,36 @@ impl Candidates {
         self.weigh(1.0);
     }
 
-    /// The likeliest that together have `top_p` of the probability.
-    pub(super) fn cut_to_probability(&mut self, top_p: f64) {
+    /// The likeliest that together have `top_p` of the probability, and with `ties` also those that are as likely as
+    /// the last of them.
+    #[allow(clippy::float_cmp)] // equal logits are as likely
+    pub(super) fn cut_to_probability(&mut self, top_p: f64, ties: bool) {
         let total = self.total();
         // Those below (1 − top_p) / n together have less than 1 − top_p, so none of them is needed: most of a
         // large vocabulary is left unsorted.
         let least = total * (1.0 - top_p) / self.0.len() as f64;
         self.0.retain(|candidate| candidate.weight >= least);
-        self.cut_to_share(top_p * total, likelier);
+        self.0.sort_unstable_by(likelier);
+        let count = self.count_to_share(top_p * total);
+        let last = self.0[..count].last().map(|last| last.log);
+        let tied = self.0[count..].iter().take_while(|next| ties && last == Some(next.log)).count();
+        self.0.truncate(count + tied);
     }
 
     /// The first in this order that together weigh `enough`, sorted; all of them if they weigh less.
     fn cut_to_share(&mut self, enough: f64, order: impl Fn(&Candidate, &Candidate) -> Ordering) {
         self.0.sort_unstable_by(order);
+        self.0.truncate(self.count_to_share(enough));
+    }
+
+    /// How many from the first on together weigh `enough`; all of them if they weigh less.
+    fn count_to_share(&self, enough: f64) -> usize {
         let mut sum = 0.0;
         let last = self.0.iter().position(|candidate| {
             sum += candidate.weight;
             sum >= enough
         });
-        if let Some(last) = last {
-            self.0.truncate(last + 1);
-        }
+        last.map_or(self.0.len(), |last| last + 1)
     }
 
     /// Those at least `min_p` times as likely as the likeliest, whose weight is 1.

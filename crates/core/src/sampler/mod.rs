@@ -15,7 +15,7 @@ use self::counts::{Counts, penalized};
 use crate::error::Result;
 
 pub use log_probabilities::{LogProbabilities, log_probabilities};
-pub use options::SamplerOptions;
+pub use options::{SamplerKind, SamplerOptions};
 
 /// Chooses tokens by chance, from a stream of random numbers (ChaCha8) that is the same on every machine.
 ///
@@ -33,6 +33,9 @@ pub use options::SamplerOptions;
 ///    a cut keeps out.
 ///
 /// With temperature 0, the token is the first of the largest logits after steps 1 and 2.
+///
+/// With [`SamplerKind::Rwkv`], step 3 is `top_p` of the whole softmax, then `top_k`, and then the cuts that RWKV's
+/// own sampling does not have: `typical_p` and `min_p`. It counts otherwise, too: see there.
 ///
 /// # Which tokens occurred
 /// The penalties are for tokens that this sampler has chosen: what was written, not the prompt, as in RWKV's
@@ -73,7 +76,7 @@ impl Sampler {
     /// say. [`sample`](Self::sample) does so itself with what it chooses.
     pub fn observe(&mut self, token: u32) {
         if self.options.penalizes() {
-            self.counts.add(token, self.options.penalty_decay);
+            self.counts.add(token, &self.options);
         }
     }
 
@@ -130,22 +133,30 @@ impl Sampler {
             return Some(likeliest);
         }
         candidates.relate_to(max);
-        if let Some(top_k) = options.top_k {
+        let &SamplerOptions { temperature, typical_p, top_p, min_p, top_k, sampler, .. } = options;
+        let is_rwkv = sampler == SamplerKind::Rwkv;
+        let top_k = top_k.unwrap_or(usize::MAX);
+        if !is_rwkv {
             candidates.cut_to_count(top_k);
         }
-        let &SamplerOptions { temperature, typical_p, top_p, min_p, .. } = options;
         let cuts = typical_p < 1.0 || top_p < 1.0 || min_p > 0.0;
         if cuts {
             candidates.weigh(1.0);
-            if typical_p < 1.0 {
-                candidates.cut_to_typical(typical_p);
-            }
+        }
+        if is_rwkv {
             if top_p < 1.0 {
-                candidates.cut_to_probability(top_p);
+                candidates.cut_to_probability(top_p, true);
             }
-            if min_p > 0.0 {
-                candidates.cut_to_ratio(min_p);
-            }
+            candidates.cut_to_count(top_k);
+        }
+        if typical_p < 1.0 {
+            candidates.cut_to_typical(typical_p);
+        }
+        if top_p < 1.0 && !is_rwkv {
+            candidates.cut_to_probability(top_p, false);
+        }
+        if min_p > 0.0 {
+            candidates.cut_to_ratio(min_p);
         }
         if !cuts || temperature != 1.0 {
             candidates.weigh(temperature);

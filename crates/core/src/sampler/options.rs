@@ -4,6 +4,22 @@ use serde::{Deserialize, Deserializer};
 
 use crate::error::{Error, Result};
 
+/// In which order a [`Sampler`](crate::Sampler) cuts, and how it counts what occurred.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SamplerKind {
+    /// `top_k` before `top_p`, as most programs have it.
+    #[default]
+    Usual,
+    /// As RWKV's own programs (`PIPELINE` of PyPI `rwkv` 0.8.32, `utils.py`), for which published settings of RWKV
+    /// models are meant: `top_p` before `top_k`, and a token that is as likely as the last that `top_p` takes is
+    /// taken too. A token that occurred keeps its presence penalty for good, however far its count has faded;
+    /// occurrences of [`uncounted`](SamplerOptions::uncounted) tokens add nothing to a count. In two things this is
+    /// not theirs: a `top_p` of 1 is off (there it leaves the likeliest token alone whenever the sum of all
+    /// probabilities is rounded to less than 1), and equal tokens at the end of `top_k` are taken by their numbers.
+    Rwkv,
+}
+
 /// Options of a [`Sampler`](crate::Sampler), which says in which order they are applied.
 ///
 /// By default every one of them is off: a token is drawn from the model's own distribution.
@@ -41,6 +57,12 @@ pub struct SamplerOptions {
     /// each is added.
     #[serde(deserialize_with = "biases")]
     pub logit_bias: Vec<(u32, f32)>,
+    /// The order of the cuts, and how occurrences are counted.
+    pub sampler: SamplerKind,
+    /// Tokens whose occurrences add 0 to their counts with [`SamplerKind::Rwkv`]: the presence penalty is for them
+    /// too, the frequency penalty is not. In RWKV's own programs those are the digits, the space and the tab;
+    /// whoever knows the tokenizer gives their numbers. Passed over by [`SamplerKind::Usual`].
+    pub uncounted: Vec<u32>,
     /// Start of the random numbers: the same seed and the same logits give the same tokens.
     pub seed: u64,
 }
@@ -63,6 +85,8 @@ impl Default for SamplerOptions {
             frequency_penalty: 0.0,
             penalty_decay: 1.0,
             logit_bias: Vec::new(),
+            sampler: SamplerKind::Usual,
+            uncounted: Vec::new(),
             seed: 0,
         }
     }

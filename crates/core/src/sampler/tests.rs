@@ -136,14 +136,15 @@ fn what_was_chosen_is_penalized_and_what_was_observed() {
 
 #[test]
 fn a_fading_count_ends() {
+    let options = SamplerOptions { penalty_decay: 0.996, ..Default::default() };
     let mut counts = Counts::default();
-    counts.add(0, 0.996);
+    counts.add(0, &options);
     for token in 1..=1723 {
-        counts.add(token, 0.996);
+        counts.add(token, &options);
     }
     assert!(counts.iter().next().is_some_and(|(token, count)| token == 0 && count >= 0.001));
     for token in 1724..9000 {
-        counts.add(token, 0.996);
+        counts.add(token, &options);
         assert_eq!(counts.iter().next().map(|(token, _)| token), Some(token - 1723));
     }
     assert_eq!(counts.iter().count(), 1724);
@@ -209,6 +210,8 @@ fn extreme_options_and_logits_give_a_distribution() {
             logit_bias: (0..pick(4))
                 .map(|_| (pick(7) as u32, [f32::MIN, f32::MAX, f32::NEG_INFINITY][pick(3)]))
                 .collect(),
+            sampler: [SamplerKind::Usual, SamplerKind::Rwkv][pick(2)],
+            uncounted: (0..pick(3)).map(|_| pick(7) as u32).collect(),
             seed: 0,
         };
         let mut sampler = Sampler::new(options).unwrap();

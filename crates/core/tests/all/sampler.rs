@@ -4,7 +4,7 @@
 
 use std::fs;
 
-use rwkv_core::{LogProbabilities, Sampler, SamplerOptions, log_probabilities};
+use rwkv_core::{LogProbabilities, Sampler, SamplerKind, SamplerOptions, log_probabilities};
 use serde_json::Value;
 
 use crate::common::fixture;
@@ -43,6 +43,11 @@ fn options(case: &Value) -> SamplerOptions {
             }
             "logit_bias" => {
                 options.logit_bias = value.as_array().unwrap().iter().map(bias).collect();
+                continue;
+            }
+            "uncounted" => {
+                options.uncounted =
+                    value.as_array().unwrap().iter().map(|token| token.as_u64().unwrap() as u32).collect();
                 continue;
             }
             "temperature" => &mut options.temperature,
@@ -88,13 +93,43 @@ fn sums(distribution: &[(u32, f64)]) -> [f64; 3] {
 fn distributions_are_those_of_the_papers() {
     let cases = cases("distributions");
     assert_eq!(cases.len(), 1080);
+    check(&cases, SamplerKind::Usual);
+}
+
+#[test]
+fn distributions_are_those_of_rwkv_s_own_programs() {
+    let cases = cases("rwkv");
+    assert_eq!(cases.len(), 300);
+    check(&cases, SamplerKind::Rwkv);
+    // The other rules do not give them: else these cases would show nothing.
+    let differ = |case: &&Value| {
+        let found = of(case, SamplerKind::Usual).distribution(&make(case).0);
+        let rwkv = of(case, SamplerKind::Rwkv).distribution(&make(case).0);
+        found.len() != rwkv.len() || largest_difference_of_sums(&found, &sums(&rwkv)) > 1e-3
+    };
+    assert!(cases.iter().filter(differ).count() > 40);
+}
+
+/// A sampler with the options of a case, after its earlier tokens.
+fn of(case: &Value, kind: SamplerKind) -> Sampler {
+    let mut sampler = Sampler::new(SamplerOptions { sampler: kind, ..options(case) }).unwrap();
+    for token in make(case).1 {
+        sampler.observe(token);
+    }
+    sampler
+}
+
+/// An entropy can be above 1.
+fn largest_difference_of_sums(found: &[(u32, f64)], expected: &[f64; 3]) -> f64 {
+    let each = sums(found).into_iter().zip(expected);
+    each.map(|(x, y)| (x - y).abs() / y.abs().max(1.0)).fold(0.0, f64::max)
+}
+
+fn check(cases: &[Value], kind: SamplerKind) {
     let mut largest = 0.0_f64;
-    for case in &cases {
-        let (logits, history) = make(case);
-        let mut sampler = Sampler::new(options(case)).unwrap();
-        for token in history {
-            sampler.observe(token);
-        }
+    for case in cases {
+        let (logits, _) = make(case);
+        let mut sampler = of(case, kind);
         let found = sampler.distribution(&logits);
         assert!(found.is_sorted_by_key(|pair| -pair.1), "{case}");
         let difference = if case.get("all").is_some() {
@@ -106,13 +141,7 @@ fn distributions_are_those_of_the_papers() {
                 (expected[0].as_u64(), expected[1].as_u64()),
                 "{case}"
             );
-            let expected = [2, 3, 4].map(|i| expected[i].as_f64().unwrap());
-            // An entropy can be above 1.
-            sums(&found)
-                .iter()
-                .zip(expected)
-                .map(|(x, y)| (x - y).abs() / y.abs().max(1.0))
-                .fold(0.0, f64::max)
+            largest_difference_of_sums(&found, &[2, 3, 4].map(|i| expected[i].as_f64().unwrap()))
         };
         assert!(difference < TOLERANCE, "{difference:e}: {case}");
         largest = largest.max(difference);
