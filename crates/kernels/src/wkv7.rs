@@ -37,8 +37,15 @@ const TILES: usize = 4;
 /// Multiplications of S by a vector below which a call stays on the caller's thread: some µs of work.
 const ALONE: usize = 1 << 15;
 
-/// Some rows of S, as they lie in a state: row after row.
-type Tile = [[f32; MOST_HEAD]; TILE];
+/// The most floats that the rows of a tile take.
+const TILE_LEN: usize = TILE * MOST_HEAD;
+
+/// Floats from one row of a tile to the next: whole vectors of any tier, and no more, so that the tiles of
+/// neighbouring tokens do not fall on the same lines of the cache.
+#[inline(always)]
+fn stride(head: usize) -> usize {
+    head.next_multiple_of(16)
+}
 
 /// Inputs of the attention beside the state: (rows, width) each, width a whole number of heads.
 #[derive(Clone, Copy, Debug)]
@@ -175,10 +182,10 @@ impl Forward<'_> {
     }
 
     #[inline(always)]
-    fn load(&self) -> Tile {
-        let mut tile = [[0.0; MOST_HEAD]; TILE];
+    fn load(&self) -> [f32; TILE_LEN] {
+        let mut tile = [0.0; TILE_LEN];
         if let Some((from, to)) = &self.state {
-            for (row, i) in tile.iter_mut().zip(self.of_tile.clone()) {
+            for (row, i) in tile.chunks_mut(stride(self.inputs.head)).zip(self.of_tile.clone()) {
                 let place = self.place(i);
                 // SAFETY: these rows of this segment's state are ours alone.
                 let before =
@@ -190,9 +197,9 @@ impl Forward<'_> {
     }
 
     #[inline(always)]
-    fn leave(&self, tile: &Tile) {
+    fn leave(&self, tile: &[f32]) {
         if let Some((_, to)) = &self.state {
-            for (row, i) in tile.iter().zip(self.of_tile.clone()) {
+            for (row, i) in tile.chunks(stride(self.inputs.head)).zip(self.of_tile.clone()) {
                 // SAFETY: as above.
                 unsafe { to.part(self.place(i)) }.copy_from_slice(&row[..self.inputs.head]);
             }
@@ -218,7 +225,7 @@ impl Operation for Forward<'_> {
         let mut tile = self.load();
         for row in self.rows.clone() {
             let t = self.inputs.at(row, self.head * n);
-            for ((s, i), y) in tile.iter_mut().zip(self.of_tile.clone()).zip(self.out(row)) {
+            for ((s, i), y) in tile.chunks_mut(stride(n)).zip(self.of_tile.clone()).zip(self.out(row)) {
                 let taken = -(0..n).map(|j| s[j] * t.kk[j]).sum::<f32>();
                 for j in 0..n {
                     s[j] = s[j] * t.w[j] + taken * (t.kk[j] * t.a[j]) + t.v[i] * t.k[j];
@@ -231,20 +238,34 @@ impl Operation for Forward<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
+        if self.inputs.head.is_multiple_of(S::LANES) {
+            self.lanes::<S, true>(s);
+        } else {
+            self.lanes::<S, false>(s);
+        }
+    }
+}
+
+impl Forward<'_> {
+    /// With vectors that are all full, or with the last one of a head perhaps not.
+    #[inline(always)]
+    fn lanes<S: Simd, const FULL: bool>(&self, s: S) {
         let n = self.inputs.head;
+        let stride = stride(n);
         let mut tile = self.load();
         for row in self.rows.clone() {
             let t = self.inputs.at(row, self.head * n);
-            let taken = taken(s, n, &tile, t.kk);
+            let taken = taken::<S, FULL>(s, n, &tile, t.kk);
             let values = values(s, &t.v[self.of_tile.clone()]);
             let mut y = [s.zero(); TILE];
             for j in (0..n).step_by(S::LANES) {
-                let (w, k, r) = (s.load(&t.w[j..]), s.load(&t.k[j..]), s.load(&t.r[j..]));
-                let b = s.mul(s.load(&t.kk[j..]), s.load(&t.a[j..]));
+                let [w, k, r] =
+                    [get::<S, FULL>(s, t.w, j), get::<S, FULL>(s, t.k, j), get::<S, FULL>(s, t.r, j)];
+                let b = s.mul(get::<S, FULL>(s, t.kk, j), get::<S, FULL>(s, t.a, j));
                 for i in 0..TILE {
-                    let moved = s.mul(s.load(&tile[i][j..n]), w);
+                    let moved = s.mul(of_tile(s, &tile, i * stride + j), w);
                     let moved = s.mul_add(values[i], k, s.mul_add(taken[i], b, moved));
-                    s.store(&mut tile[i][j..n], moved);
+                    into_tile(s, &mut tile, i * stride + j, moved);
                     y[i] = s.mul_add(moved, r, y[i]);
                 }
             }
@@ -256,14 +277,44 @@ impl Operation for Forward<'_> {
     }
 }
 
+/// The lanes of a head's vector from `j` on, a multiple of their number; zeros beyond its end, where there can be
+/// some: not if it is `FULL`.
+#[inline(always)]
+fn get<S: Simd, const FULL: bool>(s: S, x: &[f32], j: usize) -> S::V {
+    if FULL {
+        debug_assert!(j + S::LANES <= x.len());
+        // SAFETY: the vector is whole lanes, and `j` is at the beginning of some.
+        unsafe { s.load_at(x.as_ptr().add(j)) }
+    } else {
+        s.load(&x[j..])
+    }
+}
+
+/// The lanes of a tile from `at` on, which is the beginning of some in a row. Beyond the head a row has zeros, and
+/// they stay: every input is zero there.
+#[inline(always)]
+fn of_tile<S: Simd>(s: S, tile: &[f32], at: usize) -> S::V {
+    debug_assert!(at + S::LANES <= tile.len());
+    // SAFETY: rows are whole vectors of any tier, and a tile has all of its rows.
+    unsafe { s.load_at(tile.as_ptr().add(at)) }
+}
+
+/// Writes them.
+#[inline(always)]
+fn into_tile<S: Simd>(s: S, tile: &mut [f32], at: usize, x: S::V) {
+    debug_assert!(at + S::LANES <= tile.len());
+    // SAFETY: as above.
+    unsafe { s.store_at(tile.as_mut_ptr().add(at), x) }
+}
+
 /// `−S κ` for the rows of a tile, each in all lanes.
 #[inline(always)]
-fn taken<S: Simd>(s: S, n: usize, tile: &Tile, kk: &[f32]) -> [S::V; TILE] {
+fn taken<S: Simd, const FULL: bool>(s: S, n: usize, tile: &[f32], kk: &[f32]) -> [S::V; TILE] {
     let mut sums = [s.zero(); TILE];
     for j in (0..n).step_by(S::LANES) {
-        let kk = s.load(&kk[j..]);
+        let kk = get::<S, FULL>(s, kk, j);
         for i in 0..TILE {
-            sums[i] = s.neg_mul_add(s.load(&tile[i][j..n]), kk, sums[i]);
+            sums[i] = s.neg_mul_add(of_tile(s, tile, i * stride(n) + j), kk, sums[i]);
         }
     }
     let [sums] = s.sum_fours([sums]);

@@ -1,4 +1,5 @@
-//! Trains with default options and prints how fast: `train TEXT OUT [STEPS] [SEED] [f32|bf16] [profile]`.
+//! Trains with default options and prints how fast: `train TEXT OUT [STEPS] [SEED] [f32|bf16] [profile] [JSON]`, where
+//! JSON is an object of further options, such as `{"arch":"v4"}`.
 
 use rwkv_core::{Error, go_on};
 use rwkv_train::{TrainOptions, TrainPrecision, Trainer};
@@ -6,10 +7,12 @@ use rwkv_train::{TrainOptions, TrainPrecision, Trainer};
 fn main() -> rwkv_train::Result<()> {
     let args: Vec<_> = std::env::args().collect();
     let (Some(data), Some(out)) = (args.get(1), args.get(2)) else {
-        eprintln!("usage: train TEXT OUT [STEPS] [SEED] [f32|bf16] [profile]");
+        eprintln!("usage: train TEXT OUT [STEPS] [SEED] [f32|bf16] [profile] [JSON]");
         return Ok(());
     };
-    let mut options = TrainOptions::new(data, out);
+    let more = args.last().filter(|arg| arg.starts_with('{')).map_or("{}", String::as_str);
+    let given = more.replacen('{', &format!("{{\"data\":{data:?},\"out\":{out:?},"), 1).replace(",}", "}");
+    let mut options = TrainOptions::from_json(&given)?;
     options.max_steps = args.get(3).and_then(|steps| steps.parse().ok()).unwrap_or(options.max_steps);
     options.seed = args.get(4).and_then(|seed| seed.parse().ok()).unwrap_or(options.seed);
     options.precision = match args.get(5).map(String::as_str) {

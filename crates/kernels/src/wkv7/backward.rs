@@ -19,7 +19,7 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::{MOST_HEAD, TILE, Tile, Token, Wkv7Inputs, taken, values};
+use super::{MOST_HEAD, TILE, TILE_LEN, Token, Wkv7Inputs, get, into_tile, of_tile, stride, taken, values};
 use crate::simd::{Operation, Simd, dispatch};
 use crate::{Cpu, Parts, Store};
 
@@ -74,16 +74,19 @@ pub fn wkv7_backward(
     let dstates: Vec<_> = dstates.iter_mut().map(|state| Parts::new(state)).collect();
     let head = |index: usize| {
         let segment = index / heads;
-        let task = Backward {
-            rows: segments[segment].clone(),
-            head: index % heads,
-            state: states.get(segment).copied(),
-            inputs,
-            dy,
-            outs,
-            dstate: dstates.get(segment).copied(),
-        };
-        dispatch(cpu.isa(), task);
+        SCRATCH.with_borrow_mut(|scratch| {
+            let task = Backward {
+                rows: segments[segment].clone(),
+                head: index % heads,
+                state: states.get(segment).copied(),
+                inputs,
+                dy,
+                outs,
+                dstate: dstates.get(segment).copied(),
+                scratch,
+            };
+            dispatch(cpu.isa(), task);
+        });
     };
     cpu.run(segments.len() * heads, head);
 }
@@ -97,16 +100,17 @@ struct Backward<'a> {
     dy: &'a [f32],
     outs: [(Parts<'a, f32>, Store); 6],
     dstate: Option<Parts<'a, f32>>,
+    scratch: &'a mut Scratch,
 }
 
 /// What one thread computes with, kept for the next head.
 #[derive(Default)]
 struct Scratch {
-    /// States of the tile before every [`STEPS`]th token, and `taken` of each token.
-    left: Vec<Tile>,
+    /// States of the tile before every [`STEPS`]th token, one after the other, and `taken` of each token.
+    left: Vec<f32>,
     taken: Vec<[f32; TILE]>,
-    /// The states before the tokens of a stretch, and after the last.
-    states: Vec<Tile>,
+    /// The states before the tokens of a stretch, and after the last, likewise.
+    states: Vec<f32>,
 }
 
 thread_local! {
@@ -162,13 +166,19 @@ impl Operation for Backward<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        SCRATCH.with_borrow_mut(|scratch| {
-            for first in (0..self.inputs.head).step_by(TILE) {
-                let tile = first..self.inputs.head.min(first + TILE);
-                self.forward(s, tile.clone(), scratch);
-                self.backward(s, tile, scratch);
+        // No closure over the scratch: vectors must not cross a call, see simd.rs.
+        let mut scratch = std::mem::take(self.scratch);
+        for first in (0..self.inputs.head).step_by(TILE) {
+            let tile = first..self.inputs.head.min(first + TILE);
+            if self.inputs.head.is_multiple_of(S::LANES) {
+                self.forward::<S, true>(s, tile.clone(), &mut scratch);
+                self.backward::<S, true>(s, tile, &mut scratch);
+            } else {
+                self.forward::<S, false>(s, tile.clone(), &mut scratch);
+                self.backward::<S, false>(s, tile, &mut scratch);
             }
-        });
+        }
+        *self.scratch = scratch;
     }
 }
 
@@ -220,10 +230,11 @@ impl Backward<'_> {
 
     /// Leaves the states before every [`STEPS`]th token.
     #[inline(always)]
-    fn forward<S: Simd>(&self, s: S, tile: Range<usize>, scratch: &mut Scratch) {
-        let mut pair = [[[0.0; MOST_HEAD]; TILE]; 2];
-        for (row, i) in pair[0].iter_mut().zip(tile.clone()) {
-            *row = self.row(i);
+    fn forward<S: Simd, const FULL: bool>(&self, s: S, tile: Range<usize>, scratch: &mut Scratch) {
+        let len = TILE * stride(self.inputs.head);
+        let mut pair = [[0.0; TILE_LEN]; 2];
+        for (row, i) in pair[0].chunks_mut(stride(self.inputs.head)).zip(tile.clone()) {
+            row[..self.inputs.head].copy_from_slice(&self.row(i)[..self.inputs.head]);
         }
         scratch.left.clear();
         scratch.taken.clear();
@@ -232,63 +243,68 @@ impl Backward<'_> {
             let [even, odd] = &mut pair;
             let (before, after) = if step % 2 == 0 { (even, odd) } else { (odd, even) };
             if step % STEPS == 0 {
-                scratch.left.push(*before);
+                scratch.left.extend_from_slice(&before[..len]);
             }
             let t = self.token(row);
-            let taken = taken(s, self.inputs.head, before, t.kk);
+            let taken = taken::<S, FULL>(s, self.inputs.head, before, t.kk);
             let mut lanes = [0.0; TILE];
             for (lane, taken) in lanes.iter_mut().zip(taken) {
                 s.store(std::slice::from_mut(lane), taken);
             }
             scratch.taken.push(lanes);
-            self.step(s, tile.clone(), row, taken, before, after);
+            self.step::<S, FULL>(s, tile.clone(), row, taken, before, after);
         }
     }
 
     /// A state after one more token.
     #[inline(always)]
-    fn step<S: Simd>(
+    fn step<S: Simd, const FULL: bool>(
         &self,
         s: S,
         tile: Range<usize>,
         row: usize,
         taken: [S::V; TILE],
-        before: &Tile,
-        after: &mut Tile,
+        before: &[f32],
+        after: &mut [f32],
     ) {
         let (t, n) = (self.token(row), self.inputs.head);
+        let stride = stride(n);
         let values = values(s, &t.v[tile]);
         for j in (0..n).step_by(S::LANES) {
-            let (w, k) = (s.load(&t.w[j..]), s.load(&t.k[j..]));
-            let b = s.mul(s.load(&t.kk[j..]), s.load(&t.a[j..]));
+            let [w, k] = [get::<S, FULL>(s, t.w, j), get::<S, FULL>(s, t.k, j)];
+            let b = s.mul(get::<S, FULL>(s, t.kk, j), get::<S, FULL>(s, t.a, j));
             for i in 0..TILE {
-                let moved = s.mul(s.load(&before[i][j..n]), w);
-                s.store(&mut after[i][j..n], s.mul_add(values[i], k, s.mul_add(taken[i], b, moved)));
+                let moved = s.mul(of_tile(s, before, i * stride + j), w);
+                let moved = s.mul_add(values[i], k, s.mul_add(taken[i], b, moved));
+                into_tile(s, after, i * stride + j, moved);
             }
         }
     }
 
     #[inline(always)]
-    fn backward<S: Simd>(&self, s: S, tile: Range<usize>, scratch: &mut Scratch) {
+    fn backward<S: Simd, const FULL: bool>(&self, s: S, tile: Range<usize>, scratch: &mut Scratch) {
         let Scratch { left, taken, states } = scratch;
-        let mut g = [[0.0; MOST_HEAD]; TILE];
-        states.resize(STEPS + 1, [[0.0; MOST_HEAD]; TILE]);
-        for (stretch, first) in left.iter().enumerate().rev() {
+        let len = TILE * stride(self.inputs.head);
+        let mut g = [0.0; TILE_LEN];
+        states.clear();
+        states.resize((STEPS + 1) * len, 0.0);
+        for (stretch, first) in left.chunks_exact(len).enumerate().rev() {
             let start = self.rows.start + stretch * STEPS;
             let rows = start..self.rows.end.min(start + STEPS);
-            states[0] = *first;
+            states[..len].copy_from_slice(first);
             for (step, row) in rows.clone().enumerate() {
                 let taken = values(s, &taken[stretch * STEPS + step]);
-                let (before, after) = states.split_at_mut(step + 1);
-                self.step(s, tile.clone(), row, taken, &before[step], &mut after[0]);
+                let (before, after) = states[step * len..].split_at_mut(len);
+                self.step::<S, FULL>(s, tile.clone(), row, taken, before, after);
             }
             for (step, row) in rows.enumerate().rev() {
                 let taken = values(s, &taken[stretch * STEPS + step]);
-                self.token_backward(s, tile.clone(), row, taken, [&states[step], &states[step + 1]], &mut g);
+                let (before, after) = states[step * len..].split_at(len);
+                self.token_backward::<S, FULL>(s, tile.clone(), row, taken, [before, &after[..len]], &mut g);
             }
         }
         if let Some(dstate) = &self.dstate {
-            for (g, i) in g.iter().zip(tile) {
+            for (g, i) in g.chunks(stride(self.inputs.head)).zip(tile) {
                 // SAFETY: this row of this head is ours alone.
                 let dstate = unsafe { dstate.part(self.in_state(i)) };
                 dstate.iter_mut().zip(g).for_each(|(dstate, g)| *dstate += g);
@@ -298,41 +314,42 @@ impl Backward<'_> {
 
     /// The part of these rows of S in a token's gradients.
     #[inline(always)]
-    fn token_backward<S: Simd>(
+    fn token_backward<S: Simd, const FULL: bool>(
         &self,
         s: S,
         tile: Range<usize>,
         row: usize,
         taken: [S::V; TILE],
-        [before, after]: [&Tile; 2],
-        g: &mut Tile,
+        [before, after]: [&[f32]; 2],
+        g: &mut [f32],
     ) {
         let (t, n) = (self.token(row), self.inputs.head);
+        let stride = stride(n);
         let dy = values(s, &self.dy[self.place(row, tile.clone())]);
         let v = values(s, &t.v[tile.clone()]);
         let [dr, dw, dk, dkk, da] =
             [0, 1, 2, 4, 5].map(|out| (self.out(out, row, 0..n), self.store(out, tile.start)));
         let (mut dv, mut dtaken) = ([s.zero(); TILE], [s.zero(); TILE]);
         for j in (0..n).step_by(S::LANES) {
-            let (r, k) = (s.load(&t.r[j..]), s.load(&t.k[j..]));
-            let (kk, a) = (s.load(&t.kk[j..]), s.load(&t.a[j..]));
+            let [r, k] = [get::<S, FULL>(s, t.r, j), get::<S, FULL>(s, t.k, j)];
+            let [kk, a] = [get::<S, FULL>(s, t.kk, j), get::<S, FULL>(s, t.a, j)];
             let b = s.mul(kk, a);
             let [mut sum_r, mut sum_w, mut sum_k, mut sum_b] = [s.zero(); 4];
             for i in 0..TILE {
-                let of_s = s.mul_add(dy[i], r, s.load(&g[i][j..n]));
-                s.store(&mut g[i][j..n], of_s);
-                sum_r = s.mul_add(s.load(&after[i][j..n]), dy[i], sum_r);
-                sum_w = s.mul_add(of_s, s.load(&before[i][j..n]), sum_w);
+                let of_s = s.mul_add(dy[i], r, of_tile(s, g, i * stride + j));
+                into_tile(s, g, i * stride + j, of_s);
+                sum_r = s.mul_add(of_tile(s, after, i * stride + j), dy[i], sum_r);
+                sum_w = s.mul_add(of_s, of_tile(s, before, i * stride + j), sum_w);
                 sum_k = s.mul_add(of_s, v[i], sum_k);
                 sum_b = s.mul_add(of_s, taken[i], sum_b);
                 dv[i] = s.mul_add(of_s, k, dv[i]);
                 dtaken[i] = s.mul_add(of_s, b, dtaken[i]);
             }
-            s.put(dr.1, &mut dr.0[j..], sum_r);
-            s.put(dw.1, &mut dw.0[j..], sum_w);
-            s.put(dk.1, &mut dk.0[j..], sum_k);
-            s.put(dkk.1, &mut dkk.0[j..], s.mul(sum_b, a));
-            s.put(da.1, &mut da.0[j..], s.mul(sum_b, kk));
+            put::<S, FULL>(s, dr.1, dr.0, j, sum_r);
+            put::<S, FULL>(s, dw.1, dw.0, j, sum_w);
+            put::<S, FULL>(s, dk.1, dk.0, j, sum_k);
+            put::<S, FULL>(s, dkk.1, dkk.0, j, s.mul(sum_b, a));
+            put::<S, FULL>(s, da.1, da.0, j, s.mul(sum_b, kk));
         }
         let [dv, dtaken] = s.sum_fours([dv, dtaken]);
         let out = self.out(3, row, tile);
@@ -341,14 +358,30 @@ impl Backward<'_> {
         }
         let dtaken = values(s, &dtaken);
         for j in (0..n).step_by(S::LANES) {
-            let (w, kk) = (s.load(&t.w[j..]), s.load(&t.kk[j..]));
-            let mut of_kk = s.load(&dkk.0[j..]);
+            let [w, kk] = [get::<S, FULL>(s, t.w, j), get::<S, FULL>(s, t.kk, j)];
+            let mut of_kk = get::<S, FULL>(s, dkk.0, j);
             for i in 0..TILE {
-                of_kk = s.neg_mul_add(s.load(&before[i][j..n]), dtaken[i], of_kk);
-                let kept = s.mul(s.load(&g[i][j..n]), w);
-                s.store(&mut g[i][j..n], s.neg_mul_add(dtaken[i], kk, kept));
+                of_kk = s.neg_mul_add(of_tile(s, before, i * stride + j), dtaken[i], of_kk);
+                let kept = s.mul(of_tile(s, g, i * stride + j), w);
+                into_tile(s, g, i * stride + j, s.neg_mul_add(dtaken[i], kk, kept));
             }
-            s.store(&mut dkk.0[j..], of_kk);
+            put::<S, FULL>(s, Store::Set, dkk.0, j, of_kk);
         }
+    }
+}
+
+/// Sets or adds to the lanes of a head's vector from `j` on; see [`get`].
+#[inline(always)]
+fn put<S: Simd, const FULL: bool>(s: S, store: Store, into: &mut [f32], j: usize, x: S::V) {
+    let x = match store {
+        Store::Set => x,
+        Store::Add => s.add(get::<S, FULL>(s, into, j), x),
+    };
+    if FULL {
+        debug_assert!(j + S::LANES <= into.len());
+        // SAFETY: the vector is whole lanes, and `j` is at the beginning of some.
+        unsafe { s.store_at(into.as_mut_ptr().add(j), x) }
+    } else {
+        s.store(&mut into[j..], x);
     }
 }
