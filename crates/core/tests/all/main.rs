@@ -8,6 +8,7 @@ mod common;
 mod damaged_files;
 mod example;
 mod fixture;
+mod formats;
 mod from_bytes;
 mod lora;
 mod merge;
