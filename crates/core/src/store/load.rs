@@ -27,7 +27,9 @@ impl Parameters {
         let quantized = |index: usize| {
             let spec = &layout.specs()[index];
             let format = file.tensor(index).0.data_type;
-            if spec.is_matrix() { Panels::len(format, spec.rows, spec.cols) } else { None }
+            // Rows of an embedding are looked up where they are: GGUF has it quantized too.
+            let is_multiplied = spec.is_matrix() && !spec.is_embedding();
+            if is_multiplied { Panels::len(format, spec.rows, spec.cols) } else { None }
         };
         let mut panels = Memory::for_lengths((0..n).filter_map(quantized))
             .map_err(Error::io("take memory for the weights of", file.path()))?;
@@ -125,7 +127,7 @@ mod tests {
             let path = [env!("CARGO_MANIFEST_DIR"), "tests", "fixtures", name]
                 .iter()
                 .collect::<std::path::PathBuf>();
-            let cpu = Cpu::new(Isa::Scalar, 1).unwrap();
+            let cpu = Cpu::new(Isa::Scalar, 1);
             let store = Parameters::of_file(ModelFile::open(path).unwrap(), &cpu, go_on).unwrap();
             let file = store.file().unwrap();
             let mut copied = 0;

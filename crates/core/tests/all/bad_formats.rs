@@ -141,7 +141,7 @@ fn checkpoints_that_make_no_model() {
          r#"tensor "emb.weight" a second tensor that is "emb.weight"; the first is "model.embeddings.weight""#, Fault::Name),
         ("a missing layer", changed(OFFICIAL, |file| {
             for tensor in &mut file.0 { tensor.name = tensor.name.replace("blocks.1.", "blocks.2."); }
-         }), 
+         }),
          r#"tensor "rwkv7.blocks.2.att.a0" a tensor of block 2, but the file has none of block 1, counted from 0"#, Fault::Missing),
         ("a block that no file has", changed(OFFICIAL, |file| file.add("blocks.4000000000.att.k_k", &[32])),
          r#"tensor "blocks.4000000000.att.k_k" a tensor of block 4000000000, but the file has none of block 2, counted from 0"#, Fault::Missing),
@@ -150,7 +150,7 @@ fn checkpoints_that_make_no_model() {
         ("a block beyond numbers", changed(OFFICIAL, |file| file.add("blocks.18446744073709551616.x", &[32])),
          r#"tensor "blocks.18446744073709551616.x" RWKV v7 with 2 layers has no such tensor"#, Fault::Name),
         ("a missing tensor", changed(OFFICIAL, |file| file.remove("rwkv7.blocks.1.att.k_a")),
-         r#"tensor "blk.1.time_mix_k_k.weight" the file has no such tensor, and RWKV v7 needs it; it is cut short or damaged, so copy or make it again"#, Fault::Missing),
+         r#"tensor "rwkv7.blocks.1.att.k_a" the file has no such tensor, and RWKV v7 needs it; it is cut short or damaged, so copy or make it again"#, Fault::Missing),
         ("a missing tensor of a first block", changed(OFFICIAL, |file| file.remove("rwkv7.blocks.0.att.r_k")),
          r#"tensor "rwkv7.blocks.0.att.r_k" the file has no such tensor, and RWKV v7 needs it; it is cut short or damaged, so copy or make it again"#, Fault::Missing),
         ("a missing tensor of fla's", changed(FLA, |file| file.remove("model.layers.1.attn.v_lora.lora.2.bias")),
@@ -164,7 +164,7 @@ fn checkpoints_that_make_no_model() {
         ("a norm that was multiplied in", changed(RS, |file| {
             file.remove("model.blocks.0.ln0.weight");
             file.remove("model.blocks.0.ln0.bias");
-         }), 
+         }),
          "the norm of its embedding (blocks.0.ln0) is not there: some programs multiply it into the embedding when they convert a model, which cannot be undone; use the model that this was made from", Fault::Missing),
         ("a tensor too many", changed(FLA, |file| file.add("model.layers.1.attn.q_proj.bias", &[32])),
          r#"tensor "model.layers.1.attn.q_proj.bias" RWKV v7 with 2 layers has no such tensor"#, Fault::Name),
@@ -175,7 +175,7 @@ fn checkpoints_that_make_no_model() {
         ("a rank that differs in a later block", changed(FLA, |file| {
             file.reshape("model.layers.1.attn.a_lora.lora.0.weight", &[9, 32]);
             file.reshape("model.layers.1.attn.a_lora.lora.2.weight", &[32, 9]);
-         }), 
+         }),
          r#"tensor "model.layers.1.attn.a_lora.lora.0.weight" dimensions [32, 9]; a model with n_vocab 16, n_embd 32, n_layer 2 has [32, 5] here (row length first)"#, Fault::Dimensions),
         ("a factor that lies otherwise than the rest", changed(OFFICIAL, |file| file.reshape("rwkv7.blocks.0.att.a1", &[5, 32])),
          r#"tensor "rwkv7.blocks.0.att.a1" dimensions [32, 5] (row length first); the other factors of low rank lie the other way round in this file"#, Fault::Dimensions),
@@ -194,14 +194,14 @@ fn checkpoints_that_make_no_model() {
         ("RWKV-6", changed(OFFICIAL, |file| {
             file.0.retain(|tensor| !tensor.name.contains("att.r_k") && !tensor.name.contains("att.k_k"));
             file.add("blocks.0.att.time_maa_x", &[1, 1, 32]);
-         }), 
-         r#"its architecture is "rwkv6"; of GGUF files, rwkv7 can be run"#, Fault::Version),
+         }),
+         "this is an RWKV v6 model; only RWKV v7, v4 can be run yet", Fault::Version),
         ("a model of another kind", changed(OFFICIAL, |file| {
             file.0.clear();
             file.add("model.embed_tokens.weight", &[16, 32]);
-         }), 
+         }),
          r#"there is no tensor "emb.weight", nor what other programs call it: this is no RWKV model"#, Fault::Missing),
-        ("no block", changed(OFFICIAL, |file| file.0.truncate(0)), 
+        ("no block", changed(OFFICIAL, |file| file.0.truncate(0)),
          r#"there is no tensor "emb.weight", nor what other programs call it: this is no RWKV model"#, Fault::Missing),
         ("PyTorch's, with a tensor of another name", replaced("tiny-v7.pth", b"blocks.1.att.k_k", b"blocks.1.att.k_q"),
          r#"tensor "blocks.1.att.k_k" the file has no such tensor, and RWKV v7 needs it; it is cut short or damaged, so copy or make it again"#, Fault::Missing),
@@ -217,29 +217,30 @@ fn gguf_that_makes_no_model() {
         replaced(name, &[&key[..], &16_u32.to_le_bytes()].concat(), &[&key[..], &size.to_le_bytes()].concat())
     };
     refused(vec![
-        ("RWKV-6", replaced(name, b"\x05\0\0\0\0\0\0\0rwkv7", b"\x05\0\0\0\0\0\0\0rwkv6"), "", Fault::Version),
-        ("Llama", replaced(name, b"\x05\0\0\0\0\0\0\0rwkv7", b"\x05\0\0\0\0\0\0\0llama"), 
+        ("RWKV-6", replaced(name, b"\x05\0\0\0\0\0\0\0rwkv7", b"\x05\0\0\0\0\0\0\0rwkv6"), r#"its architecture is "rwkv6"; of GGUF files, rwkv7 can be run"#, Fault::Version),
+        ("Llama", replaced(name, b"\x05\0\0\0\0\0\0\0rwkv7", b"\x05\0\0\0\0\0\0\0llama"),
          r#"its architecture is "llama"; of GGUF files, rwkv7 can be run"#, Fault::Version),
-        ("an architecture of another name", replaced(name, b"\x05\0\0\0\0\0\0\0rwkv7", b"\x05\0\0\0\0\0\0\0xxxv7"), 
+        ("an architecture of another name", replaced(name, b"\x05\0\0\0\0\0\0\0rwkv7", b"\x05\0\0\0\0\0\0\0xxxv7"),
          r#"its architecture is "xxxv7"; of GGUF files, rwkv7 can be run"#, Fault::Version),
-        ("heads that do not divide", head_size(24), 
+        ("heads that do not divide", head_size(24),
          r#"key "rwkv7.wkv.head_size": 24; expected a number that divides n_embd, which is 32"#, Fault::Dimensions),
-        ("heads of nothing", head_size(0), 
+        ("heads of nothing", head_size(0),
          r#"key "rwkv7.wkv.head_size": 0; expected a number that divides n_embd, which is 32"#, Fault::Dimensions),
-        ("heads of everything", head_size(u32::MAX), 
+        ("heads of everything", head_size(u32::MAX),
          r#"key "rwkv7.wkv.head_size": 4294967295; expected a number that divides n_embd, which is 32"#, Fault::Dimensions),
-        ("no size of heads", replaced(name, b"rwkv7.wkv.head_size", b"rwkv7.wkv.head_sizf"), 
+        ("no size of heads", replaced(name, b"rwkv7.wkv.head_size", b"rwkv7.wkv.head_sizf"),
          r#"key "rwkv7.wkv.head_size": it is missing"#, Fault::Missing),
-        ("another epsilon", replaced(name, &1e-5_f32.to_le_bytes(), &1e-6_f32.to_le_bytes()), 
+        ("another epsilon", replaced(name, &1e-5_f32.to_le_bytes(), &1e-6_f32.to_le_bytes()),
          r#"key "rwkv7.attention.layer_norm_epsilon": 0.000001; this version computes norms with 0.00001"#, Fault::Other),
-        ("a missing tensor", replaced(name, b"blk.1.time_mix_k_k.weight", b"blk.2.time_mix_k_k.weight"), "", Fault::Missing),
-        ("fused vectors that are missing", replaced(name, b"blk.1.time_mix_lerp_fused.weight", b"blk.0.time_mix_lerp_fused.weighs"), 
+        ("a missing tensor", replaced(name, b"blk.1.time_mix_k_k.weight", b"blk.2.time_mix_k_k.weight"),
+         r#"tensor "blk.1.time_mix_k_k.weight" the file has no such tensor, and RWKV v7 needs it; it is cut short or damaged, so copy or make it again"#, Fault::Missing),
+        ("fused vectors that are missing", replaced(name, b"blk.1.time_mix_lerp_fused.weight", b"blk.0.time_mix_lerp_fused.weighs"),
          r#"tensor "blk.0.time_mix_lerp_fused.weighs" RWKV v7 has no such tensor in GGUF files"#, Fault::Name),
-        ("a tensor of another version", replaced(name, b"blk.1.time_mix_k_k.weight", b"blk.1.time_mix_k_q.weight"), 
+        ("a tensor of another version", replaced(name, b"blk.1.time_mix_k_k.weight", b"blk.1.time_mix_k_q.weight"),
          r#"tensor "blk.1.time_mix_k_q.weight" RWKV v7 has no such tensor in GGUF files"#, Fault::Name),
-        ("an official name", replaced(name, b"output_norm.bias", b"blocks.0.ln0.xxx"), 
+        ("an official name", replaced(name, b"output_norm.bias", b"blocks.0.ln0.xxx"),
          r#"tensor "blocks.0.ln0.xxx" RWKV v7 has no such tensor in GGUF files"#, Fault::Name),
-        ("no norm of the embedding", replaced(name, b"token_embd_norm.weight", b"blk.7.attn_norm.weight"), 
+        ("no norm of the embedding", replaced(name, b"token_embd_norm.weight", b"blk.7.attn_norm.weight"),
          r#"tensor "blk.7.attn_norm.weight" a tensor of block 7, but the file has none of block 2, counted from 0"#, Fault::Missing),
     ]);
 }
@@ -269,33 +270,33 @@ fn what_is_no_model_is_called_by_its_name() {
     let index = br#"{"metadata": {"total_size": 12}, "weight_map": {"a": "model-00001-of-00002.safetensors"}}"#;
     let npz = replaced("tiny-v4.pth", b"tiny-v4/data.pkl", b"arrays/emb_0.npy");
     refused(vec![
-        ("a pointer of Git LFS", b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 382\n".to_vec(), 
+        ("a pointer of Git LFS", b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 382\n".to_vec(),
          "this is no model, but a pointer of Git LFS, which stands for the model in a repository: fetch the file itself, with git lfs pull", Fault::Magic),
-        ("an HTML page", b"\n<!DOCTYPE html>\n<html><head><title>404".to_vec(), 
+        ("an HTML page", b"\n<!DOCTYPE html>\n<html><head><title>404".to_vec(),
          "this is no model, but a page of a web site (HTML or XML), such as an error or a request to log in: download the file itself", Fault::Magic),
-        ("an HTML page with a byte order mark", b"\xef\xbb\xbf<html lang=en>".to_vec(), 
+        ("an HTML page with a byte order mark", b"\xef\xbb\xbf<html lang=en>".to_vec(),
          "this is no model, but a page of a web site (HTML or XML), such as an error or a request to log in: download the file itself", Fault::Magic),
-        ("an XML error", b"<?xml version=\"1.0\"?><Error><Code>AccessDenied".to_vec(), 
+        ("an XML error", b"<?xml version=\"1.0\"?><Error><Code>AccessDenied".to_vec(),
          "this is no model, but a page of a web site (HTML or XML), such as an error or a request to log in: download the file itself", Fault::Magic),
-        ("a picture", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR".to_vec(), 
+        ("a picture", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR".to_vec(),
          "this is no model, but a picture (PNG)", Fault::Magic),
-        ("a NumPy array", b"\x93NUMPY\x01\0v\0{'descr': '<f4'".to_vec(), 
+        ("a NumPy array", b"\x93NUMPY\x01\0v\0{'descr': '<f4'".to_vec(),
          "this is no model, but an array of NumPy's (.npy)", Fault::Magic),
-        ("NumPy arrays", npz, 
+        ("NumPy arrays", npz,
          "this is an archive of NumPy's arrays (.npz), not a .pth of PyTorch", Fault::Missing),
-        ("a gzip", b"\x1f\x8b\x08\0\0\0\0\0".to_vec(), 
+        ("a gzip", b"\x1f\x8b\x08\0\0\0\0\0".to_vec(),
          "this is no model, but a compressed file (gzip): unpack it first", Fault::Magic),
-        ("an old file of llama.cpp", b"tjgg\x03\0\0\0\0\0\0\0".to_vec(), 
+        ("an old file of llama.cpp", b"tjgg\x03\0\0\0\0\0\0\0".to_vec(),
          "this is no model, but a file of llama.cpp from before GGUF: convert the original model again", Fault::Magic),
-        ("a configuration", b"{\"model_type\": \"rwkv7\", \"vocab_size\": 65536}".to_vec(), 
+        ("a configuration", b"{\"model_type\": \"rwkv7\", \"vocab_size\": 65536}".to_vec(),
          "this is no model, but a text in JSON, such as a model's config.json", Fault::Magic),
-        ("an index of several files", index.to_vec(), 
+        ("an index of several files", index.to_vec(),
          r#"this is the index of a model that was split into several files, which this version does not read; join them, for example with Python's transformers: load the model and call save_pretrained(folder, max_shard_size="100GB"), and use that folder's model.safetensors"#, Fault::Other),
-        ("a pickle of protocol 4", b"\x80\x04\x95\x0b\0\0\0\0\0\0\0\x8c\x05hello\x94.".to_vec(), 
+        ("a pickle of protocol 4", b"\x80\x04\x95\x0b\0\0\0\0\0\0\0\x8c\x05hello\x94.".to_vec(),
          "this is a bare pickle, not what torch.save writes; save the model with torch.save", Fault::FormatVersion),
-        ("any text", b"Once upon a time there was a file that was no model.".to_vec(), 
+        ("any text", b"Once upon a time there was a file that was no model.".to_vec(),
          "the file starts with 0x65636e4f, not 0x67676d66: this is not an rwkv.cpp model, nor a .pth, .safetensors or .gguf", Fault::Magic),
-        ("nothing", Vec::new(), 
+        ("nothing", Vec::new(),
          "the file is empty; a model file starts with a header of 24 bytes", Fault::Truncated),
     ]);
 }
