@@ -15,6 +15,10 @@ macro_rules! fixture {
     };
 }
 
-const FILES: [Sound; 3] = [fixture!("tiny-v7.gguf", 4416, 0), fixture!("tiny-v7-q8_0.gguf", 4416, 0), fixture!("tensors.gguf", 2976, 0)];
+const FILES: [Sound; 3] = [
+    fixture!("tiny-v7.gguf", 4416, 0),
+    fixture!("tiny-v7-q8_0.gguf", 4416, 0),
+    fixture!("tensors.gguf", 2976, 0),
+];
 
 fuzz_target!(|data: &[u8]| open(bytes(data, &FILES, |data| data.starts_with(b"GGUF"))));

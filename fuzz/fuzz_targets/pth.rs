@@ -16,6 +16,10 @@ macro_rules! fixture {
     };
 }
 
-const FILES: [Sound; 3] = [fixture!("tiny-v7.pth", 7000, 4883), fixture!("tiny-v4.pth", 4000, 3053), fixture!("tiny.pth", 1000, 939)];
+const FILES: [Sound; 3] = [
+    fixture!("tiny-v7.pth", 7000, 4883),
+    fixture!("tiny-v4.pth", 4000, 3053),
+    fixture!("tiny.pth", 1000, 939),
+];
 
 fuzz_target!(|data: &[u8]| open(bytes(data, &FILES, |data| data.starts_with(b"PK\x03\x04"))));

@@ -71,15 +71,36 @@ enum Number {
 /// A change; places are counted round and round in what is no weight.
 #[derive(Debug, Arbitrary)]
 enum Edit {
-    Byte { at: u16, to: u8 },
-    Number { at: u16, bytes: u8, to: Number },
-    Splice { at: u16, out: u8, put: Vec<u8> },
+    Byte {
+        at: u16,
+        to: u8,
+    },
+    Number {
+        at: u16,
+        bytes: u8,
+        to: Number,
+    },
+    Splice {
+        at: u16,
+        out: u8,
+        put: Vec<u8>,
+    },
     /// Bytes of the file's own in another place.
-    Move { from: u16, to: u16, len: u8 },
+    Move {
+        from: u16,
+        to: u16,
+        len: u8,
+    },
     /// A digit of a name, so that a tensor becomes that of another block.
-    Digit { which: u16, to: u8 },
+    Digit {
+        which: u16,
+        to: u8,
+    },
     /// Anywhere, weights too.
-    Weight { at: u32, bits: u16 },
+    Weight {
+        at: u32,
+        bits: u16,
+    },
     Cut(u16),
 }
 
