@@ -20,7 +20,8 @@ result() {
 
 fuzz() {
   local target=$1 programs=$2 dictionary=model_file
-  case $target in tokenizer | run_directory | lora) dictionary=json ;; esac
+  case $target in tokenizer | run_directory | lora) dictionary=json ;;
+  pth | safetensors | gguf) dictionary=formats ;; esac
   local found=fuzz/artifacts/$target new log=.cache/fuzz-$target.log
   mkdir -p "$found"
   new=$(mktemp -d)

@@ -60,7 +60,9 @@ async function run(row, isa, most) {
   const [corpus, found] = [`fuzz/corpus/${target}`, `fuzz/artifacts/${target}`]
   for (const directory of [corpus, found, '.cache']) mkdirSync(directory, { recursive: true })
   const before = new Set(readdirSync(found))
-  const dictionary = ['tokenizer', 'run_directory'].includes(target) ? 'json' : 'model_file'
+  const json = ['tokenizer', 'run_directory'].includes(target)
+  const format = ['pth', 'safetensors', 'gguf'].includes(target)
+  const dictionary = json ? 'json' : format ? 'formats' : 'model_file'
   const child = spawn(
     `${programs}/${target}`,
     [

@@ -34,6 +34,7 @@ fn main() {
         write("quantize", &format!("edited-{format}"), &[format, 0, 1, 1, 200, 90, 30, 7, 3, 9, 40, 1, 0, 5]);
     }
 
+    formats();
     sources();
 
     let tokenizers = [
@@ -94,6 +95,20 @@ fn main() {
     write("c_api", "load", &[load(0), load(1), load(2), call(6, &[0]), call(2, &[0])].concat());
     write("c_api", "evaluate", &[load(0), call(3, &[0; 24]), call(4, &[0; 40]), call(5, &[0; 48])].concat());
     write("c_api", "quantize", &[call(10, &[1, 0, 0, 0, 0, 0, 4]), load(4), call(3, &[0; 24])].concat());
+}
+
+/// Files of other programs: which of the target's own, and edits; and small files as they are.
+fn formats() {
+    for (target, files, whole) in
+        [("pth", 3, "tiny.pth"), ("safetensors", 5, "tensors.safetensors"), ("gguf", 3, "tensors.gguf")]
+    {
+        for file in 0..files {
+            write(target, &format!("recipe-{file}"), &[file]);
+            write(target, &format!("edited-{file}"), &[file, 1, 1, 200, 90, 30, 7, 3, 9, 40, 1, 0, 5]);
+        }
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/core/tests/fixtures");
+        write(target, whole, &fs::read(fixtures.join(whole)).expect("a file of the tests"));
+    }
 }
 
 /// The first byte is the kind of file, the second how it is read; see fuzz_targets/source.rs.

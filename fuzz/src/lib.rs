@@ -3,6 +3,7 @@
 
 pub mod directory;
 pub mod exercise;
+pub mod formats;
 pub mod model_files;
 pub mod runs;
 

@@ -3,7 +3,9 @@
 use std::fmt;
 use std::path::Path;
 
-use super::{Header, Place, TensorInfo, check, gguf, official, pth, read, safetensors, unsupported};
+use super::{
+    Header, MAGIC, Place, TensorInfo, check, fault, gguf, official, pth, read, safetensors, unsupported,
+};
 use crate::config::{ModelConfig, Version};
 use crate::data_type::DataType;
 use crate::error::{Fault, Result};
@@ -47,17 +49,20 @@ pub(super) struct Opened {
 
 /// How zip archives begin, of which PyTorch's checkpoints are one kind; `BZ` and pickles are its older ones.
 const ZIP: &[u8] = b"PK";
-/// How a pickle begins: of PyTorch before 1.6.
-const PICKLE: &[u8] = &[0x80, 0x02];
+/// How a pickle begins, before the number of its protocol: of PyTorch before 1.6.
+const PICKLE: u8 = 0x80;
 /// Where a tar archive says that it is one.
 const TAR: (usize, &[u8]) = (257, b"ustar");
 
 fn recognise(bytes: &[u8]) -> FileFormat {
     let starts = |with: &[u8]| bytes.starts_with(with);
     let is_tar = bytes.get(TAR.0..).is_some_and(|rest| rest.starts_with(TAR.1));
-    if starts(&gguf::MAGIC.to_le_bytes()) || starts(&gguf::MAGIC.to_be_bytes()) {
+    // Before anything that is told by a later byte, which is any number here.
+    if starts(&MAGIC.to_le_bytes()) {
+        FileFormat::RwkvCpp
+    } else if starts(&gguf::MAGIC.to_le_bytes()) {
         FileFormat::Gguf
-    } else if starts(ZIP) || starts(PICKLE) || is_tar {
+    } else if starts(ZIP) || matches!(bytes, [PICKLE, 2..=5, ..]) || is_tar {
         FileFormat::Pth
     } else if bytes.get(8) == Some(&b'{') || starts(b"{") {
         FileFormat::Safetensors
@@ -66,11 +71,52 @@ fn recognise(bytes: &[u8]) -> FileFormat {
     }
 }
 
+/// How files begin that are no models and have come in place of one, what they are, and what to do.
+#[rustfmt::skip] // a table
+const OTHERS: [(&[u8], &str); 15] = [
+    (b"version https://git-lfs", "a pointer of Git LFS, which stands for the model in a repository: fetch the file itself, with git lfs pull"),
+    (b"<", "a page of a web site (HTML or XML), such as an error or a request to log in: download the file itself"),
+    (b"\x89PNG", "a picture (PNG)"),
+    (b"\xff\xd8\xff", "a picture (JPEG)"),
+    (b"\x93NUMPY", "an array of NumPy's (.npy)"),
+    (b"\x89HDF", "an HDF5 file, as Keras writes them"),
+    (b"%PDF", "a PDF document"),
+    (b"\x1f\x8b", "a compressed file (gzip): unpack it first"),
+    (b"\xfd7zXZ", "a compressed file (xz): unpack it first"),
+    (b"\x28\xb5\x2f\xfd", "a compressed file (zstd): unpack it first"),
+    (b"7z\xbc\xaf", "a compressed file (7-Zip): unpack it first"),
+    (b"BZh", "a compressed file (bzip2): unpack it first"),
+    (b"Rar!", "a compressed file (RAR): unpack it first"),
+    (b"lmgg", "a file of llama.cpp from before GGUF: convert the original model again"),
+    (b"tjgg", "a file of llama.cpp from before GGUF: convert the original model again"),
+];
+
+/// Refuses what is no model by the name of what it is.
+fn refuse_others(path: &Path, bytes: &[u8]) -> Result<()> {
+    let Some(start) = bytes.first_chunk() else { return Ok(()) };
+    let start = u32::from_le_bytes(*start);
+    if start == MAGIC {
+        return Ok(());
+    }
+    // An editor may have put a byte order mark and empty lines before a text.
+    let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).trim_ascii_start();
+    let is = |(with, _): &&(&[u8], &str)| bytes.starts_with(with) || text.starts_with(with);
+    let problem = match OTHERS.iter().find(is) {
+        Some((_, what)) => format!("this is no model, but {what}"),
+        None => format!(
+            "the file starts with {start:#010x}, not {MAGIC:#010x}: this is not an rwkv.cpp model, nor a .pth, \
+             .safetensors or .gguf"
+        ),
+    };
+    Err(fault(path, None, 0, problem).of_kind(Fault::Magic))
+}
+
 /// Reads a file's directory, and finds the model that it holds.
 pub(super) fn open(path: &Path, bytes: &[u8]) -> Result<Opened> {
     let format = recognise(bytes);
     let (tensors, source) = match format {
         FileFormat::RwkvCpp => {
+            refuse_others(path, bytes)?;
             let (header, tensors) = read::directory(path, bytes)?;
             let (config, layout, places) = check::against_layout(path, bytes.len(), &header, &tensors)?;
             return Ok(Opened { format, header, tensors, config, layout, places });
@@ -83,10 +129,10 @@ pub(super) fn open(path: &Path, bytes: &[u8]) -> Result<Opened> {
             let key = |name: &str| format!("{}.{name}", gguf.architecture);
             let eps = key("attention.layer_norm_epsilon");
             if gguf.has(&eps) && (gguf.f32(&eps)? - 1e-5).abs() > 1e-9 {
-                let problem = format!("{}; norms with 1e-5 can be run", gguf.f32(&eps)?);
+                let problem = format!("{}; this version computes norms with 0.00001", gguf.f32(&eps)?);
                 return Err(gguf.fault(&eps, &problem));
             }
-            let head_size = gguf.u32(&key("wkv.head_size"))? as usize;
+            let head_size = head_size(&gguf, &key("wkv.head_size"))?;
             (gguf.tensors, official::Source::Gguf { version, head_size })
         }
     };
@@ -112,11 +158,24 @@ pub(super) fn tensors(path: &Path, bytes: &[u8]) -> Result<Vec<TensorInfo>> {
     }
 }
 
+/// The size of heads that `key` says: nothing else in the file does.
+fn head_size(gguf: &gguf::Gguf, key: &str) -> Result<usize> {
+    let size = gguf.u32(key)? as usize;
+    let embedding = gguf.tensors.iter().find(|tensor| tensor.name == "token_embd.weight");
+    let n_embd = embedding.and_then(|tensor| tensor.dims.first().copied()).unwrap_or(0);
+    if size == 0 || !n_embd.is_multiple_of(size) {
+        let problem = format!("{size}; expected a number that divides n_embd, which is {n_embd}");
+        return Err(gguf.fault(key, &problem).of_kind(Fault::Dimensions));
+    }
+    Ok(size)
+}
+
 /// The version that llama.cpp calls `architecture`.
 fn version_of(path: &Path, architecture: &str) -> Result<Version> {
-    let name = architecture.replacen("rwkv", "v", 1);
-    let found = Version::ALL.iter().copied().find(|version| version.name() == name);
-    found.ok_or_else(|| {
+    let has_names = |version: &Version| version.names().iter().any(|names| names.gguf.is_some());
+    let name = architecture.strip_prefix("rwkv").map(|number| format!("v{number}"));
+    let mut known = Version::ALL.iter().copied().filter(has_names);
+    known.find(|version| Some(version.name()) == name.as_deref()).ok_or_else(|| {
         let what = format!("its architecture is {architecture:?}; of GGUF files, rwkv7 can be run");
         unsupported(path, what).of_kind(Fault::Version)
     })

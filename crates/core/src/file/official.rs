@@ -22,6 +22,22 @@ pub(super) enum Source {
     Gguf { version: Version, head_size: usize },
 }
 
+/// How a checkpoint names the tensors of its blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Naming {
+    Authors,
+    HuggingFace,
+}
+
+impl Naming {
+    fn whose(self) -> &'static str {
+        match self {
+            Self::Authors => "as RWKV's authors name them",
+            Self::HuggingFace => "as Hugging Face's models do",
+        }
+    }
+}
+
 /// A tensor of the file, or a part of one, under its official name.
 struct Named {
     tensor: usize,
@@ -39,6 +55,10 @@ struct Checkpoint<'a> {
     tensors: &'a [TensorInfo],
     named: HashMap<String, Named>,
     source: Source,
+    /// Known once names are.
+    version: Version,
+    /// Of a checkpoint: how it names the tensors of its blocks, and the first that tells.
+    naming: Option<(Naming, usize)>,
 }
 
 /// The model's shape and parameters, and where each parameter is.
@@ -48,11 +68,19 @@ pub(super) fn against_layout(
     tensors: &[TensorInfo],
     source: Source,
 ) -> Result<(ModelConfig, Layout, Vec<Place>)> {
-    let mut file =
-        Checkpoint { path, file_len, tensors, named: HashMap::with_capacity(tensors.len()), source };
+    let mut file = Checkpoint {
+        path,
+        file_len,
+        tensors,
+        named: HashMap::with_capacity(tensors.len()),
+        source,
+        version: Version::ALL[0],
+        naming: None,
+    };
     file.name_all()?;
     let version = file.version()?;
-    file.turn_factors(version);
+    file.version = version;
+    file.turn_factors(version)?;
     let config = file.config(version)?;
     let (_, layout, _) = Network::new(&config);
     let places = layout.specs().iter().map(|spec| file.place(spec, &config)).collect::<Result<Vec<_>>>()?;
@@ -99,8 +127,9 @@ impl Checkpoint<'_> {
             };
             match &self.source {
                 Source::Checkpoint => {
-                    let name = Self::official(&info.name);
+                    let (name, naming) = official(&info.name);
                     add(self, name, (0, 1))?;
+                    self.refuse_mixture(tensor, naming)?;
                 }
                 Source::Gguf { version, .. } => {
                     let (of, block) = pattern(&info.name);
@@ -111,8 +140,12 @@ impl Checkpoint<'_> {
                             }
                         }
                         _ => {
-                            let name = look_up(*version, Dialect::Gguf, &info.name);
-                            add(self, name.unwrap_or_else(|| info.name.clone()), (0, 1))?;
+                            let Some(name) = look_up(*version, Dialect::Gguf, &info.name) else {
+                                let problem = format!("RWKV {version} has no such tensor in GGUF files");
+                                let error = fault(self.path, Some(&info.name), info.offset, problem);
+                                return Err(error.of_kind(Fault::Name));
+                            };
+                            add(self, name, (0, 1))?;
                         }
                     }
                 }
@@ -121,48 +154,45 @@ impl Checkpoint<'_> {
         Ok(())
     }
 
-    /// The official name of a tensor of a checkpoint: its own, if nothing else is known.
-    fn official(name: &str) -> String {
-        let stripped = ["model.", "rwkv7.", "rwkv."].iter().find_map(|prefix| name.strip_prefix(prefix));
-        let name = stripped.unwrap_or(name);
-        let found = Version::ALL.iter().find_map(|&version| look_up(version, Dialect::HuggingFace, name));
-        if let Some(found) = found {
-            return found;
+    /// Refuses a checkpoint of two namings: of two models, or half converted.
+    fn refuse_mixture(&mut self, tensor: usize, naming: Option<Naming>) -> Result<()> {
+        let Some(naming) = naming else { return Ok(()) };
+        let (first, at) = *self.naming.get_or_insert((naming, tensor));
+        if first == naming {
+            return Ok(());
         }
-        // Checkpoints of transformers-rwkv hold official names, but factors of low rank as layers.
-        match name.strip_suffix(".weight") {
-            Some(factor) if Version::ALL.iter().any(|version| version.low_rank(factor).is_some()) => {
-                factor.to_owned()
-            }
-            _ => name.to_owned(),
-        }
+        let (own, other) = (&self.tensors[tensor], &self.tensors[at].name);
+        let problem = format!(
+            "it is named {}, but {other:?} {}: the file mixes two models, or was converted in part; get the original",
+            naming.whose(),
+            first.whose()
+        );
+        Err(fault(self.path, Some(&own.name), own.offset, problem).of_kind(Fault::Name))
     }
 
     fn version(&self) -> Result<Version> {
+        if let Source::Gguf { version, .. } = self.source {
+            return Ok(version);
+        }
         let dims = |name: &str| self.named.get(name).map(|named| named.dims.as_slice());
         for name in ["emb.weight", "blocks.0.ln1.weight"] {
             if dims(name).is_none() {
-                let problem = format!("there is no tensor {name:?} by any name; this is no RWKV model");
+                let problem = format!(
+                    "there is no tensor {name:?}, nor what other programs call it: this is no RWKV model"
+                );
                 return Err(fault(self.path, None, self.file_len, problem).of_kind(Fault::Missing));
             }
         }
         if dims("blocks.0.ln0.weight").is_none() {
-            let what = "its embedding has the norm blocks.0.ln0 in it already; use the original checkpoint";
+            let what = "the norm of its embedding (blocks.0.ln0) is not there: some programs multiply it into the \
+                        embedding when they convert a model, which cannot be undone; use the model that this was made from";
             return Err(unsupported(self.path, what).of_kind(Fault::Missing));
         }
-        let found = Version::of_file(&dims).map_err(|found| {
+        Version::of_file(&dims).map_err(|found| {
             let ours: Vec<_> = Version::ALL.iter().map(|version| version.name()).collect();
             let what = format!("this is an RWKV {found} model; only RWKV {} can be run yet", ours.join(", "));
             unsupported(self.path, what).of_kind(Fault::Version)
-        })?;
-        match self.source {
-            Source::Gguf { version, .. } if version != found => {
-                let problem =
-                    format!("the file says RWKV {version}, but its tensors are those of RWKV {found}");
-                Err(fault(self.path, None, 0, problem).of_kind(Fault::Version))
-            }
-            _ => Ok(found),
-        }
+        })
     }
 
     /// Width of the residual stream.
@@ -174,7 +204,7 @@ impl Checkpoint<'_> {
     ///
     /// A factor has n_embd on one side, and the rank, which is smaller, on the other; all factors of a file lie
     /// alike. Only if every rank is n_embd does the dialect tell.
-    fn turn_factors(&mut self, version: Version) {
+    fn turn_factors(&mut self, version: Version) -> Result<()> {
         let n_embd = self.n_embd();
         let lies_turned = |side: LowRank, dims: &[usize]| {
             let &[row, rows] = dims else { return None };
@@ -185,17 +215,35 @@ impl Checkpoint<'_> {
                 (LowRank::Up, [_, is_rows]) => Some(!is_rows),
             }
         };
-        let sides = |name: &String| version.low_rank(name);
-        let told = self.named.iter().find_map(|(name, named)| lies_turned(sides(name)?, &named.dims));
-        let is_official = |named: &Named| {
-            let name = &self.tensors[named.tensor].name;
+        // In the file's order, so that it is always the same that is named.
+        let mut factors: Vec<_> = self
+            .named
+            .iter()
+            .filter(|(name, _)| !version.is_unused(name))
+            .filter_map(|(name, named)| Some((version.low_rank(name)?, named)))
+            .collect();
+        factors.sort_by_key(|(_, named)| named.tensor);
+        let told = |(side, named): &(LowRank, &Named)| lies_turned(*side, &named.dims);
+        let turned = factors.iter().filter(|factor| told(factor) == Some(true)).count();
+        let as_read = factors.iter().filter(|factor| told(factor) == Some(false)).count();
+        let is_turned = if turned + as_read > 0 {
+            turned > as_read
+        } else {
             matches!(self.source, Source::Checkpoint)
-                && version.low_rank(Self::official(name).as_str()).is_some()
-                && !name.contains("lora")
-                && !name.ends_with(".weight")
+                && factors.iter().any(|(_, named)| {
+                    let name = &self.tensors[named.tensor].name;
+                    !name.contains("lora") && !name.ends_with(".weight")
+                })
         };
-        let by_default = self.named.iter().any(|(name, named)| sides(name).is_some() && is_official(named));
-        let is_turned = told.unwrap_or(by_default);
+        if let Some((_, other)) = factors.iter().find(|factor| told(factor) == Some(!is_turned)) {
+            let tensor = &self.tensors[other.tensor];
+            let problem = format!(
+                "dimensions {:?} (row length first); the other factors of low rank lie the other way round in this file",
+                tensor.dims
+            );
+            let error = fault(self.path, Some(&tensor.name), tensor.offset, problem);
+            return Err(error.of_kind(Fault::Dimensions));
+        }
         for (name, named) in &mut self.named {
             if version.low_rank(name).is_some() && is_turned {
                 named.is_transposed = true;
@@ -204,11 +252,13 @@ impl Checkpoint<'_> {
         }
         if let Source::Gguf { head_size, .. } = self.source {
             for (name, named) in &mut self.named {
-                if name.ends_with("att.r_k") && named.dims == [n_embd] && head_size > 0 {
+                // It was seen to divide the embedding's width.
+                if name.ends_with("att.r_k") && named.dims == [n_embd] {
                     named.dims = vec![head_size, n_embd / head_size];
                 }
             }
         }
+        Ok(())
     }
 
     /// The shape, once it is certain that the file has all that it implies: as `check.rs` does for rwkv.cpp's files.
@@ -218,23 +268,13 @@ impl Checkpoint<'_> {
             [_, n_vocab] => *n_vocab,
             _ => return Err(self.wrong_dims("emb.weight", "two dimensions")),
         };
-        let blocks = self
-            .named
-            .keys()
-            .filter_map(|name| name.strip_prefix("blocks.")?.split('.').next()?.parse().ok());
-        let n_layer = blocks.max().unwrap_or(0_usize).saturating_add(1);
-        if n_layer > self.named.len() {
-            let last = format!("blocks.{}.", n_layer - 1);
-            let name = self.named.keys().find(|name| name.starts_with(&last)).map_or("", String::as_str);
-            let problem =
-                format!("a tensor of block {}, but there are {} tensors", n_layer - 1, self.named.len());
-            return Err(self.about(name, problem).of_kind(Fault::Name));
-        }
+        let n_layer = self.n_layer()?;
         let dims = |name: &str| self.named.get(name).map(|named| named.dims.as_slice());
         let sizes = version.sizes(&dims).map_err(|BadTensor { name, problem }| match self.find(&name) {
             Err(missing) => missing,
             Ok(named) => {
-                let problem = problem.unwrap_or_else(|| format!("dimensions {:?}", named.dims));
+                let problem =
+                    problem.unwrap_or_else(|| format!("dimensions {:?} tell no size of a model", named.dims));
                 self.about(&name, problem).of_kind(Fault::Dimensions)
             }
         })?;
@@ -256,12 +296,71 @@ impl Checkpoint<'_> {
         Ok(config)
     }
 
+    /// The number of layers: a tensor of each is there.
+    fn n_layer(&self) -> Result<usize> {
+        let of_block = |(name, named): (&String, &Named)| {
+            let block: usize = name.strip_prefix("blocks.")?.split('.').next()?.parse().ok()?;
+            Some((block, named.tensor))
+        };
+        let mut blocks: Vec<_> = self.named.iter().filter_map(of_block).collect();
+        blocks.sort_unstable();
+        let mut expected = 0;
+        for (block, tensor) in blocks {
+            if block > expected {
+                let tensor = &self.tensors[tensor];
+                let problem = format!(
+                    "a tensor of block {block}, but the file has none of block {expected}, counted from 0"
+                );
+                let error = fault(self.path, Some(&tensor.name), tensor.offset, problem);
+                return Err(error.of_kind(Fault::Missing));
+            }
+            // No overflow: there are fewer tensors.
+            expected = block + 1;
+        }
+        Ok(expected)
+    }
+
     fn find(&self, name: &str) -> Result<&Named> {
         let missing = || {
-            let problem = "the file has no such tensor, by this or another name";
-            fault(self.path, Some(name), self.file_len, problem).of_kind(Fault::Missing)
+            let problem = format!(
+                "the file has no such tensor, and RWKV {} needs it; {}",
+                self.version,
+                super::read::GET_IT_AGAIN
+            );
+            fault(self.path, Some(&self.own_name(name)), self.file_len, problem).of_kind(Fault::Missing)
         };
         self.named.get(name).ok_or_else(missing)
+    }
+
+    /// What the file would call the tensor `name`, which it does not have.
+    fn own_name(&self, name: &str) -> String {
+        let (of, block) = pattern(name);
+        let translated = |dialect| {
+            let names =
+                self.version.names().iter().find(|names| names.official == of || names.official == name);
+            names.and_then(|names| names.of(dialect)).map(|of| of_block(of, block))
+        };
+        match (&self.source, self.naming) {
+            (Source::Gguf { .. }, _) => {
+                let fused = self.version.fused().filter(|(_, parts)| parts.contains(&of.as_str()));
+                let fused = fused.map(|(fused, _)| of_block(fused, block));
+                fused.or_else(|| translated(Dialect::Gguf)).unwrap_or_else(|| name.to_owned())
+            }
+            (_, Some((Naming::HuggingFace, first))) => {
+                let prefix = prefix(&self.tensors[first].name);
+                // The head stands beside the model.
+                let prefix = if name.starts_with("head.") { "" } else { prefix };
+                translated(Dialect::HuggingFace)
+                    .map_or_else(|| name.to_owned(), |own| format!("{prefix}{own}"))
+            }
+            (_, Some((Naming::Authors, first))) if !name.starts_with("head.") => {
+                let first = &self.tensors[first].name;
+                let is_layer = self.version.low_rank(name).is_some()
+                    && self.tensors.iter().any(|tensor| is_layer(&tensor.name));
+                format!("{}{name}{}", prefix(first), if is_layer { ".weight" } else { "" })
+            }
+            _ => name.to_owned(),
+        }
     }
 
     fn place(&self, spec: &ParamSpec, config: &ModelConfig) -> Result<Place> {
@@ -275,7 +374,11 @@ impl Checkpoint<'_> {
         };
         if !is_right {
             let ModelConfig { n_vocab, n_embd, n_layer, .. } = config;
-            let expected = if spec.is_matrix() { vec![spec.cols, spec.rows] } else { vec![spec.cols] };
+            let expected = match (spec.is_matrix(), named.is_transposed) {
+                (true, false) => vec![spec.cols, spec.rows],
+                (true, true) => vec![spec.rows, spec.cols],
+                (false, _) => vec![spec.cols],
+            };
             let problem = format!(
                 "dimensions {:?}; a model with n_vocab {n_vocab}, n_embd {n_embd}, n_layer {n_layer} has {expected:?} \
                  here (row length first)",
@@ -311,6 +414,34 @@ impl Checkpoint<'_> {
         let dims = self.named.get(name).map(|named| named.dims.clone()).unwrap_or_default();
         self.about(name, format!("dimensions {dims:?}; expected {expected}")).of_kind(Fault::Dimensions)
     }
+}
+
+/// The official name of a tensor of a checkpoint, its own if nothing else is known, and whose names it tells to be the
+/// file's: those outside of blocks tell nothing, and some are the same.
+fn official(name: &str) -> (String, Option<Naming>) {
+    let stripped = &name[prefix(name).len()..];
+    let found = Version::ALL.iter().find_map(|&version| look_up(version, Dialect::HuggingFace, stripped));
+    let is_of_block = pattern(stripped).1.is_some();
+    if let Some(found) = found {
+        let naming = (is_of_block && found != stripped).then_some(Naming::HuggingFace);
+        return (found, naming);
+    }
+    // Checkpoints of transformers-rwkv hold official names, but factors of low rank as layers.
+    let own = if is_layer(name) { stripped.strip_suffix(".weight").unwrap_or(stripped) } else { stripped };
+    let is_known = |&version: &Version| look_up(version, Dialect::Official, own).is_some();
+    let naming = (is_of_block && Version::ALL.iter().any(is_known)).then_some(Naming::Authors);
+    (own.to_owned(), naming)
+}
+
+/// What stands before names in files of Hugging Face's.
+fn prefix(name: &str) -> &str {
+    ["model.", "rwkv7.", "rwkv."].into_iter().find(|&prefix| name.starts_with(prefix)).unwrap_or("")
+}
+
+/// Whether a tensor is a factor of low rank that is named as the weight of a layer.
+fn is_layer(name: &str) -> bool {
+    let factor = name[prefix(name).len()..].strip_suffix(".weight");
+    factor.is_some_and(|factor| Version::ALL.iter().any(|version| version.low_rank(factor).is_some()))
 }
 
 /// The official name of what a dialect calls `name`.

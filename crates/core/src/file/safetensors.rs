@@ -90,6 +90,10 @@ fn json<'a>(path: &Path, bytes: &'a [u8]) -> Result<&'a [u8]> {
         return Err(unsupported(path, what));
     }
     let length = u64::from_le_bytes(*length);
+    if length > MAX_HEADER && length.to_le_bytes()[0] == b'{' {
+        let problem = "this is no model, but a text in JSON, such as a model's config.json";
+        return Err(fault(path, None, 0, problem).of_kind(Fault::Magic));
+    }
     if length > MAX_HEADER {
         let problem = format!(
             "a header of {length} bytes is announced; expected at most {MAX_HEADER}: this is not a .safetensors file, \

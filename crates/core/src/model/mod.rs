@@ -198,13 +198,15 @@ versions! {
     V4 ("v4", 4) = v4::Rwkv4;
 }
 
-/// Every version there is, by a tensor that only it and later ones have: latest first, and [`OLDEST`] after them.
+/// Every version there is, by tensors that only it and later ones have: latest first, and [`OLDEST`] after them.
 /// Those that are in [`Version::ALL`] can be run. The names of RWKV-5's versions are rwkv.cpp's.
-const MARKS: [(&str, &str); 7] = [
+const MARKS: [(&str, &str); 8] = [
     ("v8", "blocks.0.ffn.enn.weight"),
     ("v7b", "blocks.0.qkv.qq.weight"),
     ("v7a", "blocks.0.ffn.s_emb.weight"),
     ("v7", "blocks.0.att.r_k"),
+    // Of a file that lacks the other, it should be said that it does.
+    ("v7", "blocks.0.att.k_k"),
     ("v6", "blocks.0.att.time_maa_x"),
     ("v5.2", "blocks.0.att.gate.weight"),
     ("v5.1", "blocks.0.att.ln_x.weight"),

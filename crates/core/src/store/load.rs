@@ -27,7 +27,9 @@ impl Parameters {
         let quantized = |index: usize| {
             let spec = &layout.specs()[index];
             let format = file.tensor(index).0.data_type;
-            if spec.is_matrix() { Panels::len(format, spec.rows, spec.cols) } else { None }
+            // Rows of an embedding are looked up where they are: GGUF has it quantized too.
+            let is_multiplied = spec.is_matrix() && !spec.is_embedding();
+            if is_multiplied { Panels::len(format, spec.rows, spec.cols) } else { None }
         };
         let mut panels = Memory::for_lengths((0..n).filter_map(quantized))
             .map_err(Error::io("take memory for the weights of", file.path()))?;
@@ -97,4 +99,55 @@ fn pack(cpu: &Cpu, file: &ModelFile, index: usize, into: &mut [u8]) -> Result<()
     let row_bytes = file.tensor(index).1.len() / spec.rows;
     let fetch = |rows: Range<usize>, buffer: &mut [u8]| file.read_at(index, rows.start * row_bytes, buffer);
     Panels::pack_from(cpu, format, spec.rows, spec.cols, fetch, into).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::go_on;
+    use rwkv_kernels::Isa;
+
+    /// Matrices that are not quantized are read where the file is mapped; of those that a file holds as (inputs,
+    /// outputs), which are factors of low rank, there is a copy.
+    #[test]
+    #[cfg_attr(miri, ignore)]
+    fn what_can_be_read_as_it_lies_is_not_copied() {
+        for (name, copies) in [
+            // Four pairs of factors in each block, but for the value's in the first.
+            ("tiny-v7.pth", 14),
+            ("tiny-v7-official.safetensors", 14),
+            ("tiny-v7-fla.safetensors", 0),
+            ("tiny-v7-rs.safetensors", 0),
+            ("tiny-v7-web.safetensors", 0),
+            ("tiny-v7.gguf", 0),
+            ("tiny-v7-q8_0.gguf", 0),
+            ("tiny-v4.pth", 0),
+            ("tiny-v4-hf.safetensors", 0),
+        ] {
+            let path = [env!("CARGO_MANIFEST_DIR"), "tests", "fixtures", name]
+                .iter()
+                .collect::<std::path::PathBuf>();
+            let cpu = Cpu::new(Isa::Scalar, 1);
+            let store = Parameters::of_file(ModelFile::open(path).unwrap(), &cpu, go_on).unwrap();
+            let file = store.file().unwrap();
+            let mut copied = 0;
+            for (index, spec) in
+                store.layout().specs().iter().enumerate().filter(|(_, spec)| spec.is_matrix())
+            {
+                let (read, mapped) = (store.stored_bytes(index), file.tensor(index).1);
+                if read.as_ptr() != mapped.as_ptr() {
+                    assert!(spec.is_low_rank, "{name}: {}", spec.name);
+                    copied += 1;
+                }
+                let is_packed = matches!(store.entries[index].value, Value::Panels(_));
+                assert_eq!(
+                    is_packed,
+                    file.tensor(index).0.data_type.is_quantized() && !spec.is_embedding(),
+                    "{name}: {}",
+                    spec.name
+                );
+            }
+            assert_eq!(copied, copies, "{name}");
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! The integration tests in one program, because linking each file of them by itself takes longer than compiling it.
 //! A file beside this directory is a program of its own: `parallel.rs`, which `.ci/tsan.sh` compiles too.
 
+mod bad_formats;
 mod bench;
 mod changing_files;
 #[path = "../common/mod.rs"]
@@ -8,6 +9,7 @@ mod common;
 mod damaged_files;
 mod example;
 mod fixture;
+mod formats;
 mod from_bytes;
 mod lora;
 mod merge;

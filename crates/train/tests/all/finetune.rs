@@ -341,3 +341,58 @@ fn a_run_does_not_write_over_the_model_that_it_starts_from() {
         assert_eq!(fs::read(alone.join("model.bin")).expect("the base"), before);
     }
 }
+
+/// A model as its authors publish it, in the formats that people have: trained whole, by adapters, and by a state.
+#[test]
+fn checkpoints_of_other_programs_are_bases() {
+    let place = Place::new();
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../core/tests/fixtures");
+    fs::write(place.path("tokenizer.json"), r#"{"type": "character", "characters": "\n abcdefghijklmn"}"#)
+        .expect("a tokenizer");
+    let letters = |i: usize| char::from(b'a' + (i * i % 7 + i % 5) as u8);
+    fs::write(place.path("letters.txt"), (0..2000).map(letters).collect::<String>()).expect("a text");
+    for name in ["tiny-v7.pth", "tiny-v7-official.safetensors", "tiny-v7-fla.safetensors", "tiny-v7.gguf"] {
+        fs::copy(fixtures.join(name), place.path(name)).expect("a fixture");
+        for (way, rate) in [("whole", 5e-3), ("lora", 2e-2), ("state", 0.1)] {
+            let out = format!("{name}-{way}");
+            let options = TrainOptions {
+                data: place.options("letters.txt", &out).data,
+                tokenizer: None,
+                max_steps: 20,
+                learning_rate: Some(rate),
+                lora_rank: (way == "lora").then_some(4),
+                tune: if way == "state" { Tune::State } else { Tune::default() },
+                checkpoint_interval: 0,
+                ..place.tuned(&out, name)
+            };
+            let base = load(&place.path(name));
+            let mut trainer = Trainer::create(&options, go_on).expect("a run");
+            let tokens = [2, 9, 4, 15];
+            let before = |model: &Model| model.eval_all(&tokens, &mut model.new_state()).expect("logits");
+            // Activations meet single-precision values of the weights, whatever their type.
+            let (own, expected) = (before(&trainer.model()), before(&base));
+            let largest = own.iter().zip(&expected).fold(0.0_f32, |most, (a, b)| most.max((a - b).abs()));
+            assert!(largest < 1e-4, "{out}: {largest}");
+            let first = validate(&mut trainer);
+            run(&mut trainer);
+            let last = validate(&mut trainer);
+            println!("{out}: from {first} to {last}");
+            assert!(last < first - 0.02, "{out}: from {first} to {last}");
+            match way {
+                "whole" => {
+                    let model = load(&place.path(&out));
+                    assert_eq!(before(&model), before(&trainer.model()), "{out}");
+                }
+                "lora" => {
+                    let adapted = base.with_lora(place.path(&out)).expect("the adapter");
+                    assert_eq!(before(&adapted), before(&trainer.model()), "{out}");
+                }
+                _ => {
+                    let bytes = fs::read(place.path(&out).join("tuned.state")).expect("a state");
+                    let state = base.state_from_bytes(&bytes).expect("a state of the base");
+                    assert_eq!(state, trainer.initial_state(&trainer.model()), "{out}");
+                }
+            }
+        }
+    }
+}

@@ -91,7 +91,12 @@ fn find_pickle<'a>(path: &Path, archive: &'a Archive) -> Result<(&'a str, &'a En
     };
     let mut pickles = archive.entries().iter().filter_map(folder);
     let Some((prefix, pickle)) = pickles.next() else {
-        let problem = "the zip has no \"data.pkl\": this is not a .pth of PyTorch";
+        let is_array = |entry: &Entry| entry.name.ends_with(".npy");
+        let problem = if archive.entries().iter().any(is_array) {
+            "this is an archive of NumPy's arrays (.npz), not a .pth of PyTorch"
+        } else {
+            "the zip has no \"data.pkl\": this is not a .pth of PyTorch"
+        };
         return Err(fault(path, None, 0, problem).of_kind(Fault::Missing));
     };
     if let Some((_, second)) = pickles.next() {
