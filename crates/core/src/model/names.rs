@@ -15,7 +15,6 @@ pub struct Names {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dialect {
     /// As the authors do.
-    #[allow(dead_code)] // written next
     Official,
     /// As llama.cpp does.
     Gguf,
