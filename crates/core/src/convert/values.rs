@@ -149,7 +149,7 @@ impl<'a, C: Control> Values<'a, C> {
                 let half = bf16::from_f32(value);
                 (half.to_le_bytes(), half.to_f32())
             })?,
-            other => return Err(Error::option("dataType", other, "FP32, FP16 or BF16").into()),
+            other => return Err(Error::option("data_type", other, "FP32, FP16 or BF16").into()),
         }
         if let (Some([_, inverse]), Some(before)) = (step.function, before) {
             let back = self.numbers.iter().map(|&value| inverse(step.spec.stored, value));
@@ -172,7 +172,7 @@ impl<'a, C: Control> Values<'a, C> {
             if back.is_infinite() {
                 let expected =
                     format!("FP32, because {} holds {value}, which is beyond {}", step.spec.name, step.to);
-                return Err(Error::option("dataType", step.to, expected).into());
+                return Err(Error::option("data_type", step.to, expected).into());
             }
             if step.function.is_none() {
                 self.changed += differences([back], [*value]);
