@@ -131,7 +131,13 @@ describe('convert', async () => {
 
   const refused: [what: string, to: string, options: ConvertOptions, code: string, says: string][] = [
     ['a name without a format', 'never', {}, 'INVALID_OPTION', 'ends with .bin, .pth, .safetensors or .gguf'],
-    ['a type that a format lacks', 'never.bin', { dataType: 'BF16' }, 'INVALID_OPTION', 'it must be FP32 or FP16'],
+    [
+      'a type that a format lacks',
+      'never.bin',
+      { dataType: 'BF16' },
+      'INVALID_OPTION',
+      'it must be FP32 or FP16',
+    ],
     ['a directory that is not there', 'none/never.pth', {}, 'IO', 'create it first'],
   ]
 
@@ -159,7 +165,10 @@ describe('convert', async () => {
       code: 'IO',
     })
     const v4 = await convert(run, join(directory, 'v4.gguf')).catch(error => error)
-    expect(v4).toMatchObject({ code: 'UNSUPPORTED', message: expect.stringContaining('llama.cpp cannot run') })
+    expect(v4).toMatchObject({
+      code: 'UNSUPPORTED',
+      message: expect.stringContaining('llama.cpp cannot run'),
+    })
   })
 
   describe('rwkv convert', () => {

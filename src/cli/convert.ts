@@ -43,7 +43,8 @@ With --json: {"input","output","from","to","fromType","toType","bytesIn","bytesO
     if (typeof made === 'number') return made
     const { fromType, toType, bytesIn, bytesOut, tensors, changed } = made
     output.object({ input, output: path, ...made, seconds: seconds() })
-    const rounded = changed === 0 ? 'no weight was rounded' : `${changed.toLocaleString('en')} weights rounded`
+    const rounded =
+      changed === 0 ? 'no weight was rounded' : `${changed.toLocaleString('en')} weights rounded`
     output.line(
       `${basename(input)} ${fromType} ${bytes(bytesIn)} → ${style.bold(`${made.to} ${toType} ${bytes(bytesOut)}`)}, ` +
         `${seconds().toFixed(1)} s; ${tensors} tensors, ${rounded}`,

@@ -108,7 +108,9 @@ fn vocabulary(keys: &mut Metadata, tokens: &[Vec<u8>], n_vocab: usize) {
     let entries: Vec<_> = (0..n_vocab).map(entry).collect();
     keys.string("tokenizer.ggml.model", "rwkv");
     keys.array("tokenizer.ggml.tokens", Type::String, n_vocab);
-    entries.iter().for_each(|(text, _)| string(&mut keys.bytes, text.as_bytes()));
+    for (text, _) in &entries {
+        string(&mut keys.bytes, text.as_bytes());
+    }
     keys.array("tokenizer.ggml.token_type", Type::I32, n_vocab);
     keys.bytes.extend(entries.iter().flat_map(|(_, kind)| kind.to_le_bytes()));
     // A turn of a chat ends with an empty line.
@@ -130,7 +132,12 @@ fn escaped(token: &[u8]) -> String {
             b'\\' => text.push_str("\\\\"),
             b'\'' if !in_double_quotes => text.push_str("\\'"),
             b' '..=b'~' => text.push(char::from(byte)),
-            _ => text.push_str(&format!("\\x{byte:02x}")),
+            _ => {
+                text.push_str("\\x");
+                text.extend(
+                    [byte >> 4, byte & 15].map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)])),
+                );
+            }
         }
     }
     text

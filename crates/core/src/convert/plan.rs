@@ -78,11 +78,10 @@ pub(super) fn tensors(file: &ModelFile, options: &ConvertOptions<'_>) -> Result<
 fn check_data_type(options: &ConvertOptions<'_>) -> Result<()> {
     let Some(data_type) = options.data_type else { return Ok(()) };
     match (options.to, data_type) {
-        (_, DataType::F32 | DataType::F16) => Ok(()),
         (FileFormat::RwkvCpp, DataType::BF16) => {
             Err(Error::option("data_type", data_type, "FP32 or FP16, because .bin files cannot hold BF16"))
         }
-        (_, DataType::BF16) => Ok(()),
+        (_, DataType::F32 | DataType::F16 | DataType::BF16) => Ok(()),
         _ => {
             let expected = "FP32, FP16 or BF16; quantize makes quantized files";
             Err(Error::option("data_type", data_type, expected))

@@ -134,16 +134,13 @@ impl Pickle {
 
     /// A number of values, which a file's length bounds.
     fn number(&mut self, number: usize) {
-        match i32::try_from(number) {
-            Ok(number) => {
-                self.code(codes::BININT);
-                self.bytes.extend(number.to_le_bytes());
-            }
-            Err(_) => {
-                // Eight bytes, of which the last has the sign.
-                self.bytes.extend([codes::LONG1, 8]);
-                self.bytes.extend((number as u64).to_le_bytes());
-            }
+        if let Ok(number) = i32::try_from(number) {
+            self.code(codes::BININT);
+            self.bytes.extend(number.to_le_bytes());
+        } else {
+            // Eight bytes, of which the last has the sign.
+            self.bytes.extend([codes::LONG1, 8]);
+            self.bytes.extend((number as u64).to_le_bytes());
         }
     }
 
@@ -155,15 +152,14 @@ impl Pickle {
 
     /// A module and a name in it, each with the end of its line.
     fn global(&mut self, name: &'static str) {
-        match self.memo.iter().position(|&known| known == name) {
-            // There are five names.
-            Some(at) => self.bytes.extend([codes::BINGET, at as u8]),
-            None => {
-                self.code(codes::GLOBAL);
-                self.bytes.extend(name.as_bytes());
-                self.bytes.extend([codes::BINPUT, self.memo.len() as u8]);
-                self.memo.push(name);
-            }
+        // There are five names.
+        if let Some(at) = self.memo.iter().position(|&known| known == name) {
+            self.bytes.extend([codes::BINGET, at as u8]);
+        } else {
+            self.code(codes::GLOBAL);
+            self.bytes.extend(name.as_bytes());
+            self.bytes.extend([codes::BINPUT, self.memo.len() as u8]);
+            self.memo.push(name);
         }
     }
 }

@@ -29,6 +29,9 @@ pub(super) struct Values<'a, C> {
     encoded: Vec<u8>,
 }
 
+/// From the values of one kind of file to those of another.
+type Function = fn(Stored, f32) -> f32;
+
 /// What happens to a part's values.
 struct Step<'a> {
     spec: &'a ParamSpec,
@@ -36,7 +39,7 @@ struct Step<'a> {
     from: DataType,
     to: DataType,
     /// The function that is applied to numbers, and the one that undoes it.
-    function: Option<[fn(Stored, f32) -> f32; 2]>,
+    function: Option<[Function; 2]>,
 }
 
 impl<'a, C: Control> Values<'a, C> {
@@ -70,7 +73,7 @@ impl<'a, C: Control> Values<'a, C> {
         for &part in &tensor.parts {
             let spec = &self.file.layout().specs()[part.index];
             let from = self.file.tensor(part.index).0.data_type;
-            let function: Option<[fn(Stored, f32) -> f32; 2]> =
+            let function: Option<[Function; 2]> =
                 match (self.file.form(part.index) == Form::Raw, part.form == Form::Raw) {
                     (true, false) => Some([Stored::to_file, Stored::to_raw]),
                     (false, true) => Some([Stored::to_raw, Stored::to_file]),

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::common::{largest_difference, tokens, values, write};
 use half::{bf16, f16};
+use rwkv_core::FileFormat::{Gguf, Pth, RwkvCpp, Safetensors};
 use rwkv_core::{
     ConvertOptions, Converted, DataType, Error, Fault, FileFormat, LoadOptions, Model, ModelConfig,
     ModelFile, Result, Version, convert, go_on, quantize, write_model,
@@ -76,7 +77,6 @@ fn a_v7_in_single_precision_keeps_every_bit_through_all_formats() {
     let mut files = Files::of(&v7(), &values(&v7(), 1));
     let first = numbers(files.last());
     let expected = logits(files.last());
-    use FileFormat::{Gguf, Pth, RwkvCpp, Safetensors};
     for to in [Pth, RwkvCpp, Safetensors, Gguf, RwkvCpp, Gguf, Pth, Safetensors, RwkvCpp] {
         let made = files.next(&ConvertOptions::to(to)).unwrap();
         assert_eq!((made.to, made.to_type, made.changed), (to, DataType::F32, 0));
@@ -171,23 +171,26 @@ fn half_precision_rounds_as_the_library_of_halves_does_and_counts_what_changed()
         let made = files.next(&as_type(to, data_type)).unwrap();
         let file = ModelFile::open(files.last()).unwrap();
         let keeps_vectors = matches!(to, FileFormat::RwkvCpp | FileFormat::Gguf);
+        // Block 0 has copies of other factors where it has none of its own.
+        let copied: &[&str] = match to {
+            RwkvCpp => &[],
+            Gguf => &["blocks.0.att.a0", "blocks.0.att.a1", "blocks.0.att.a2"],
+            Pth | Safetensors => &["blocks.1.att.v0", "blocks.1.att.v1", "blocks.1.att.v2"],
+        };
         let mut changed = 0;
         for (index, (spec, values)) in file.layout().specs().iter().zip(&values).enumerate() {
-            let expected: Vec<_> = values
-                .iter()
-                .map(|&value| match data_type {
-                    _ if keeps_vectors && !spec.is_matrix() => value,
-                    DataType::F16 => f16::from_f32(value).to_f32(),
-                    _ => bf16::from_f32(value).to_f32(),
-                })
-                .collect();
-            changed += expected.iter().zip(values).filter(|(x, y)| x != y).count() as u64;
+            let rounded = |&value: &f32| match data_type {
+                _ if keeps_vectors && !spec.is_matrix() => value,
+                DataType::F16 => f16::from_f32(value).to_f32(),
+                _ => bf16::from_f32(value).to_f32(),
+            };
+            let expected: Vec<_> = values.iter().map(rounded).collect();
+            let differ = |(x, y): &(&f32, &f32)| x.to_bits() != y.to_bits();
+            let times = if copied.contains(&&*spec.name) { 2 } else { 1 };
+            changed += times * expected.iter().zip(values).filter(differ).count() as u64;
             assert_eq!(file.read(index), expected, "{to}, {data_type}: {}", spec.name);
         }
-        // Block 0 has a copy of other factors where it has none of its own.
-        let of_copies = if to == FileFormat::RwkvCpp { 0 } else { made.changed - changed };
-        assert_eq!(made.changed, changed + of_copies);
-        assert!(of_copies < changed / 4, "{of_copies} of {changed}");
+        assert!(made.changed == changed && changed > 0, "{made:?}, {changed}");
         let bound = if data_type == DataType::F16 { 1.0 / 2048.0 } else { 1.0 / 256.0 };
         let worst = worst_error(&values, &numbers(files.last()), |_| true, &v7());
         assert!(worst <= bound, "{worst}");
@@ -419,11 +422,6 @@ fn a_pth_is_a_sound_and_aligned_zip() {
     files.next(&ConvertOptions::to(FileFormat::Pth)).unwrap();
     let file = ModelFile::open(files.last()).unwrap();
     let bytes = fs::read(files.last()).unwrap();
-    for index in 0..file.layout().specs().len() {
-        let data = file.tensor(index).1;
-        let at = bytes.windows(data.len().min(64)).position(|window| window == &data[..data.len().min(64)]);
-        assert!(at.is_some());
-    }
     let directory = bytes.windows(4).filter(|window| window == b"PK\x01\x02").count();
     assert_eq!(directory, file.tensors().len() + 5);
     let mut at = 0;
@@ -433,7 +431,7 @@ fn a_pth_is_a_sound_and_aligned_zip() {
         let data = at + 30 + number(26) + number(28);
         assert!(data.is_multiple_of(64), "{data}");
         // The descriptor after the data: a mark, the checksum, the size twice.
-        let end = (data..).find(|&end| {
+        let end = (data..bytes.len() - 16).find(|&end| {
             bytes[end..].starts_with(b"PK\x07\x08")
                 && bytes[end + 8..end + 12] == ((end - data) as u32).to_le_bytes()
         });
