@@ -79,7 +79,7 @@ describe('convert', async () => {
   const logits = async (path: string) => {
     await using model = await Model.load(path, { threads: 1 })
     await using session = model.createSession()
-    return session.eval([72, 101, 108, 108, 111])
+    return await session.eval([72, 101, 108, 108, 111])
   }
 
   it('from format to format: the same logits, and at the end the same file', async () => {
@@ -95,7 +95,10 @@ describe('convert', async () => {
       expect(await logits(path)).toEqual(expected)
       from = path
     }
-    expect((await readFile(from)).equals(v7())).toBe(true)
+    // Only the order of the tensors is ours and not that of the input.
+    const first = await readFile(join(directory, '3.bin'))
+    expect(first.length).toBe(bytesIn)
+    expect((await readFile(from)).equals(first)).toBe(true)
   })
 
   it('the vocabulary of bytes is in a GGUF', async () => {
