@@ -99,6 +99,10 @@ fn check_gguf(file: &ModelFile, options: &ConvertOptions<'_>) -> Result<()> {
         );
         return Err(file.unsupported(what).of_kind(Fault::Version));
     }
+    // The other sizes have been seen to fit.
+    if u32::try_from(config.n_ffn).is_err() {
+        return Err(Error::option("n_ffn", config.n_ffn, format!("at most {}", u32::MAX)));
+    }
     let tokens = options.tokens.map_or(0, <[_]>::len);
     if tokens > config.n_vocab {
         let expected = format!("at most {}, the size of this model's vocabulary", config.n_vocab);

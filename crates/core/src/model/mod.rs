@@ -82,7 +82,7 @@ pub trait Rwkv: Sized {
     /// Tensors that readers of other programs want although no equation uses them.
     const STAND_INS: &'static [StandIn] = &[];
 
-    /// Whether official checkpoints hold this vector as [1, 1, len], and rwkv.cpp's files as [len].
+    /// Whether official checkpoints hold this vector with shape (1, 1, len), and rwkv.cpp's files with (len).
     fn has_ones(_tensor: &str) -> bool {
         false
     }
