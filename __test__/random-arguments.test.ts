@@ -4,6 +4,7 @@ import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import {
   adapterInfo,
+  convert,
   Model,
   merge,
   quantize,
@@ -125,6 +126,12 @@ describe(`random arguments (RWKV_SEED=${seed})`, async () => {
         name: 'quantize',
         args: () => [run, join(directory, 'q.bin'), 'Q8_0', { threads: 1 }],
         schema: schemas.quantizeOptions,
+      },
+      {
+        on: () => ({ convert }),
+        name: 'convert',
+        args: () => [run, join(directory, 'c.pth'), { dataType: 'FP32' }],
+        schema: schemas.convertOptions,
       },
       {
         on: () => ({ merge }),

@@ -71,7 +71,8 @@ export class Model implements Disposable, AsyncDisposable {
     model: NativeModel,
     tokenizer: Tokenizer | undefined,
   ) {
-    const { version, nVocab, nEmbd, nLayer, nFfn, sizes, parameters, format, fileSize, isa, threads } = model.info
+    const { version, nVocab, nEmbd, nLayer, nFfn, sizes, parameters, format, fileSize, isa, threads } =
+      model.info
     this.#native = model
     this.#tokenizer = tokenizer
     this.path = path

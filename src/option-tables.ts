@@ -1,6 +1,7 @@
 import type { Described } from './kinds.js'
 import type {
   BenchOptions,
+  ConvertOptions,
   EvaluateOptions,
   GenerateBatchOptions,
   GenerateOptions,
@@ -34,6 +35,21 @@ export const loadTable = {
 } as const satisfies Table<Omit<LoadOptions, 'tokenizer'>>
 
 export const quantizeTable = { threads } as const satisfies Table<QuantizeOptions>
+
+export const convertTable = {
+  to: {
+    kind: 'choice',
+    words: ['bin', 'pth', 'safetensors', 'gguf'],
+    help: 'format of the output',
+    auto: 'by the end of its name',
+  },
+  dataType: {
+    kind: 'choice',
+    words: ['FP32', 'FP16', 'BF16'],
+    help: 'how weights are stored',
+    auto: 'so that none is rounded',
+  },
+} as const satisfies Table<ConvertOptions>
 
 export const reportTable = {
   out: { kind: 'path', value: 'FILE', help: 'the page to write', auto: 'RUN/report.html' },

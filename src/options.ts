@@ -105,6 +105,44 @@ export interface QuantizeResult {
   readonly quantized: number
 }
 
+/** A format of model files, by what their names end with: rwkv.cpp's, PyTorch's, Hugging Face's, llama.cpp's. */
+export type FileFormat = 'bin' | 'pth' | 'safetensors' | 'gguf'
+
+/** Options of {@link convert}. */
+export interface ConvertOptions {
+  /** The output's format. Default: what its name ends with. */
+  to?: FileFormat | undefined
+  /**
+   * How the output stores matrices, and in `.pth` and `.safetensors` vectors too; `.bin` has no `BF16`. Default: as the
+   * input does if the output can, and otherwise FP32, so that no weight is rounded.
+   */
+  dataType?: 'FP32' | 'FP16' | 'BF16' | undefined
+  /** Stops the work; there is no output then. */
+  signal?: Signal | undefined
+  /** Told how many bytes of the weights are done. */
+  onProgress?: ((progress: Progress) => void) | undefined
+}
+
+/** Result of {@link convert}. */
+export interface ConvertResult {
+  /** The format of the input. */
+  readonly from: FileFormat
+  /** The format of the output. */
+  readonly to: FileFormat
+  /** How the input stores the matrices of its blocks. */
+  readonly fromType: 'FP32' | 'FP16' | 'BF16' | QuantizedFormat
+  /** How the output does. */
+  readonly toType: 'FP32' | 'FP16' | 'BF16' | QuantizedFormat
+  /** The input's size. */
+  readonly bytesIn: number
+  /** The output's size. */
+  readonly bytesOut: number
+  /** Number of tensors of the output. */
+  readonly tensors: number
+  /** How many weights were rounded. */
+  readonly changed: number
+}
+
 /** What stops a run, and is told while the text is read. */
 export interface Watch {
   /** Stops the reading, and then the loop over the trainer, by throwing its reason. */

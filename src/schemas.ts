@@ -11,6 +11,7 @@ import {
 } from './kinds.js'
 import {
   benchTable,
+  convertTable,
   evaluateTable,
   generateBatchTable,
   generateTable,
@@ -25,6 +26,7 @@ import {
 } from './option-tables.js'
 import type {
   BenchOptions,
+  ConvertOptions,
   EvaluateOptions,
   GenerateBatchOptions,
   GenerateOptions,
@@ -68,6 +70,7 @@ export const loadOptions: Schema<LoadOptions> = {
   ...watched,
 }
 export const quantizeOptions: Schema<QuantizeOptions> = { ...kindsOf(quantizeTable), ...watched }
+export const convertOptions: Schema<ConvertOptions> = { ...kindsOf(convertTable), ...watched }
 export const prepareOptions: Schema<PrepareOptions> = { ...kindsOf(prepareTable), ...watched }
 export const trainTokenizerOptions: Schema<TrainTokenizerOptions> = {
   ...kindsOf(tokenizerTable),

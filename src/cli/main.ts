@@ -5,6 +5,7 @@ import { RwkvError } from '../errors.js'
 import { addVerb, type Options, unknownCommand, usageError, type Values } from './arguments.js'
 import { bench } from './bench.js'
 import { chat } from './chat.js'
+import { convert } from './convert.js'
 import { evaluate } from './eval.js'
 import { kebab } from './format.js'
 import { generate } from './generate.js'
@@ -30,6 +31,7 @@ const verbs = [
   info,
   reportVerb,
   quantize,
+  convert,
   merge,
   bench,
 ] as readonly Verb[]

@@ -34,6 +34,7 @@
 //!   them.
 //! - [`quantize()`] makes a file of FP32 or FP16 weights into one of five quantized formats, the bytes that
 //!   rwkv.cpp makes.
+//! - [`convert()`] makes a file of any format that is read into one of another: `.bin`, `.pth`, `.safetensors`, GGUF.
 //! - [`lora`] reads and writes low-rank adapters, and merges one into its base ([`lora::merge`]).
 //! - [`Sampler`] turns logits into a token; [`log_probabilities`] says how likely the model held it. The crate
 //!   `rwkv-text` has the tokenizers.
@@ -102,6 +103,7 @@ mod atomic;
 mod checksum;
 mod config;
 mod control;
+mod convert;
 mod data_type;
 mod error;
 mod exec;
@@ -129,6 +131,7 @@ mod text;
 pub use atomic::{Staged, write_atomically};
 pub use config::{ModelConfig, Sizes, Version};
 pub use control::{Control, ask, go_on, until};
+pub use convert::{ConvertOptions, Converted, convert};
 pub use data_type::DataType;
 pub use error::{Error, Fault, Result};
 pub use exec::{Binary, Channelwise, Exec, Unary, Wkv7};

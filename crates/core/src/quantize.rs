@@ -196,7 +196,8 @@ fn check(file: &TensorFile, format: DataType) -> Result<()> {
     Ok(())
 }
 
-enum Failure {
+/// Why a file could not be written: the writing itself, or what is to be written.
+pub(crate) enum Failure {
     Write(io::Error),
     Other(Error),
 }
@@ -301,9 +302,9 @@ impl<P: Control> Work<'_, P> {
 }
 
 /// Counts what is written.
-struct Counted<'a> {
-    out: &'a mut dyn Write,
-    count: u64,
+pub(crate) struct Counted<'a> {
+    pub(crate) out: &'a mut dyn Write,
+    pub(crate) count: u64,
 }
 
 impl Write for Counted<'_> {

@@ -7,6 +7,7 @@
 #![allow(clippy::needless_pass_by_value)]
 
 mod control;
+mod convert;
 mod environment;
 mod evaluate;
 mod failure;

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::config::{ModelConfig, Version};
 use crate::data_type::DataType;
-use crate::error::{Fault, Result};
+use crate::error::{Error, Fault, Result};
 use crate::params::Layout;
 
 /// A format of model files.
@@ -24,14 +24,54 @@ pub enum FileFormat {
     Gguf,
 }
 
-impl fmt::Display for FileFormat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl FileFormat {
+    /// Every format.
+    pub const ALL: [Self; 4] = [Self::RwkvCpp, Self::Pth, Self::Safetensors, Self::Gguf];
+
+    /// Its name, which files of it end with.
+    pub const fn name(self) -> &'static str {
+        match self {
             Self::RwkvCpp => "bin",
             Self::Pth => "pth",
             Self::Safetensors => "safetensors",
             Self::Gguf => "gguf",
+        }
+    }
+
+    /// The format called `name`: `bin`, `pth`, `safetensors` or `gguf`, in capitals or not.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] for every other name.
+    pub fn named(name: &str) -> Result<Self> {
+        Self::find(name).ok_or_else(|| Error::option("to", name, "bin, pth, safetensors or gguf"))
+    }
+
+    /// The format that the name of a file to be written tells by its end: `.bin`, `.pth` or `.pt`, `.safetensors`,
+    /// `.gguf`. (Of a file that is there, its first bytes tell.)
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] for every other name.
+    pub fn of_name(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let found = match path.extension().and_then(|extension| extension.to_str()) {
+            Some("pt") => Some(Self::Pth),
+            extension => extension.and_then(Self::find),
+        };
+        found.ok_or_else(|| {
+            let expected =
+                "a name that ends with .bin, .pth, .safetensors or .gguf, unless the format is named (to)";
+            Error::option("output", path.display(), expected)
         })
+    }
+
+    fn find(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|format| format.name().eq_ignore_ascii_case(name))
+    }
+}
+
+impl fmt::Display for FileFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 

@@ -48,6 +48,8 @@ use crate::params::Layout;
 
 pub use format::FileFormat;
 use format::Opened;
+/// What the writer of GGUF files shares with their reader.
+pub(crate) use gguf::{MAGIC as GGUF_MAGIC, Type as GgufType, number_of as gguf_number_of};
 pub use mapped::Mapped;
 pub(crate) use mapped::Stamp;
 pub(crate) use source::Backing;
@@ -298,6 +300,11 @@ impl ModelFile {
     /// An [`Error::ModelFile`] about `tensor`.
     pub(crate) fn fault(&self, tensor: &TensorInfo, problem: impl Into<String>) -> Error {
         fault(self.path(), Some(&tensor.name), tensor.offset, problem)
+    }
+
+    /// An [`Error::Unsupported`] about the file.
+    pub(crate) fn unsupported(&self, what: impl Into<String>) -> Error {
+        unsupported(self.path(), what)
     }
 
     /// Writes the model again, in the file's own order: the same bytes.

@@ -37,6 +37,17 @@ pub enum LowRank {
     Up,
 }
 
+/// A tensor that files of other programs hold although no equation uses it, and whose values stand there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StandIn {
+    /// Its official name.
+    pub tensor: &'static str,
+    /// In GGUF files: the parameter that it is a copy of.
+    pub gguf: &'static str,
+    /// In checkpoints: the parameter that it is a copy of, if the model has that, and else the one before.
+    pub checkpoint: &'static str,
+}
+
 /// A version of RWKV: its parameters, its state, its equations, and how its files tell its shape.
 pub trait Rwkv: Sized {
     /// Names of the numbers beyond [`ModelConfig`]'s own that fix the shape, in camelCase; at most
@@ -61,6 +72,20 @@ pub trait Rwkv: Sized {
     /// A tensor of GGUF files that holds several vectors one after the other, and their official names; `N` stands
     /// for the block.
     const FUSED: Option<(&'static str, &'static [&'static str])> = None;
+
+    /// Keys of GGUF files, after the architecture and a dot, for each of [`SIZES`](Self::SIZES).
+    const GGUF_SIZES: &'static [&'static str] = &[];
+
+    /// What stands in `.safetensors` before the official names of all tensors but the head's.
+    const PREFIX: &'static str = "";
+
+    /// Tensors that readers of other programs want although no equation uses them.
+    const STAND_INS: &'static [StandIn] = &[];
+
+    /// Whether official checkpoints hold this vector with shape (1, 1, len), and rwkv.cpp's files with (len).
+    fn has_ones(_tensor: &str) -> bool {
+        false
+    }
 
     /// Whether files may have this tensor although no equation uses it.
     fn is_unused(_tensor: &str) -> bool {
@@ -144,6 +169,34 @@ macro_rules! versions {
             pub(crate) fn fused(self) -> Option<(&'static str, &'static [&'static str])> {
                 match self {
                     $(Self::$name => <$model as Rwkv>::FUSED,)*
+                }
+            }
+
+            /// See [`Rwkv::GGUF_SIZES`].
+            pub(crate) fn gguf_sizes(self) -> &'static [&'static str] {
+                match self {
+                    $(Self::$name => <$model as Rwkv>::GGUF_SIZES,)*
+                }
+            }
+
+            /// See [`Rwkv::PREFIX`].
+            pub(crate) fn prefix(self) -> &'static str {
+                match self {
+                    $(Self::$name => <$model as Rwkv>::PREFIX,)*
+                }
+            }
+
+            /// See [`Rwkv::STAND_INS`].
+            pub(crate) fn stand_ins(self) -> &'static [StandIn] {
+                match self {
+                    $(Self::$name => <$model as Rwkv>::STAND_INS,)*
+                }
+            }
+
+            /// See [`Rwkv::has_ones`].
+            pub(crate) fn has_ones(self, tensor: &str) -> bool {
+                match self {
+                    $(Self::$name => <$model as Rwkv>::has_ones(tensor),)*
                 }
             }
 

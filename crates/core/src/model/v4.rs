@@ -68,6 +68,10 @@ impl Rwkv for Rwkv4 {
 
     const NAMES: &'static [Names] = names::NAMES;
 
+    fn has_ones(tensor: &str) -> bool {
+        tensor.contains(".time_mix_")
+    }
+
     fn sizes(_: Dims<'_>) -> Result<Sizes, BadTensor> {
         Ok(Sizes::NONE)
     }

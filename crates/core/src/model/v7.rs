@@ -97,6 +97,12 @@ impl Rwkv for Rwkv7 {
 
     const FUSED: Option<(&'static str, &'static [&'static str])> = Some((names::FUSED.0, &names::FUSED.1));
 
+    const GGUF_SIZES: &'static [&'static str] = names::GGUF_SIZES;
+
+    const PREFIX: &'static str = "rwkv7.";
+
+    const STAND_INS: &'static [model::StandIn] = names::STAND_INS;
+
     fn low_rank(tensor: &str) -> Option<model::LowRank> {
         let name = tensor.strip_prefix("blocks.")?.split_once('.')?.1;
         match name {

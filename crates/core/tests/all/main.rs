@@ -6,6 +6,7 @@ mod bench;
 mod changing_files;
 #[path = "../common/mod.rs"]
 mod common;
+mod convert;
 mod damaged_files;
 mod example;
 mod fixture;

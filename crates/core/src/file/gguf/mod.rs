@@ -27,13 +27,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use self::cursor::Cursor;
-pub(super) use self::values::{Array, Type};
+pub(crate) use self::tensors::number_of;
+pub(super) use self::values::Array;
+pub(crate) use self::values::Type;
 use self::values::{Entry, Value};
 use super::{TensorInfo, fault, unsupported};
 use crate::error::{Error, Fault, Result};
 
 /// "GGUF", read as a little-endian number.
-pub(super) const MAGIC: u32 = 0x4655_4747;
+pub(crate) const MAGIC: u32 = 0x4655_4747;
 const HEADER: usize = 24;
 
 const ARCHITECTURE: &str = "general.architecture";

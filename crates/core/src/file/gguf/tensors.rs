@@ -32,6 +32,11 @@ const TYPES: [(u32, &str, Option<DataType>); 42] = [
     (39, "MXFP4", None), (40, "NVFP4", None), (41, "Q1_0", None),
 ];
 
+/// ggml's number for `data_type`.
+pub(crate) fn number_of(data_type: DataType) -> Option<u32> {
+    TYPES.iter().find(|known| known.2 == Some(data_type)).map(|known| known.0)
+}
+
 /// What the directory says of a tensor, and where it says so.
 struct Described<'a> {
     name: &'a str,

@@ -18,7 +18,7 @@ const MAX_STRING: usize = 1024;
 
 /// The type of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) enum Type {
+pub(crate) enum Type {
     U8,
     I8,
     U16,
@@ -35,7 +35,7 @@ pub(in super::super) enum Type {
 }
 
 impl Type {
-    /// In the order of their numbers in files.
+    /// In the order of their numbers in files, which is that of the declaration.
     const ALL: [Self; 13] = [
         Self::U8,
         Self::I8,
@@ -51,6 +51,11 @@ impl Type {
         Self::I64,
         Self::F64,
     ];
+
+    /// Its number in files.
+    pub(crate) fn number(self) -> u32 {
+        self as u32
+    }
 
     /// Bytes of a value; of strings and arrays, of their length.
     fn size(self) -> u64 {

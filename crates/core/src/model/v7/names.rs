@@ -1,6 +1,7 @@
 //! RWKV-7's tensors in files of other programs. Facts from llama.cpp's `conversion/rwkv.py` and
 //! flash-linear-attention's `models/rwkv7`.
 
+use crate::model::StandIn;
 use crate::model::names::{Names, names};
 
 /// Official, GGUF, Hugging Face's. GGUF packs the six μ of a time mix into one tensor, see [`FUSED`].
@@ -59,3 +60,20 @@ pub(super) const FUSED: (&str, [&str; 6]) = (
         "blocks.N.att.x_g",
     ],
 );
+
+/// Where GGUF has the sizes: head, and the ranks of w, a, v and g.
+pub(super) const GGUF_SIZES: &[&str] = &[
+    "wkv.head_size",
+    "attention.decay_lora_rank",
+    "attention.iclr_lora_rank",
+    "attention.value_residual_mix_lora_rank",
+    "attention.gate_lora_rank",
+];
+
+/// The first block mixes no value into its own. llama.cpp wants there what its converter puts there, and RWKV-LM
+/// what the other blocks have.
+pub(super) const STAND_INS: &[StandIn] = &[
+    StandIn { tensor: "blocks.0.att.v0", gguf: "blocks.0.att.a0", checkpoint: "blocks.1.att.v0" },
+    StandIn { tensor: "blocks.0.att.v1", gguf: "blocks.0.att.a1", checkpoint: "blocks.1.att.v1" },
+    StandIn { tensor: "blocks.0.att.v2", gguf: "blocks.0.att.a2", checkpoint: "blocks.1.att.v2" },
+];
