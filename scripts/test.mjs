@@ -23,7 +23,9 @@ process.exit(failures.length > 0 ? 1 : 0)
 async function rustSuites() {
   // The benches have no tests, and what they are measured beside takes long to compile.
   const cargo = ['test', '--workspace', '--exclude', 'rwkv-benches']
-  const built = spawnSync('cargo', [...cargo, '--no-run', '--message-format', 'json-render-diagnostics'], {
+  // Programs without tests, the examples, are left out: tests contain those that they are about.
+  const programs = [...cargo, '--lib', '--bins', '--tests']
+  const built = spawnSync('cargo', [...programs, '--no-run', '--message-format', 'json-render-diagnostics'], {
     stdio: ['inherit', 'pipe', 'inherit'],
     encoding: 'utf8',
     maxBuffer: 2 ** 28,
@@ -40,7 +42,8 @@ async function rustSuites() {
 
   const found = []
   // One stream, so that what cargo says of a program stands before what the program says.
-  const status = await lines(`cargo ${cargo.join(' ')} --no-fail-fast 2>&1`, line => {
+  let status = 0
+  const onLine = line => {
     const suite = found.at(-1)
     const started = /^\s+(?:Running .*\((.+)\)|Doc-tests (\S+))$/.exec(line)
     const result = /^test (.+?) \.\.\. FAILED$/.exec(line)
@@ -55,7 +58,11 @@ async function rustSuites() {
       suite.passed += Number(summary[1])
       suite.ended = true
     }
-  })
+  }
+  for (const of of [programs, [...cargo, '--doc']]) {
+    const code = await lines(`cargo ${of.join(' ')} --no-fail-fast 2>&1`, onLine)
+    status ||= code
+  }
   for (const { ended, failed } of found) if (!ended) failed.push('the program ended before its tests did')
   if (status !== 0 && found.every(({ failed }) => failed.length === 0))
     found.push({ name: 'cargo test', passed: 0, failed: [`exit code ${status}`] })

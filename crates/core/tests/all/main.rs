@@ -1,5 +1,6 @@
 //! The integration tests in one program, because linking each file of them by itself takes longer than compiling it.
-//! A file beside this directory is a program of its own: `parallel.rs`, which `.ci/tsan.sh` compiles too.
+//! Two others are programs of their own: `parallel.rs`, which `.ci/tsan.sh` compiles too, and `reference`, which
+//! `.ci/arm.sh` does.
 
 mod bad_formats;
 mod bench;
@@ -9,7 +10,6 @@ mod common;
 mod convert;
 mod damaged_files;
 mod example;
-mod fixture;
 mod formats;
 mod from_bytes;
 mod lora;
@@ -18,6 +18,4 @@ mod model;
 mod not_finite;
 mod not_regular;
 mod quantize;
-mod rwkv_cpp;
-mod same_bits;
 mod sampler;
