@@ -48,7 +48,7 @@ impl File {
     }
 
     fn rename(&mut self, from: &str, to: &str) {
-        self.of(from).name = to.to_owned();
+        to.clone_into(&mut self.of(from).name);
     }
 
     fn remove(&mut self, name: &str) {
