@@ -313,8 +313,8 @@ fn taken<S: Simd, const FULL: bool>(s: S, n: usize, tile: &[f32], kk: &[f32]) ->
     let mut sums = [s.zero(); TILE];
     for j in (0..n).step_by(S::LANES) {
         let kk = get::<S, FULL>(s, kk, j);
-        for i in 0..TILE {
-            sums[i] = s.neg_mul_add(of_tile(s, tile, i * stride(n) + j), kk, sums[i]);
+        for (i, sum) in sums.iter_mut().enumerate() {
+            *sum = s.neg_mul_add(of_tile(s, tile, i * stride(n) + j), kk, *sum);
         }
     }
     let [sums] = s.sum_fours([sums]);

@@ -9,6 +9,7 @@ use super::{
 use crate::config::{ModelConfig, Version};
 use crate::data_type::DataType;
 use crate::error::{Error, Fault, Result};
+use crate::model::names::pattern;
 use crate::params::Layout;
 
 /// A format of model files.
@@ -173,6 +174,7 @@ pub(super) fn open(path: &Path, bytes: &[u8]) -> Result<Opened> {
                 return Err(gguf.fault(&eps, &problem));
             }
             let head_size = head_size(&gguf, &key("wkv.head_size"))?;
+            check_sizes(&gguf, &key)?;
             (gguf.tensors, official::Source::Gguf { version, head_size })
         }
     };
@@ -208,6 +210,30 @@ fn head_size(gguf: &gguf::Gguf, key: &str) -> Result<usize> {
         return Err(gguf.fault(key, &problem).of_kind(Fault::Dimensions));
     }
     Ok(size)
+}
+
+/// Holds what the metadata says of the model's size against tensors, from which the size is taken.
+fn check_sizes(gguf: &gguf::Gguf, key: &impl Fn(&str) -> String) -> Result<()> {
+    let dim = |name: &str, at: usize| {
+        let tensor = gguf.tensors.iter().find(|tensor| tensor.name == name);
+        tensor.and_then(|tensor| tensor.dims.get(at).copied())
+    };
+    let block = |tensor: &TensorInfo| pattern(&tensor.name).1;
+    let n_layer = gguf.tensors.iter().filter_map(block).max().map(|last: usize| last.saturating_add(1));
+    for (name, found) in [
+        ("embedding_length", dim("token_embd.weight", 0)),
+        ("block_count", n_layer),
+        ("feed_forward_length", dim("blk.0.channel_mix_key.weight", 1)),
+    ] {
+        let name = key(name);
+        let Some(found) = found.filter(|_| gguf.has(&name)) else { continue };
+        let said = gguf.u32(&name)?;
+        if said as usize != found {
+            let problem = format!("{said}, but its tensors have {found}");
+            return Err(gguf.fault(&name, &problem).of_kind(Fault::Dimensions));
+        }
+    }
+    Ok(())
 }
 
 /// The version that llama.cpp calls `architecture`.

@@ -48,7 +48,7 @@ impl File {
     }
 
     fn rename(&mut self, from: &str, to: &str) {
-        self.of(from).name = to.to_owned();
+        to.clone_into(&mut self.of(from).name);
     }
 
     fn remove(&mut self, name: &str) {
@@ -212,10 +212,11 @@ fn checkpoints_that_make_no_model() {
 #[rustfmt::skip] // a table
 fn gguf_that_makes_no_model() {
     let name = "tiny-v7.gguf";
-    let head_size = |size: u32| {
-        let key = [&b"rwkv7.wkv.head_size"[..], &4_u32.to_le_bytes()].concat();
-        replaced(name, &[&key[..], &16_u32.to_le_bytes()].concat(), &[&key[..], &size.to_le_bytes()].concat())
+    let number = |key: &str, from: u32, to: u32| {
+        let with = |value: u32| [key.as_bytes(), &4_u32.to_le_bytes(), &value.to_le_bytes()].concat();
+        replaced(name, &with(from), &with(to))
     };
+    let head_size = |size| number("rwkv7.wkv.head_size", 16, size);
     refused(vec![
         ("RWKV-6", replaced(name, b"\x05\0\0\0\0\0\0\0rwkv7", b"\x05\0\0\0\0\0\0\0rwkv6"), r#"its architecture is "rwkv6"; of GGUF files, rwkv7 can be run"#, Fault::Version),
         ("Llama", replaced(name, b"\x05\0\0\0\0\0\0\0rwkv7", b"\x05\0\0\0\0\0\0\0llama"),
@@ -228,20 +229,26 @@ fn gguf_that_makes_no_model() {
          r#"key "rwkv7.wkv.head_size": 0; expected a number that divides n_embd, which is 32"#, Fault::Dimensions),
         ("heads of everything", head_size(u32::MAX),
          r#"key "rwkv7.wkv.head_size": 4294967295; expected a number that divides n_embd, which is 32"#, Fault::Dimensions),
+        ("more layers than there are", number("rwkv7.block_count", 2, 3),
+         r#"key "rwkv7.block_count": 3, but its tensors have 2"#, Fault::Dimensions),
+        ("a width that is not there", number("rwkv7.embedding_length", 32, u32::MAX),
+         r#"key "rwkv7.embedding_length": 4294967295, but its tensors have 32"#, Fault::Dimensions),
+        ("a hidden width that is not there", number("rwkv7.feed_forward_length", 24, 0),
+         r#"key "rwkv7.feed_forward_length": 0, but its tensors have 24"#, Fault::Dimensions),
         ("no size of heads", replaced(name, b"rwkv7.wkv.head_size", b"rwkv7.wkv.head_sizf"),
          r#"key "rwkv7.wkv.head_size": it is missing"#, Fault::Missing),
         ("another epsilon", replaced(name, &1e-5_f32.to_le_bytes(), &1e-6_f32.to_le_bytes()),
          r#"key "rwkv7.attention.layer_norm_epsilon": 0.000001; this version computes norms with 0.00001"#, Fault::Other),
-        ("a missing tensor", replaced(name, b"blk.1.time_mix_k_k.weight", b"blk.2.time_mix_k_k.weight"),
-         r#"tensor "blk.1.time_mix_k_k.weight" the file has no such tensor, and RWKV v7 needs it; it is cut short or damaged, so copy or make it again"#, Fault::Missing),
+        ("a tensor of a block too many", replaced(name, b"blk.1.time_mix_k_k.weight", b"blk.2.time_mix_k_k.weight"),
+         r#"key "rwkv7.block_count": 2, but its tensors have 3"#, Fault::Dimensions),
         ("fused vectors that are missing", replaced(name, b"blk.1.time_mix_lerp_fused.weight", b"blk.0.time_mix_lerp_fused.weighs"),
          r#"tensor "blk.0.time_mix_lerp_fused.weighs" RWKV v7 has no such tensor in GGUF files"#, Fault::Name),
         ("a tensor of another version", replaced(name, b"blk.1.time_mix_k_k.weight", b"blk.1.time_mix_k_q.weight"),
          r#"tensor "blk.1.time_mix_k_q.weight" RWKV v7 has no such tensor in GGUF files"#, Fault::Name),
         ("an official name", replaced(name, b"output_norm.bias", b"blocks.0.ln0.xxx"),
          r#"tensor "blocks.0.ln0.xxx" RWKV v7 has no such tensor in GGUF files"#, Fault::Name),
-        ("no norm of the embedding", replaced(name, b"token_embd_norm.weight", b"blk.7.attn_norm.weight"),
-         r#"tensor "blk.7.attn_norm.weight" a tensor of block 7, but the file has none of block 2, counted from 0"#, Fault::Missing),
+        ("a tensor of a block far away", replaced(name, b"token_embd_norm.weight", b"blk.7.attn_norm.weight"),
+         r#"key "rwkv7.block_count": 2, but its tensors have 8"#, Fault::Dimensions),
     ]);
 }
 

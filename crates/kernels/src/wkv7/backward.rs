@@ -360,10 +360,10 @@ impl Backward<'_> {
         for j in (0..n).step_by(S::LANES) {
             let [w, kk] = [get::<S, FULL>(s, t.w, j), get::<S, FULL>(s, t.kk, j)];
             let mut of_kk = get::<S, FULL>(s, dkk.0, j);
-            for i in 0..TILE {
-                of_kk = s.neg_mul_add(of_tile(s, before, i * stride + j), dtaken[i], of_kk);
+            for (i, &dtaken) in dtaken.iter().enumerate() {
+                of_kk = s.neg_mul_add(of_tile(s, before, i * stride + j), dtaken, of_kk);
                 let kept = s.mul(of_tile(s, g, i * stride + j), w);
-                into_tile(s, g, i * stride + j, s.neg_mul_add(dtaken[i], kk, kept));
+                into_tile(s, g, i * stride + j, s.neg_mul_add(dtaken, kk, kept));
             }
             put::<S, FULL>(s, Store::Set, dkk.0, j, of_kk);
         }

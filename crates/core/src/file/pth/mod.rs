@@ -91,7 +91,8 @@ fn find_pickle<'a>(path: &Path, archive: &'a Archive) -> Result<(&'a str, &'a En
     };
     let mut pickles = archive.entries().iter().filter_map(folder);
     let Some((prefix, pickle)) = pickles.next() else {
-        let is_array = |entry: &Entry| entry.name.ends_with(".npy");
+        let is_array =
+            |entry: &Entry| Path::new(&entry.name).extension().is_some_and(|extension| extension == "npy");
         let problem = if archive.entries().iter().any(is_array) {
             "this is an archive of NumPy's arrays (.npz), not a .pth of PyTorch"
         } else {
