@@ -38,9 +38,10 @@ struct Part {
     len: usize,
     /// Before the first token.
     initial: f32,
-    /// Where training of the state itself starts, and the least value that it may give.
+    /// Where training of the state itself starts, and the least and the greatest value that it may give.
     tuned: f32,
     least: f32,
+    most: f32,
 }
 
 impl StateLayout {
@@ -50,7 +51,12 @@ impl StateLayout {
 
     /// A slot of `len` floats that starts as zeros.
     pub fn zeros(&mut self, len: usize) -> Slot {
-        self.add(Part { len, initial: 0.0, tuned: 0.0, least: f32::MIN })
+        self.add(Part { len, initial: 0.0, tuned: 0.0, least: f32::MIN, most: f32::MAX })
+    }
+
+    /// A slot that starts as zeros, and stays so where the state itself is trained.
+    pub fn untuned_zeros(&mut self, len: usize) -> Slot {
+        self.add(Part { len, initial: 0.0, tuned: 0.0, least: 0.0, most: 0.0 })
     }
 
     /// v4's (aa, bb, pp) of `n_embd` floats each, in one slot: sums of nothing, and their exponent.
@@ -59,8 +65,8 @@ impl StateLayout {
     /// they can grow; bb is a sum of weights and stays positive.
     pub fn wkv4(&mut self, n_embd: usize) -> Slot {
         let Slot { at, .. } = self.zeros(n_embd);
-        self.add(Part { len: n_embd, initial: 0.0, tuned: 0.0, least: 0.0 });
-        self.add(Part { len: n_embd, initial: Self::EMPTY, tuned: 0.0, least: f32::MIN });
+        self.add(Part { len: n_embd, initial: 0.0, tuned: 0.0, least: 0.0, most: f32::MAX });
+        self.add(Part { len: n_embd, initial: Self::EMPTY, tuned: 0.0, least: f32::MIN, most: f32::MAX });
         Slot { at, len: 3 * n_embd }
     }
 
@@ -90,7 +96,7 @@ impl StateLayout {
         for part in &self.parts {
             let (own, after) = rest.split_at_mut(part.len);
             for value in own {
-                *value = value.max(part.least);
+                *value = value.max(part.least).min(part.most);
             }
             rest = after;
         }
@@ -300,9 +306,10 @@ mod tests {
         let mut layout = StateLayout::default();
         layout.zeros(1);
         layout.wkv4(2);
-        let mut state = [-1.0, -2.0, 3.0, -4.0, 5.0, -6.0, 7.0];
+        layout.untuned_zeros(1);
+        let mut state = [-1.0, -2.0, 3.0, -4.0, 5.0, -6.0, 7.0, 8.0];
         layout.clamp(&mut state);
-        assert_eq!(state.map(f32::to_bits), [-1.0_f32, -2.0, 3.0, 0.0, 5.0, -6.0, 7.0].map(f32::to_bits));
+        assert_eq!(state.map(f32::to_bits), [-1.0_f32, -2.0, 3.0, 0.0, 5.0, -6.0, 7.0, 0.0].map(f32::to_bits));
     }
 
     #[test]

@@ -90,7 +90,8 @@ impl Block {
     fn declare(layer: usize, config: &ModelConfig, params: &mut Layout, state: &mut StateLayout) -> Self {
         let d = config.n_embd;
         let name = |name: &str| format!("blocks.{layer}.{name}");
-        let (ffn_xx, att_xx) = (state.zeros(d), state.zeros(d));
+        // State tuning, as everybody does it, is of S alone (`time_state` in files).
+        let (ffn_xx, att_xx) = (state.untuned_zeros(d), state.untuned_zeros(d));
         let wkv = state.zeros(d * Ranks::of(config.sizes).head);
         let ln1 = LayerNorm::declare(&name("ln1"), d, params);
         let ln2 = LayerNorm::declare(&name("ln2"), d, params);
