@@ -7,11 +7,11 @@ import type { AdapterInfo, MergeOptions, MergeResult } from './options.js'
 import { mergeOptions } from './schemas.js'
 
 /**
- * Adds a LoRA adapter to the matrices of its base model, and writes the result as a model file of its own.
+ * Adds a LoRA adapter to the matrices of its base model, and writes the result as a `.bin` file of its own.
  *
  * FP32 matrices stay FP32 and FP16 ones FP16, rounded to nearest. Quantized matrices become FP16:
- * {@link quantize} makes them small again, at the cost of some of what was learned. All else is copied. Of
- * the base a few MB are in memory at a time.
+ * {@link quantize} makes them small again, at the cost of some of what was learned. BF16 ones become FP32, because
+ * `.bin` files have no BF16. All else is copied. Of the base a few MB are in memory at a time.
  *
  * The output is renamed into place when it is whole; on an error or an abort there is none.
  *
@@ -28,7 +28,7 @@ import { mergeOptions } from './schemas.js'
  * console.log(to, bytesOut)
  * ```
  *
- * @param base A training run's directory, or a `.bin` file in any of the seven formats.
+ * @param base A training run's directory, or a `.bin`, `.pth`, `.safetensors` or GGUF file.
  * @param adapter The directory of the run that trained it, or its `.safetensors` file.
  * @param output The file to write. It may be there already, but be neither base nor adapter.
  * @throws {RwkvError} `ADAPTER` if the adapter is damaged or was trained on another model; `NOT_FINITE` if a

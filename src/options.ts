@@ -92,7 +92,7 @@ export interface QuantizeOptions {
 /** Result of {@link quantize}. */
 export interface QuantizeResult {
   /** The format of the weights of the input. */
-  readonly from: 'FP32' | 'FP16'
+  readonly from: 'FP32' | 'FP16' | 'BF16'
   /** The format of the output. */
   readonly to: QuantizedFormat
   /** The input's size. */
@@ -245,9 +245,9 @@ export interface MergeOptions {
 
 /** Result of {@link merge}. */
 export interface MergeResult {
-  /** The format of the base's matrices: `FP32`, `FP16` or a quantized one. */
-  readonly from: 'FP32' | 'FP16' | QuantizedFormat
-  /** The format of the output's matrices: `FP16` if the base is quantized, else that of the base. */
+  /** The format of the base's matrices: `FP32`, `FP16`, `BF16` or a quantized one. */
+  readonly from: 'FP32' | 'FP16' | 'BF16' | QuantizedFormat
+  /** The format of the output's matrices: `FP16` if the base is quantized, `FP32` if it is BF16, else that of the base. */
   readonly to: 'FP32' | 'FP16'
   /** Size of the base in bytes. */
   readonly bytesIn: number

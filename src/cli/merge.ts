@@ -15,9 +15,9 @@ export const merge = verb({
   positionals: ['BASE', 'ADAPTER', 'OUT'],
   options: { json: common.json },
   details: `
-BASE is the model that the adapter was trained on: a run's directory or a .bin file. ADAPTER is the directory of the run
-that trained it, or its .safetensors file. OUT is the file to write. FP32 and FP16 weights stay in their format; quantized
-ones become FP16, and rwkv quantize makes them small again.
+BASE is the model that the adapter was trained on: a run's directory, or a .bin, .pth, .safetensors or GGUF file. ADAPTER is the directory of the run
+that trained it, or its .safetensors file. OUT is the .bin file to write. FP32 and FP16 weights stay in their format,
+BF16 ones become FP32, quantized ones FP16, and rwkv quantize makes them small again.
 With --json: {"base","adapter","output","from","to","bytesIn","bytesOut","adapted","tensors","seconds"}.`,
   async run([base = '', adapter = '', output = ''], _, out, signal) {
     const startedAt = performance.now()
@@ -40,7 +40,8 @@ With --json: {"base","adapter","output","from","to","bytesIn","bytesOut","adapte
       `${basename(base)} ${from} ${bytes(bytesIn)} → ${style.bold(`${to} ${bytes(bytesOut)}`)}, ` +
         `${seconds().toFixed(1)} s; the adapter changed ${adapted} of ${tensors} tensors`,
     )
-    if (from !== to) out.line(`quantized weights became ${to}; rwkv quantize makes them small again`)
+    if (from === 'BF16') out.line(`.bin files have no BF16: weights became ${to}`)
+    else if (from !== to) out.line(`quantized weights became ${to}; rwkv quantize makes them small again`)
     for (const line of await nextCommands(base, output)) out.line(`  ${line}`)
     return 0
   },

@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 use rwkv_core::lora::{self, LoraInfo, merge, write_lora};
 use rwkv_core::model::Network;
 use rwkv_core::params::Initial;
-use rwkv_core::{DataType, Error, LoadOptions, Model, ModelConfig, ModelFile, quantize, write_model};
+use rwkv_core::{
+    ConvertOptions, DataType, Error, FileFormat, LoadOptions, Model, ModelConfig, ModelFile, Version,
+    convert, quantize, write_model,
+};
 use tempfile::TempDir;
 
 const RANK: usize = 3;
@@ -185,4 +188,69 @@ fn an_adapter_says_what_it_is() {
         assert!(matches!(error, Error::Adapter { .. }), "{len}: {error}");
     }
     assert!(matches!(LoraInfo::read(&place.base).unwrap_err(), Error::Adapter { .. }));
+}
+
+/// All formats of all bases, by way of the `.bin` that the old way merges.
+#[test]
+fn bases_of_other_formats_merge_to_what_their_bin_does() {
+    let place = Place::new(DataType::F32);
+    for to in [FileFormat::Pth, FileFormat::Safetensors] {
+        for data_type in [DataType::F32, DataType::F16, DataType::BF16] {
+            let [base, bin, merged, expected] =
+                [&format!("base.{to}"), "bin", "merged", "expected"].map(|name| place.path(name));
+            let options = ConvertOptions { data_type: Some(data_type), ..ConvertOptions::to(to) };
+            convert(&place.base, &base, &options, go_on).unwrap();
+            convert(&base, &bin, &ConvertOptions::to(FileFormat::RwkvCpp), go_on).unwrap();
+            let other = Place { directory: tempfile::tempdir().unwrap(), base, adapter: place.path("b") };
+            other.write_adapter(1.0);
+            let made = merge(&other.base, &other.adapter, &merged, go_on).unwrap();
+            let same = Place { base: bin, ..other };
+            same.write_adapter(1.0);
+            let by_way_of_bin = merge(&same.base, &same.adapter, &expected, go_on).unwrap();
+            assert_eq!((made.from, made.to), (data_type, by_way_of_bin.to));
+            assert_eq!(
+                (made.adapted, made.tensors, made.bytes_out),
+                (7, by_way_of_bin.tensors, by_way_of_bin.bytes_out)
+            );
+            assert!(fs::read(&merged).unwrap() == fs::read(&expected).unwrap(), "{to} {data_type}");
+        }
+    }
+}
+
+/// Factors of low rank lie the other way round in checkpoints, and quantized blocks come from GGUF.
+#[test]
+fn a_v7_of_any_format_merges_to_its_base_with_the_adapter() {
+    let config = ModelConfig { n_ffn: 96, ..ModelConfig::usual(Version::V7, 37, 64, 2).unwrap() };
+    let values = crate::common::values(&config, 5);
+    for to in FileFormat::ALL {
+        let mut place = Place::new(DataType::F32);
+        let (bin, small) = (place.path("v7.bin"), place.path("small.bin"));
+        crate::common::write(&bin, &config, &values, DataType::F32);
+        place.base = place.path("v7");
+        let is_quantized = matches!(to, FileFormat::Gguf);
+        if is_quantized {
+            quantize(&bin, &small, DataType::Q8_0, &LoadOptions::default(), go_on).unwrap();
+        }
+        let input = if is_quantized { &small } else { &bin };
+        convert(input, &place.base, &ConvertOptions::to(to), go_on).unwrap();
+        place.write_adapter(1.0);
+        let output = place.path("merged.bin");
+        let made = merge(&place.base, &place.adapter, &output, go_on).unwrap();
+        assert_eq!(made.to, if is_quantized { DataType::F16 } else { DataType::F32 });
+        assert!(ModelFile::open(&output).unwrap().format() == FileFormat::RwkvCpp);
+        // The numbers that the blocks stand for: products with blocks round what they are multiplied with.
+        let plain = place.path("plain.pth");
+        let in_full =
+            ConvertOptions { data_type: Some(DataType::F32), ..ConvertOptions::to(FileFormat::Pth) };
+        convert(&place.base, &plain, &in_full, go_on).unwrap();
+        place.base = plain;
+        place.write_adapter(1.0);
+        let expected = logits(&load(&place.base).with_lora(&place.adapter).unwrap());
+        let found = logits(&load(&output));
+        let far = logits(&load(&place.base));
+        let difference = |x: &[f32]| x.iter().zip(&found).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max);
+        let most = if is_quantized { 0.02 } else { 1e-4 };
+        assert!(difference(&expected) < most, "{to}: {}", difference(&expected));
+        assert!(difference(&far) > 0.1, "{to}: {}", difference(&far));
+    }
 }
