@@ -31,7 +31,8 @@ import { mergeOptions } from './schemas.js'
  * @param base A training run's directory, or a `.bin`, `.pth`, `.safetensors` or GGUF file.
  * @param adapter The directory of the run that trained it, or its `.safetensors` file.
  * @param output The file to write. It may be there already, but be neither base nor adapter.
- * @throws {RwkvError} `ADAPTER` if the adapter is damaged or was trained on another model; `NOT_FINITE` if a
+ * @throws {RwkvError} `ADAPTER` if the adapter is damaged or was trained on another model (see
+ *   {@link MergeOptions.allowOtherBase}); `NOT_FINITE` if a
  *   weight of the result is infinite, not a number, or too large for FP16; `FILE_CHANGED` if the base is
  *   written to meanwhile; `IO`, `MODEL_FILE`, `UNSUPPORTED` or `INVALID_OPTION`.
  */
@@ -46,8 +47,8 @@ export async function merge(
     argument('adapter', pathKind, adapter),
     argument('output', pathKind, output),
   ] as const
-  const controls = check('merge()', mergeOptions, options)
-  const merged = await cancellable(controls, cancel => nativeMerge(...files, cancel))
+  const { allowOtherBase, ...controls } = check('merge()', mergeOptions, options)
+  const merged = await cancellable(controls, cancel => nativeMerge(...files, { allowOtherBase }, cancel))
   return merged as MergeResult
 }
 

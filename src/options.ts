@@ -59,6 +59,12 @@ export interface LoadOptions {
    */
   lora?: Path | undefined
   /**
+   * Whether an adapter that was trained on another model of the same shape will do. It is meant for the same model in another
+   * precision (trained on FP16, used with Q8_0); a model that was trained further may do as well. On a model that has
+   * nothing to do with it, it spoils the text, without an error. Default: false.
+   */
+  allowOtherBase?: boolean | undefined
+  /**
    * The tokenizer, for bytes, which have no `tokenizer.json` beside them, and for files without one. Default: that
    * beside the file, or else the one that the vocabulary's size tells.
    */
@@ -235,8 +241,24 @@ export interface PrepareResult {
   readonly notes: readonly string[]
 }
 
+/** Options of {@link State.load} and {@link State.from}. */
+export interface StateOptions {
+  /**
+   * Whether a state that was made with another model of the same shape will do. It is meant for the same model in another
+   * precision (made with FP16, used with Q8_0); a model that was trained further may do as well. On a model that has
+   * nothing to do with it, it spoils the text, without an error. Default: false.
+   */
+  allowOtherBase?: boolean | undefined
+}
+
 /** Options of {@link merge}. */
 export interface MergeOptions {
+  /**
+   * Whether an adapter that was trained on another model of the same shape will do. It is meant for the same model in another
+   * precision (trained on FP16, used with Q8_0); a model that was trained further may do as well. On a model that has
+   * nothing to do with it, it spoils the text, without an error. Default: false.
+   */
+  allowOtherBase?: boolean | undefined
   /** Stops the work; there is no output then. */
   signal?: Signal | undefined
   /** Told how many bytes of the base are done. */

@@ -6,13 +6,14 @@ use std::path::Path;
 
 use half::f16;
 
-use super::{Factors, Lora};
+use super::{Factors, Lora, LoraOptions};
 use crate::atomic::write_atomically;
 use crate::control::{Control, ask};
 use crate::convert::{ConvertOptions, Edit, write_edited_bin};
 use crate::data_type::DataType;
 use crate::error::{Error, Result};
 use crate::file::{self, FileFormat, Header, ModelFile, TensorInfo};
+use crate::fingerprint::Fingerprint;
 use crate::params::ParamSpec;
 use crate::place::resolve;
 
@@ -63,10 +64,29 @@ pub fn merge(
     output: impl AsRef<Path>,
     progress: impl Control,
 ) -> Result<Merged> {
+    merge_with(base, adapter, output, &LoraOptions::default(), progress)
+}
+
+/// As [`merge`], with options for the adapter.
+///
+/// # Errors
+/// Those of [`merge`].
+pub fn merge_with(
+    base: impl AsRef<Path>,
+    adapter: impl AsRef<Path>,
+    output: impl AsRef<Path>,
+    options: &LoraOptions,
+    progress: impl Control,
+) -> Result<Merged> {
     let (base, adapter, output) = (base.as_ref(), adapter.as_ref(), output.as_ref());
     let base = &*resolve(base).model;
     let file = ModelFile::open(base)?;
-    let lora = Lora::read(adapter, &file.fingerprint(None)?, file.layout())?;
+    let fingerprint = if options.allow_other_base {
+        Fingerprint { config: *file.config(), weights: 0 }
+    } else {
+        file.fingerprint(None)?
+    };
+    let lora = Lora::read_with(adapter, &fingerprint, file.layout(), options)?;
     let adapter = resolve(adapter).adapter;
     for (input, what) in [(base, "the base"), (adapter.as_ref(), "the adapter")] {
         if let (Ok(input), Ok(written)) = (input.canonicalize(), output.canonicalize())
