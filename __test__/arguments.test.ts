@@ -139,7 +139,7 @@ describe('arguments of every call', async () => {
     [() => create({ nLayers: 9 }), 'nLayers is not an option of Trainer.create(): did you mean nLayer?'],
     [
       () => Model.load(run, wrong({ nLayer: 9 })),
-      'nLayer is not an option of Model.load(): there are lora, threads, unknown, tokenizer, signal, onProgress',
+      'nLayer is not an option of Model.load(): there are lora, allowOtherBase, threads, unknown, tokenizer, signal, onProgress',
     ],
     [
       () => Trainer.resume(run, wrong({ maxstep: 9 })),
@@ -240,12 +240,12 @@ describe('the binding itself', () => {
     })
     const directory = await temporaryDirectory()
     const run = await trainTiny(directory, { maxSteps: 1 })
-    const model = await NativeModel.load(run, undefined, 1, new Cancel())
+    const model = await NativeModel.load(run, undefined, {}, 1, new Cancel())
     const session = model.createSession()
     const byte = NativeTokenizer.byte()
     for (const value of [-1, 1.5, Number.NaN, Number.POSITIVE_INFINITY, 2 ** 53, 1e300]) {
       const cancel = new Cancel()
-      await expect(NativeModel.load(run, undefined, value, cancel)).rejects.toMatchObject(says('threads'))
+      await expect(NativeModel.load(run, undefined, {}, value, cancel)).rejects.toMatchObject(says('threads'))
       await expect(nativeQuantize(run, 'x', 'Q4_0', value, cancel)).rejects.toMatchObject(says('threads'))
       await expect(model.evaluate([run], byte, value, {}, undefined, cancel)).rejects.toMatchObject(
         says('ctxLen'),

@@ -95,6 +95,35 @@ describe('fine-tuning', async () => {
     }
   })
 
+  it('takes adapters and states of another precision of the base when asked to', async () => {
+    const adapted = await loss(base, '--lora', path('lora'))
+    const refused = await rwkv('eval', small, '--data', path('other.txt'), '--lora', path('lora'))
+    expect(refused).toMatchObject({ code: 1, out: '' })
+    expect(refused.err).toContain('--allow-other-base')
+    expect(await loss(small, '--lora', path('lora'), '--allow-other-base')).toBeCloseTo(adapted, 1)
+    await expect(Model.load(small, { lora: path('lora') })).rejects.toMatchObject({
+      code: 'ADAPTER',
+      message: expect.stringContaining('allowOtherBase'),
+    })
+    await using onSmall = await Model.load(small, { lora: path('lora'), allowOtherBase: true })
+    expect(onSmall.lora).toBe(path('lora'))
+    const merged = path('merged-other.bin')
+    expect((await rwkv('merge', small, path('lora'), merged)).err).toContain('--allow-other-base')
+    expect(await rwkv('merge', small, path('lora'), merged, '--allow-other-base')).toMatchObject({ code: 0 })
+
+    await using model = await Model.load(small)
+    await expect(State.load(model, path('state'))).rejects.toMatchObject({
+      code: 'STATE',
+      message: expect.stringContaining('allowOtherBase'),
+    })
+    const state = await State.load(model, path('state'), { allowOtherBase: true })
+    expect(model.createSession({ state }).state.equals(state)).toBe(true)
+    const windows = ['--ctx-len', 32]
+    const tuned = await loss(base, '--state', path('state'), ...windows)
+    const args = ['--state', path('state'), '--allow-other-base', ...windows]
+    expect(await loss(small, ...args)).toBeCloseTo(tuned, 1)
+  })
+
   it('trains an initial state, which sessions and evaluations start from', async () => {
     const state = path('state')
     expect(await readdir(state)).not.toContain('model.bin')

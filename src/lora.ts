@@ -7,11 +7,11 @@ import type { AdapterInfo, MergeOptions, MergeResult } from './options.js'
 import { mergeOptions } from './schemas.js'
 
 /**
- * Adds a LoRA adapter to the matrices of its base model, and writes the result as a model file of its own.
+ * Adds a LoRA adapter to the matrices of its base model, and writes the result as a `.bin` file of its own.
  *
  * FP32 matrices stay FP32 and FP16 ones FP16, rounded to nearest. Quantized matrices become FP16:
- * {@link quantize} makes them small again, at the cost of some of what was learned. All else is copied. Of
- * the base a few MB are in memory at a time.
+ * {@link quantize} makes them small again, at the cost of some of what was learned. BF16 ones become FP32, because
+ * `.bin` files have no BF16. All else is copied. Of the base a few MB are in memory at a time.
  *
  * The output is renamed into place when it is whole; on an error or an abort there is none.
  *
@@ -28,10 +28,11 @@ import { mergeOptions } from './schemas.js'
  * console.log(to, bytesOut)
  * ```
  *
- * @param base A training run's directory, or a `.bin` file in any of the seven formats.
+ * @param base A training run's directory, or a `.bin`, `.pth`, `.safetensors` or GGUF file.
  * @param adapter The directory of the run that trained it, or its `.safetensors` file.
  * @param output The file to write. It may be there already, but be neither base nor adapter.
- * @throws {RwkvError} `ADAPTER` if the adapter is damaged or was trained on another model; `NOT_FINITE` if a
+ * @throws {RwkvError} `ADAPTER` if the adapter is damaged or was trained on another model (see
+ *   {@link MergeOptions.allowOtherBase}); `NOT_FINITE` if a
  *   weight of the result is infinite, not a number, or too large for FP16; `FILE_CHANGED` if the base is
  *   written to meanwhile; `IO`, `MODEL_FILE`, `UNSUPPORTED` or `INVALID_OPTION`.
  */
@@ -46,8 +47,8 @@ export async function merge(
     argument('adapter', pathKind, adapter),
     argument('output', pathKind, output),
   ] as const
-  const controls = check('merge()', mergeOptions, options)
-  const merged = await cancellable(controls, cancel => nativeMerge(...files, cancel))
+  const { allowOtherBase, ...controls } = check('merge()', mergeOptions, options)
+  const merged = await cancellable(controls, cancel => nativeMerge(...files, { allowOtherBase }, cancel))
   return merged as MergeResult
 }
 

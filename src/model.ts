@@ -116,6 +116,7 @@ export class Model implements Disposable, AsyncDisposable {
     const path = typeof source === 'string' ? source : undefined
     const {
       lora,
+      allowOtherBase,
       tokenizer: given,
       threads,
       unknown,
@@ -125,8 +126,8 @@ export class Model implements Disposable, AsyncDisposable {
     try {
       const native = await cancellable(controls, async cancel => {
         loaded = await (typeof source === 'string'
-          ? NativeModel.load(source, lora, threads, cancel)
-          : NativeModel.loadBytes(source, lora, threads, cancel))
+          ? NativeModel.load(source, lora, { allowOtherBase }, threads, cancel)
+          : NativeModel.loadBytes(source, lora, { allowOtherBase }, threads, cancel))
         return loaded
       })
       const tokenizer = await findTokenizer(path, given, native.info.nVocab)

@@ -6,6 +6,7 @@ import type {
   GenerateBatchOptions,
   GenerateOptions,
   LoadOptions,
+  MergeOptions,
   PrepareOptions,
   QuantizeOptions,
   ReportOptions,
@@ -23,8 +24,18 @@ type Table<T> = { readonly [K in Exclude<keyof T, 'signal' | 'onProgress' | 'sta
 
 const threads = { kind: 'count', help: 'threads to compute on', auto: 'all' } as const
 
+const allowOtherBase = {
+  kind: 'boolean',
+  help: 'take what was trained on other weights of the same shape',
+  default: false,
+} as const
+
+/** Of {@link State.load} too. */
+export const mergeTable = { allowOtherBase } as const satisfies Table<MergeOptions>
+
 export const loadTable = {
   lora: { kind: 'path', help: "LoRA adapter of the model: its file, or its run's directory" },
+  allowOtherBase,
   threads,
   unknown: {
     kind: 'choice',

@@ -59,6 +59,12 @@ export interface LoadOptions {
    */
   lora?: Path | undefined
   /**
+   * Whether an adapter that was trained on another model of the same shape will do. It is meant for the same model in another
+   * precision (trained on FP16, used with Q8_0); a model that was trained further may do as well. On a model that has
+   * nothing to do with it, it spoils the text, without an error. Default: false.
+   */
+  allowOtherBase?: boolean | undefined
+  /**
    * The tokenizer, for bytes, which have no `tokenizer.json` beside them, and for files without one. Default: that
    * beside the file, or else the one that the vocabulary's size tells.
    */
@@ -92,7 +98,7 @@ export interface QuantizeOptions {
 /** Result of {@link quantize}. */
 export interface QuantizeResult {
   /** The format of the weights of the input. */
-  readonly from: 'FP32' | 'FP16'
+  readonly from: 'FP32' | 'FP16' | 'BF16'
   /** The format of the output. */
   readonly to: QuantizedFormat
   /** The input's size. */
@@ -235,8 +241,24 @@ export interface PrepareResult {
   readonly notes: readonly string[]
 }
 
+/** Options of {@link State.load} and {@link State.from}. */
+export interface StateOptions {
+  /**
+   * Whether a state that was made with another model of the same shape will do. It is meant for the same model in another
+   * precision (made with FP16, used with Q8_0); a model that was trained further may do as well. On a model that has
+   * nothing to do with it, it spoils the text, without an error. Default: false.
+   */
+  allowOtherBase?: boolean | undefined
+}
+
 /** Options of {@link merge}. */
 export interface MergeOptions {
+  /**
+   * Whether an adapter that was trained on another model of the same shape will do. It is meant for the same model in another
+   * precision (trained on FP16, used with Q8_0); a model that was trained further may do as well. On a model that has
+   * nothing to do with it, it spoils the text, without an error. Default: false.
+   */
+  allowOtherBase?: boolean | undefined
   /** Stops the work; there is no output then. */
   signal?: Signal | undefined
   /** Told how many bytes of the base are done. */
@@ -245,9 +267,9 @@ export interface MergeOptions {
 
 /** Result of {@link merge}. */
 export interface MergeResult {
-  /** The format of the base's matrices: `FP32`, `FP16` or a quantized one. */
-  readonly from: 'FP32' | 'FP16' | QuantizedFormat
-  /** The format of the output's matrices: `FP16` if the base is quantized, else that of the base. */
+  /** The format of the base's matrices: `FP32`, `FP16`, `BF16` or a quantized one. */
+  readonly from: 'FP32' | 'FP16' | 'BF16' | QuantizedFormat
+  /** The format of the output's matrices: `FP16` if the base is quantized, `FP32` if it is BF16, else that of the base. */
   readonly to: 'FP32' | 'FP16'
   /** Size of the base in bytes. */
   readonly bytesIn: number

@@ -6,11 +6,12 @@ import type { QuantizedFormat, QuantizeOptions, QuantizeResult } from './options
 import { quantizeOptions } from './schemas.js'
 
 /**
- * Makes a model file of FP32 or FP16 weights into one of a quantized format: smaller, and faster to run.
+ * Makes a model of FP32, FP16 or BF16 weights into a `.bin` file of a quantized format: smaller, and faster to run.
  *
  * The result is the file that rwkv.cpp makes, byte for byte: matrices are quantized, except the embedding,
- * the head and some narrow ones of RWKV-7; the rest stays as it is. Files of every version of RWKV can be
- * quantized, also of those that this package does not run. A few MB of memory are enough for any size.
+ * the head and some narrow ones of RWKV-7; the rest stays as it is. `.bin` files of every version of RWKV can be
+ * quantized, also of those that this package does not run. Of a `.pth`, `.safetensors` or GGUF file the result is that
+ * of the FP32 `.bin` which {@link convert} makes of it. A few MB of memory are enough for any size.
  *
  * The output is renamed into place when it is whole; on an error or an abort there is none.
  *
@@ -23,7 +24,7 @@ import { quantizeOptions } from './schemas.js'
  * await using model = await Model.load('runs/book/model-Q5_1.bin')
  * ```
  *
- * @param input A training run's directory, or a `.bin` file of rwkv.cpp's format.
+ * @param input A training run's directory, or a `.bin`, `.pth`, `.safetensors` or GGUF file.
  * @param output The file to write. It may be there already, but not be the input.
  * @throws {RwkvError} `IO`; `MODEL_FILE` for a damaged file, and for weights that are infinite or no numbers;
  *   `UNSUPPORTED` for a file that is quantized already, and for rows that are no multiple of 32;

@@ -16,6 +16,7 @@ import {
   generateBatchTable,
   generateTable,
   loadTable,
+  mergeTable,
   prepareTable,
   quantizeTable,
   reportTable,
@@ -76,7 +77,7 @@ export const trainTokenizerOptions: Schema<TrainTokenizerOptions> = {
   ...kindsOf(tokenizerTable),
   ...watched,
 }
-export const mergeOptions: Schema<MergeOptions> = watched
+export const mergeOptions: Schema<MergeOptions> = { ...kindsOf(mergeTable), ...watched }
 export const reportOptions: Schema<ReportOptions> = kindsOf(reportTable)
 export const sessionOptions: Schema<SessionOptions> = { state: stateKind }
 export const evaluateOptions: Schema<EvaluateOptions> = {

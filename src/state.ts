@@ -3,8 +3,18 @@ import { call, RwkvError } from './errors.js'
 import { readRegular } from './files.js'
 import type { Path } from './inputs.js'
 import { native } from './internal.js'
-import { argument, bytes, instance, path as pathKind } from './kinds.js'
+import {
+  argument,
+  bytes,
+  options as check,
+  instance,
+  kindsOf,
+  path as pathKind,
+  type Schema,
+} from './kinds.js'
 import type { Model } from './model.js'
+import { mergeTable } from './option-tables.js'
+import type { StateOptions } from './options.js'
 
 /**
  * A model's memory of a text, at one point of it: the recurrent state. It is immutable: a session starts from
@@ -38,13 +48,14 @@ export class State {
   /**
    * Reads what {@link toBuffer} wrote.
    *
-   * @throws {RwkvError} `STATE` if the bytes are damaged, were made by another model, or hold what is
-   *   infinite or not a number; `CLOSED`; `INVALID_OPTION` for what is no model or no bytes.
+   * @throws {RwkvError} `STATE` if the bytes are damaged, were made by another model (see
+   *   {@link StateOptions.allowOtherBase}), or hold what is infinite or not a number; `CLOSED`; `INVALID_OPTION` for what is no model or no bytes.
    */
-  static from(model: Model, buffer: Uint8Array): State {
+  static from(model: Model, buffer: Uint8Array, options: StateOptions = {}): State {
     argument('model', modelKind, model)
     argument('buffer', bytes, buffer)
-    return new State(call(() => NativeState.from(model[native], buffer)))
+    const { allowOtherBase } = check('State.from()', stateOptions, options)
+    return new State(call(() => NativeState.from(model[native], buffer, allowOtherBase)))
   }
 
   /**
@@ -53,11 +64,11 @@ export class State {
    * @param path The file, or the directory of a run that tuned a state, for the `tuned.state` in it.
    * @throws {RwkvError} `IO`; what {@link from} throws, with the file's name.
    */
-  static async load(model: Model, path: Path): Promise<State> {
+  static async load(model: Model, path: Path, options: StateOptions = {}): Promise<State> {
     argument('model', modelKind, model)
     const [file, buffer] = await read(argument('path', pathKind, path))
     try {
-      return State.from(model, buffer)
+      return State.from(model, buffer, options)
     } catch (error) {
       if (!(error instanceof RwkvError) || error.code !== 'STATE') throw error
       throw new RwkvError('STATE', `${file}: ${error.message}`, { cause: error })
@@ -102,6 +113,8 @@ async function read(path: string): Promise<[file: string, bytes: Uint8Array]> {
     throw new RwkvError('IO', `cannot read ${file}: ${(error as Error).message}`, { cause: error })
   }
 }
+
+const stateOptions: Schema<StateOptions> = kindsOf(mergeTable)
 
 const modelKind = instance<Model>('Model', () => NativeModel)
 

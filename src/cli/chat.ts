@@ -49,12 +49,22 @@ given.
 terminal, each line of it is a question. With --json, an object for each answer:
 {"question","answer","tokens","end","seconds"}, and "thoughts" if the model had some.`,
   async run([path = ''], values, output, signal) {
-    const { json = false, threads, lora, unknown, state, format: named, system, ...others } = values
+    const {
+      json = false,
+      threads,
+      lora,
+      allowOtherBase,
+      unknown,
+      state,
+      format: named,
+      system,
+      ...others
+    } = values
     // The parser takes --no-think as a think that is false.
     const { think: wanted, noThink: _, ...given } = others
     // What can be refused at once is not kept until a large model is there.
     const own = named === undefined ? undefined : await chooseFormat(named)
-    await using model = await Model.load(path, { lora, threads, unknown, signal })
+    await using model = await Model.load(path, { lora, allowOtherBase, threads, unknown, signal })
     const chosen = chatFormatFor(model)
     const format = own ?? chosen.format
     const think = wanted ?? (format.think === undefined ? undefined : chosen.think)
@@ -64,7 +74,7 @@ terminal, each line of it is a question. With --json, an object for each answer:
     const settings = { ...recommended, ...given }
     await checkSettings(model, settings)
     checkWritable(model, format)
-    const start = await startingState(model, state)
+    const start = await startingState(model, state, allowOtherBase)
     const conversation = await Conversation.begin(model, { format, system, state: start, think, signal })
     const isTerminal = !json && process.stdin.isTTY === true && process.stdout.isTTY === true
     const voice = new Voice(json, isTerminal)

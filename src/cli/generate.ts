@@ -35,12 +35,23 @@ MODEL is a training run's directory or a .bin file. With several samples the see
 when it is finished. With --json, for each: {"prompt","text","tokens","end","seconds","tokensPerSecond"}, where end is
 length, stop or endOfText; with --log-probabilities also "logProbabilities".`,
   async run([path = ''], values, output, signal) {
-    const { json: _, prompt, promptFile, samples = 1, threads, lora, unknown, state, ...options } = values
+    const {
+      json: _,
+      prompt,
+      promptFile,
+      samples = 1,
+      threads,
+      lora,
+      allowOtherBase,
+      unknown,
+      state,
+      ...options
+    } = values
     if (samples < 1) throw new UsageError('--samples is 0; it must be at least 1')
     const given = await promptOf(prompt, promptFile)
-    await using model = await Model.load(path, { lora, threads, unknown, signal })
+    await using model = await Model.load(path, { lora, allowOtherBase, threads, unknown, signal })
     const { tokenizer } = model
-    const start = { state: await startingState(model, state) }
+    const start = { state: await startingState(model, state, allowOtherBase) }
     const shown = given ?? tokenizer.decode(tokenizer.beginning())
     const write = async (session: Session, index: number, isStreamed: boolean) => {
       const startedAt = performance.now()

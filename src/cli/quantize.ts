@@ -15,7 +15,8 @@ export const quantize = verb({
   positionals: ['IN', 'OUT', 'FORMAT'],
   options: common,
   details: `
-IN is a training run's directory or a .bin file of FP32 or FP16 weights, of any version of RWKV. OUT is the file to write.
+IN is a training run's directory, a .bin file of FP32 or FP16 weights, of any version of RWKV, or a .pth, .safetensors or
+GGUF file. OUT is the .bin file to write.
 FORMAT is one of
 
   Q8_0  8.5 bits a weight, the most exact
@@ -24,7 +25,8 @@ FORMAT is one of
   Q4_1  5 bits
   Q4_0  4.5 bits, the smallest
 
-The file is the one that rwkv.cpp makes, byte for byte. Embedding, head and vectors stay as they are.
+The file is the one that rwkv.cpp makes, byte for byte. Embedding, head and vectors stay as they are; those of
+other files become FP32.
 With --json: {"input","output","from","to","bytesIn","bytesOut","tensors","quantized","seconds"}.`,
   async run([input = '', path = '', format = ''], { threads }, output, signal) {
     const startedAt = performance.now()

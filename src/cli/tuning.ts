@@ -7,8 +7,12 @@ import type { Trainer } from '../trainer.js'
 import { count, near } from './format.js'
 
 /** The state that `--state` names, for a session or an evaluation to start from. */
-export async function startingState(model: Model, path: string | undefined): Promise<State | undefined> {
-  return path === undefined ? undefined : State.load(model, path)
+export async function startingState(
+  model: Model,
+  path: string | undefined,
+  allowOtherBase: boolean | undefined,
+): Promise<State | undefined> {
+  return path === undefined ? undefined : State.load(model, path, { allowOtherBase })
 }
 
 /** What a run writes. */

@@ -36,5 +36,6 @@ export const common = {
 /** What a model was fine-tuned with. */
 export const tuned = {
   lora: loadTable.lora,
+  allowOtherBase: loadTable.allowOtherBase,
   state: { kind: 'path', help: "state to start from: its file, or its run's directory" },
 } as const satisfies Record<string, Option>

@@ -145,7 +145,7 @@ pub use fingerprint::OF_A_PART;
 pub use infer::{
     Bench, BenchOptions, Evaluation, Infer, LoadOptions, MAX_THREADS, Model, Outputs, Segment, Tensor,
 };
-pub use lora::Lora;
+pub use lora::{Lora, LoraOptions};
 pub use place::{Place, resolve};
 pub use quantize::{Quantized, quantize, quantized_format};
 pub use regular::{open_regular, read_regular};

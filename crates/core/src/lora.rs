@@ -5,8 +5,9 @@
 //! <https://arxiv.org/abs/2106.09685>). The metadata holds one entry, `rwkv_lora`: a JSON object with
 //! `version` (2), `rank`, `alpha`, `base`, the [`Fingerprint`] of the model that the adapter was trained on,
 //! in hexadecimal, and `crc32`, the CRC-32 of that object as compact JSON with `crc32` 0, followed by all
-//! bytes after the file's header. An adapter means nothing on another base, and is refused there. (One entry,
-//! because the order of several in a file would differ from one writing to the next.)
+//! bytes after the file's header. An adapter means nothing on another base, and is refused there, unless
+//! [`LoraOptions::allow_other_base`] says that the other is the same model in another precision, say. (One entry, because
+//! the order of several in a file would differ from one writing to the next.)
 
 mod info;
 mod merge;
@@ -23,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use crate::atomic::Staged;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
-use crate::fingerprint::{Fingerprint, OF_A_PART};
+use crate::fingerprint::{Fingerprint, OF_A_PART, OR_ALLOW};
 use crate::machine;
 use crate::params::{Initial, Layout, Matrix};
 use crate::place::resolve;
@@ -31,7 +32,7 @@ use crate::regular::open_regular;
 use crate::store::{Adapter, Parameters};
 
 pub use self::info::LoraInfo;
-pub use self::merge::{Merged, merge};
+pub use self::merge::{Merged, merge, merge_with};
 
 /// The entry of the metadata.
 const ENTRY: &str = "rwkv_lora";
@@ -61,6 +62,15 @@ impl Description {
 /// The names of the two factors of a parameter's adapter.
 pub fn factor_names(name: &str) -> [String; 2] {
     [format!("{name}.lora_a"), format!("{name}.lora_b")]
+}
+
+/// How an adapter is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct LoraOptions {
+    /// Whether an adapter of another model of the same shape will do. It fits the same model in another precision about
+    /// as well, and one that was trained further less; on a model that has nothing to do with it, it spoils the text
+    /// without a word.
+    pub allow_other_base: bool,
 }
 
 /// An adapter, read from its file.
@@ -93,6 +103,19 @@ impl Lora {
     /// # Errors
     /// [`Error::Io`]; [`Error::Adapter`] if the file is damaged or of another model.
     pub fn read(path: impl AsRef<Path>, base: &Fingerprint, layout: &Layout) -> Result<Self> {
+        Self::read_with(path, base, layout, &LoraOptions::default())
+    }
+
+    /// As [`read`](Self::read), with options. Of `base` only the shape counts if another is allowed.
+    ///
+    /// # Errors
+    /// Those of [`read`](Self::read).
+    pub fn read_with(
+        path: impl AsRef<Path>,
+        base: &Fingerprint,
+        layout: &Layout,
+        options: &LoraOptions,
+    ) -> Result<Self> {
         let path = &*resolve(path).adapter;
         let fault = |problem: String| Error::Adapter { path: path.to_owned(), problem };
         let bytes = read_bytes(path, layout)?;
@@ -102,8 +125,12 @@ impl Lora {
         let (description, was) = describe(path, &header)?;
         let Description { rank, alpha, .. } = description;
         let damaged = |error: serde_json::Error| fault(format!("its {ENTRY:?} is damaged: {error}"));
-        if let Some(problem) = was.mismatch(base) {
-            return Err(fault(format!("{problem}; load the model that this adapter was trained on")));
+        let is_of_shape = was.config == base.config;
+        if !(is_of_shape && options.allow_other_base)
+            && let Some(problem) = was.mismatch(base)
+        {
+            let or = if is_of_shape { OR_ALLOW } else { "" };
+            return Err(fault(format!("{problem}; load the model that this adapter was trained on{or}")));
         }
         let mut factors = Vec::new();
         for spec in layout.specs().iter().filter(|spec| spec.is_matrix()) {

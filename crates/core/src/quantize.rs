@@ -1,11 +1,12 @@
-//! Files of FP32 or FP16 weights, made into files of quantized ones.
+//! Files of FP32, FP16 or BF16 weights, made into `.bin` files of quantized ones.
 //!
 //! What becomes of each tensor is rwkv.cpp's rule, and so are the bytes: the result is the file that
 //! `rwkv_quantize_model_file` writes. A tensor of two dimensions is a matrix and is quantized; what has one
 //! or three is not, nor are the embedding and the head, which are a small part of a large model and cost the
 //! most accuracy, nor the narrow matrices of RWKV-7's low-rank mixes and its `att.r_k`. These are copied as
-//! they are. So nothing here knows a version of RWKV or the shape of a model, and files of all versions can
-//! be quantized.
+//! they are. So nothing here knows a version of RWKV or the shape of a model, and `.bin` files of all versions can
+//! be quantized. Files of other programs go the way of [`convert`](crate::convert()): they become what the `.bin` in
+//! FP32 that it makes of them becomes.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -15,9 +16,10 @@ use rwkv_kernels::{Cpu, Unquantizable, WEIGHTS_PER_BLOCK};
 
 use crate::atomic::write_atomically;
 use crate::control::{Control, ask};
+use crate::convert::{ConvertOptions, Edit, write_edited_bin};
 use crate::data_type::DataType;
 use crate::error::{Error, Fault, Result};
-use crate::file::{self, Header, TensorFile, TensorInfo};
+use crate::file::{self, FileFormat, Header, ModelFile, TensorFile, TensorInfo};
 use crate::infer::LoadOptions;
 use crate::place::resolve;
 
@@ -32,7 +34,7 @@ const COPIED_PARTS: [&str; 9] =
 /// Result of [`quantize`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quantized {
-    /// What the input's header announces: FP32 or FP16.
+    /// The format of the input's matrices: FP32 or FP16, or of files of other programs BF16.
     pub from: DataType,
     /// The format of the output's matrices.
     pub to: DataType,
@@ -75,10 +77,13 @@ fn targets() -> String {
 /// Quantizes the model file `input`, or the `model.bin` of that directory, to `format`, and writes it to
 /// `output`.
 ///
-/// The input holds FP32 or FP16 weights of any version of RWKV. It is read, and the output written, some MB
-/// at a time, and the output is renamed into place when it is whole: on an error, or when `progress` says
+/// The input holds FP32 or FP16 weights of any version of RWKV as a `.bin`, or is a `.pth`, `.safetensors` or GGUF file,
+/// with BF16 weights too, that [`ModelFile::open`] reads. The output is a `.bin`; that of another format is, byte for
+/// byte, that of the FP32 `.bin` which [`convert`](crate::convert()) makes of the input. The input is read, and the
+/// output written, some MB at a time, and the output is renamed into place when it is whole: on an error, or when `progress` says
 /// to end, there is none, and what was there before is as it was.
-/// `progress(done, total)` is told bytes of the input, before the first and after every few MB.
+/// `progress(done, total)` is told bytes of the input (but in a `.bin`, of its weights alone), before the first and after
+/// every few MB.
 ///
 /// ```no_run
 /// use std::ops::ControlFlow;
@@ -98,9 +103,8 @@ fn targets() -> String {
 /// # Errors
 /// - [`Error::InvalidOption`] if `format` is not quantized, or `output` is the input: quantization cannot be
 ///   undone.
-/// - [`Error::Unsupported`] if the input is quantized already, has tensors in a format that rwkv.cpp's files
-///   cannot hold (BF16), or has a matrix whose rows are no whole number
-///   of blocks of 32 weights.
+/// - [`Error::Unsupported`] if the input is quantized already, is a `.bin` of BF16, which rwkv.cpp has not, or has a
+///   matrix whose rows are no whole number of blocks of 32 weights.
 /// - [`Error::ModelFile`] if the input is damaged, or a weight is infinite, no number, or so large that its
 ///   block's scale is beyond half precision.
 /// - [`Error::FileChanged`] if the input is written to meanwhile.
@@ -118,13 +122,66 @@ pub fn quantize(
         return Err(not_a_target(format));
     }
     let input = &*resolve(input).model;
-    let file = TensorFile::open(input)?;
+    let is_rwkv_cpp = file::format_of(input)? == FileFormat::RwkvCpp;
     if let (Ok(from), Ok(to)) = (input.canonicalize(), output.canonicalize())
         && from == to
     {
         let expected = "another file than the input, which would be destroyed";
         return Err(Error::option("output", output.display(), expected));
     }
+    if is_rwkv_cpp {
+        quantize_bin(input, output, format, options, progress)
+    } else {
+        quantize_model(&ModelFile::open(input)?, output, format, options, progress)
+    }
+}
+
+/// Quantizes a file of another program.
+fn quantize_model(
+    file: &ModelFile,
+    output: &Path,
+    format: DataType,
+    options: &LoadOptions,
+    progress: impl Control,
+) -> Result<Quantized> {
+    if let Some(tensor) = file.tensors().iter().find(|tensor| tensor.data_type.is_quantized()) {
+        return Err(file.unsupported(already(tensor)).of_kind(Fault::DataType));
+    }
+    for spec in file.layout().specs() {
+        // As the output has it.
+        if is_quantized(&spec.name, &spec.dims) && !spec.cols.is_multiple_of(WEIGHTS_PER_BLOCK) {
+            return Err(file.unsupported(half_blocks(&spec.name, spec.cols, format)).of_kind(Fault::Shape));
+        }
+    }
+    let cpu = options.start_cpu()?;
+    let exact = ConvertOptions { data_type: Some(DataType::F32), ..ConvertOptions::to(FileFormat::RwkvCpp) };
+    let (bytes_out, tensors) = write_edited_bin(
+        file,
+        output,
+        (&exact, format),
+        |tensor| if is_quantized(&tensor.name, &tensor.dims) { format } else { tensor.data_type },
+        Edit { cpu: Some(&*cpu), rows: None },
+        progress,
+    )?;
+    Ok(Quantized {
+        from: file.data_type(),
+        to: format,
+        bytes_in: file.len(),
+        bytes_out,
+        tensors: tensors.len(),
+        quantized: tensors.iter().filter(|tensor| tensor.data_type == format).count(),
+    })
+}
+
+/// Quantizes a file of rwkv.cpp's, of any version.
+fn quantize_bin(
+    input: &Path,
+    output: &Path,
+    format: DataType,
+    options: &LoadOptions,
+    progress: impl Control,
+) -> Result<Quantized> {
+    let file = TensorFile::open(input)?;
     file::check_formats(input, &file.header, &file.tensors)?;
     check(&file, format)?;
     let mut work = Work {
@@ -160,40 +217,42 @@ pub fn quantize(
             bytes_in: file.len(),
             bytes_out: work.written,
             tensors: file.tensors.len(),
-            quantized: file.tensors.iter().filter(|tensor| is_quantized(tensor)).count(),
+            quantized: file.tensors.iter().filter(|tensor| is_quantized(&tensor.name, &tensor.dims)).count(),
         }),
     }
 }
 
 /// Whether a tensor of an FP32 or FP16 file is quantized.
-fn is_quantized(tensor: &TensorInfo) -> bool {
-    let name = tensor.name.as_str();
-    tensor.dims.len() == 2 && !COPIED.contains(&name) && !COPIED_PARTS.iter().any(|part| name.contains(part))
+fn is_quantized(name: &str, dims: &[usize]) -> bool {
+    dims.len() == 2 && !COPIED.contains(&name) && !COPIED_PARTS.iter().any(|part| name.contains(part))
 }
 
 /// Refuses what cannot be quantized before anything is written.
 fn check(file: &TensorFile, format: DataType) -> Result<()> {
-    let again = |what: String| {
-        let what = format!("{what}; quantize the FP32 or FP16 file of this model");
-        Err(file.unsupported(what).of_kind(Fault::DataType))
-    };
     if file.header.data_type.is_quantized() {
-        return again(format!("this file is quantized already, to {}", file.header.data_type));
+        let what = format!("this file is quantized already, to {}; {AGAIN}", file.header.data_type);
+        return Err(file.unsupported(what).of_kind(Fault::DataType));
     }
     for tensor in &file.tensors {
         let TensorInfo { name, data_type, dims, .. } = tensor;
         if data_type.is_quantized() {
-            return again(format!("{name:?} is quantized already, to {data_type}"));
+            return Err(file.unsupported(already(tensor)).of_kind(Fault::DataType));
         }
-        if is_quantized(tensor) && !dims[0].is_multiple_of(WEIGHTS_PER_BLOCK) {
-            let what = format!(
-                "{name:?} has rows of {} weights, and {format} stores blocks of {WEIGHTS_PER_BLOCK}",
-                dims[0]
-            );
-            return Err(file.unsupported(what).of_kind(Fault::Shape));
+        if is_quantized(name, dims) && !dims[0].is_multiple_of(WEIGHTS_PER_BLOCK) {
+            return Err(file.unsupported(half_blocks(name, dims[0], format)).of_kind(Fault::Shape));
         }
     }
     Ok(())
+}
+
+const AGAIN: &str = "quantize the FP32 or FP16 file of this model";
+
+fn already(tensor: &TensorInfo) -> String {
+    format!("{:?} is quantized already, to {}; {AGAIN}", tensor.name, tensor.data_type)
+}
+
+fn half_blocks(name: &str, row: usize, format: DataType) -> String {
+    format!("{name:?} has rows of {row} weights, and {format} stores blocks of {WEIGHTS_PER_BLOCK}")
 }
 
 /// Why a file could not be written: the writing itself, or what is to be written.
@@ -233,7 +292,7 @@ impl<P: Control> Work<'_, P> {
         file::write_header(out, &Header { version: 101, data_type: self.format, ..self.file.header })?;
         self.report(0)?;
         for tensor in &self.file.tensors {
-            let quantized = is_quantized(tensor);
+            let quantized = is_quantized(&tensor.name, &tensor.dims);
             let data_type = if quantized { self.format } else { tensor.data_type };
             file::write_tensor_header(out, &tensor.name, &tensor.dims, data_type)?;
             let data = tensor.data();

@@ -4,10 +4,25 @@
 #![cfg_attr(test, allow(dead_code))]
 
 use napi_derive::napi;
-use rwkv_core::lora::{LoraInfo, Merged};
+use rwkv_core::lora::{LoraInfo, LoraOptions, Merged};
 
 use crate::control::Cancel;
 use crate::job::Job;
+
+/// How an adapter is read.
+#[napi(object)]
+pub struct AdapterOptions {
+    /// Whether one of another model of the same shape will do.
+    pub allow_other_base: Option<bool>,
+}
+
+impl AdapterOptions {
+    pub(crate) fn of(options: Option<Self>) -> LoraOptions {
+        options.map_or_else(LoraOptions::default, |Self { allow_other_base }| LoraOptions {
+            allow_other_base: allow_other_base.unwrap_or(false),
+        })
+    }
+}
 
 /// What was made of a base and an adapter.
 #[napi(object)]
@@ -29,12 +44,19 @@ pub(crate) struct MergeResult {
 /// Writes the model file or directory `base`, with the adapter at `adapter` added to its matrices, to
 /// `output`.
 #[napi(ts_return_type = "Promise<MergeResult>")]
-pub(crate) fn merge(base: String, adapter: String, output: String, cancel: &Cancel) -> Job<MergeResult> {
+pub(crate) fn merge(
+    base: String,
+    adapter: String,
+    output: String,
+    options: Option<AdapterOptions>,
+    cancel: &Cancel,
+) -> Job<MergeResult> {
     let flag = cancel.flag();
     let cancel = flag.clone();
     Job::stoppable(&flag, move || {
         cancel.check()?;
-        let merged = rwkv_core::lora::merge(base, adapter, output, cancel.control())?;
+        let options = AdapterOptions::of(options);
+        let merged = rwkv_core::lora::merge_with(base, adapter, output, &options, cancel.control())?;
         let Merged { from, to, bytes_in, bytes_out, adapted, tensors } = merged;
         Ok(MergeResult {
             from: from.to_string(),

@@ -15,6 +15,7 @@ use crate::control::Cancel;
 use crate::environment::{Close, Held, Open};
 use crate::failure::Result;
 use crate::job::Job;
+use crate::lora::AdapterOptions;
 use crate::number::count;
 use crate::slot::SharedSlot;
 
@@ -114,11 +115,12 @@ impl NativeModel {
     pub fn load(
         path: String,
         lora: Option<String>,
+        adapter: Option<AdapterOptions>,
         threads: Option<f64>,
         cancel: &Cancel,
     ) -> Job<NativeModel> {
         let source = move || Ok(Source::File(PathBuf::from(path)));
-        Self::load_from(source, lora, threads, cancel)
+        Self::load_from(source, lora, adapter, threads, cancel)
     }
 
     /// The same, of the bytes of a `.bin` file. They are copied before this returns: what becomes of the buffer
@@ -127,6 +129,7 @@ impl NativeModel {
     pub fn load_bytes(
         bytes: &[u8],
         lora: Option<String>,
+        adapter: Option<AdapterOptions>,
         threads: Option<f64>,
         cancel: &Cancel,
     ) -> Job<NativeModel> {
@@ -140,12 +143,13 @@ impl NativeModel {
             has_room.map_err(no_room).map_err(rwkv_core::Error::io("copy", "the buffer"))?;
             Ok(Source::Bytes(copy))
         };
-        Self::load_from(source, lora, threads, cancel)
+        Self::load_from(source, lora, adapter, threads, cancel)
     }
 
     fn load_from(
         source: impl FnOnce() -> Result<Source> + Send + 'static,
         lora: Option<String>,
+        adapter: Option<AdapterOptions>,
         threads: Option<f64>,
         cancel: &Cancel,
     ) -> Job<NativeModel> {
@@ -162,7 +166,7 @@ impl NativeModel {
                 Source::Bytes(bytes) => Model::from_bytes_with(bytes, cpu, cancel.control())?,
             };
             let model = match lora {
-                Some(lora) => model.with_lora(lora)?,
+                Some(lora) => model.with_lora_options(lora, &AdapterOptions::of(adapter))?,
                 None => model,
             };
             cancel.check()?;

@@ -17,8 +17,9 @@ pub struct NativeState(pub(crate) Arc<State>);
 impl NativeState {
     /// Reads the byte form of a state of `model`.
     #[napi(factory)]
-    pub fn from(model: &NativeModel, bytes: &[u8]) -> Result<Self, Thrown> {
-        let state = model.handle.get()?.state_from_bytes(bytes).map_err(Failure::from)?;
+    pub fn from(model: &NativeModel, bytes: &[u8], allow_other_base: Option<bool>) -> Result<Self, Thrown> {
+        let allow = allow_other_base.unwrap_or(false);
+        let state = model.handle.get()?.state_from_bytes_with(bytes, allow).map_err(Failure::from)?;
         Ok(Self(Arc::new(state)))
     }
 

@@ -40,6 +40,7 @@ use crate::file::{FileFormat, ModelFile};
 use crate::place::resolve;
 use crate::quantize::{Counted, Failure};
 use plan::Tensor;
+pub(crate) use values::Edit;
 use values::Values;
 
 /// What [`convert`] makes.
@@ -129,19 +130,61 @@ pub fn convert(
     let tensors = plan::tensors(&file, options)?;
     let to_type = plan::matrix_type(options, file.data_type());
     let job = Job { config: file.config(), to_type, tensors: &tensors, tokens: options.tokens };
-    let mut values = Values::new(&file, &tensors, control);
-    let mut bytes_out = 0;
+    let mut values = Values::new(&file, &tensors, Edit::default(), control);
+    let bytes_out = write(&file, output, options.to, &job, &mut values)?;
+    Ok(Converted {
+        from: file.format(),
+        to: options.to,
+        from_type: file.data_type(),
+        to_type,
+        bytes_in: file.len(),
+        bytes_out,
+        tensors: tensors.len(),
+        changed: values.changed(),
+    })
+}
+
+/// Writes the model of `file` to `output` as a `.bin`: matrices of blocks in `to_type`, each tensor in the format that
+/// `retype` makes of the one it would have by `options`, and with weights edited. The number of bytes that were
+/// written, and the tensors.
+pub(crate) fn write_edited_bin(
+    file: &ModelFile,
+    output: &Path,
+    (options, to_type): (&ConvertOptions<'_>, DataType),
+    retype: impl Fn(&Tensor) -> DataType,
+    edit: Edit<'_>,
+    control: impl Control,
+) -> Result<(u64, Vec<Tensor>)> {
+    let mut tensors = plan::tensors(file, options)?;
+    for tensor in &mut tensors {
+        tensor.data_type = retype(tensor);
+    }
+    let job = Job { config: file.config(), to_type, tensors: &tensors, tokens: None };
+    let mut values = Values::new(file, &tensors, edit, control);
+    let bytes = write(file, output, FileFormat::RwkvCpp, &job, &mut values)?;
+    Ok((bytes, tensors))
+}
+
+/// Writes the file at `output`, whole or not at all; the number of its bytes.
+fn write(
+    file: &ModelFile,
+    output: &Path,
+    to: FileFormat,
+    job: &Job<'_>,
+    values: &mut Values<'_, impl Control>,
+) -> Result<u64> {
+    let mut bytes = 0;
     // What stops the work, unless it is the writing itself, whose errors name the output.
     let mut stopped = None;
     let written = write_atomically(output, |out| {
         let mut out = Counted { out, count: 0 };
-        let done = values.begin().map_err(Failure::Other).and_then(|()| match options.to {
-            FileFormat::RwkvCpp => bin::write(&mut out, &job, &mut values),
-            FileFormat::Pth => pth::write(&mut out, &job, &mut values),
-            FileFormat::Safetensors => safetensors::write(&mut out, &job, &mut values),
-            FileFormat::Gguf => gguf::write(&mut out, &job, &mut values),
+        let done = values.begin().map_err(Failure::Other).and_then(|()| match to {
+            FileFormat::RwkvCpp => bin::write(&mut out, job, values),
+            FileFormat::Pth => pth::write(&mut out, job, values),
+            FileFormat::Safetensors => safetensors::write(&mut out, job, values),
+            FileFormat::Gguf => gguf::write(&mut out, job, values),
         });
-        bytes_out = out.count;
+        bytes = out.count;
         done.and_then(|()| Ok(file.check()?)).map_err(|failure| match failure {
             Failure::Write(error) => error,
             Failure::Other(error) => {
@@ -157,16 +200,7 @@ pub fn convert(
             file.check()?;
             Err(error)
         }
-        None => written.map(|()| Converted {
-            from: file.format(),
-            to: options.to,
-            from_type: file.data_type(),
-            to_type,
-            bytes_in: file.len(),
-            bytes_out,
-            tensors: tensors.len(),
-            changed: values.changed(),
-        }),
+        None => written.map(|()| bytes),
     }
 }
 
@@ -223,7 +257,7 @@ mod tests {
             let job = Job { config: &config, to_type: DataType::F32, tensors: &tensors, tokens: None };
             let write = |room: usize| {
                 let mut out = Counted { out: &mut Full(room), count: 0 };
-                let mut values = Values::new(&file, &tensors, go_on);
+                let mut values = Values::new(&file, &tensors, Edit::default(), go_on);
                 let written = match to {
                     FileFormat::RwkvCpp => bin::write(&mut out, &job, &mut values),
                     FileFormat::Pth => pth::write(&mut out, &job, &mut values),

@@ -10,11 +10,11 @@ use crate::params::{ParamSpec, Stored};
 
 /// A tensor of the output.
 #[derive(Clone, Debug)]
-pub(super) struct Tensor {
-    pub(super) name: String,
+pub(crate) struct Tensor {
+    pub(crate) name: String,
     /// Row length first.
-    pub(super) dims: Vec<usize>,
-    pub(super) data_type: DataType,
+    pub(crate) dims: Vec<usize>,
+    pub(crate) data_type: DataType,
     /// The parameters whose values it holds, one after the other.
     pub(super) parts: Vec<Part>,
 }

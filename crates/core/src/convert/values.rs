@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use half::{bf16, f16};
+use rwkv_kernels::{Cpu, Unquantizable, WEIGHTS_PER_BLOCK};
 
 use super::Written;
 use super::plan::{Part, Tensor, bytes_of};
@@ -13,6 +14,17 @@ use crate::file::{Form, ModelFile};
 use crate::params::{ParamSpec, Stored};
 use crate::quantize::Failure;
 
+/// Changes rows of a parameter, from the numbered one on, that the output has in the format named; whether it did.
+pub(crate) type EditRows<'a> = dyn Fn(&ParamSpec, usize, DataType, &mut [f32]) -> Result<bool> + 'a;
+
+/// What happens to weights besides.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Edit<'a> {
+    /// Quantizes what the output has quantized and the input has not.
+    pub(crate) cpu: Option<&'a Cpu>,
+    pub(crate) rows: Option<&'a EditRows<'a>>,
+}
+
 /// Values that are read, converted and written at a time: whole blocks.
 const CHUNK: usize = 1 << 20;
 
@@ -20,6 +32,7 @@ const CHUNK: usize = 1 << 20;
 pub(super) struct Values<'a, C> {
     file: &'a ModelFile,
     control: C,
+    edit: Edit<'a>,
     done: u64,
     total: u64,
     changed: u64,
@@ -43,12 +56,13 @@ struct Step<'a> {
 }
 
 impl<'a, C: Control> Values<'a, C> {
-    pub(super) fn new(file: &'a ModelFile, tensors: &[Tensor], control: C) -> Self {
+    pub(super) fn new(file: &'a ModelFile, tensors: &[Tensor], edit: Edit<'a>, control: C) -> Self {
         let parts = tensors.iter().flat_map(|tensor| &tensor.parts);
         let total = parts.map(|part| file.tensor(part.index).1.len() as u64).sum();
         Self {
             file,
             control,
+            edit,
             done: 0,
             total,
             changed: 0,
@@ -92,15 +106,19 @@ impl<'a, C: Control> Values<'a, C> {
 
     /// A part whose values have the same order in both files.
     fn straight(&mut self, step: &Step<'_>, out: &mut dyn Write) -> Written {
+        let ParamSpec { cols, .. } = *step.spec;
         let len = step.spec.len();
-        for at in (0..len).step_by(CHUNK) {
-            let count = CHUNK.min(len - at);
+        // Whole rows, which are whole blocks.
+        let most = (CHUNK / cols).max(1) * cols;
+        for at in (0..len).step_by(most) {
+            let count = most.min(len - at);
             self.bytes.resize(bytes_of(step.from, count), 0);
             self.file.read_at(step.part.index, bytes_of(step.from, at), &mut self.bytes)?;
             self.numbers.resize(count, 0.0);
             step.from.decode(&self.bytes, &mut self.numbers);
-            if step.from == step.to && step.function.is_none() {
-                self.check_finite(step)?;
+            self.check_finite(step)?;
+            let is_edited = self.edit(step, at / cols)?;
+            if !is_edited && step.from == step.to && step.function.is_none() {
                 out.write_all(&self.bytes)?;
                 self.count(self.bytes.len())?;
             } else {
@@ -129,14 +147,20 @@ impl<'a, C: Control> Values<'a, C> {
                     self.numbers[column * rows + i] = value;
                 }
             }
+            self.check_finite(step)?;
+            self.edit(step, left)?;
             self.put(step, out)?;
         }
         Ok(())
     }
 
+    /// Edits the numbers, which are rows of a parameter from `first` on.
+    fn edit(&mut self, step: &Step<'_>, first: usize) -> Result<bool> {
+        self.edit.rows.map_or(Ok(false), |edit| edit(step.spec, first, step.to, &mut self.numbers))
+    }
+
     /// Writes the numbers.
     fn put(&mut self, step: &Step<'_>, out: &mut dyn Write) -> Written {
-        self.check_finite(step)?;
         let before = step.function.map(|_| self.numbers.clone());
         if let Some([function, _]) = step.function {
             self.numbers.iter_mut().for_each(|value| *value = function(step.spec.stored, *value));
@@ -152,7 +176,10 @@ impl<'a, C: Control> Values<'a, C> {
                 let half = bf16::from_f32(value);
                 (half.to_le_bytes(), half.to_f32())
             })?,
-            other => return Err(Error::option("data_type", other, "FP32, FP16 or BF16").into()),
+            other => match self.edit.cpu {
+                Some(cpu) => self.blocks(cpu, step, out)?,
+                None => return Err(Error::option("data_type", other, "FP32, FP16 or BF16").into()),
+            },
         }
         if let (Some([_, inverse]), Some(before)) = (step.function, before) {
             let back = self.numbers.iter().map(|&value| inverse(step.spec.stored, value));
@@ -183,6 +210,24 @@ impl<'a, C: Control> Values<'a, C> {
             *value = back;
             self.encoded.extend(bytes);
         }
+        Ok(out.write_all(&self.encoded)?)
+    }
+
+    /// Writes the numbers quantized.
+    fn blocks(&mut self, cpu: &Cpu, step: &Step<'_>, out: &mut dyn Write) -> Written {
+        self.encoded.resize(bytes_of(step.to, self.numbers.len()), 0);
+        let weights = bytemuck::cast_slice(&self.numbers);
+        rwkv_kernels::quantize(cpu, DataType::F32, weights, step.to, &mut self.encoded).map_err(
+            |Unquantizable { weight }| {
+                let problem = format!(
+                    "among {WEIGHTS_PER_BLOCK} weights that begin with {} one is too large for {}, whose scales are in \
+                     half precision",
+                    self.numbers.get(weight).copied().unwrap_or(f32::NAN),
+                    step.to
+                );
+                self.file.fault(self.file.tensor(step.part.index).0, problem)
+            },
+        )?;
         Ok(out.write_all(&self.encoded)?)
     }
 

@@ -4,7 +4,8 @@ use std::fmt;
 use std::path::Path;
 
 use super::{
-    Header, MAGIC, Place, TensorInfo, check, fault, gguf, official, pth, read, safetensors, unsupported,
+    Header, MAGIC, Mapped, Place, TensorInfo, check, fault, gguf, official, pth, read, safetensors,
+    unsupported,
 };
 use crate::config::{ModelConfig, Version};
 use crate::data_type::DataType;
@@ -94,6 +95,12 @@ const ZIP: &[u8] = b"PK";
 const PICKLE: u8 = 0x80;
 /// Where a tar archive says that it is one.
 const TAR: (usize, &[u8]) = (257, b"ustar");
+
+/// The format of the regular file at `path`, as its first bytes tell it; rwkv.cpp's if they tell nothing.
+pub(crate) fn format_of(path: &Path) -> Result<FileFormat> {
+    let map = Mapped::open(path)?;
+    map.read(|bytes| Ok(recognise(bytes)))
+}
 
 fn recognise(bytes: &[u8]) -> FileFormat {
     let starts = |with: &[u8]| bytes.starts_with(with);

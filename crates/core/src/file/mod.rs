@@ -48,6 +48,7 @@ use crate::params::Layout;
 
 pub use format::FileFormat;
 use format::Opened;
+pub(crate) use format::format_of;
 /// What the writer of GGUF files shares with their reader.
 pub(crate) use gguf::{MAGIC as GGUF_MAGIC, Type as GgufType, number_of as gguf_number_of};
 pub use mapped::Mapped;

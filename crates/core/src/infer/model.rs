@@ -16,8 +16,8 @@ use crate::control::{Control, go_on};
 use crate::data_type::DataType;
 use crate::error::{Error, Result};
 use crate::file::ModelFile;
-use crate::fingerprint::Fingerprint;
-use crate::lora::Lora;
+use crate::fingerprint::{Fingerprint, OR_ALLOW};
+use crate::lora::{Lora, LoraOptions};
 use crate::model::Network;
 use crate::place::resolve;
 use crate::state::State;
@@ -150,13 +150,26 @@ impl Model {
     /// [`Error::Io`](crate::Error::Io); [`Error::Adapter`](crate::Error::Adapter) if the adapter is damaged
     /// or was trained on another model, or if this model has an adapter already.
     pub fn with_lora(&self, path: impl AsRef<Path>) -> Result<Self> {
+        self.with_lora_options(path, &LoraOptions::default())
+    }
+
+    /// As [`with_lora`](Self::with_lora), with options for the adapter.
+    ///
+    /// # Errors
+    /// Those of [`with_lora`](Self::with_lora).
+    pub fn with_lora_options(&self, path: impl AsRef<Path>, options: &LoraOptions) -> Result<Self> {
         let path = path.as_ref();
         let store = &self.shared.parameters;
         if store.has_adapters() {
             let problem = "this model has an adapter already; load the model without one first".to_owned();
             return Err(Error::Adapter { path: path.to_owned(), problem });
         }
-        let lora = Lora::read(path, &self.fingerprint()?, store.layout())?;
+        let base = if options.allow_other_base {
+            Fingerprint { config: self.shared.config, weights: 0 }
+        } else {
+            self.fingerprint()?
+        };
+        let lora = Lora::read_with(path, &base, store.layout(), options)?;
         let mut store = store.clone();
         lora.apply(&mut store);
         Ok(Self::of_store(self.shared.config, store, Arc::clone(&self.cpu)))
@@ -202,7 +215,29 @@ impl Model {
     /// [`Error::State`](crate::Error::State) if they are damaged or were made by another model; those of
     /// [`fingerprint`](Self::fingerprint).
     pub fn state_from_bytes(&self, bytes: &[u8]) -> Result<State> {
+        self.state_from_bytes_with(bytes, false)
+    }
+
+    /// As [`state_from_bytes`](Self::state_from_bytes); with `allow_other_base` also if they were made by another model of
+    /// the same shape: meant for the same model in another precision, to which they are about what its own would be. To
+    /// a model that has nothing to do with theirs they are noise.
+    ///
+    /// # Errors
+    /// Those of [`state_from_bytes`](Self::state_from_bytes).
+    pub fn state_from_bytes_with(&self, bytes: &[u8], allow_other_base: bool) -> Result<State> {
         let state = State::from_bytes(bytes)?;
+        let is_of_shape = state.model()?.config == self.shared.config;
+        if allow_other_base && is_of_shape {
+            let state = state.with_origin(&self.shared.origin);
+            self.check_state(&state)?;
+            return Ok(state);
+        }
+        if is_of_shape && state.model()? != self.fingerprint()? {
+            let problem = format!(
+                "it was made by a model of this shape, but with other weights; load the model that it was made with{OR_ALLOW}"
+            );
+            return Err(Error::State { problem });
+        }
         self.check_state(&state)?;
         Ok(state.with_origin(&self.shared.origin))
     }

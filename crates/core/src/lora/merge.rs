@@ -6,12 +6,15 @@ use std::path::Path;
 
 use half::f16;
 
-use super::{Factors, Lora};
+use super::{Factors, Lora, LoraOptions};
 use crate::atomic::write_atomically;
 use crate::control::{Control, ask};
+use crate::convert::{ConvertOptions, Edit, write_edited_bin};
 use crate::data_type::DataType;
 use crate::error::{Error, Result};
-use crate::file::{self, Header, ModelFile, TensorInfo};
+use crate::file::{self, FileFormat, Header, ModelFile, TensorInfo};
+use crate::fingerprint::Fingerprint;
+use crate::params::ParamSpec;
 use crate::place::resolve;
 
 /// f32 values that are decoded, changed and written at a time.
@@ -22,7 +25,7 @@ const CHUNK: usize = 1 << 20;
 pub struct Merged {
     /// The format of the base's matrices.
     pub from: DataType,
-    /// The format of the output's: FP16 if the base is quantized, else that of the base.
+    /// The format of the output's: FP16 if the base is quantized, FP32 if it is BF16, else that of the base.
     pub to: DataType,
     /// Size of the base in bytes.
     pub bytes_in: u64,
@@ -34,22 +37,24 @@ pub struct Merged {
     pub tensors: usize,
 }
 
-/// Adds the adapter at `adapter` to the matrices of the model file `base`, and writes the result to `output`.
+/// Adds the adapter at `adapter` to the matrices of the model file `base`, and writes the result to `output`, a `.bin`.
 ///
+/// The base may have any format that [`ModelFile`] opens.
 /// Every adapted matrix becomes W + α/rank · B A. FP32 matrices stay FP32, FP16 ones stay FP16 (rounded to
 /// nearest, ties to even). Quantized matrices, adapted or not, become FP16: adding to them and quantizing
-/// again would lose more than most adapters add. All other tensors are copied.
+/// again would lose more than most adapters add. BF16 ones become FP32, which holds them exactly and which `.bin` has.
+/// All other tensors are copied; vectors of a base of another format are FP32, as in all `.bin` files.
 ///
 /// `base` and `adapter` can also be directories of training runs, for the `model.bin` and `lora.safetensors`
 /// in them. Of the base a few MB are in memory at a time. The output is renamed into place when it is whole:
 /// on an error, or when `progress` says to end, what was there before is as it was.
-/// `progress(done, total)` is told bytes of the base.
+/// `progress(done, total)` is told bytes of the base (but in a `.bin`, of its weights alone).
 ///
 /// # Errors
 /// - [`Error::Adapter`] if the adapter is damaged or was trained on another model.
 /// - [`Error::InvalidOption`] if `output` is the base or the adapter.
 /// - [`Error::Weight`] if a weight of the result is infinite or not a number, or too large for FP16.
-/// - [`Error::Unsupported`] if the base has tensors in a format that rwkv.cpp's files cannot hold (BF16).
+/// - [`Error::Unsupported`] if the base is a `.bin` with tensors in a format that rwkv.cpp has not (BF16).
 /// - [`Error::FileChanged`] if the base is written to meanwhile.
 /// - [`Error::Aborted`] if `progress` says so.
 /// - Those of [`ModelFile::open`]; [`Error::Io`].
@@ -59,10 +64,29 @@ pub fn merge(
     output: impl AsRef<Path>,
     progress: impl Control,
 ) -> Result<Merged> {
+    merge_with(base, adapter, output, &LoraOptions::default(), progress)
+}
+
+/// As [`merge`], with options for the adapter.
+///
+/// # Errors
+/// Those of [`merge`].
+pub fn merge_with(
+    base: impl AsRef<Path>,
+    adapter: impl AsRef<Path>,
+    output: impl AsRef<Path>,
+    options: &LoraOptions,
+    progress: impl Control,
+) -> Result<Merged> {
     let (base, adapter, output) = (base.as_ref(), adapter.as_ref(), output.as_ref());
     let base = &*resolve(base).model;
     let file = ModelFile::open(base)?;
-    let lora = Lora::read(adapter, &file.fingerprint(None)?, file.layout())?;
+    let fingerprint = if options.allow_other_base {
+        Fingerprint { config: *file.config(), weights: 0 }
+    } else {
+        file.fingerprint(None)?
+    };
+    let lora = Lora::read_with(adapter, &fingerprint, file.layout(), options)?;
     let adapter = resolve(adapter).adapter;
     for (input, what) in [(base, "the base"), (adapter.as_ref(), "the adapter")] {
         if let (Ok(input), Ok(written)) = (input.canonicalize(), output.canonicalize())
@@ -71,7 +95,9 @@ pub fn merge(
             return Err(Error::option("output", output.display(), format!("another file than {what}")));
         }
     }
-    file.expect_rwkv_cpp()?;
+    if file.format() != FileFormat::RwkvCpp {
+        return merge_other(&file, &lora, output, progress);
+    }
     file::check_formats(base, file.header(), file.tensors())?;
     let mut work = Work { file: &file, lora: &lora, progress, written: 0 };
     // What stops the work, unless it is the writing itself, whose errors name the output.
@@ -103,9 +129,42 @@ pub fn merge(
     }
 }
 
+/// Merges into a base of another program's.
+fn merge_other(file: &ModelFile, lora: &Lora, output: &Path, progress: impl Control) -> Result<Merged> {
+    let add = |spec: &ParamSpec, first: usize, to: DataType, values: &mut [f32]| {
+        let factors = lora.factors.iter().find(|factors| factors.name == spec.name);
+        if let Some(factors) = factors {
+            add(factors, lora.rank, lora.scale(), first, values);
+        }
+        check(&spec.name, to, first, spec.cols, values)?;
+        Ok(factors.is_some())
+    };
+    let to = merged_format(file.data_type());
+    let (bytes_out, tensors) = write_edited_bin(
+        file,
+        output,
+        (&ConvertOptions::to(FileFormat::RwkvCpp), to),
+        |tensor| merged_format(tensor.data_type),
+        Edit { cpu: None, rows: Some(&add) },
+        progress,
+    )?;
+    Ok(Merged {
+        from: file.data_type(),
+        to,
+        bytes_in: file.len(),
+        bytes_out,
+        adapted: lora.factors.len(),
+        tensors: tensors.len(),
+    })
+}
+
 /// The format of what is stored as `format` after merging.
 fn merged_format(format: DataType) -> DataType {
-    if format.is_quantized() { DataType::F16 } else { format }
+    match format {
+        DataType::BF16 => DataType::F32,
+        format if format.is_quantized() => DataType::F16,
+        format => format,
+    }
 }
 
 enum Failure {
@@ -177,7 +236,7 @@ impl<P: Control> Work<'_, P> {
                 if let Some(factors) = factors {
                     add(factors, self.lora.rank, self.lora.scale(), first, &mut values);
                 }
-                check(tensor, to, first, cols, &values)?;
+                check(&tensor.name, to, first, cols, &values)?;
                 if to == DataType::F16 {
                     halves.clear();
                     halves.extend(values.iter().map(|&value| f16::from_f32(value)));
@@ -213,7 +272,7 @@ fn add(factors: &Factors, rank: usize, scale: f32, first: usize, values: &mut [f
 }
 
 /// Refuses rows, from `first` on, with a value that is no number or that `to` cannot hold.
-fn check(tensor: &TensorInfo, to: DataType, first: usize, cols: usize, values: &[f32]) -> Result<()> {
+fn check(tensor: &str, to: DataType, first: usize, cols: usize, values: &[f32]) -> Result<()> {
     let holds = |value: f32| {
         if to == DataType::F16 { f16::from_f32(value).is_finite() } else { value.is_finite() }
     };
@@ -227,7 +286,7 @@ fn check(tensor: &TensorInfo, to: DataType, first: usize, cols: usize, values: &
                 "which no model can use"
             };
             let problem = format!("with the adapter, weight {col} of row {row} is {value}, {why}");
-            Err(Error::Weight { tensor: tensor.name.clone(), problem })
+            Err(Error::Weight { tensor: tensor.to_owned(), problem })
         }
     }
 }

@@ -479,3 +479,72 @@ fn an_fp16_bin_keeps_its_formats_in_a_checkpoint_and_back() {
         assert!(fs::read(&last).unwrap() == fs::read(&first).unwrap(), "{to}");
     }
 }
+
+/// As rwkv.cpp's quantizer would do it, after a conversion that rounds nothing.
+#[test]
+fn every_format_quantizes_to_what_its_bin_in_single_precision_does() {
+    for (config, formats) in [(v7(), &[Pth, Safetensors, Gguf][..]), (v4(), &[Pth, Safetensors])] {
+        for &of in formats {
+            for data_type in [DataType::F32, DataType::F16, DataType::BF16] {
+                let mut files = Files::of(&config, &values(&config, 11));
+                files.next(&as_type(of, data_type)).unwrap();
+                let input = files.last().to_owned();
+                files.next(&as_type(RwkvCpp, DataType::F32)).unwrap();
+                let [expected, found] = ["expected", "found"].map(|name| files.directory.path().join(name));
+                for format in [DataType::Q4_0, DataType::Q5_1, DataType::Q8_0] {
+                    let options = LoadOptions::default();
+                    let by_way_of_bin = quantize(files.last(), &expected, format, &options, go_on).unwrap();
+                    let mut seen = Vec::new();
+                    let made = quantize(&input, &found, format, &options, |done, total| {
+                        seen.push((done, total));
+                        ControlFlow::Continue(())
+                    });
+                    let made = made.unwrap();
+                    assert_eq!(made.from, data_type);
+                    assert_eq!(
+                        (made.tensors, made.quantized, made.bytes_out),
+                        (by_way_of_bin.tensors, by_way_of_bin.quantized, by_way_of_bin.bytes_out)
+                    );
+                    assert_eq!(made.bytes_in, fs::metadata(&input).unwrap().len());
+                    assert!(
+                        fs::read(&found).unwrap() == fs::read(&expected).unwrap(),
+                        "{of} {data_type} {format}"
+                    );
+                    assert!(seen.is_sorted() && seen[0].0 == 0, "{seen:?}");
+                    assert!(seen.last().is_some_and(|(done, total)| done == total), "{seen:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_quantized_in_other_formats_is_refused_and_leaves_nothing() {
+    let refused = |input: &Path, format, code: &str, says: &str| {
+        let output = input.with_file_name("quantized");
+        let error = quantize(input, &output, format, &LoadOptions::default(), go_on).unwrap_err();
+        assert!(error.code() == code && error.to_string().contains(says), "{error}");
+        assert!(!output.exists());
+    };
+    // Quantized already.
+    let mut files = Files::of(&v7(), &values(&v7(), 12));
+    let small = files.directory.path().join("small.bin");
+    quantize(files.last(), &small, DataType::Q8_0, &LoadOptions::default(), go_on).unwrap();
+    files.made.push(small);
+    files.next(&ConvertOptions::to(Gguf)).unwrap();
+    refused(files.last(), DataType::Q4_0, "UNSUPPORTED", "quantized already, to Q8_0");
+    // Rows of no whole number of blocks.
+    let narrow = ModelConfig::v4(37, 24, 2);
+    let mut files = Files::of(&narrow, &values(&narrow, 13));
+    files.next(&ConvertOptions::to(Pth)).unwrap();
+    refused(files.last(), DataType::Q4_0, "UNSUPPORTED", "rows of 24 weights");
+    // A scale beyond half precision, which only shows while the file is written.
+    let mut values = values(&v4(), 14);
+    let (_, layout, _) = rwkv_core::model::Network::new(&v4());
+    let name = "blocks.1.ffn.value.weight";
+    values[layout.find(name).unwrap()][40] = 1e9;
+    let mut files = Files::of(&v4(), &values);
+    files.next(&ConvertOptions::to(Safetensors)).unwrap();
+    refused(files.last(), DataType::Q5_1, "MODEL_FILE", name);
+    refused(files.last(), DataType::F16, "INVALID_OPTION", "Q8_0");
+}

@@ -4,10 +4,13 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use rwkv_core::lora::{self, LoraInfo, merge, write_lora};
+use rwkv_core::lora::{self, LoraInfo, LoraOptions, merge, merge_with, write_lora};
 use rwkv_core::model::Network;
 use rwkv_core::params::Initial;
-use rwkv_core::{DataType, Error, LoadOptions, Model, ModelConfig, ModelFile, quantize, write_model};
+use rwkv_core::{
+    ConvertOptions, DataType, Error, FileFormat, LoadOptions, Model, ModelConfig, ModelFile, Version,
+    convert, quantize, write_model,
+};
 use tempfile::TempDir;
 
 const RANK: usize = 3;
@@ -185,4 +188,149 @@ fn an_adapter_says_what_it_is() {
         assert!(matches!(error, Error::Adapter { .. }), "{len}: {error}");
     }
     assert!(matches!(LoraInfo::read(&place.base).unwrap_err(), Error::Adapter { .. }));
+}
+
+/// All formats of all bases, by way of the `.bin` that the old way merges.
+#[test]
+fn bases_of_other_formats_merge_to_what_their_bin_does() {
+    let place = Place::new(DataType::F32);
+    for to in [FileFormat::Pth, FileFormat::Safetensors] {
+        for data_type in [DataType::F32, DataType::F16, DataType::BF16] {
+            let [base, bin, merged, expected] =
+                [&format!("base.{to}"), "bin", "merged", "expected"].map(|name| place.path(name));
+            let options = ConvertOptions { data_type: Some(data_type), ..ConvertOptions::to(to) };
+            convert(&place.base, &base, &options, go_on).unwrap();
+            convert(&base, &bin, &ConvertOptions::to(FileFormat::RwkvCpp), go_on).unwrap();
+            let other = Place { directory: tempfile::tempdir().unwrap(), base, adapter: place.path("b") };
+            other.write_adapter(1.0);
+            let made = merge(&other.base, &other.adapter, &merged, go_on).unwrap();
+            let same = Place { base: bin, ..other };
+            same.write_adapter(1.0);
+            let by_way_of_bin = merge(&same.base, &same.adapter, &expected, go_on).unwrap();
+            assert_eq!((made.from, made.to), (data_type, by_way_of_bin.to));
+            assert_eq!(
+                (made.adapted, made.tensors, made.bytes_out),
+                (7, by_way_of_bin.tensors, by_way_of_bin.bytes_out)
+            );
+            assert!(fs::read(&merged).unwrap() == fs::read(&expected).unwrap(), "{to} {data_type}");
+        }
+    }
+}
+
+/// Factors of low rank lie the other way round in checkpoints, and quantized blocks come from GGUF.
+#[test]
+fn a_v7_of_any_format_merges_to_its_base_with_the_adapter() {
+    let config = ModelConfig { n_ffn: 96, ..ModelConfig::usual(Version::V7, 37, 64, 2).unwrap() };
+    let values = crate::common::values(&config, 5);
+    for to in FileFormat::ALL {
+        let mut place = Place::new(DataType::F32);
+        let (bin, small) = (place.path("v7.bin"), place.path("small.bin"));
+        crate::common::write(&bin, &config, &values, DataType::F32);
+        place.base = place.path("v7");
+        let is_quantized = matches!(to, FileFormat::Gguf);
+        if is_quantized {
+            quantize(&bin, &small, DataType::Q8_0, &LoadOptions::default(), go_on).unwrap();
+        }
+        let input = if is_quantized { &small } else { &bin };
+        convert(input, &place.base, &ConvertOptions::to(to), go_on).unwrap();
+        place.write_adapter(1.0);
+        let output = place.path("merged.bin");
+        let made = merge(&place.base, &place.adapter, &output, go_on).unwrap();
+        assert_eq!(made.to, if is_quantized { DataType::F16 } else { DataType::F32 });
+        assert!(ModelFile::open(&output).unwrap().format() == FileFormat::RwkvCpp);
+        // The numbers that the blocks stand for: products with blocks round what they are multiplied with.
+        let plain = place.path("plain.pth");
+        let in_full =
+            ConvertOptions { data_type: Some(DataType::F32), ..ConvertOptions::to(FileFormat::Pth) };
+        convert(&place.base, &plain, &in_full, go_on).unwrap();
+        place.base = plain;
+        place.write_adapter(1.0);
+        let expected = logits(&load(&place.base).with_lora(&place.adapter).unwrap());
+        let found = logits(&load(&output));
+        let far = logits(&load(&place.base));
+        let difference = |x: &[f32]| x.iter().zip(&found).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max);
+        let most = if is_quantized { 0.02 } else { 1e-4 };
+        assert!(difference(&expected) < most, "{to}: {}", difference(&expected));
+        assert!(difference(&far) > 0.1, "{to}: {}", difference(&far));
+    }
+}
+
+/// The same model in other precisions, to which an adapter and a state of FP32 are about right.
+#[test]
+fn an_adapter_and_a_state_of_another_base_of_the_shape_are_taken_when_that_is_asked_for() {
+    let allow = LoraOptions { allow_other_base: true };
+    let place = Place::new(DataType::F32);
+    place.write_adapter(10.0);
+    let adapted = load(&place.base).with_lora(&place.adapter).unwrap();
+    let expected = logits(&adapted);
+    let own = load(&place.base);
+    let mut state = own.new_state();
+    own.eval(&[1, 2, 3], &mut state).unwrap();
+    let (bytes, next) = (state.to_bytes().unwrap(), own.eval(&[4], &mut state).unwrap());
+    let difference = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max);
+    let others = [place.path("half.pth"), place.path("brain.safetensors"), place.path("small.bin")];
+    for (path, to, data_type) in
+        [(&others[0], FileFormat::Pth, DataType::F16), (&others[1], FileFormat::Safetensors, DataType::BF16)]
+    {
+        let options = ConvertOptions { data_type: Some(data_type), ..ConvertOptions::to(to) };
+        convert(&place.base, path, &options, go_on).unwrap();
+    }
+    quantize(&place.base, &others[2], DataType::Q8_0, &LoadOptions::default(), go_on).unwrap();
+    let merged = place.path("merged.bin");
+    for (path, most) in others.iter().zip([0.01, 0.1, 0.1]) {
+        let other = load(path);
+        for error in [
+            other.with_lora(&place.adapter).map(drop).unwrap_err(),
+            merge(path, &place.adapter, &merged, go_on).map(drop).unwrap_err(),
+            other.state_from_bytes(&bytes).map(drop).unwrap_err(),
+        ] {
+            let says = error.to_string();
+            assert!(says.contains("other weights") && says.contains("--allow-other-base"), "{says}");
+        }
+        let found = logits(&other.with_lora_options(&place.adapter, &allow).unwrap());
+        assert!(
+            difference(&found, &expected) < most,
+            "{}: {}",
+            path.display(),
+            difference(&found, &expected)
+        );
+        let far = difference(&logits(&other), &expected);
+        assert!(far > 5.0 * most, "{far}, {}", difference(&found, &expected));
+        merge_with(path, &place.adapter, &merged, &allow, go_on).unwrap();
+        let found = logits(&load(&merged));
+        assert!(
+            difference(&found, &expected) < most,
+            "{}: {}",
+            path.display(),
+            difference(&found, &expected)
+        );
+        fs::remove_file(&merged).unwrap();
+        let mut state = other.state_from_bytes_with(&bytes, true).unwrap();
+        // From now on it is this model's.
+        assert_eq!(state.model().unwrap(), other.fingerprint().unwrap());
+        let found = other.eval(&[4], &mut state).unwrap();
+        assert!(difference(&found, &next) < most, "{}: {}", path.display(), difference(&found, &next));
+    }
+    // Of another shape nothing is taken, and nothing is offered.
+    let config = ModelConfig::v4(21, 32, 2);
+    crate::common::write(place.path("wide.bin"), &config, &crate::common::values(&config, 3), DataType::F32);
+    let wide = load(&place.path("wide.bin"));
+    for error in [
+        wide.with_lora_options(&place.adapter, &allow).map(drop).unwrap_err(),
+        wide.with_lora(&place.adapter).map(drop).unwrap_err(),
+        merge_with(place.path("wide.bin"), &place.adapter, &merged, &allow, go_on).map(drop).unwrap_err(),
+        wide.state_from_bytes_with(&bytes, true).map(drop).unwrap_err(),
+    ] {
+        let says = error.to_string();
+        assert!(says.contains("another model") && !says.contains("allow"), "{says}");
+    }
+    // Damage stays damage.
+    let mut damaged = bytes.clone();
+    damaged[100] ^= 1;
+    assert_eq!(load(&others[0]).state_from_bytes_with(&damaged, true).unwrap_err().code(), "STATE");
+    let mut damaged = fs::read(&place.adapter).unwrap();
+    *damaged.last_mut().unwrap() ^= 1;
+    fs::write(&place.adapter, damaged).unwrap();
+    let error = load(&others[0]).with_lora_options(&place.adapter, &allow).unwrap_err();
+    assert!(error.to_string().contains("checksum"), "{error}");
 }
