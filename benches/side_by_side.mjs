@@ -1,6 +1,9 @@
 // Times two libraries with the functions of rwkv.h on one model file, in turn.
 //
 //   node benches/side_by_side.mjs LIB_A LIB_B MODEL [options]
+//   node benches/side_by_side.mjs LIB_A LLAMA_DIR MODEL --gguf MODEL.gguf [options]
+//
+// The second form has llama.cpp for B, through llama_speed.py, with a file of the same weights.
 //
 // Each measurement is a process of its own: threads that one library leaves spinning must not disturb the
 // other. A pair is one measurement of each, and pairs begin with A and B in turn. Ratios say how many times
@@ -20,24 +23,35 @@ import { tokenBytes } from './token_bytes.mjs'
 /** Fewer bytes a token than this may stay in a processor's last cache. */
 const MAY_BE_CACHED = 64e6
 
+/** What B reads at once, if --chunk-b does not say: much longer, and rwkv.cpp aborts; llama.cpp's default. */
+const CHUNK = { library: '64', llama: '512' }
+
 const usage = `node benches/side_by_side.mjs LIB_A LIB_B MODEL
+node benches/side_by_side.mjs LIB_A LLAMA_DIR MODEL --gguf MODEL.gguf
   --threads N     threads of each library (2)
   --pairs N       number of pairs (5)
   --decode N      tokens read one by one (64)
   --prefill N     tokens read as a sequence (256)
   --chunk-a N     size of A's chunks (256)
-  --chunk-b N     size of B's chunks (64; rwkv.cpp aborts when a chunk is too long for its graph)
+  --chunk-b N     size of B's chunks (64, with --gguf 512; rwkv.cpp aborts when a chunk is too long for its graph)
   --env-a K=V     an environment variable for A, such as RWKV_ISA=avx2; may be given again
   --env-b K=V     the same for B
+  --gguf FILE     B is llama.cpp, whose libraries are in LLAMA_DIR, and reads this file
+  --python PATH   with --gguf: a Python that has the package llama-cpp-python of the same version (python3)
   --json          print an object with every measurement instead of a table
 
 The weights are also only read, by as many threads, between the two libraries of each pair: the bound on decoding.`
 
 const { values: options, positionals } = parse()
 const [libraryA, libraryB, model] = positionals.map(path => resolve(path))
-for (const path of [libraryA, libraryB, model]) {
+const gguf = options.gguf === undefined ? undefined : resolve(options.gguf)
+for (const path of [libraryA, libraryB, model, gguf ?? model]) {
   if (!existsSync(path)) fail(`there is no ${path}`)
 }
+if (statSync(libraryB).isDirectory() !== (gguf !== undefined)) {
+  fail('--gguf goes with a directory of llama.cpp for B, and such a directory with --gguf')
+}
+options['chunk-b'] ??= gguf ? CHUNK.llama : CHUNK.library
 const counts = Object.fromEntries(
   ['threads', 'pairs', 'decode', 'prefill', 'chunk-a', 'chunk-b'].map(name => [name, count(name)]),
 )
@@ -63,12 +77,14 @@ function measureAll() {
     b: { library: libraryB, chunk: counts['chunk-b'], env: environment(options['env-b']) },
   }
   warm(model)
+  if (gguf) warm(gguf)
   const pairs = []
   for (let pair = 0; pair < counts.pairs; pair++) {
     const [first, second] = pair % 2 === 0 ? ['a', 'b'] : ['b', 'a']
-    const found = { [first]: measure(worker, first, sides[first]) }
+    const one = side => (side === 'b' && gguf ? measureLlama(sides.b) : measure(worker, side, sides[side]))
+    const found = { [first]: one(first) }
     const memory = read(reader)
-    found[second] = measure(worker, second, sides[second])
+    found[second] = one(second)
     pairs.push({ a: found.a, b: found.b, memory })
     if (!options.json) process.stderr.write(`\rpair ${pair + 1} of ${counts.pairs}`)
   }
@@ -88,6 +104,13 @@ function warm(path) {
 function measure(worker, side, { library, chunk, env }) {
   const args = [library, model, counts.threads, counts.decode, counts.prefill, chunk, join(directory, side)]
   return run(library, worker, args, env)
+}
+
+/** One run of llama.cpp. */
+function measureLlama({ library, chunk, env }) {
+  const program = fileURLToPath(new URL('llama_speed.py', import.meta.url))
+  const args = [program, gguf, counts.threads, counts.decode, counts.prefill, chunk, join(directory, 'b')]
+  return run(library, options.python, args, { LLAMA_CPP_LIB_PATH: library, ...env })
 }
 
 /**
@@ -114,6 +137,8 @@ function run(name, program, args, env) {
 
 function report(pairs, difference) {
   const megabytes = statSync(model).size / 1e6
+  // What llama.cpp says of the instruction sets that it was built for.
+  const system = pairs[0].b.system
   const quantities = [
     { name: 'decode', unit: 'tokens/s', faster: 1 },
     { name: 'prefill', unit: 'tokens/s', faster: 1 },
@@ -139,11 +164,14 @@ function report(pairs, difference) {
     overB: spread(pairs.map(({ b, memory }) => memory.decode / b.decode)),
   }
   if (options.json) {
-    const settings = { a: libraryA, b: libraryB, model, megabytes, ...counts }
+    const variables = { 'env-a': options['env-a'], 'env-b': options['env-b'] }
+    const settings = { a: libraryA, b: libraryB, model, gguf, megabytes, ...counts, ...variables }
     console.log(JSON.stringify({ ...settings, difference, quantities, memory, pairs }))
     return
   }
-  console.log(`A ${libraryA}\nB ${libraryB}`)
+  console.log([`A ${libraryA}`, ...options['env-a']].join(' '))
+  console.log([`B ${libraryB}`, ...options['env-b']].join(' '))
+  if (system) console.log(system)
   console.log(`${model}, ${megabytes.toFixed(0)} MB; ${counts.threads} threads, ${counts.pairs} pairs`)
   console.log(`${'median'.padEnd(22)}${'A'.padStart(10)}${'B'.padStart(10)}   A over B`)
   for (const { name, unit, a, b, ...ratio } of quantities) {
@@ -242,9 +270,11 @@ function parse() {
     decode: string('64'),
     prefill: string('256'),
     'chunk-a': string('256'),
-    'chunk-b': string('64'),
+    'chunk-b': { type: 'string' },
     'env-a': list,
     'env-b': list,
+    gguf: { type: 'string' },
+    python: string('python3'),
     json: { type: 'boolean', default: false },
   }
   try {
