@@ -204,7 +204,10 @@ export interface TrainOptions {
   invalid?: 'error' | 'replace' | undefined
   /** What standard input is, if `data` or `val` is -: a text, or JSON Lines (jsonl). Default: 'text'. */
   stdin?: 'text' | 'jsonl' | undefined
-  /** Version of RWKV of a new model. Default: v7; with `from`, that of the model. */
+  /**
+   * Version of RWKV of a new model. RWKV-7 recalls what RWKV-4 cannot, and takes longer to learn a small
+   * text. Default: v4; with `from`, that of the model.
+   */
   arch?: 'v7' | 'v4' | undefined
 }
 
@@ -457,6 +460,6 @@ export const trainOptionTable = {
     kind: 'choice',
     words: ['v7', 'v4'],
     help: 'version of RWKV of a new model',
-    auto: 'v7; with from, that of the model',
+    auto: 'v4; with from, that of the model',
   },
 } as const satisfies { readonly [K in keyof TrainOptions]-?: Described }

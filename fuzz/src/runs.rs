@@ -220,7 +220,7 @@ fn is_large(json: &[u8]) -> bool {
     let options = value.get("options").and_then(|options| TrainOptions::deserialize(options).ok());
     let model = value.get("model").and_then(|model| ModelConfig::deserialize(model).ok());
     let rows = options.as_ref().map_or(1.0, |options| options.ctx_len as f64 * options.batch_size as f64);
-    let of_options = options.map(|options| memory(&options.model(256), rows));
+    let of_options = options.and_then(|options| Some(memory(&options.model(256).ok()?, rows)));
     let of_model = model.map(|model| memory(&model, 1.0));
     // What no machine has must be refused, and is not kept from it.
     [of_options, of_model].into_iter().flatten().any(|bytes| (MOST..1e14).contains(&bytes))

@@ -309,7 +309,10 @@ mod tests {
         layout.untuned_zeros(1);
         let mut state = [-1.0, -2.0, 3.0, -4.0, 5.0, -6.0, 7.0, 8.0];
         layout.clamp(&mut state);
-        assert_eq!(state.map(f32::to_bits), [-1.0_f32, -2.0, 3.0, 0.0, 5.0, -6.0, 7.0, 0.0].map(f32::to_bits));
+        assert_eq!(
+            state.map(f32::to_bits),
+            [-1.0_f32, -2.0, 3.0, 0.0, 5.0, -6.0, 7.0, 0.0].map(f32::to_bits)
+        );
     }
 
     #[test]

@@ -42,7 +42,9 @@ impl TrainOptions {
     pub(crate) fn of_new_run(mut self) -> Self {
         self.optimizer.get_or_insert(OptimizerKind::AdamW);
         if self.from.is_none() {
-            self.arch.get_or_insert(Arch::V7);
+            // Of a model of 128 channels, 2,000 steps on Tiny Shakespeare: 1.537 in RWKV-4, and in RWKV-7 with rates of
+            // 0.003, 0.006 and 0.01 1.592, 1.586 and 1.596, in 1.7 times the seconds.
+            self.arch.get_or_insert(Arch::V4);
         }
         self
     }

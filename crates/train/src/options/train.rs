@@ -249,7 +249,8 @@ described! {
         #[serde(default)]
         pub stdin: Stdin,
 
-        /// Version of RWKV of a new model. Default: v7; with `from`, that of the model.
+        /// Version of RWKV of a new model. RWKV-7 recalls what RWKV-4 cannot, and takes longer to learn a small text. Default:
+        /// v4; with `from`, that of the model.
         #[serde(default)]
         pub arch: Option<Arch>,
     }

@@ -230,7 +230,7 @@ impl RunView {
         let place =
             |name: &str| GROUPS.iter().position(|(_, names)| names.contains(&name)).unwrap_or(GROUPS.len());
         let rank = |group: usize, name: &str| GROUPS.get(group)?.1.iter().position(|it| *it == name);
-        let [character, adamw, v7] = ["character", "adamw", "v7"].map(Value::from);
+        let [character, adamw, v4] = ["character", "adamw", "v4"].map(Value::from);
         let mut placed = Vec::new();
         for option in TrainOptions::table() {
             let name = option.name.as_str();
@@ -251,7 +251,7 @@ impl RunView {
                     let auto = match name {
                         "tokenizer" => Some(&character),
                         "optimizer" => Some(&adamw),
-                        "arch" => Some(&v7),
+                        "arch" => Some(&v4),
                         "finalLearningRate" => of_rate.get(name),
                         name => auto.get(name),
                     };
