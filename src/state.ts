@@ -13,7 +13,7 @@ import {
   type Schema,
 } from './kinds.js'
 import type { Model } from './model.js'
-import { mergeTable } from './option-tables.js'
+import { stateTable } from './option-tables.js'
 import type { StateOptions } from './options.js'
 
 /**
@@ -114,7 +114,7 @@ async function read(path: string): Promise<[file: string, bytes: Uint8Array]> {
   }
 }
 
-const stateOptions: Schema<StateOptions> = kindsOf(mergeTable)
+const stateOptions: Schema<StateOptions> = kindsOf(stateTable)
 
 const modelKind = instance<Model>('Model', () => NativeModel)
 

@@ -196,7 +196,7 @@ pub(super) fn open(path: &Path, bytes: &[u8]) -> Result<Opened> {
 }
 
 /// The tensors of a file, whatever model they make.
-pub(super) fn tensors(path: &Path, bytes: &[u8]) -> Result<Vec<TensorInfo>> {
+pub(crate) fn tensors(path: &Path, bytes: &[u8]) -> Result<Vec<TensorInfo>> {
     match recognise(bytes) {
         FileFormat::RwkvCpp => Ok(read::directory(path, bytes)?.1),
         FileFormat::Pth => pth::directory(path, bytes),

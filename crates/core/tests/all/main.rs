@@ -17,6 +17,7 @@ mod merge;
 mod model;
 mod not_finite;
 mod not_regular;
+mod peft;
 mod quantize;
 mod rwkv_cpp;
 mod same_bits;
