@@ -46,7 +46,8 @@ export class State {
   }
 
   /**
-   * Reads what {@link toBuffer} wrote.
+   * Reads what {@link toBuffer} wrote; with `allowOtherBase` also a `.pth` or `.safetensors` of `time_state`, as RWKV-PEFT
+   * tunes it for RWKV-7, which does not say for which weights.
    *
    * @throws {RwkvError} `STATE` if the bytes are damaged, were made by another model (see
    *   {@link StateOptions.allowOtherBase}), or hold what is infinite or not a number; `CLOSED`; `INVALID_OPTION` for what is no model or no bytes.
@@ -59,7 +60,7 @@ export class State {
   }
 
   /**
-   * Reads a file of what {@link toBuffer} wrote.
+   * Reads a file of what {@link from} takes.
    *
    * @param path The file, or the directory of a run that tuned a state, for the `tuned.state` in it.
    * @throws {RwkvError} `IO`; what {@link from} throws, with the file's name.

@@ -101,7 +101,8 @@ pub(crate) fn format_of(path: &Path) -> Result<FileFormat> {
     map.read(|bytes| Ok(recognise(bytes)))
 }
 
-fn recognise(bytes: &[u8]) -> FileFormat {
+/// The format that the first bytes of a file tell; rwkv.cpp's if they tell nothing.
+pub(crate) fn recognise(bytes: &[u8]) -> FileFormat {
     let starts = |with: &[u8]| bytes.starts_with(with);
     let is_tar = bytes.get(TAR.0..).is_some_and(|rest| rest.starts_with(TAR.1));
     // Before anything that is told by a later byte, which is any number here.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::common::fixture;
 use rwkv_core::lora::{LoraOptions, merge, merge_with};
-use rwkv_core::{DataType, LoadOptions, Model, ModelFile, go_on};
+use rwkv_core::{ConvertOptions, DataType, FileFormat, LoadOptions, Model, ModelFile, convert, go_on};
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 use serde_json::{Value, json};
@@ -198,4 +198,66 @@ fn wrong_tensors_are_refused_by_name() {
         let error = load(&fixture("tiny-v7.pth")).with_lora_options(&path, &ALLOW).unwrap_err();
         assert!(error.to_string().contains("adapter_model.safetensors"), "{error}");
     }
+}
+
+/// From the equations in float64, where the order of heads, values and keys makes a difference.
+#[test]
+fn a_time_state_starts_a_text_as_it_does_in_the_equations() {
+    let model = load(&fixture("tiny-v7.pth"));
+    let text: Value = serde_json::from_slice(&fs::read(fixture("tiny-v7.json")).unwrap()).unwrap();
+    let tokens: Vec<u32> = serde_json::from_value(text["tokens"].clone()).unwrap();
+    let bytes = fs::read(fixture("tiny-v7-state.pth")).unwrap();
+    let expected = expected("timeState")["logits"].clone();
+    let mut state = model.state_from_bytes_with(&bytes, true).unwrap();
+    // From here on it is like any other.
+    assert_eq!(model.state_from_bytes(&state.to_bytes().unwrap()).unwrap(), state);
+    let found = model.eval_all(&tokens, &mut state).unwrap();
+    assert_eq!(found.len(), expected.len());
+    let worst = |found: &[f32]| {
+        found.iter().zip(&expected).map(|(x, y)| (f64::from(*x) - y).abs()).fold(0.0, f64::max)
+    };
+    let plain = model.eval_all(&tokens, &mut model.new_state()).unwrap();
+    // Its weights are bf16, and products with them may round what they are multiplied with.
+    assert!(worst(&found) < 0.1 * worst(&plain), "{:e} of {:e}", worst(&found), worst(&plain));
+    // In single precision, nearly to the last digit.
+    let directory = tempfile::tempdir().unwrap();
+    let exact = directory.path().join("exact.bin");
+    convert(fixture("tiny-v7.pth"), &exact, &ConvertOptions::to(FileFormat::RwkvCpp), go_on).unwrap();
+    let exact = load(&exact);
+    let mut state = exact.state_from_bytes_with(&bytes, true).unwrap();
+    let found = exact.eval_all(&tokens, &mut state).unwrap();
+    assert!(worst(&found) < 1e-4, "{:e}", worst(&found));
+}
+
+#[test]
+fn what_is_no_time_state_of_the_model_is_refused_by_name() {
+    let model = load(&fixture("tiny-v7.pth"));
+    let bytes = fs::read(fixture("tiny-v7-state.pth")).unwrap();
+    let refused = |model: &Model, bytes: &[u8], allow: bool, says: &str| {
+        let error = model.state_from_bytes_with(bytes, allow).unwrap_err();
+        assert!(error.code() == "STATE" && error.to_string().contains(says), "{error}");
+    };
+    refused(&model, &bytes, false, "--allow-other-base");
+    refused(&load(&fixture("tiny-v4.pth")), &bytes, true, "RWKV v4");
+    refused(&model, &bytes[..bytes.len() - 30], true, "the state");
+    refused(
+        &model,
+        &fs::read(fixture("tiny-v7-lora.pth")).unwrap(),
+        true,
+        "\"blocks.0.att.time_state\" is missing",
+    );
+    let zeros = vec![0_u8; 4 * 2 * 16 * 16];
+    let file = |names: &[&str], shape: [usize; 3]| {
+        let views = names
+            .iter()
+            .map(|name| (*name, TensorView::new(safetensors::Dtype::F32, shape.to_vec(), &zeros).unwrap()));
+        safetensors::serialize(views, None).unwrap()
+    };
+    let [first, second] = ["blocks.0.att.time_state", "blocks.1.att.time_state"];
+    let sound = model.state_from_bytes_with(&file(&[first, second], [2, 16, 16]), true).unwrap();
+    assert_eq!(sound, model.new_state());
+    refused(&model, &file(&[first], [2, 16, 16]), true, second);
+    refused(&model, &file(&[first, second], [4, 16, 8]), true, "dimensions");
+    let third = "blocks.2.att.time_state";
+    refused(&model, &file(&[first, second, third], [2, 16, 16]), true, third);
 }
