@@ -139,7 +139,7 @@ describe('arguments of every call', async () => {
     [() => create({ nLayers: 9 }), 'nLayers is not an option of Trainer.create(): did you mean nLayer?'],
     [
       () => Model.load(run, wrong({ nLayer: 9 })),
-      'nLayer is not an option of Model.load(): there are lora, allowOtherBase, threads, unknown, tokenizer, signal, onProgress',
+      'nLayer is not an option of Model.load(): there are lora, allowOtherBase, loraAlpha, threads, unknown, tokenizer, signal, onProgress',
     ],
     [
       () => Trainer.resume(run, wrong({ maxstep: 9 })),

@@ -105,6 +105,18 @@ describe('fine-tuning', async () => {
       code: 'ADAPTER',
       message: expect.stringContaining('allowOtherBase'),
     })
+    // Its own file says its alpha.
+    const alpha = await rwkv(
+      'eval',
+      base,
+      '--data',
+      path('other.txt'),
+      '--lora',
+      path('lora'),
+      '--lora-alpha',
+      3,
+    )
+    expect(alpha.err).toContain('leave out loraAlpha')
     await using onSmall = await Model.load(small, { lora: path('lora'), allowOtherBase: true })
     expect(onSmall.lora).toBe(path('lora'))
     const merged = path('merged-other.bin')

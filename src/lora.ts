@@ -29,7 +29,8 @@ import { mergeOptions } from './schemas.js'
  * ```
  *
  * @param base A training run's directory, or a `.bin`, `.pth`, `.safetensors` or GGUF file.
- * @param adapter The directory of the run that trained it, or its `.safetensors` file.
+ * @param adapter The directory of the run that trained it, or its `.safetensors` file; or what PEFT or RWKV-PEFT wrote, see
+ *   {@link LoadOptions.lora}.
  * @param output The file to write. It may be there already, but be neither base nor adapter.
  * @throws {RwkvError} `ADAPTER` if the adapter is damaged or was trained on another model (see
  *   {@link MergeOptions.allowOtherBase}); `NOT_FINITE` if a
@@ -47,8 +48,10 @@ export async function merge(
     argument('adapter', pathKind, adapter),
     argument('output', pathKind, output),
   ] as const
-  const { allowOtherBase, ...controls } = check('merge()', mergeOptions, options)
-  const merged = await cancellable(controls, cancel => nativeMerge(...files, { allowOtherBase }, cancel))
+  const { allowOtherBase, loraAlpha: alpha, ...controls } = check('merge()', mergeOptions, options)
+  const merged = await cancellable(controls, cancel =>
+    nativeMerge(...files, { allowOtherBase, alpha }, cancel),
+  )
   return merged as MergeResult
 }
 

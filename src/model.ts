@@ -117,6 +117,7 @@ export class Model implements Disposable, AsyncDisposable {
     const {
       lora,
       allowOtherBase,
+      loraAlpha: alpha,
       tokenizer: given,
       threads,
       unknown,
@@ -126,8 +127,8 @@ export class Model implements Disposable, AsyncDisposable {
     try {
       const native = await cancellable(controls, async cancel => {
         loaded = await (typeof source === 'string'
-          ? NativeModel.load(source, lora, { allowOtherBase }, threads, cancel)
-          : NativeModel.loadBytes(source, lora, { allowOtherBase }, threads, cancel))
+          ? NativeModel.load(source, lora, { allowOtherBase, alpha }, threads, cancel)
+          : NativeModel.loadBytes(source, lora, { allowOtherBase, alpha }, threads, cancel))
         return loaded
       })
       const tokenizer = await findTokenizer(path, given, native.info.nVocab)

@@ -12,6 +12,7 @@ import type {
   ReportOptions,
   SampleOptions,
   SaveOptions,
+  StateOptions,
   TextOptions,
   TrainTokenizerOptions,
 } from './options.js'
@@ -30,12 +31,19 @@ const allowOtherBase = {
   default: false,
 } as const
 
-/** Of {@link State.load} too. */
-export const mergeTable = { allowOtherBase } as const satisfies Table<MergeOptions>
+const loraAlpha = {
+  kind: 'number',
+  help: 'alpha of an adapter whose file does not say it (RWKV-PEFT)',
+} as const
+
+export const stateTable = { allowOtherBase } as const satisfies Table<StateOptions>
+
+export const mergeTable = { allowOtherBase, loraAlpha } as const satisfies Table<MergeOptions>
 
 export const loadTable = {
-  lora: { kind: 'path', help: "LoRA adapter of the model: its file, or its run's directory" },
+  lora: { kind: 'path', help: "LoRA adapter of the model: its file, or its run's or PEFT's directory" },
   allowOtherBase,
+  loraAlpha,
   threads,
   unknown: {
     kind: 'choice',

@@ -54,7 +54,9 @@ export interface Signal {
 /** Options of {@link Model.load}. */
 export interface LoadOptions {
   /**
-   * A LoRA adapter of this model: a `.safetensors` file, or the directory of the run that trained it.
+   * A LoRA adapter of this model: a `.safetensors` file, or the directory of the run that trained it; or, with
+   * `allowOtherBase`, because they do not say what they were trained on, PEFT's `adapter_model.safetensors` with
+   * `adapter_config.json` beside it, their directory, or a `.pth` of RWKV-PEFT.
    * Default: none.
    */
   lora?: Path | undefined
@@ -64,6 +66,11 @@ export interface LoadOptions {
    * nothing to do with it, it spoils the text, without an error. Default: false.
    */
   allowOtherBase?: boolean | undefined
+  /**
+   * Alpha of an adapter whose file does not say it, as those of RWKV-PEFT do not: the `lora_alpha` that it was trained
+   * with. Refused for others. Default: none.
+   */
+  loraAlpha?: number | undefined
   /**
    * The tokenizer, for bytes, which have no `tokenizer.json` beside them, and for files without one. Default: that
    * beside the file, or else the one that the vocabulary's size tells.
@@ -259,6 +266,11 @@ export interface MergeOptions {
    * nothing to do with it, it spoils the text, without an error. Default: false.
    */
   allowOtherBase?: boolean | undefined
+  /**
+   * Alpha of an adapter whose file does not say it, as those of RWKV-PEFT do not: the `lora_alpha` that it was trained
+   * with. Refused for others. Default: none.
+   */
+  loraAlpha?: number | undefined
   /** Stops the work; there is no output then. */
   signal?: Signal | undefined
   /** Told how many bytes of the base are done. */

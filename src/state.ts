@@ -13,7 +13,7 @@ import {
   type Schema,
 } from './kinds.js'
 import type { Model } from './model.js'
-import { mergeTable } from './option-tables.js'
+import { stateTable } from './option-tables.js'
 import type { StateOptions } from './options.js'
 
 /**
@@ -46,7 +46,8 @@ export class State {
   }
 
   /**
-   * Reads what {@link toBuffer} wrote.
+   * Reads what {@link toBuffer} wrote; with `allowOtherBase` also a `.pth` or `.safetensors` of `time_state`, as RWKV-PEFT
+   * tunes it for RWKV-7, which does not say for which weights.
    *
    * @throws {RwkvError} `STATE` if the bytes are damaged, were made by another model (see
    *   {@link StateOptions.allowOtherBase}), or hold what is infinite or not a number; `CLOSED`; `INVALID_OPTION` for what is no model or no bytes.
@@ -59,7 +60,7 @@ export class State {
   }
 
   /**
-   * Reads a file of what {@link toBuffer} wrote.
+   * Reads a file of what {@link from} takes.
    *
    * @param path The file, or the directory of a run that tuned a state, for the `tuned.state` in it.
    * @throws {RwkvError} `IO`; what {@link from} throws, with the file's name.
@@ -114,7 +115,7 @@ async function read(path: string): Promise<[file: string, bytes: Uint8Array]> {
   }
 }
 
-const stateOptions: Schema<StateOptions> = kindsOf(mergeTable)
+const stateOptions: Schema<StateOptions> = kindsOf(stateTable)
 
 const modelKind = instance<Model>('Model', () => NativeModel)
 

@@ -54,6 +54,7 @@ terminal, each line of it is a question. With --json, an object for each answer:
       threads,
       lora,
       allowOtherBase,
+      loraAlpha,
       unknown,
       state,
       format: named,
@@ -64,7 +65,7 @@ terminal, each line of it is a question. With --json, an object for each answer:
     const { think: wanted, noThink: _, ...given } = others
     // What can be refused at once is not kept until a large model is there.
     const own = named === undefined ? undefined : await chooseFormat(named)
-    await using model = await Model.load(path, { lora, allowOtherBase, threads, unknown, signal })
+    await using model = await Model.load(path, { lora, allowOtherBase, loraAlpha, threads, unknown, signal })
     const chosen = chatFormatFor(model)
     const format = own ?? chosen.format
     const think = wanted ?? (format.think === undefined ? undefined : chosen.think)

@@ -29,12 +29,12 @@ read one after the other, with the end of text between them. With --json: {"toke
 nats a token.`,
   async run(
     [path = ''],
-    { data, ctxLen, textField, invalid, stdin, threads, lora, allowOtherBase, unknown, state },
+    { data, ctxLen, textField, invalid, stdin, threads, lora, allowOtherBase, loraAlpha, unknown, state },
     output,
     signal,
   ) {
     if (data === undefined) throw new UsageError('--data is missing', 'rwkv eval MODEL --data FILE')
-    await using model = await Model.load(path, { lora, allowOtherBase, threads, unknown, signal })
+    await using model = await Model.load(path, { lora, allowOtherBase, loraAlpha, threads, unknown, signal })
     const startedAt = performance.now()
     const onProgress = ({ done, total }: { done: number; total: number }) => {
       const left = ((performance.now() - startedAt) / 1000) * (total / done - 1)

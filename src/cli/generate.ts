@@ -43,13 +43,14 @@ length, stop or endOfText; with --log-probabilities also "logProbabilities".`,
       threads,
       lora,
       allowOtherBase,
+      loraAlpha,
       unknown,
       state,
       ...options
     } = values
     if (samples < 1) throw new UsageError('--samples is 0; it must be at least 1')
     const given = await promptOf(prompt, promptFile)
-    await using model = await Model.load(path, { lora, allowOtherBase, threads, unknown, signal })
+    await using model = await Model.load(path, { lora, allowOtherBase, loraAlpha, threads, unknown, signal })
     const { tokenizer } = model
     const start = { state: await startingState(model, state, allowOtherBase) }
     const shown = given ?? tokenizer.decode(tokenizer.beginning())

@@ -20,22 +20,25 @@ BASE is the model that the adapter was trained on: a run's directory, or a .bin,
 that trained it, or its .safetensors file. OUT is the .bin file to write. FP32 and FP16 weights stay in their format,
 BF16 ones become FP32, quantized ones FP16, and rwkv quantize makes them small again.
 With --json: {"base","adapter","output","from","to","bytesIn","bytesOut","adapted","tensors","seconds"}.`,
-  async run([base = '', adapter = '', output = ''], { allowOtherBase }, out, signal) {
+  async run([base = '', adapter = '', output = ''], { allowOtherBase, loraAlpha }, out, signal) {
     const startedAt = performance.now()
     const seconds = () => (performance.now() - startedAt) / 1000
     const onProgress = ({ done, total }: Progress) => {
       const left = done > 0 ? `  ${clock(seconds() * (total / done - 1))} left` : ''
       out.live(`${style.cyan(bar(done / total, 20))} ${bytes(done)} of ${bytes(total)}${left}`)
     }
-    const merged = await mergeFiles(base, adapter, output, { allowOtherBase, signal, onProgress }).catch(
-      error => {
-        out.done()
-        if (error !== signal.reason || !(error instanceof Interrupt)) throw error
-        out.object({ event: 'interrupted', output })
-        out.line(`stopped: ${output} was not written`)
-        return error.exitCode
-      },
-    )
+    const merged = await mergeFiles(base, adapter, output, {
+      allowOtherBase,
+      loraAlpha,
+      signal,
+      onProgress,
+    }).catch(error => {
+      out.done()
+      if (error !== signal.reason || !(error instanceof Interrupt)) throw error
+      out.object({ event: 'interrupted', output })
+      out.line(`stopped: ${output} was not written`)
+      return error.exitCode
+    })
     if (typeof merged === 'number') return merged
     const { from, to, bytesIn, bytesOut, adapted, tensors } = merged
     out.object({ base, adapter, output, ...merged, seconds: seconds() })

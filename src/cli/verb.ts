@@ -37,5 +37,6 @@ export const common = {
 export const tuned = {
   lora: loadTable.lora,
   allowOtherBase: loadTable.allowOtherBase,
+  loraAlpha: loadTable.loraAlpha,
   state: { kind: 'path', help: "state to start from: its file, or its run's directory" },
 } as const satisfies Record<string, Option>

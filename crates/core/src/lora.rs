@@ -11,6 +11,7 @@
 
 mod info;
 mod merge;
+mod peft;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -27,7 +28,6 @@ use crate::error::{Error, Result};
 use crate::fingerprint::{Fingerprint, OF_A_PART, OR_ALLOW};
 use crate::machine;
 use crate::params::{Initial, Layout, Matrix};
-use crate::place::resolve;
 use crate::regular::open_regular;
 use crate::store::{Adapter, Parameters};
 
@@ -71,13 +71,15 @@ pub struct LoraOptions {
     /// as well, and one that was trained further less; on a model that has nothing to do with it, it spoils the text
     /// without a word.
     pub allow_other_base: bool,
+    /// Alpha of an adapter whose file does not say it: RWKV-PEFT's. Others are refused with one.
+    pub alpha: Option<f32>,
 }
 
 /// An adapter, read from its file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lora {
-    /// The model that it was trained on.
-    pub base: Fingerprint,
+    /// The model that it was trained on; None for files of other programs, which do not say it.
+    pub base: Option<Fingerprint>,
     /// Width of the narrow middle.
     pub rank: usize,
     /// What the addition is multiplied by, times the rank.
@@ -106,7 +108,9 @@ impl Lora {
         Self::read_with(path, base, layout, &LoraOptions::default())
     }
 
-    /// As [`read`](Self::read), with options. Of `base` only the shape counts if another is allowed.
+    /// As [`read`](Self::read), with options. Of `base` only the shape counts if another is allowed; then adapters of
+    /// PEFT and RWKV-PEFT are read too: `adapter_model.safetensors` with `adapter_config.json` beside it, or the directory
+    /// of both; a `.pth`, with [`LoraOptions::alpha`].
     ///
     /// # Errors
     /// Those of [`read`](Self::read).
@@ -116,8 +120,11 @@ impl Lora {
         layout: &Layout,
         options: &LoraOptions,
     ) -> Result<Self> {
-        let path = &*resolve(path).adapter;
+        let path = &*peft::find(path.as_ref())?;
         let fault = |problem: String| Error::Adapter { path: path.to_owned(), problem };
+        if peft::is_one(path) {
+            return peft::read(path, layout, options);
+        }
         let bytes = read_bytes(path, layout)?;
         let not_one = |error: safetensors::SafeTensorError| fault(format!("not an adapter: {error}"));
         let (header_len, header) = SafeTensors::read_metadata(&bytes).map_err(not_one)?;
@@ -139,12 +146,7 @@ impl Lora {
                 continue;
             }
             if spec.is_embedding() {
-                let problem = format!(
-                    "it adapts {:?}; adapters are for matrices that are multiplied with, and the embedding is only \
-                     looked up",
-                    spec.name
-                );
-                return Err(fault(problem));
+                return Err(fault(of_embedding(&spec.name)));
             }
             let floats = |name: &str, shape: [usize; 2]| {
                 let tensor = file.tensor(name).map_err(|_| fault(format!("tensor {name:?} is missing")))?;
@@ -176,7 +178,10 @@ impl Lora {
         if description.checksum(data).map_err(damaged)? != description.crc32 {
             return Err(fault("its checksum does not fit its bytes: it is damaged".to_owned()));
         }
-        Ok(Self { base: was, rank, alpha, factors })
+        if let Some(given) = options.alpha {
+            return Err(fault(format!("it says its alpha, {alpha}: leave out loraAlpha, which is {given}")));
+        }
+        Ok(Self { base: Some(was), rank, alpha, factors })
     }
 
     /// What the product of the factors is multiplied by: α/rank.
@@ -270,6 +275,12 @@ pub fn stage_lora(
     let metadata = HashMap::from([(ENTRY.to_owned(), text)]);
     let bytes = serialize(views, Some(metadata)).map_err(not_written)?;
     Staged::write(path, |w| w.write_all(&bytes))
+}
+
+fn of_embedding(name: &str) -> String {
+    format!(
+        "it adapts {name:?}; adapters are for matrices that are multiplied with, and the embedding is only looked up"
+    )
 }
 
 /// What the header of an adapter's file says of it, and its base.

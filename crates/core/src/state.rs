@@ -1,5 +1,7 @@
 //! The state of a model after a text: a few vectors a layer, however long the text.
 
+pub(crate) mod time_state;
+
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -148,6 +150,11 @@ impl State {
     /// The state of `model` before the first token.
     pub(crate) fn new(model: &Arc<Origin>, layout: &StateLayout) -> Self {
         Self { origin: Arc::clone(model), values: layout.initial(), is_finite: true }
+    }
+
+    /// A state of `model` with these floats.
+    pub(crate) fn of_values(model: &Arc<Origin>, values: Vec<f32>) -> Self {
+        Self { origin: Arc::clone(model), values, is_finite: false }
     }
 
     /// The same, of a model that was found to be its own.

@@ -14,12 +14,15 @@ use crate::job::Job;
 pub struct AdapterOptions {
     /// Whether one of another model of the same shape will do.
     pub allow_other_base: Option<bool>,
+    /// Alpha of one whose file does not say it.
+    pub alpha: Option<f64>,
 }
 
 impl AdapterOptions {
     pub(crate) fn of(options: Option<Self>) -> LoraOptions {
-        options.map_or_else(LoraOptions::default, |Self { allow_other_base }| LoraOptions {
+        options.map_or_else(LoraOptions::default, |Self { allow_other_base, alpha }| LoraOptions {
             allow_other_base: allow_other_base.unwrap_or(false),
+            alpha: alpha.map(|alpha| alpha as f32),
         })
     }
 }

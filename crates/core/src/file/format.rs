@@ -102,7 +102,8 @@ pub(crate) fn format_of(path: &Path) -> Result<FileFormat> {
     map.read(|bytes| Ok(recognise(bytes)))
 }
 
-fn recognise(bytes: &[u8]) -> FileFormat {
+/// The format that the first bytes of a file tell; rwkv.cpp's if they tell nothing.
+pub(crate) fn recognise(bytes: &[u8]) -> FileFormat {
     let starts = |with: &[u8]| bytes.starts_with(with);
     let is_tar = bytes.get(TAR.0..).is_some_and(|rest| rest.starts_with(TAR.1));
     // Before anything that is told by a later byte, which is any number here.
@@ -198,7 +199,7 @@ pub(super) fn open(path: &Path, bytes: &[u8]) -> Result<Opened> {
 }
 
 /// The tensors of a file, whatever model they make.
-pub(super) fn tensors(path: &Path, bytes: &[u8]) -> Result<Vec<TensorInfo>> {
+pub(crate) fn tensors(path: &Path, bytes: &[u8]) -> Result<Vec<TensorInfo>> {
     match recognise(bytes) {
         FileFormat::RwkvCpp => Ok(read::directory(path, bytes)?.1),
         FileFormat::Pth => pth::directory(path, bytes),

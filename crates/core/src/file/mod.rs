@@ -48,11 +48,12 @@ use crate::params::Layout;
 
 pub use format::FileFormat;
 use format::Opened;
-pub(crate) use format::format_of;
+pub(crate) use format::{format_of, recognise, tensors as tensors_of};
 /// What the writer of GGUF files shares with their reader.
 pub(crate) use gguf::{MAGIC as GGUF_MAGIC, Type as GgufType, number_of as gguf_number_of};
 pub use mapped::Mapped;
 pub(crate) use mapped::Stamp;
+pub(crate) use official::official_name;
 pub(crate) use source::Backing;
 use source::Source;
 pub(crate) use tensors::TensorFile;

@@ -416,6 +416,11 @@ impl Checkpoint<'_> {
     }
 }
 
+/// The official name of a tensor of a checkpoint, its own if nothing else is known.
+pub(crate) fn official_name(name: &str) -> String {
+    official(name).0
+}
+
 /// The official name of a tensor of a checkpoint, its own if nothing else is known, and whose names it tells to be the
 /// file's: those outside of blocks tell nothing, and some are the same.
 fn official(name: &str) -> (String, Option<Naming>) {

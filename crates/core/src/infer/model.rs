@@ -20,7 +20,7 @@ use crate::fingerprint::{Fingerprint, OR_ALLOW};
 use crate::lora::{Lora, LoraOptions};
 use crate::model::Network;
 use crate::place::resolve;
-use crate::state::State;
+use crate::state::{State, time_state};
 use crate::store::Parameters;
 
 /// A model that is ready to run. Clones share it; threads may use it at the same time.
@@ -220,11 +220,24 @@ impl Model {
 
     /// As [`state_from_bytes`](Self::state_from_bytes); with `allow_other_base` also if they were made by another model of
     /// the same shape: meant for the same model in another precision, to which they are about what its own would be. To
-    /// a model that has nothing to do with theirs they are noise.
+    /// a model that has nothing to do with theirs they are noise. Then the bytes can also be those of a `.pth` or
+    /// `.safetensors` with the `blocks.N.att.time_state` of RWKV-7 (heads, value, key), as RWKV-PEFT tunes them.
     ///
     /// # Errors
     /// Those of [`state_from_bytes`](Self::state_from_bytes).
     pub fn state_from_bytes_with(&self, bytes: &[u8], allow_other_base: bool) -> Result<State> {
+        if time_state::is_one(bytes) {
+            if !allow_other_base {
+                let problem = "it is a time_state of another program, which does not say which model it was tuned for; if \
+                    that is this one, also in another precision, say so with the option allowOtherBase (--allow-other-base): \
+                    to any other model it is noise";
+                return Err(Error::State { problem: problem.to_owned() });
+            }
+            let values = time_state::read(bytes, &self.shared.config, &self.shared.state_layout)?;
+            let state = State::of_values(&self.shared.origin, values);
+            self.check_state(&state)?;
+            return Ok(state);
+        }
         let state = State::from_bytes(bytes)?;
         let is_of_shape = state.model()?.config == self.shared.config;
         if allow_other_base && is_of_shape {

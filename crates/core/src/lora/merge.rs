@@ -6,7 +6,7 @@ use std::path::Path;
 
 use half::f16;
 
-use super::{Factors, Lora, LoraOptions};
+use super::{Factors, Lora, LoraOptions, peft};
 use crate::atomic::write_atomically;
 use crate::control::{Control, ask};
 use crate::convert::{ConvertOptions, Edit, write_edited_bin};
@@ -87,7 +87,7 @@ pub fn merge_with(
         file.fingerprint(None)?
     };
     let lora = Lora::read_with(adapter, &fingerprint, file.layout(), options)?;
-    let adapter = resolve(adapter).adapter;
+    let adapter = peft::find(adapter)?;
     for (input, what) in [(base, "the base"), (adapter.as_ref(), "the adapter")] {
         if let (Ok(input), Ok(written)) = (input.canonicalize(), output.canonicalize())
             && input == written

@@ -109,7 +109,7 @@ fn what_is_written_is_read_and_written_again_to_the_same_bytes() {
         write_lora(&path, CONFIG, &params, ALPHA).expect("an adapter");
         let bytes = fs::read(&path).expect("the adapter");
         let lora = Lora::read(&path, &base, params.layout()).expect("the adapter");
-        assert_eq!((lora.base, lora.rank, lora.alpha), (base, rank, ALPHA));
+        assert_eq!((lora.base, lora.rank, lora.alpha), (Some(base), rank, ALPHA));
         let mut again = self::base(0.1);
         lora.apply(&mut again);
         for name in ADAPTED.iter().flat_map(|name| factor_names(name)) {

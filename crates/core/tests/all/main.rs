@@ -17,5 +17,6 @@ mod merge;
 mod model;
 mod not_finite;
 mod not_regular;
+mod peft;
 mod quantize;
 mod sampler;

@@ -258,7 +258,7 @@ fn a_v7_of_any_format_merges_to_its_base_with_the_adapter() {
 /// The same model in other precisions, to which an adapter and a state of FP32 are about right.
 #[test]
 fn an_adapter_and_a_state_of_another_base_of_the_shape_are_taken_when_that_is_asked_for() {
-    let allow = LoraOptions { allow_other_base: true };
+    let allow = LoraOptions { allow_other_base: true, alpha: None };
     let place = Place::new(DataType::F32);
     place.write_adapter(10.0);
     let adapted = load(&place.base).with_lora(&place.adapter).unwrap();
