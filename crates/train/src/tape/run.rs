@@ -253,8 +253,8 @@ impl Tape {
 mod tests {
     use std::sync::Arc;
 
-    use rwkv_core::ModelConfig;
     use rwkv_core::model::Network;
+    use rwkv_core::{ModelConfig, Version};
     use rwkv_kernels::Isa;
 
     use super::*;
@@ -265,11 +265,12 @@ mod tests {
 
     /// Loss, gradients and what the sequences leave, over seven sequences, the last of which is shorter.
     fn learn(
+        version: Version,
         threads: usize,
         prepare: impl Fn(&mut Tape),
         in_parts: bool,
     ) -> (u32, Vec<Vec<f32>>, Vec<Vec<f32>>) {
-        let config = ModelConfig::v4(7, 8, 3);
+        let config = ModelConfig::usual(version, 7, 8, 3).expect("a shape");
         let (network, layout, states) = Network::new(&config);
         let cpu = Arc::new(Cpu::new(Isa::detect(), threads));
         let mut params = initialize(&cpu, &layout, 1);
@@ -297,11 +298,17 @@ mod tests {
 
     #[test]
     fn no_schedule_and_no_number_of_threads_changes_a_bit() {
+        for &version in Version::ALL {
+            no_schedule_changes_a_bit(version);
+        }
+    }
+
+    fn no_schedule_changes_a_bit(version: Version) {
         let cut = |tape: &mut Tape| {
             tape.cut_into_sequences();
             tape.dropout(0.1, 3);
         };
-        let expected = learn(1, cut, true);
+        let expected = learn(version, 1, cut, true);
         assert!(expected.1.iter().all(|gradient| gradient.iter().any(|&x| x != 0.0)));
         for threads in [1, 2, 3, 5] {
             for by_blocks in [false, true] {
@@ -314,8 +321,8 @@ mod tests {
                         }
                     };
                     for in_parts in [false, true] {
-                        let got = learn(threads, prepare, in_parts);
-                        assert!(got == expected, "{threads} {by_blocks} {recompute} {in_parts}");
+                        let got = learn(version, threads, prepare, in_parts);
+                        assert!(got == expected, "{version} {threads} {by_blocks} {recompute} {in_parts}");
                     }
                 }
             }
@@ -325,8 +332,9 @@ mod tests {
     /// With all sequences in one group sums are taken in another order.
     #[test]
     fn groups_change_sums_by_rounding_alone() {
-        let (loss, gradients, left) = learn(2, Tape::cut_into_sequences, false);
-        let (loss_of_one, gradients_of_one, left_of_one) = learn(2, |_| {}, false);
+        let learn = |prepare: fn(&mut Tape)| learn(Version::V4, 2, prepare, false);
+        let (loss, gradients, left) = learn(Tape::cut_into_sequences);
+        let (loss_of_one, gradients_of_one, left_of_one) = learn(|_| {});
         let difference = f32::from_bits(loss) - f32::from_bits(loss_of_one);
         assert!(difference.abs() < 1e-5, "{difference}");
         assert!(left == left_of_one);
