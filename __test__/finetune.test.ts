@@ -116,7 +116,7 @@ describe('fine-tuning', async () => {
       '--lora-alpha',
       3,
     )
-    expect(alpha.err).toContain('leave out loraAlpha')
+    expect(alpha.err).toContain('leave out --lora-alpha')
     await using onSmall = await Model.load(small, { lora: path('lora'), allowOtherBase: true })
     expect(onSmall.lora).toBe(path('lora'))
     const merged = path('merged-other.bin')

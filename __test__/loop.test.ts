@@ -56,6 +56,7 @@ describe('the loop closes', async () => {
       nEmbd: 32,
       nLayer: 2,
       nFfn: 128,
+      sizes: {},
     })
     const session = model.createSession()
     expect(await collect(session.generate('the red', { maxTokens: 40, temperature: 0 }))).toBe(sample)
