@@ -255,7 +255,7 @@ static const struct {
     { "one-layer-more.bin", RWKV_ERROR_MODEL_PARAMS | RWKV_ERROR_PARAM_MISSING },
     { "cut.bin", RWKV_ERROR_MODEL_PARAMS | RWKV_ERROR_FILE_READ },
     { "trailing.bin", RWKV_ERROR_MODEL_PARAMS | RWKV_ERROR_FILE_READ },
-    { "v7.bin", RWKV_ERROR_MODEL | RWKV_ERROR_UNSUPPORTED },
+    { "v6.bin", RWKV_ERROR_MODEL | RWKV_ERROR_UNSUPPORTED },
 };
 
 static void test_files(void) {

@@ -167,7 +167,7 @@ fn damage(directory: &Path, sound: &[u8]) {
         ("tensor-name.bin", with(28, 0)),
         ("tensor-type.bin", with(32, 77)),
         ("tensor-twice.bin", vector("ln_out.bias")),
-        ("v7.bin", vector("blocks.0.att.r_k")),
+        ("v6.bin", vector("blocks.0.att.time_maa_x")),
         ("cut.bin", sound[..sound.len() - 1].to_vec()),
         ("trailing.bin", [sound, &[0]].concat()),
     ];
