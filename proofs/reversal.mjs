@@ -1,7 +1,7 @@
 // Shows what RWKV-7 learns and RWKV-4 does not: to reverse digits (`12345,` → `54321#`, of up to 30 of them), from nothing,
 // with as many parameters and as many seconds. The task is that of BlinkDL's RWKV-LM, `RWKV-v8`.
 //
-//   node proofs/reversal.mjs [--seconds 300] [--digits 30] [--seed 1]
+//   node proofs/reversal.mjs [--seconds 300] [--digits 30] [--seed 1] [--only v7] [--rate 0.003]
 //
 // Each of the two learns until its seconds are over, and is then asked for numbers that it has not seen: of every length
 // as many. An answer is right if every digit and the end are.

@@ -3,17 +3,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use rwkv_fuzz::fixture;
 use rwkv_fuzz::formats::{Sound, bytes, open};
-
-macro_rules! fixture {
-    ($name:literal, $head:literal, $tail:literal) => {
-        Sound {
-            bytes: include_bytes!(concat!("../../crates/core/tests/fixtures/", $name)),
-            head: $head,
-            tail: $tail,
-        }
-    };
-}
 
 const FILES: [Sound; 3] = [
     fixture!("tiny-v7.gguf", 4416, 0),

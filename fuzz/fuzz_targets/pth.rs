@@ -3,19 +3,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use rwkv_fuzz::fixture;
 use rwkv_fuzz::formats::{Sound, bytes, open};
 
 // The pickle comes first, and the zip's directory last.
-macro_rules! fixture {
-    ($name:literal, $head:literal, $tail:literal) => {
-        Sound {
-            bytes: include_bytes!(concat!("../../crates/core/tests/fixtures/", $name)),
-            head: $head,
-            tail: $tail,
-        }
-    };
-}
-
 const FILES: [Sound; 3] = [
     fixture!("tiny-v7.pth", 7000, 4883),
     fixture!("tiny-v4.pth", 4000, 3053),

@@ -18,6 +18,22 @@ pub struct Sound {
     pub tail: usize,
 }
 
+/// A file of rwkv-core's tests, with the bytes before its first weights and after its last.
+#[macro_export]
+macro_rules! fixture {
+    ($name:literal, $head:literal, $tail:literal) => {
+        $crate::formats::Sound {
+            bytes: include_bytes!(concat!(
+                env!("CARGO_MANIFEST_DIR"),
+                "/../crates/core/tests/fixtures/",
+                $name
+            )),
+            head: $head,
+            tail: $tail,
+        }
+    };
+}
+
 /// The bytes of a file: `data` itself if it begins as `magic` says, else what it says in terms of edits to one of
 /// `files`.
 pub fn bytes(data: &[u8], files: &[Sound], magic: fn(&[u8]) -> bool) -> Vec<u8> {

@@ -171,7 +171,8 @@ impl State {
         self.origin.fingerprint(None)
     }
 
-    /// The floats, in rwkv.cpp's order: for each layer of v4 `ffn_xx`, `att_xx`, aa, bb, pp, n_embd each.
+    /// The floats, in rwkv.cpp's order: for each layer `ffn_xx` and `att_xx`, n_embd each, and then
+    /// what the attention keeps: aa, bb, pp in v4, S of each head in v7.
     pub fn as_slice(&self) -> &[f32] {
         &self.values
     }
@@ -209,7 +210,7 @@ impl State {
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&FORMAT.to_le_bytes());
         bytes.extend_from_slice(&model.to_bytes());
-        // A state has 5 · n_embd · n_layer floats: far below 2³².
+        // The largest published model's has 17 million floats: far below 2³².
         bytes.extend_from_slice(&(self.values.len() as u32).to_le_bytes());
         bytes.extend_from_slice(bytemuck::cast_slice(&self.values));
         let crc = crc32fast::hash(&bytes);

@@ -41,7 +41,7 @@
 //!
 //! [`Isa`] names the instruction sets: scalar, AVX2, AVX-512, NEON and others. A [`Cpu`] holds one that this
 //! CPU has and a [`Team`] of threads; it is the first argument of every kernel. Elementwise kernels, norms,
-//! [`wkv4`], losses and products with FP32 and FP16 weights are written once over a small trait of vectors
+//! [`wkv4`], [`wkv7`], losses and products with FP32 and FP16 weights are written once over a small trait of vectors
 //! (`simd.rs`, which a tier implements with an intrinsic or a few for each method) and compiled once for each
 //! tier. Training's products and those with quantized weights have an inner tile for each. A value in a
 //! partly filled vector goes through the same arithmetic as in a full one, so no result depends on its
@@ -58,7 +58,7 @@
 //! # Conventions
 //!
 //! - Arrays are row-major f32; a tensor of shape (rows, width) has one row a token. Only [`shift`] and
-//!   [`wkv4`] look across rows, within *segments*: ranges of rows, in ascending order, each the consecutive
+//!   the attentions ([`wkv4`], [`wkv7`]) look across rows, within *segments*: ranges of rows, in ascending order, each the consecutive
 //!   tokens of one sequence.
 //! - `f_backward` takes the forward's inputs and the gradient `dy` of its result. Gradients of activations
 //!   are set or added, as [`Store`] says; gradients of parameters are always added.

@@ -87,7 +87,7 @@ pub use error::{Error, Result, SoundCheckpoint};
 pub use rwkv_text::source::Input;
 
 pub use options::{
-    Arch, Decay, Inputs, InvalidText, Keep, OptimizerKind, Order, ResumeOptions, Stdin, TokenizerKind,
+    Decay, Inputs, InvalidText, Keep, OptimizerKind, Order, ResumeOptions, Stdin, TokenizerKind,
     TrainOptions, TrainPrecision, Tune, Unknown,
 };
 pub use profile::{Pass, Profile};

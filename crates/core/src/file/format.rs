@@ -89,7 +89,7 @@ pub(super) struct Opened {
     pub(super) places: Vec<Place>,
 }
 
-/// How zip archives begin, of which PyTorch's checkpoints are one kind; `BZ` and pickles are its older ones.
+/// How zip archives begin: PyTorch's checkpoints are such.
 const ZIP: &[u8] = b"PK";
 /// How a pickle begins, before the number of its protocol: of PyTorch before 1.6.
 const PICKLE: u8 = 0x80;

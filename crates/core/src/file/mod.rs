@@ -334,7 +334,8 @@ impl ModelFile {
     }
 }
 
-/// All tensors of the file at `path`, of whatever model and in any of the formats, with their values: for tools and tests, since it takes memory for all of them.
+/// All tensors of the file at `path`, of whatever model and in any of the formats, with their values, row length first:
+/// for tools and tests, since it takes memory for all of them.
 ///
 /// # Errors
 /// As [`ModelFile::open`], but for what concerns the model.

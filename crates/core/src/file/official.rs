@@ -4,7 +4,7 @@
 //! names, the shape from dimensions that are there. How a tensor's values relate to a parameter's is said in its
 //! [`Place`].
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use super::{Form, Place, TensorInfo, fault, unsupported};
@@ -80,11 +80,11 @@ pub(super) fn against_layout(
     file.name_all()?;
     let version = file.version()?;
     file.version = version;
-    file.turn_factors(version)?;
-    let config = file.config(version)?;
+    file.turn_factors()?;
+    let config = file.config()?;
     let (_, layout, _) = Network::new(&config);
     let places = layout.specs().iter().map(|spec| file.place(spec, &config)).collect::<Result<Vec<_>>>()?;
-    let used: std::collections::HashSet<_> = layout.specs().iter().map(|spec| spec.name.as_str()).collect();
+    let used: HashSet<_> = layout.specs().iter().map(|spec| spec.name.as_str()).collect();
     let mut extra: Vec<_> = file
         .named
         .iter()
@@ -204,8 +204,8 @@ impl Checkpoint<'_> {
     ///
     /// A factor has n_embd on one side, and the rank, which is smaller, on the other; all factors of a file lie
     /// alike. Only if every rank is n_embd does the dialect tell.
-    fn turn_factors(&mut self, version: Version) -> Result<()> {
-        let n_embd = self.n_embd();
+    fn turn_factors(&mut self) -> Result<()> {
+        let (version, n_embd) = (self.version, self.n_embd());
         let lies_turned = |side: LowRank, dims: &[usize]| {
             let &[row, rows] = dims else { return None };
             let of_width = [row == n_embd, rows == n_embd];
@@ -229,11 +229,9 @@ impl Checkpoint<'_> {
         let is_turned = if turned + as_read > 0 {
             turned > as_read
         } else {
-            matches!(self.source, Source::Checkpoint)
-                && factors.iter().any(|(_, named)| {
-                    let name = &self.tensors[named.tensor].name;
-                    !name.contains("lora") && !name.ends_with(".weight")
-                })
+            // As the authors' checkpoints hold them, unless they are named as layers.
+            self.naming.is_some_and(|(naming, _)| naming == Naming::Authors)
+                && !factors.iter().any(|(_, named)| is_layer(&self.tensors[named.tensor].name))
         };
         if let Some((_, other)) = factors.iter().find(|factor| told(factor) == Some(!is_turned)) {
             let tensor = &self.tensors[other.tensor];
@@ -262,8 +260,8 @@ impl Checkpoint<'_> {
     }
 
     /// The shape, once it is certain that the file has all that it implies: as `check.rs` does for rwkv.cpp's files.
-    fn config(&self, version: Version) -> Result<ModelConfig> {
-        let n_embd = self.n_embd();
+    fn config(&self) -> Result<ModelConfig> {
+        let (version, n_embd) = (self.version, self.n_embd());
         let n_vocab = match self.find("emb.weight")?.dims.as_slice() {
             [_, n_vocab] => *n_vocab,
             _ => return Err(self.wrong_dims("emb.weight", "two dimensions")),

@@ -2,6 +2,7 @@
 //!
 //! A version is one file that implements [`Rwkv`], and one line in the list below.
 
+pub mod layer_norm;
 pub(crate) mod names;
 pub mod v4;
 pub mod v7;
@@ -117,6 +118,9 @@ macro_rules! versions {
         impl Version {
             /// Every version, the latest first.
             pub const ALL: &'static [Self] = &[$(Self::$name),*];
+
+            /// The name of each.
+            pub const NAMES: &'static [&'static str] = &[$($text),*];
 
             /// Its name, such as `v4`.
             pub fn name(self) -> &'static str {

@@ -5,14 +5,13 @@
 
 mod names;
 
+use super::layer_norm::LayerNorm;
 use super::names::Names;
 use super::{BadTensor, Dims, Rwkv};
 use crate::config::{ModelConfig, Sizes};
 use crate::exec::Exec;
 use crate::params::{Channel, Initial, Layout, Learned, Matrix, Stored, Vector};
 use crate::state::{Slot, StateLayout};
-
-const EPS: f32 = 1e-5;
 
 /// A whole model's parameters.
 #[derive(Clone, Debug)]
@@ -30,12 +29,6 @@ struct Block {
     att: TimeMix,
     ln2: LayerNorm,
     ffn: ChannelMix,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct LayerNorm {
-    weight: Vector, // (D)
-    bias: Vector,   // (D)
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -98,24 +91,24 @@ impl Rwkv for Rwkv4 {
 
     fn forward<E: Exec>(&self, e: &mut E) -> E::Tensor {
         let emb = e.embed(self.emb); // (T, D)
-        let x = layer_norm(e, &self.ln0, emb);
+        let x = self.ln0.of(e, emb);
         let mut x = e.dropout(x);
         for (i, block) in self.blocks.iter().enumerate() {
-            let att = layer_norm(e, &block.ln1, x);
+            let att = block.ln1.of(e, x);
             let att = time_mix(e, &block.att, att);
             let att = e.dropout(att);
             x = e.add(x, att);
             if i + 1 == self.blocks.len() {
                 x = e.needed(x); // (T', D): a prompt wants the last logits alone
             }
-            let ffn = layer_norm(e, &block.ln2, x);
+            let ffn = block.ln2.of(e, x);
             let ffn = channel_mix(e, &block.ffn, ffn);
             let ffn = e.dropout(ffn);
             x = e.add(x, ffn);
             [x] = e.keep([x]);
         }
         let x = e.outputs(x); // (outputs, D)
-        let x = layer_norm(e, &self.ln_out, x);
+        let x = self.ln_out.of(e, x);
         e.linear(self.head, x)
     }
 }
@@ -139,10 +132,6 @@ fn channel_mix<E: Exec>(e: &mut E, p: &ChannelMix, x: E::Tensor) -> E::Tensor {
     let k = e.relu_squared(k);
     let kv = e.linear(p.value, k); // (T, D)
     e.sigmoid_mul(r, kv)
-}
-
-fn layer_norm<E: Exec>(e: &mut E, p: &LayerNorm, x: E::Tensor) -> E::Tensor {
-    e.layer_norm(x, p.weight, p.bias, EPS)
 }
 
 impl Block {
@@ -186,15 +175,6 @@ impl Block {
             xx: ffn_xx,
         };
         Self { ln1, att, ln2, ffn }
-    }
-}
-
-impl LayerNorm {
-    fn declare(name: &str, n_embd: usize, params: &mut Layout) -> Self {
-        Self {
-            weight: params.vector(format!("{name}.weight"), n_embd, Initial::ONES),
-            bias: params.vector(format!("{name}.bias"), n_embd, Initial::ZEROS),
-        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! RWKV-7 "Goose", as in sections 4 and appendix of <https://arxiv.org/abs/2503.14456>.
+//! RWKV-7 "Goose", as in section 4 of <https://arxiv.org/abs/2503.14456>.
 //!
 //! Shapes: T rows (tokens), D = n_embd, F = n_ffn, V = n_vocab; heads of N channels. ⊙ multiplies element by
 //! element; μ and other vectors are learned for each channel. Products of low rank, `W2 (W1 x)`, go through a few
@@ -7,6 +7,7 @@
 mod declare;
 mod names;
 
+use super::layer_norm::LayerNorm;
 use super::names::Names;
 use super::{BadTensor, Dims, Rwkv};
 use crate::config::{ModelConfig, Sizes};
@@ -15,7 +16,6 @@ use crate::model;
 use crate::params::{Layout, Matrix, Vector};
 use crate::state::{Slot, StateLayout};
 
-const EPS: f32 = 1e-5;
 /// Of the norm of heads: RWKV-LM's, for any size of heads.
 const HEAD_EPS: f32 = 64e-5;
 
@@ -36,13 +36,6 @@ struct Block {
     att: TimeMix,
     ln2: LayerNorm,
     ffn: ChannelMix,
-}
-
-/// A norm's weight and bias.
-#[derive(Clone, Copy, Debug)]
-pub struct LayerNorm {
-    weight: Vector, // (D)
-    bias: Vector,   // (D)
 }
 
 /// `bias + W2 f(W1 x)`, of a rank that is far below D.
@@ -123,11 +116,11 @@ impl Rwkv for Rwkv7 {
 
     fn forward<E: Exec>(&self, e: &mut E) -> E::Tensor {
         let emb = e.embed(self.emb); // (T, D)
-        let x = layer_norm(e, &self.ln0, emb);
+        let x = self.ln0.of(e, emb);
         let mut x = e.dropout(x);
         let mut v_first = None; // (T, D), of the first block
         for (i, block) in self.blocks.iter().enumerate() {
-            let att = layer_norm(e, &block.ln1, x);
+            let att = block.ln1.of(e, x);
             let (att, v) = time_mix(e, &block.att, att, v_first, self.head_size);
             let mut first = v_first.unwrap_or(v);
             let att = e.dropout(att);
@@ -135,7 +128,7 @@ impl Rwkv for Rwkv7 {
             if i + 1 == self.blocks.len() {
                 x = e.needed(x); // (T', D): a prompt wants the last logits alone
             }
-            let ffn = layer_norm(e, &block.ln2, x);
+            let ffn = block.ln2.of(e, x);
             let ffn = channel_mix(e, &block.ffn, ffn);
             let ffn = e.dropout(ffn);
             x = e.add(x, ffn);
@@ -143,7 +136,7 @@ impl Rwkv for Rwkv7 {
             v_first = Some(first);
         }
         let x = e.outputs(x); // (outputs, D)
-        let x = layer_norm(e, &self.ln_out, x);
+        let x = self.ln_out.of(e, x);
         e.linear(self.head, x)
     }
 }
@@ -213,9 +206,4 @@ pub fn channel_mix<E: Exec>(e: &mut E, p: &ChannelMix, x: E::Tensor) -> E::Tenso
     let k = e.linear(p.key, xk); // (T, F)
     let k = e.relu_squared(k);
     e.linear(p.value, k) // (T, D)
-}
-
-/// The norm of a whole row.
-pub fn layer_norm<E: Exec>(e: &mut E, p: &LayerNorm, x: E::Tensor) -> E::Tensor {
-    e.layer_norm(x, p.weight, p.bias, EPS)
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::{SamplerKind, SamplerOptions};
 
-/// A token with a count below this has not occurred, unless RWKV's own rules are asked for: so a table of fading counts does not grow for ever.
+/// A token with a count below this has not occurred, unless RWKV's own rules are asked for: so a table of fading counts
+/// does not grow for ever.
 const LEAST: f64 = 1e-3;
 
 /// Counts of the tokens that occurred, and of no others.

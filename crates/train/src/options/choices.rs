@@ -38,6 +38,10 @@ impl Setting for TokenizerKind {
     const KIND: Kind = Kind::Choice(Self::WORDS);
 }
 
+impl Setting for Version {
+    const KIND: Kind = Kind::Choice(Self::NAMES);
+}
+
 impl Setting for Unknown {
     const KIND: Kind = Kind::Choice(Self::WORDS);
 }
@@ -50,34 +54,6 @@ choices! {
         F32 = "f32",
         /// Operands rounded to bf16, at up to twice the speed; for CPUs that multiply it (AVX512_BF16).
         Bf16 = "bf16",
-    }
-}
-
-choices! {
-    /// The version of RWKV of a new model.
-    pub enum Arch {
-        /// RWKV-7 "Goose".
-        V7 = "v7",
-        /// RWKV-4 "Dove".
-        V4 = "v4",
-    }
-}
-
-impl From<Arch> for Version {
-    fn from(arch: Arch) -> Self {
-        match arch {
-            Arch::V7 => Self::V7,
-            Arch::V4 => Self::V4,
-        }
-    }
-}
-
-impl From<Version> for Arch {
-    fn from(version: Version) -> Self {
-        match version {
-            Version::V7 => Self::V7,
-            Version::V4 => Self::V4,
-        }
     }
 }
 

@@ -19,7 +19,7 @@ use rwkv_kernels::{Cpu, Isa, Precision};
 use rwkv_text::source::{Invalid, Kind as SourceKind, SourceOptions};
 
 pub use self::choices::{
-    Arch, Decay, InvalidText, Keep, OptimizerKind, Order, Stdin, TokenizerKind, TrainPrecision, Tune, Unknown,
+    Decay, InvalidText, Keep, OptimizerKind, Order, Stdin, TokenizerKind, TrainPrecision, Tune, Unknown,
 };
 use self::describe::Limit;
 pub use self::describe::{DefaultValue, Described, Kind};
@@ -44,7 +44,7 @@ impl TrainOptions {
         if self.from.is_none() {
             // Of a model of 128 channels, 2,000 steps on Tiny Shakespeare: 1.537 in RWKV-4, and in RWKV-7 with rates of
             // 0.003, 0.006 and 0.01 1.592, 1.586 and 1.596, in 1.7 times the seconds.
-            self.arch.get_or_insert(Arch::V4);
+            self.arch.get_or_insert(Version::V4);
         }
         self
     }
@@ -111,7 +111,7 @@ impl TrainOptions {
     /// # Errors
     /// [`Error::InvalidOption`] if its version has none of this width.
     pub fn model(&self, n_vocab: usize) -> Result<ModelConfig> {
-        let version = self.arch.map_or(Version::V4, Version::from);
+        let version = self.arch.unwrap_or(Version::V4);
         ModelConfig::usual(version, n_vocab, self.n_embd, self.n_layer)
             .map_err(|expected| Error::option("n_embd", self.n_embd, expected))
     }
@@ -140,12 +140,11 @@ impl TrainOptions {
                 return Err(Error::option(name, value, expected));
             }
         }
-        let is = Arch::from(model.version);
-        if let Some(arch) = self.arch.filter(|&arch| arch != is) {
-            let expected = format!("left out: with from, it is that of the model, {}", is.word());
-            return Err(Error::option("arch", arch.word(), expected));
+        if let Some(arch) = self.arch.filter(|&arch| arch != model.version) {
+            let expected = format!("left out: with from, it is that of the model, {}", model.version);
+            return Err(Error::option("arch", arch, expected));
         }
-        self.arch = Some(is);
+        self.arch = Some(model.version);
         (self.n_layer, self.n_embd) = (model.n_layer, model.n_embd);
         Ok(())
     }

@@ -3,11 +3,11 @@
 use std::ops::Bound::{Excluded, Included};
 use std::path::PathBuf;
 
-use rwkv_core::MAX_THREADS;
+use rwkv_core::{MAX_THREADS, Version};
 use serde::{Deserialize, Serialize};
 
 use super::choices::{
-    Arch, Decay, InvalidText, Keep, OptimizerKind, Order, Stdin, TokenizerKind, TrainPrecision, Tune, Unknown,
+    Decay, InvalidText, Keep, OptimizerKind, Order, Stdin, TokenizerKind, TrainPrecision, Tune, Unknown,
 };
 use super::describe::{Field, Limit, Setting, described, within};
 use super::inputs::Inputs;
@@ -252,7 +252,7 @@ described! {
         /// Version of RWKV of a new model. RWKV-7 recalls what RWKV-4 cannot, and takes longer to learn a small text. Default:
         /// v4; with `from`, that of the model.
         #[serde(default)]
-        pub arch: Option<Arch>,
+        pub arch: Option<Version>,
     }
 }
 

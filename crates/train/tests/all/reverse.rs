@@ -6,7 +6,8 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rwkv_core::model::v7::{ChannelMix, LayerNorm, TimeMix, channel_mix, layer_norm, time_mix};
+use rwkv_core::model::layer_norm::LayerNorm;
+use rwkv_core::model::v7::{ChannelMix, TimeMix, channel_mix, time_mix};
 use rwkv_core::params::{Initial, Layout, Matrix, Vector};
 use rwkv_core::{Channelwise, Exec, ModelConfig, Sizes, StateLayout, Version, read_tensors};
 use rwkv_kernels::{Cpu, Isa};
@@ -54,16 +55,16 @@ impl Reverse {
         let mut x = e.embed(self.emb);
         let mut v_first = None;
         for (ln1, att, bias, ln2, ffn) in &self.blocks {
-            let a = layer_norm(e, ln1, x);
+            let a = ln1.of(e, x);
             let (a, v) = time_mix(e, att, a, v_first, HEAD);
             v_first = v_first.or(Some(v));
             x = e.add(x, a);
             x = e.channelwise(Channelwise::Shift, [x], *bias);
-            let f = layer_norm(e, ln2, x);
+            let f = ln2.of(e, x);
             let f = channel_mix(e, ffn, f);
             x = e.add(x, f);
         }
-        let x = layer_norm(e, &self.ln_out, x);
+        let x = self.ln_out.of(e, x);
         let logits = e.linear(self.head, x);
         e.channelwise(Channelwise::Shift, [logits], self.bias)
     }

@@ -3,9 +3,10 @@
 
 use rwkv_kernels::MOST_HEAD;
 
-use super::super::{BadTensor, Dims};
-use super::{Block, ChannelMix, LayerNorm, LowRank, Rwkv7, TimeMix};
+use super::{Block, ChannelMix, LowRank, Rwkv7, TimeMix};
 use crate::config::{ModelConfig, Sizes, Version};
+use crate::model::layer_norm::LayerNorm;
+use crate::model::{BadTensor, Dims};
 use crate::params::{Channel, Initial, Layout, Learned, Matrix, Stored, Vector};
 use crate::state::{Slot, StateLayout};
 
@@ -189,16 +190,6 @@ impl LowRank {
             params.matrix(format!("{name}1"), rank, d, learned(Initial::ZEROS)),
             params.matrix(format!("{name}2"), d, rank, learned(up)),
         ]
-    }
-}
-
-impl LayerNorm {
-    /// Declares `name.weight` and `name.bias`.
-    pub fn declare(name: &str, n_embd: usize, params: &mut Layout) -> Self {
-        Self {
-            weight: params.vector(format!("{name}.weight"), n_embd, Initial::ONES),
-            bias: params.vector(format!("{name}.bias"), n_embd, Initial::ZEROS),
-        }
     }
 }
 
