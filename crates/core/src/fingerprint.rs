@@ -21,8 +21,8 @@ pub const OF_A_PART: &str = "made by an older version of this program, whose fin
     looked at a part of the weights only";
 
 /// What else to do about a model of the same shape with other weights.
-pub(crate) const OR_ALLOW: &str = ", or, if this is that model in another precision, say so with the option allowOtherBase \
-    (--allow-other-base): on any other model it spoils the text without a word";
+pub(crate) const OR_ALLOW: &str = ", or, if this is that model in another precision, say so with the option \
+    allowOtherBase: with any other model the text is wrong, and no message says so";
 
 impl Fingerprint {
     /// Why a state of `self` cannot be used with `model`, if it cannot.

@@ -68,8 +68,8 @@ pub fn factor_names(name: &str) -> [String; 2] {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct LoraOptions {
     /// Whether an adapter of another model of the same shape will do. It fits the same model in another precision about
-    /// as well, and one that was trained further less; on a model that has nothing to do with it, it spoils the text
-    /// without a word.
+    /// as well, and one that was trained further less; on a model that has nothing to do with it, the text is wrong,
+    /// without an error.
     pub allow_other_base: bool,
     /// Alpha of an adapter whose file does not say it: RWKV-PEFT's. Others are refused with one.
     pub alpha: Option<f32>,

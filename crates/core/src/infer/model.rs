@@ -229,8 +229,8 @@ impl Model {
         if time_state::is_one(bytes) {
             if !allow_other_base {
                 let problem = "it is a time_state of another program, which does not say which model it was tuned for; if \
-                    that is this one, also in another precision, say so with the option allowOtherBase (--allow-other-base): \
-                    to any other model it is noise";
+                    that is this one, also in another precision, say so with the option allowOtherBase: \
+                    with any other model the text is wrong, and no message says so";
                 return Err(Error::State { problem: problem.to_owned() });
             }
             let values = time_state::read(bytes, &self.shared.config, &self.shared.state_layout)?;

@@ -76,7 +76,7 @@ pub(super) fn read(path: &Path, layout: &Layout, options: &LoraOptions) -> Resul
     let fault = |problem: String| Error::Adapter { path: path.to_owned(), problem };
     if !options.allow_other_base {
         let problem = "it does not say which model it was trained on; if that is this one, also in another precision, say \
-            so with the option allowOtherBase (--allow-other-base): on any other model it spoils the text without a word";
+            so with the option allowOtherBase: with any other model the text is wrong, and no message says so";
         return Err(fault(problem.to_owned()));
     }
     let map = Mapped::open(path)?;
@@ -191,14 +191,13 @@ fn alpha(path: &Path, is_peft: bool, rank: usize, options: &LoraOptions) -> Resu
         (None, Some(alpha)) => alpha,
         (None, None) if is_peft => {
             let problem = format!(
-                "{CONFIG:?}, which says its alpha, is missing beside it; put it there, or give the option loraAlpha \
-                 (--lora-alpha)"
+                "{CONFIG:?}, which says its alpha, is missing beside it; put it there, or give the option loraAlpha"
             );
             return Err(fault(path, problem));
         }
         (None, None) => {
             let problem = "files of RWKV-PEFT do not say their alpha; give the lora_alpha that it was trained with, with \
-                the option loraAlpha (--lora-alpha)";
+                the option loraAlpha";
             return Err(fault(path, problem.to_owned()));
         }
         (Some((config, _)), Some(_)) => {

@@ -285,7 +285,7 @@ fn an_adapter_and_a_state_of_another_base_of_the_shape_are_taken_when_that_is_as
             other.state_from_bytes(&bytes).map(drop).unwrap_err(),
         ] {
             let says = error.to_string();
-            assert!(says.contains("other weights") && says.contains("--allow-other-base"), "{says}");
+            assert!(says.contains("other weights") && says.contains("allowOtherBase"), "{says}");
         }
         let found = logits(&other.with_lora_options(&place.adapter, &allow).unwrap());
         assert!(

@@ -112,8 +112,8 @@ fn refused(adapter: &Path, options: &LoraOptions, says: &[&str]) {
 fn what_the_files_do_not_say_has_to_be_said() {
     let pth = fixture("tiny-v7-lora.pth");
     let strict = LoraOptions { allow_other_base: false, ..SIX };
-    refused(&pth, &strict, &["tiny-v7-lora.pth", "which model it was trained on", "--allow-other-base"]);
-    refused(&pth, &ALLOW, &["do not say their alpha", "--lora-alpha"]);
+    refused(&pth, &strict, &["tiny-v7-lora.pth", "which model it was trained on", "allowOtherBase"]);
+    refused(&pth, &ALLOW, &["do not say their alpha", "loraAlpha"]);
     refused(&fixture("tiny-v7-lora"), &SIX, &["says its alpha, 5", "leave out"]);
     refused(&pth, &LoraOptions { alpha: Some(f32::NAN), ..SIX }, &["alpha is NaN"]);
     let error = merge(fixture("tiny-v7.pth"), &pth, "unwritten", go_on).unwrap_err();
@@ -237,7 +237,7 @@ fn what_is_no_time_state_of_the_model_is_refused_by_name() {
         let error = model.state_from_bytes_with(bytes, allow).unwrap_err();
         assert!(error.code() == "STATE" && error.to_string().contains(says), "{error}");
     };
-    refused(&model, &bytes, false, "--allow-other-base");
+    refused(&model, &bytes, false, "allowOtherBase");
     refused(&load(&fixture("tiny-v4.pth")), &bytes, true, "RWKV v4");
     refused(&model, &bytes[..bytes.len() - 30], true, "the state");
     refused(
