@@ -3,11 +3,9 @@
  *
  * {@link Trainer} learns a text and writes a run's directory; {@link Model} loads it; a {@link Session} reads
  * and writes one text; a {@link State} is the model's memory of that text. {@link quantize} makes a model
- * smaller, {@link chatFormats} are how models were taught to talk, and {@link merge} adds a LoRA adapter to one. Everything that takes long returns a promise or can
- * smaller, {@link convert} brings it into the format of another program, and {@link merge} adds a LoRA adapter to one.
- * Everything that takes long returns a promise or can
- * be looped over with `for await`, runs on other threads and obeys an `AbortSignal`. What goes wrong is an
- * {@link RwkvError}.
+ * smaller, {@link convert} brings it into the format of another program, {@link merge} adds a LoRA adapter to one, and
+ * {@link chatFormats} are how models were taught to talk. Everything that takes long returns a promise or can be looped
+ * over with `for await`, runs on other threads and obeys an `AbortSignal`. What goes wrong is an {@link RwkvError}.
  *
  * @packageDocumentation
  */
@@ -30,7 +28,7 @@ export {
   type WriteChatOptions,
   writeChat,
 } from './chat-text.js'
-export { convert } from './convert.js'
+export { convert, convertAdapter, convertState } from './convert.js'
 export { type ErrorCode, RwkvError } from './errors.js'
 export { Generation } from './generation.js'
 export type { BytesInput, FileUrl, Input, Path, TextInput } from './inputs.js'

@@ -58,13 +58,14 @@ export async function merge(
 /**
  * What a LoRA adapter's file says of it. Only its header is read.
  *
- * @param path The `.safetensors` file, or the directory of the run that trained it.
- * @throws {RwkvError} `ADAPTER` if it is no adapter of this package or is damaged; `IO` or `INVALID_OPTION`.
+ * @param path The `.safetensors` file, or the directory of the run that trained it; or what PEFT or RWKV-PEFT wrote.
+ * @throws {RwkvError} `ADAPTER` if it is no adapter or is damaged; `IO` or `INVALID_OPTION`.
  */
 export async function adapterInfo(path: Path): Promise<AdapterInfo> {
   const file = argument('path', pathKind, path)
   try {
-    return await nativeInfo(file)
+    const { alpha = null, base = null, ...info } = await nativeInfo(file)
+    return { ...info, alpha, base }
   } catch (error) {
     throw toRwkvError(error)
   }

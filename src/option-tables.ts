@@ -1,7 +1,9 @@
 import type { Described } from './kinds.js'
 import type {
   BenchOptions,
+  ConvertAdapterOptions,
   ConvertOptions,
+  ConvertStateOptions,
   EvaluateOptions,
   GenerateBatchOptions,
   GenerateOptions,
@@ -69,6 +71,24 @@ export const convertTable = {
     auto: 'so that none is rounded',
   },
 } as const satisfies Table<ConvertOptions>
+
+export const convertAdapterTable = {
+  to: {
+    kind: 'choice',
+    words: ['pth', 'peft'],
+    help: 'whose adapter it becomes',
+    auto: "by the end of the output's name",
+  },
+} as const satisfies Table<ConvertAdapterOptions>
+
+export const convertStateTable = {
+  to: {
+    kind: 'choice',
+    words: ['pth', 'safetensors'],
+    help: 'format of the output',
+    auto: 'by the end of its name',
+  },
+} as const satisfies Table<ConvertStateOptions>
 
 export const reportTable = {
   out: { kind: 'path', value: 'FILE', help: 'the page to write', auto: 'RUN/report.html' },

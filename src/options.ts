@@ -156,6 +156,40 @@ export interface ConvertResult {
   readonly changed: number
 }
 
+/** Options of {@link convertAdapter}. */
+export interface ConvertAdapterOptions {
+  /** Whose adapter it becomes: `pth`, RWKV-PEFT's file, or `peft`, a directory. Default: what the output's name tells. */
+  to?: 'pth' | 'peft' | undefined
+}
+
+/** Result of {@link convertAdapter}. */
+export interface ConvertAdapterResult {
+  /** Whose adapter it became. */
+  readonly to: 'pth' | 'peft'
+  /** Its rank. */
+  readonly rank: number
+  /** LoRA's alpha, which RWKV-PEFT wants to be told again. */
+  readonly alpha: number
+  /** Number of matrices that it changes. */
+  readonly adapted: number
+  /** Size of the file of its factors. */
+  readonly bytesOut: number
+}
+
+/** Options of {@link convertState}. */
+export interface ConvertStateOptions {
+  /** The output's format. Default: what its name ends with. */
+  to?: 'pth' | 'safetensors' | undefined
+}
+
+/** Result of {@link convertState}. */
+export interface ConvertStateResult {
+  /** The output's format. */
+  readonly to: 'pth' | 'safetensors'
+  /** Its size. */
+  readonly bytesOut: number
+}
+
 /** What stops a run, and is told while the text is read. */
 export interface Watch {
   /** Stops the reading, and then the loop over the trainer, by throwing its reason. */
@@ -297,16 +331,19 @@ export interface MergeResult {
 export interface AdapterInfo {
   /** Its rank. */
   readonly rank: number
-  /** LoRA's alpha: what the adapter adds is multiplied by alpha / rank. */
-  readonly alpha: number
-  /** Names of the matrices that it changes. */
+  /** LoRA's alpha: what the adapter adds is multiplied by alpha / rank. Null for a file of RWKV-PEFT, which does not say it. */
+  readonly alpha: number | null
+  /** Names that official checkpoints give the matrices that it changes. */
   readonly targets: readonly string[]
   /** Number of its parameters. */
   readonly parameters: number
   /** Size of the file in bytes. */
   readonly fileSize: number
-  /** The shape of the model that it was trained on: `v4, n_vocab 65, n_embd 128, n_layer 4, n_ffn 512`. */
-  readonly base: string
+  /**
+   * The shape of the model that it was trained on: `v4, n_vocab 65, n_embd 128, n_layer 4, n_ffn 512`. Null for an adapter
+   * of PEFT or RWKV-PEFT, which does not say it.
+   */
+  readonly base: string | null
 }
 
 /**

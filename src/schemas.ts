@@ -11,6 +11,8 @@ import {
 } from './kinds.js'
 import {
   benchTable,
+  convertAdapterTable,
+  convertStateTable,
   convertTable,
   evaluateTable,
   generateBatchTable,
@@ -27,7 +29,9 @@ import {
 } from './option-tables.js'
 import type {
   BenchOptions,
+  ConvertAdapterOptions,
   ConvertOptions,
+  ConvertStateOptions,
   EvaluateOptions,
   GenerateBatchOptions,
   GenerateOptions,
@@ -72,6 +76,8 @@ export const loadOptions: Schema<LoadOptions> = {
 }
 export const quantizeOptions: Schema<QuantizeOptions> = { ...kindsOf(quantizeTable), ...watched }
 export const convertOptions: Schema<ConvertOptions> = { ...kindsOf(convertTable), ...watched }
+export const convertAdapterOptions: Schema<ConvertAdapterOptions> = kindsOf(convertAdapterTable)
+export const convertStateOptions: Schema<ConvertStateOptions> = kindsOf(convertStateTable)
 export const prepareOptions: Schema<PrepareOptions> = { ...kindsOf(prepareTable), ...watched }
 export const trainTokenizerOptions: Schema<TrainTokenizerOptions> = {
   ...kindsOf(tokenizerTable),

@@ -1,20 +1,25 @@
 import { basename } from 'node:path'
-import { convert as convertFile } from '../convert.js'
+import { placeOf } from '#native'
+import { convertAdapter, convert as convertFile, convertState } from '../convert.js'
+import { RwkvError } from '../errors.js'
 import { convertTable } from '../option-tables.js'
 import type { Progress } from '../options.js'
 import { bytes, clock } from './format.js'
 import { Interrupt } from './interrupt.js'
 import { bar } from './live.js'
 import { nextCommands } from './next.js'
-import { style } from './output.js'
+import { type Output, style } from './output.js'
 import { common, verb } from './verb.js'
+
+/** All formats; models have one more than the rest, and adapters too. */
+const to = { ...convertTable.to, words: [...convertTable.to.words, 'peft'] } as const
 
 /** `rwkv convert` */
 export const convert = verb({
   name: 'convert',
-  summary: 'bring a model into the format of another program',
+  summary: 'bring a model, LoRA adapter or state into the format of another program',
   positionals: ['IN', 'OUT'],
-  options: { ...convertTable, json: common.json },
+  options: { ...convertTable, to, json: common.json },
   details: `
 IN is a training run's directory or a model file: .bin, .pth, .safetensors or GGUF. OUT is the file to write, and its
 name ends with its format:
@@ -25,8 +30,21 @@ name ends with its format:
   .gguf         llama.cpp, of RWKV-7 alone
 
 Without --data-type no weight is rounded: each keeps its format if OUT can hold it, and becomes FP32 otherwise.
-With --json: {"input","output","from","to","fromType","toType","bytesIn","bytesOut","tensors","changed","seconds"}.`,
+
+IN can also be a LoRA adapter, which becomes RWKV-PEFT's if OUT ends with .pth, and otherwise PEFT's, a directory; or the
+state that a run tuned for an RWKV-7, which becomes RWKV-PEFT's time_state: .pth or .safetensors.
+With --json: {"input","output","from","to","fromType","toType","bytesIn","bytesOut","tensors","changed","seconds"}; of an
+adapter {"input","output","to","rank","alpha","adapted","bytesOut"}, of a state {"input","output","to","bytesOut"}.`,
   async run([input = '', path = ''], { to, dataType }, output, signal) {
+    const { content } = await placeOf(input)
+    if (content !== 'model' && dataType !== undefined) {
+      throw new RwkvError('INVALID_OPTION', `--data-type is for models; ${input} is no model, and stays FP32`)
+    }
+    if (content === 'adapter') return await ofAdapter(input, path, to, output)
+    if (content === 'state') return await ofState(input, path, to, output)
+    if (to === 'peft') {
+      throw new RwkvError('INVALID_OPTION', `--to peft is for LoRA adapters; ${input} is none`)
+    }
     const startedAt = performance.now()
     const seconds = () => (performance.now() - startedAt) / 1000
     const onProgress = ({ done, total }: Progress) => {
@@ -53,3 +71,33 @@ With --json: {"input","output","from","to","fromType","toType","bytesIn","bytesO
     return 0
   },
 })
+
+type To = (typeof to.words)[number] | undefined
+
+async function ofAdapter(input: string, path: string, to: To, output: Output): Promise<number> {
+  const known =
+    to === undefined || to === 'pth' || to === 'peft' ? to : wrong(to, 'a LoRA adapter', 'pth or peft')
+  const made = await convertAdapter(input, path, { to: known })
+  output.object({ input, output: path, ...made })
+  const { adapted, rank, alpha, bytesOut } = made
+  const whose = made.to === 'peft' ? 'PEFT' : 'RWKV-PEFT'
+  output.line(
+    `${style.bold(path)}: an adapter of ${whose}, ${adapted} matrices, rank ${rank}, ${bytes(bytesOut)}`,
+  )
+  if (made.to === 'pth')
+    output.line(`  its alpha, ${alpha}, is not in it: give RWKV-PEFT --lora_alpha ${alpha}`)
+  return 0
+}
+
+async function ofState(input: string, path: string, to: To, output: Output): Promise<number> {
+  const known =
+    to === undefined || to === 'pth' || to === 'safetensors' ? to : wrong(to, 'a state', 'pth or safetensors')
+  const made = await convertState(input, path, { to: known })
+  output.object({ input, output: path, ...made })
+  output.line(`${style.bold(path)}: a time_state, ${bytes(made.bytesOut)}`)
+  return 0
+}
+
+function wrong(to: string, what: string, expected: string): never {
+  throw new RwkvError('INVALID_OPTION', `--to ${to}: the input is ${what}; expected ${expected}`)
+}

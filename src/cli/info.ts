@@ -24,16 +24,15 @@ export const info = verb({
   positionals: ['MODEL'],
   options: common,
   details: `
-MODEL is a training run's directory or a file: .bin, .pth, .safetensors or .gguf. It can also be a LoRA adapter: a .safetensors file, or the directory of
-the run that trained it. Of a run it tells how far it is, of which step its model is, and which options differ from their
-defaults. With --json all that of a run is in "run".`,
+MODEL is a training run's directory or a file: .bin, .pth, .safetensors or .gguf. It can also be a LoRA adapter: a
+.safetensors file, the directory of the run that trained it, or what PEFT or RWKV-PEFT wrote. Of a run it tells how far it
+is, of which step its model is, and which options differ from their defaults. With --json all that of a run is in "run".`,
   async run([path = ''], { threads }, output, signal) {
-    const { hasConfig, hasModel, hasAdapter } = await placeOf(path)
+    const { hasConfig, hasModel, content } = await placeOf(path)
     const run = hasConfig ? await ofRun(path) : undefined
     const found: Told[] = []
     let fault: unknown
-    const isAdapter = hasAdapter && (!hasConfig || !hasModel)
-    if (isAdapter) found.push(await ofAdapter(path))
+    if (content === 'adapter') found.push(await ofAdapter(path))
     else if (run === undefined || hasModel) {
       try {
         await using model = await Model.load(path, { threads, signal })
@@ -89,10 +88,13 @@ async function ofAdapter(path: string): Promise<Told> {
     object: { rank, alpha, targets, parameters, fileSize, base },
     rows: [
       ['adapter', path],
-      ['of a model', base],
-      ['LoRA', `rank ${rank}, alpha ${alpha}`],
+      ['of a model', base ?? 'it does not say which: to use it, give --allow-other-base'],
+      [
+        'LoRA',
+        `rank ${rank}, ${alpha === null ? 'and it does not say its alpha: give --lora-alpha' : `alpha ${alpha}`}`,
+      ],
       ['parameters', count(parameters)],
-      ['format', `FP32, ${bytes(fileSize)}`],
+      ['size', bytes(fileSize)],
       ['matrices', `${targets.length}: ${targets.join(', ')}`],
     ],
   }

@@ -35,7 +35,7 @@
 //! - [`quantize()`] makes a file of FP32 or FP16 weights into one of five quantized formats, the bytes that
 //!   rwkv.cpp makes.
 //! - [`convert()`] makes a file of any format that is read into one of another: `.bin`, `.pth`, `.safetensors`, GGUF.
-//! - [`lora`] reads and writes low-rank adapters, and merges one into its base ([`lora::merge`]).
+//! - [`lora`] reads and writes low-rank adapters, also other programs', and merges one into its base ([`lora::merge`]).
 //! - [`Sampler`] turns logits into a token; [`log_probabilities`] says how likely the model held it. The crate
 //!   `rwkv-text` has the tokenizers.
 //! - [`model`] holds the versions of RWKV, each written once as equations over the trait [`Exec`]. [`Infer`]
@@ -146,10 +146,11 @@ pub use infer::{
     Bench, BenchOptions, Evaluation, Infer, LoadOptions, MAX_THREADS, Model, Outputs, Segment, Tensor,
 };
 pub use lora::{Lora, LoraOptions};
-pub use place::{Place, resolve};
+pub use place::{Content, Place, content, resolve};
 pub use quantize::{Quantized, quantize, quantized_format};
 pub use regular::{open_regular, read_regular};
 pub use sampler::{LogProbabilities, Sampler, SamplerKind, SamplerOptions, log_probabilities};
+pub use state::time_state::write_time_state;
 pub use state::{Slot, State, StateLayout};
 /// What `rwkv-text` reads standard input with; no part of the interface.
 #[doc(hidden)]

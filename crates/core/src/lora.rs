@@ -9,6 +9,7 @@
 //! [`LoraOptions::allow_other_base`] says that the other is the same model in another precision, say. (One entry, because
 //! the order of several in a file would differ from one writing to the next.)
 
+mod export;
 mod info;
 mod merge;
 mod peft;
@@ -27,10 +28,11 @@ use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::fingerprint::{Fingerprint, OF_A_PART, OR_ALLOW};
 use crate::machine;
-use crate::params::{Initial, Layout, Matrix};
+use crate::params::{Initial, Layout, Matrix, ParamSpec};
 use crate::regular::open_regular;
 use crate::store::{Adapter, Parameters};
 
+pub use self::export::{Exported, LoraFormat, export};
 pub use self::info::LoraInfo;
 pub use self::merge::{Merged, merge, merge_with};
 
@@ -125,63 +127,28 @@ impl Lora {
         if peft::is_one(path) {
             return peft::read(path, layout, options);
         }
-        let bytes = read_bytes(path, layout)?;
-        let not_one = |error: safetensors::SafeTensorError| fault(format!("not an adapter: {error}"));
-        let (header_len, header) = SafeTensors::read_metadata(&bytes).map_err(not_one)?;
-        let file = SafeTensors::deserialize(&bytes).map_err(not_one)?;
-        let (description, was) = describe(path, &header)?;
-        let Description { rank, alpha, .. } = description;
-        let damaged = |error: serde_json::Error| fault(format!("its {ENTRY:?} is damaged: {error}"));
-        let is_of_shape = was.config == base.config;
+        // Two factors of full rank for each matrix, and a header.
+        let of = |spec: &ParamSpec| 4 * spec.rows.min(spec.cols) * (spec.rows + spec.cols) + 512;
+        let most = layout.specs().iter().map(of).sum::<usize>() as u64 + 4096;
+        let bytes = read_bytes(path, most)?;
+        let file = Own::parse(path, &bytes)?;
+        let is_of_shape = file.base.config == base.config;
         if !(is_of_shape && options.allow_other_base)
-            && let Some(problem) = was.mismatch(base)
+            && let Some(problem) = file.base.mismatch(base)
         {
             let or = if is_of_shape { OR_ALLOW } else { "" };
             return Err(fault(format!("{problem}; load the model that this adapter was trained on{or}")));
         }
-        let mut factors = Vec::new();
-        for spec in layout.specs().iter().filter(|spec| spec.is_matrix()) {
-            let [a, b] = factor_names(&spec.name);
-            if file.tensor(&a).is_err() && file.tensor(&b).is_err() {
-                continue;
-            }
-            if spec.is_embedding() {
-                return Err(fault(of_embedding(&spec.name)));
-            }
-            let floats = |name: &str, shape: [usize; 2]| {
-                let tensor = file.tensor(name).map_err(|_| fault(format!("tensor {name:?} is missing")))?;
-                if tensor.dtype() != Dtype::F32 || tensor.shape() != shape {
-                    let (found, dtype) = (tensor.shape(), tensor.dtype());
-                    return Err(fault(format!(
-                        "tensor {name:?} is {dtype:?} {found:?}; it should be F32 {shape:?}"
-                    )));
-                }
-                let data = tensor.data().as_chunks().0;
-                let values: Vec<_> = data.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
-                match values.iter().position(|value| !value.is_finite()) {
-                    None => Ok(values),
-                    Some(at) => Err(fault(format!("value {at} of tensor {name:?} is {}", values[at]))),
-                }
-            };
-            let (down, up) = (floats(&a, [rank, spec.cols])?, floats(&b, [spec.rows, rank])?);
-            factors.push(Factors { name: spec.name.clone(), down, up });
+        let matrices = layout.specs().iter().filter(|spec| spec.is_matrix());
+        if let Some(spec) = matrices.clone().find(|spec| spec.is_embedding() && file.has(&spec.name)) {
+            return Err(fault(of_embedding(&spec.name)));
         }
-        if file.len() != 2 * factors.len() || factors.is_empty() {
-            return Err(fault(format!(
-                "{} of its {} tensors are for parameters of this model",
-                2 * factors.len(),
-                file.len()
-            )));
-        }
-        // The header's length itself takes 8 bytes.
-        let data = bytes.get(8 + header_len..).unwrap_or_default();
-        if description.checksum(data).map_err(damaged)? != description.crc32 {
-            return Err(fault("its checksum does not fit its bytes: it is damaged".to_owned()));
-        }
+        let lora = file.read(matrices.map(|spec| (&*spec.name, [spec.rows, spec.cols])))?;
         if let Some(given) = options.alpha {
+            let alpha = lora.alpha;
             return Err(fault(format!("it says its alpha, {alpha}: leave out loraAlpha, which is {given}")));
         }
-        Ok(Self { base: Some(was), rank, alpha, factors })
+        Ok(lora)
     }
 
     /// What the product of the factors is multiplied by: α/rank.
@@ -312,13 +279,10 @@ fn open(path: &Path) -> Result<(File, u64)> {
     Ok((file, len))
 }
 
-/// The bytes of an adapter: not more of them than one for every matrix of the model could have.
-fn read_bytes(path: &Path, layout: &Layout) -> Result<Vec<u8>> {
+/// The bytes of an adapter, which has at most `most`.
+fn read_bytes(path: &Path, most: u64) -> Result<Vec<u8>> {
     let fault = |problem: String| Error::Adapter { path: path.to_owned(), problem };
     let (file, len) = open(path)?;
-    // Two factors of full rank for each matrix, and a header.
-    let most = layout.specs().iter().map(|spec| 4 * spec.rows.min(spec.cols) * (spec.rows + spec.cols) + 512);
-    let most = most.sum::<usize>() as u64 + 4096;
     if len > most {
         return Err(fault(format!("{len} bytes; an adapter of this model has at most {most}")));
     }
@@ -328,4 +292,73 @@ fn read_bytes(path: &Path, layout: &Layout) -> Result<Vec<u8>> {
     // A file that grows meanwhile is cut off, and then damaged.
     file.take(most).read_to_end(&mut bytes).map_err(Error::io("read", path))?;
     Ok(bytes)
+}
+
+/// An adapter's file of this program, whose description is sound.
+struct Own<'a> {
+    path: &'a Path,
+    tensors: SafeTensors<'a>,
+    /// The bytes after the header.
+    data: &'a [u8],
+    description: Description,
+    base: Fingerprint,
+}
+
+impl<'a> Own<'a> {
+    fn parse(path: &'a Path, bytes: &'a [u8]) -> Result<Self> {
+        let fault = |problem: String| Error::Adapter { path: path.to_owned(), problem };
+        let not_one = |error: safetensors::SafeTensorError| fault(format!("not an adapter: {error}"));
+        let (header_len, header) = SafeTensors::read_metadata(bytes).map_err(not_one)?;
+        let tensors = SafeTensors::deserialize(bytes).map_err(not_one)?;
+        let (description, base) = describe(path, &header)?;
+        // The header's length itself takes 8 bytes.
+        let data = bytes.get(8 + header_len..).unwrap_or_default();
+        Ok(Self { path, tensors, data, description, base })
+    }
+
+    fn fault(&self, problem: String) -> Error {
+        Error::Adapter { path: self.path.to_owned(), problem }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        factor_names(name).iter().any(|name| self.tensors.tensor(name).is_ok())
+    }
+
+    /// The factors of these matrices, of which some may have none, by their names and shapes (rows, cols).
+    fn read<'m>(&self, matrices: impl Iterator<Item = (&'m str, [usize; 2])>) -> Result<Lora> {
+        let Description { rank, alpha, .. } = self.description;
+        let mut factors = Vec::new();
+        for (name, [rows, cols]) in matrices.filter(|(name, _)| self.has(name)) {
+            let [a, b] = factor_names(name);
+            let (down, up) = (self.floats(&a, [rank, cols])?, self.floats(&b, [rows, rank])?);
+            factors.push(Factors { name: name.to_owned(), down, up });
+        }
+        let len = self.tensors.len();
+        if len != 2 * factors.len() || factors.is_empty() {
+            let found = 2 * factors.len();
+            return Err(self.fault(format!("{found} of its {len} tensors are for parameters of this model")));
+        }
+        let damaged = |error: serde_json::Error| self.fault(format!("its {ENTRY:?} is damaged: {error}"));
+        if self.description.checksum(self.data).map_err(damaged)? != self.description.crc32 {
+            return Err(self.fault("its checksum does not fit its bytes: it is damaged".to_owned()));
+        }
+        Ok(Lora { base: Some(self.base), rank, alpha, factors })
+    }
+
+    fn floats(&self, name: &str, shape: [usize; 2]) -> Result<Vec<f32>> {
+        let tensor =
+            self.tensors.tensor(name).map_err(|_| self.fault(format!("tensor {name:?} is missing")))?;
+        if tensor.dtype() != Dtype::F32 || tensor.shape() != shape {
+            let (found, dtype) = (tensor.shape(), tensor.dtype());
+            return Err(
+                self.fault(format!("tensor {name:?} is {dtype:?} {found:?}; it should be F32 {shape:?}"))
+            );
+        }
+        let data = tensor.data().as_chunks().0;
+        let values: Vec<_> = data.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
+        match values.iter().position(|value| !value.is_finite()) {
+            None => Ok(values),
+            Some(at) => Err(self.fault(format!("value {at} of tensor {name:?} is {}", values[at]))),
+        }
+    }
 }

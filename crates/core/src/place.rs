@@ -2,6 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::lora::LoraInfo;
+use crate::state::State;
+
 /// The files that belong to what a path names. Nothing says that they are there.
 ///
 /// In a directory each has its name. A path of a file is the model, the adapter or the state that whoever reads it
@@ -56,6 +59,33 @@ pub fn resolve(path: impl AsRef<Path>) -> Place {
     Place { model, adapter, state, tokenizer: beside, config: None, directory }
 }
 
+/// What is where a path points.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// A model, or nothing that is known.
+    Model,
+    /// A LoRA adapter, of this program or another.
+    Adapter,
+    /// A state.
+    State,
+}
+
+/// What is where `path` points: of a directory a model, if it has one, otherwise adapters, otherwise a state; of a file
+/// what its first bytes say. Whether it is sound is not looked at.
+pub fn content(path: impl AsRef<Path>) -> Content {
+    let path = path.as_ref();
+    let place = resolve(path);
+    if place.config.is_some() && place.model.exists() {
+        Content::Model
+    } else if LoraInfo::is_any(path) {
+        Content::Adapter
+    } else if place.state.exists() && (place.config.is_some() || State::is_one(path)) {
+        Content::State
+    } else {
+        Content::Model
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,6 +113,22 @@ mod tests {
         assert_eq!((place.tokenizer, place.config), (directory.path().join("tokenizer.json"), None));
         let alone = resolve("a.bin");
         assert_eq!((alone.tokenizer, alone.directory), ("tokenizer.json".into(), ".".into()));
+    }
+
+    #[test]
+    fn what_a_path_has_is_told_by_names_of_directories_and_by_bytes_of_files() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        assert_eq!(content(directory.path()), Content::Model);
+        std::fs::write(path("tuned.state"), "rwkvstat, and what follows").unwrap();
+        assert_eq!([content(directory.path()), content(path("tuned.state"))], [Content::State; 2]);
+        let header = r#"{"__metadata__":{"rwkv_lora":"{}"}}"#;
+        let adapter = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat();
+        std::fs::write(path("lora.safetensors"), adapter).unwrap();
+        assert_eq!([content(directory.path()), content(path("lora.safetensors"))], [Content::Adapter; 2]);
+        std::fs::write(path("model.bin"), "x").unwrap();
+        assert_eq!([content(directory.path()), content(path("model.bin"))], [Content::Model; 2]);
+        assert_eq!(content(path("not there")), Content::Model);
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 pub(crate) mod time_state;
 
+use std::io::Read;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 
 use rwkv_kernels::{Cpu, all_finite};
@@ -10,6 +12,7 @@ use rwkv_kernels::{Cpu, all_finite};
 use crate::checksum::Origin;
 use crate::error::{Error, Result};
 use crate::fingerprint::{Fingerprint, OF_A_PART};
+use crate::regular::open_regular;
 
 /// A place in a state: `len` floats from `at`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -197,6 +200,13 @@ impl State {
     pub(crate) fn replace(&mut self, values: &mut Vec<f32>) {
         std::mem::swap(&mut self.values, values);
         self.is_finite = true;
+    }
+
+    /// Whether the file at `path` begins as one of [`to_bytes`](Self::to_bytes).
+    pub(crate) fn is_one(path: &Path) -> bool {
+        let mut first = [0; 8];
+        let read = open_regular(path).and_then(|mut file| file.read_exact(&mut first));
+        read.is_ok() && first == *MAGIC
     }
 
     /// The byte form; [`from_bytes`](Self::from_bytes) is its inverse. It names the model by a checksum of

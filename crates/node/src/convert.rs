@@ -1,10 +1,13 @@
-//! Model files made into those of other programs.
+//! Models, adapters and states made into files of other programs.
 
 // napi leaves its registration out of test builds, and with it the only use of what is here.
 #![cfg_attr(test, allow(dead_code))]
 
 use napi_derive::napi;
-use rwkv_core::{ConvertOptions, Converted, DataType, Error, FileFormat, ModelFile, Result, resolve};
+use rwkv_core::lora::{Exported, LoraFormat, export};
+use rwkv_core::{
+    ConvertOptions, Converted, DataType, Error, FileFormat, ModelFile, Result, resolve, write_time_state,
+};
 use rwkv_text::{Tokenizer, TokenizerKind};
 
 use crate::control::Cancel;
@@ -61,6 +64,56 @@ pub(crate) fn convert(
             tensors: tensors as u32,
             changed: changed as f64,
         })
+    })
+}
+
+/// What was written of an adapter.
+#[napi(object)]
+pub(crate) struct AdapterResult {
+    /// Whose files they are: `peft` or `pth`.
+    pub to: String,
+    /// Rank.
+    pub rank: u32,
+    /// Alpha.
+    pub alpha: f64,
+    /// Number of adapted matrices.
+    pub adapted: u32,
+    /// Size of the factors' file.
+    pub bytes_out: f64,
+}
+
+/// Writes the adapter of the file or directory `input` to `output`, as another program has it.
+#[napi(ts_return_type = "Promise<AdapterResult>")]
+pub(crate) fn convert_adapter(input: String, output: String, to: Option<String>) -> Job<AdapterResult> {
+    Job::run(move || {
+        let to = to.map_or_else(|| LoraFormat::of_name(&output), |to| LoraFormat::named(&to))?;
+        let Exported { to, rank, alpha, adapted, bytes_out } = export(input, output, to)?;
+        Ok(AdapterResult {
+            to: to.name().to_owned(),
+            rank: rank as u32,
+            alpha: f64::from(alpha),
+            adapted: adapted as u32,
+            bytes_out: bytes_out as f64,
+        })
+    })
+}
+
+/// What was written of a state.
+#[napi(object)]
+pub(crate) struct StateResult {
+    /// The output's format.
+    pub to: String,
+    /// Its size.
+    pub bytes_out: f64,
+}
+
+/// Writes the tuned state of the file or directory `input` to `output`, as other programs have it.
+#[napi(ts_return_type = "Promise<StateResult>")]
+pub(crate) fn convert_state(input: String, output: String, to: Option<String>) -> Job<StateResult> {
+    Job::run(move || {
+        let to = to.map_or_else(|| FileFormat::of_name(&output), |to| FileFormat::named(&to))?;
+        let bytes_out = write_time_state(input, output, to)? as f64;
+        Ok(StateResult { to: to.to_string(), bytes_out })
     })
 }
 

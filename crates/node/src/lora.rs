@@ -77,16 +77,16 @@ pub(crate) fn merge(
 pub(crate) struct AdapterInfo {
     /// Its rank.
     pub rank: f64,
-    /// What it adds is multiplied by alpha / rank.
-    pub alpha: f64,
+    /// What it adds is multiplied by alpha / rank; nothing if the files do not say it.
+    pub alpha: Option<f64>,
     /// The names of the matrices that it is for.
     pub targets: Vec<String>,
     /// Number of its values.
     pub parameters: f64,
     /// The file's size in bytes.
     pub file_size: f64,
-    /// The shape of the model that it was trained on, in words.
-    pub base: String,
+    /// The shape of the model that it was trained on, in words; nothing for files of other programs.
+    pub base: Option<String>,
 }
 
 /// Reads what the adapter at `path` says of itself.
@@ -96,11 +96,11 @@ pub(crate) fn adapter_info(path: String) -> Job<AdapterInfo> {
         let LoraInfo { base, rank, alpha, targets, n_params, bytes } = LoraInfo::read(path)?;
         Ok(AdapterInfo {
             rank: rank as f64,
-            alpha: f64::from(alpha),
+            alpha: alpha.map(f64::from),
             targets,
             parameters: n_params as f64,
             file_size: bytes as f64,
-            base: base.config.describe(),
+            base: base.map(|base| base.config.describe()),
         })
     })
 }

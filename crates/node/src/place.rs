@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use napi_derive::napi;
-use rwkv_core::lora::LoraInfo;
+use rwkv_core::{Content, content};
 
 use crate::job::Job;
 
@@ -22,6 +22,8 @@ pub(crate) struct PlaceInfo {
     pub state: String,
     /// How text becomes tokens.
     pub tokenizer: String,
+    /// What is there: a `model`, if nothing else is known, an `adapter` or a `state`.
+    pub content: String,
     /// What a run is, if the path names a directory.
     pub config: Option<String>,
     /// Whether each of them is there.
@@ -40,6 +42,7 @@ pub(crate) struct PlaceInfo {
 #[napi(ts_return_type = "Promise<PlaceInfo>")]
 pub(crate) fn place_of(path: String) -> Job<PlaceInfo> {
     Job::run(move || {
+        let content = content(&path);
         let place = rwkv_core::resolve(path);
         let text = |path: &Path| path.display().to_string();
         Ok(PlaceInfo {
@@ -48,10 +51,16 @@ pub(crate) fn place_of(path: String) -> Job<PlaceInfo> {
             state: text(&place.state),
             tokenizer: text(&place.tokenizer),
             config: place.config.as_deref().map(text),
+            content: match content {
+                Content::Model => "model",
+                Content::Adapter => "adapter",
+                Content::State => "state",
+            }
+            .to_owned(),
             has_model: place.model.exists(),
             has_adapter: match place.config {
                 Some(_) => place.adapter.exists(),
-                None => LoraInfo::is_one(&place.adapter),
+                None => content == Content::Adapter,
             },
             has_state: place.state.exists(),
             has_tokenizer: place.tokenizer.exists(),

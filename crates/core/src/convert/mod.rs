@@ -31,7 +31,7 @@ mod values;
 use std::io;
 use std::path::Path;
 
-use crate::atomic::write_atomically;
+use crate::atomic::{Staged, write_atomically};
 use crate::config::ModelConfig;
 use crate::control::Control;
 use crate::data_type::DataType;
@@ -202,6 +202,33 @@ fn write(
         }
         None => written.map(|()| bytes),
     }
+}
+
+/// Tensors of FP32 that are in memory: the name of each, its dimensions (row length first) and its values.
+pub(crate) type Floats<'a> = [(String, Vec<usize>, &'a [f32])];
+
+/// The file of `path` with these tensors, `.pth` or `.safetensors`, up to the moment in which it takes its place.
+pub(crate) fn stage_floats(path: &Path, to: FileFormat, floats: &Floats<'_>) -> Result<Staged> {
+    let tensors: Vec<_> =
+        floats.iter().map(|(name, dims, _)| Tensor::of_floats(name.clone(), dims.clone())).collect();
+    Staged::write(path, |out| {
+        let mut out = Counted { out, count: 0 };
+        let body = |tensor: &Tensor, w: &mut dyn io::Write| {
+            let values = floats.iter().find(|(name, ..)| *name == tensor.name).map_or(&[][..], |of| of.2);
+            Ok(w.write_all(bytemuck::cast_slice(values))?)
+        };
+        let written = match to {
+            FileFormat::Pth => pth::write_tensors(&mut out, &tensors, body),
+            FileFormat::Safetensors => safetensors::write_tensors(&mut out, &tensors, body),
+            FileFormat::RwkvCpp | FileFormat::Gguf => {
+                Err(io::Error::other(format!("{to} is for whole models")).into())
+            }
+        };
+        written.map_err(|failure| match failure {
+            Failure::Write(error) => error,
+            Failure::Other(error) => io::Error::other(error),
+        })
+    })
 }
 
 /// What is to be written.

@@ -29,6 +29,11 @@ pub(super) struct Part {
 }
 
 impl Tensor {
+    /// One of FP32, whose values are not those of parameters.
+    pub(super) fn of_floats(name: String, dims: Vec<usize>) -> Self {
+        Self { name, dims, data_type: DataType::F32, parts: Vec::new() }
+    }
+
     /// Number of values.
     pub(super) fn len(&self) -> usize {
         self.dims.iter().product()

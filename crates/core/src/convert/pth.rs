@@ -26,15 +26,24 @@ const EXTRA_HEADER: u64 = 4;
 const PADDING: ExtraFieldId = ExtraFieldId::new(0x4246);
 
 pub(super) fn write(out: &mut Counted<'_>, job: &Job<'_>, values: &mut Values<'_, impl Control>) -> Written {
+    write_tensors(out, job.tensors, |tensor, w| values.write(tensor, w))
+}
+
+/// Writes these tensors, each with the values that `body` writes.
+pub(super) fn write_tensors(
+    out: &mut Counted<'_>,
+    tensors: &[Tensor],
+    mut body: impl FnMut(&Tensor, &mut dyn Write) -> Written,
+) -> Written {
     let mut zip = ZipArchiveWriter::new(&mut *out);
-    entry(&mut zip, "data.pkl", |w| Ok(w.write_all(&pickle(job.tensors)?)?))?;
+    entry(&mut zip, "data.pkl", |w| Ok(w.write_all(&pickle(tensors)?)?))?;
     let small: [(&str, &[u8]); 3] =
         [(".format_version", b"1"), (".storage_alignment", b"64"), ("byteorder", b"little")];
     for (name, text) in small {
         entry(&mut zip, name, |w| Ok(w.write_all(text)?))?;
     }
-    for (index, tensor) in job.tensors.iter().enumerate() {
-        entry(&mut zip, &format!("data/{index}"), |w| values.write(tensor, w))?;
+    for (index, tensor) in tensors.iter().enumerate() {
+        entry(&mut zip, &format!("data/{index}"), |w| body(tensor, w))?;
     }
     entry(&mut zip, "version", |w| Ok(w.write_all(b"3\n")?))?;
     zip.finish().map_err(reason)?;

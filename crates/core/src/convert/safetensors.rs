@@ -8,6 +8,7 @@ use std::io::{self, Write};
 
 use ::safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
+use super::plan::Tensor;
 use super::values::Values;
 use super::{Job, Written};
 use crate::control::Control;
@@ -18,8 +19,17 @@ use crate::quantize::Counted;
 const ALIGNMENT: usize = 8;
 
 pub(super) fn write(out: &mut Counted<'_>, job: &Job<'_>, values: &mut Values<'_, impl Control>) -> Written {
+    write_tensors(out, job.tensors, |tensor, w| values.write(tensor, w))
+}
+
+/// Writes these tensors, each with the values that `body` writes.
+pub(super) fn write_tensors(
+    out: &mut Counted<'_>,
+    tensors: &[Tensor],
+    mut body: impl FnMut(&Tensor, &mut dyn Write) -> Written,
+) -> Written {
     // Wide numbers first: so all tensors are aligned.
-    let mut tensors: Vec<_> = job.tensors.iter().collect();
+    let mut tensors: Vec<_> = tensors.iter().collect();
     tensors.sort_by_key(|tensor| Reverse(tensor.data_type.block().1));
     let mut end = 0;
     let mut infos = Vec::with_capacity(tensors.len());
@@ -42,5 +52,5 @@ pub(super) fn write(out: &mut Counted<'_>, job: &Job<'_>, values: &mut Values<'_
     header.resize(header.len().next_multiple_of(ALIGNMENT), b' ');
     out.write_all(&(header.len() as u64).to_le_bytes())?;
     out.write_all(&header)?;
-    tensors.into_iter().try_for_each(|tensor| values.write(tensor, out))
+    tensors.into_iter().try_for_each(|tensor| body(tensor, out))
 }

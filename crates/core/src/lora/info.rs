@@ -5,10 +5,9 @@ use std::path::Path;
 
 use safetensors::tensor::Metadata;
 
-use super::{Description, ENTRY, describe, open};
+use super::{Description, ENTRY, describe, open, peft};
 use crate::error::{Error, Result};
 use crate::fingerprint::Fingerprint;
-use crate::place::resolve;
 
 /// Largest header that is read, in bytes: a model of a hundred blocks has some 100 KB.
 const MOST: u64 = 1 << 24;
@@ -16,13 +15,14 @@ const MOST: u64 = 1 << 24;
 /// An adapter as its file's header describes it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LoraInfo {
-    /// The model that it was trained on.
-    pub base: Fingerprint,
+    /// The model that it was trained on; None for files of other programs, which do not say it.
+    pub base: Option<Fingerprint>,
     /// Rank.
     pub rank: usize,
-    /// Alpha: what the adapter adds is multiplied by alpha / rank.
-    pub alpha: f32,
-    /// Names of the adapted matrices, in alphabetical order.
+    /// Alpha: what the adapter adds is multiplied by alpha / rank. None where neither the file nor PEFT's configuration
+    /// beside it says it.
+    pub alpha: Option<f32>,
+    /// Names of the adapted matrices in official checkpoints, in alphabetical order.
     pub targets: Vec<String>,
     /// Number of values of all factors.
     pub n_params: usize,
@@ -45,12 +45,22 @@ impl LoraInfo {
         read().unwrap_or(false)
     }
 
-    /// Reads the header of an adapter's file, or of the `lora.safetensors` of a training run's directory.
+    /// Whether `path` names an adapter, of this program, PEFT or RWKV-PEFT: its file, or a directory with one.
+    pub fn is_any(path: impl AsRef<Path>) -> bool {
+        let Ok(path) = peft::find(path.as_ref()) else { return true };
+        Self::is_one(&path) || peft::has_factors(&path)
+    }
+
+    /// Reads the header of an adapter's file, or of the `lora.safetensors` of a training run's directory; also of what
+    /// PEFT and RWKV-PEFT wrote.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Adapter`] if the file is no adapter of this program or is damaged.
+    /// [`Error::Io`]; [`Error::Adapter`] if the file is no adapter or is damaged.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
-        let path = &*resolve(path).adapter;
+        let path = &*peft::find(path.as_ref())?;
+        if !Self::is_one(path) && peft::has_factors(path) {
+            return peft::info(path);
+        }
         let fault = |problem: String| Error::Adapter { path: path.to_owned(), problem };
         let (mut file, bytes) = open(path)?;
         if bytes < 8 {
@@ -79,6 +89,6 @@ impl LoraInfo {
             })
             .filter(|&values| values as u64 <= (bytes - 8 - length) / 4)
             .ok_or_else(|| fault("its tensors have more values than the file: it is cut off".to_owned()))?;
-        Ok(Self { base, rank, alpha, targets, n_params, bytes })
+        Ok(Self { base: Some(base), rank, alpha: Some(alpha), targets, n_params, bytes })
     }
 }

@@ -28,10 +28,12 @@ use crate::place::resolve;
 use crate::regular::open_regular;
 
 /// Names in PEFT's directories; the second of a model's is that of its older versions.
-const CONFIG: &str = "adapter_config.json";
-const MODELS: [&str; 2] = ["adapter_model.safetensors", "adapter_model.bin"];
+pub(super) const CONFIG: &str = "adapter_config.json";
+pub(super) const MODELS: [&str; 2] = ["adapter_model.safetensors", "adapter_model.bin"];
 /// What PEFT puts before the names of the model that it wraps.
-const PREFIX: &str = "base_model.model.";
+pub(super) const PREFIX: &str = "base_model.model.";
+/// What the names of both factors end with, in either program's files.
+pub(super) const FACTORS: [&str; 2] = [".lora_A", ".lora_B"];
 /// A configuration may have so many bytes; it has some hundred.
 const MOST_CONFIG: u64 = 1 << 20;
 
@@ -61,14 +63,41 @@ pub(super) fn is_one(path: &Path) -> bool {
     }
     match format_of(path) {
         Ok(FileFormat::Pth) => true,
-        Ok(FileFormat::Safetensors) => {
-            let has_factors = |bytes: &[u8]| {
-                Ok(tensors_of(path, bytes)?.iter().any(|tensor| factor(&tensor.name).is_some()))
-            };
-            Mapped::open(path).and_then(|map| map.read(has_factors)).unwrap_or(false)
-        }
+        Ok(FileFormat::Safetensors) => has_factors(path),
         _ => false,
     }
+}
+
+/// Whether the file at `path` can be read and has factors of low rank by the names that these programs give them.
+pub(super) fn has_factors(path: &Path) -> bool {
+    let is_some =
+        |bytes: &[u8]| Ok(tensors_of(path, bytes)?.iter().any(|tensor| factor(&tensor.name).is_some()));
+    matches!(format_of(path), Ok(FileFormat::Pth | FileFormat::Safetensors))
+        && Mapped::open(path).and_then(|map| map.read(is_some)).unwrap_or(false)
+}
+
+/// What an adapter says of itself, without the model that it is for.
+pub(super) fn info(path: &Path) -> Result<LoraInfo> {
+    let fault = |problem: String| Error::Adapter { path: path.to_owned(), problem };
+    let map = Mapped::open(path)?;
+    map.read(|bytes| {
+        let tensors = tensors_of(path, bytes)?;
+        let found = tensors.iter().filter_map(|tensor| Some((factor(&tensor.name)?, &tensor.dims)));
+        let downs: Vec<_> = found.filter(|((_, which), _)| *which == 0).collect();
+        let Some(rank) = downs.first().and_then(|(_, dims)| dims.get(1).copied()) else {
+            return Err(fault("it has no factors of matrices (lora_A, lora_B)".to_owned()));
+        };
+        let mut targets: Vec<_> =
+            downs.iter().map(|((layer, _), _)| official_name(&format!("{layer}.weight"))).collect();
+        targets.sort();
+        let alpha = if is_peft(&tensors) { stated_alpha(path, rank)?.map(|(alpha, _)| alpha) } else { None };
+        let n_params = tensors.iter().map(|tensor| tensor.dims.iter().product::<usize>()).sum();
+        Ok(LoraInfo { base: None, rank, alpha, targets, n_params, bytes: bytes.len() as u64 })
+    })
+}
+
+fn is_peft(tensors: &[TensorInfo]) -> bool {
+    tensors.iter().any(|tensor| tensor.name.starts_with(PREFIX))
 }
 
 /// Reads the adapter at `path` for a model of these parameters.
@@ -86,8 +115,7 @@ pub(super) fn read(path: &Path, layout: &Layout, options: &LoraOptions) -> Resul
         let Some(rank) = pairs.iter().find_map(|pair| pair[0]?.dims.get(1).copied()) else {
             return Err(fault("it has no factors of matrices (lora_A, lora_B)".to_owned()));
         };
-        let is_peft = tensors.iter().any(|tensor| tensor.name.starts_with(PREFIX));
-        let alpha = alpha(path, is_peft, rank, options)?;
+        let alpha = alpha(path, is_peft(&tensors), rank, options)?;
         let values = tensors.iter().map(|tensor| tensor.dims.iter().product::<usize>() as f64);
         machine::limit().check(4.0 * values.sum::<f64>()).map_err(Error::io("read", path))?;
         let mut factors = Vec::new();
@@ -145,7 +173,7 @@ fn factor(name: &str) -> Option<(&str, usize)> {
     // The adapter's own name, which only a wrapped model's state_dict() has.
     let layer = layer.strip_suffix(".default").unwrap_or(layer);
     let is = |(which, suffix)| Some((layer.strip_suffix(suffix)?, which));
-    [(0, ".lora_A"), (1, ".lora_B")].into_iter().find_map(is)
+    FACTORS.into_iter().enumerate().find_map(is)
 }
 
 /// The values of a factor of these dimensions, row length first.
@@ -186,32 +214,35 @@ struct Config {
 
 /// Alpha, so that what is added is multiplied by alpha / rank.
 fn alpha(path: &Path, is_peft: bool, rank: usize, options: &LoraOptions) -> Result<f32> {
-    let fault = |path: &Path, problem: String| Error::Adapter { path: path.to_owned(), problem };
-    let alpha = match (is_peft.then(|| config(path)).transpose()?.flatten(), options.alpha) {
-        (None, Some(alpha)) => alpha,
+    let fault = |problem: String| Error::Adapter { path: path.to_owned(), problem };
+    let stated = if is_peft { stated_alpha(path, rank)? } else { None };
+    let alpha = match (stated, options.alpha) {
         (None, None) if is_peft => {
             let problem = format!(
                 "{CONFIG:?}, which says its alpha, is missing beside it; put it there, or give the option loraAlpha"
             );
-            return Err(fault(path, problem));
+            return Err(fault(problem));
         }
         (None, None) => {
             let problem = "files of RWKV-PEFT do not say their alpha; give the lora_alpha that it was trained with, with \
                 the option loraAlpha";
-            return Err(fault(path, problem.to_owned()));
+            return Err(fault(problem.to_owned()));
         }
-        (Some((config, _)), Some(_)) => {
-            let problem = format!("{CONFIG:?} says its alpha, {}: leave out loraAlpha", config.lora_alpha);
-            return Err(fault(path, problem));
+        (Some((_, written)), Some(_)) => {
+            return Err(fault(format!("{CONFIG:?} says its alpha, {written}: leave out loraAlpha")));
         }
-        (Some((config, file)), None) => {
-            check(&file, &config, rank)?;
-            // Rank-stabilized: it divides by the rank's root.
-            let by = if config.use_rslora == Some(true) { (rank as f32).sqrt() } else { 1.0 };
-            config.lora_alpha * by
-        }
+        (None, Some(alpha)) | (Some((alpha, _)), None) => alpha,
     };
-    if alpha.is_finite() { Ok(alpha) } else { Err(fault(path, format!("its alpha is {alpha}"))) }
+    if alpha.is_finite() { Ok(alpha) } else { Err(fault(format!("its alpha is {alpha}"))) }
+}
+
+/// The alpha that PEFT's configuration beside `path` says, and how it is written there, if the configuration is there.
+fn stated_alpha(path: &Path, rank: usize) -> Result<Option<(f32, f32)>> {
+    let Some((config, file)) = config(path)? else { return Ok(None) };
+    check(&file, &config, rank)?;
+    // Rank-stabilized: it divides by the rank's root.
+    let by = if config.use_rslora == Some(true) { (rank as f32).sqrt() } else { 1.0 };
+    Ok(Some((config.lora_alpha * by, config.lora_alpha)))
 }
 
 /// PEFT's configuration beside `path`, and its own path, if it is there.

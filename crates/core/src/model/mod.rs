@@ -80,6 +80,9 @@ pub trait Rwkv: Sized {
     /// What stands in `.safetensors` before the official names of all tensors but the head's.
     const PREFIX: &'static str = "";
 
+    /// What stands before Hugging Face's names of all tensors but the head's.
+    const HUGGING_FACE_PREFIX: &'static str;
+
     /// Tensors that readers of other programs want although no equation uses them.
     const STAND_INS: &'static [StandIn] = &[];
 
@@ -187,6 +190,13 @@ macro_rules! versions {
             pub(crate) fn prefix(self) -> &'static str {
                 match self {
                     $(Self::$name => <$model as Rwkv>::PREFIX,)*
+                }
+            }
+
+            /// See [`Rwkv::HUGGING_FACE_PREFIX`].
+            pub(crate) fn hugging_face_prefix(self) -> &'static str {
+                match self {
+                    $(Self::$name => <$model as Rwkv>::HUGGING_FACE_PREFIX,)*
                 }
             }
 

@@ -61,6 +61,8 @@ impl Rwkv for Rwkv4 {
 
     const NAMES: &'static [Names] = names::NAMES;
 
+    const HUGGING_FACE_PREFIX: &'static str = "rwkv.";
+
     fn has_ones(tensor: &str) -> bool {
         tensor.contains(".time_mix_")
     }

@@ -94,6 +94,8 @@ impl Rwkv for Rwkv7 {
 
     const PREFIX: &'static str = "rwkv7.";
 
+    const HUGGING_FACE_PREFIX: &'static str = "model.";
+
     const STAND_INS: &'static [model::StandIn] = names::STAND_INS;
 
     fn low_rank(tensor: &str) -> Option<model::LowRank> {

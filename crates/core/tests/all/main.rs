@@ -2,6 +2,7 @@
 //! Two others are programs of their own: `parallel.rs`, which `.ci/tsan.sh` compiles too, and `reference`, which
 //! `.ci/arm.sh` does.
 
+mod adapter_export;
 mod bad_formats;
 mod bench;
 mod changing_files;

@@ -176,8 +176,8 @@ fn what_cannot_be_merged_is_refused_and_nothing_is_written() {
 fn an_adapter_says_what_it_is() {
     let place = Place::new(DataType::Q5_1);
     let info = LoraInfo::read(&place.adapter).unwrap();
-    assert_eq!((info.rank, info.alpha, info.targets.len()), (RANK, ALPHA, 7));
-    assert_eq!(info.base, load(&place.base).fingerprint().unwrap());
+    assert_eq!((info.rank, info.alpha, info.targets.len()), (RANK, Some(ALPHA), 7));
+    assert_eq!(info.base, Some(load(&place.base).fingerprint().unwrap()));
     assert_eq!(info.targets[0], "blocks.1.att.key.weight");
     assert_eq!(info.n_params, RANK * (5 * 64 + 2 * (32 + 128)));
     assert_eq!(info.bytes, fs::metadata(&place.adapter).unwrap().len());
