@@ -31,6 +31,9 @@ const DEPTH: usize = 384;
 /// tiles reach on a Zen 4.
 const LINEAR_TASK: usize = 1 << 20;
 
+/// Tiles of a task, at least, if there are enough: their rows of A stay in the L2 cache beside a panel of B.
+const TILES: usize = 8;
+
 /// Elements of the shared index that a task packs: of 512 columns, a block of them stays in the L1 cache.
 pub(super) const STEPS: usize = 8;
 
@@ -75,11 +78,17 @@ pub(super) trait Tile {
 }
 
 /// Calls `$f::<ROWS>` with the constant that equals the number of rows: the sums stay in registers only if
-/// their number is known when the code is compiled.
+/// their number is known when the code is compiled. `$more` is another constant.
 macro_rules! with_rows {
     ($rows:expr, [$($n:literal)*], $f:ident $args:tt) => {
         match $rows {
             $($n => $f::<$n> $args,)*
+            rows => unreachable!("a tile of {rows} rows"),
+        }
+    };
+    ($rows:expr, [$($n:literal)*], $f:ident <$more:tt> $args:tt) => {
+        match $rows {
+            $($n => $f::<$n, $more> $args,)*
             rows => unreachable!("a tile of {rows} rows"),
         }
     };
@@ -177,11 +186,16 @@ impl Block {
         Panels { cols: self.n, width: T::WIDTH, row: T::WIDTH, depth: self.depth, steps: self.steps }
     }
 
-    /// The rows of C that are a task each: some tiles, if the block is shallow.
-    pub(super) fn tasks(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+    /// The rows of C that are a task each, for so many `threads`.
+    ///
+    /// A task goes through all of B, panel by panel, and uses each for all of its rows. So it is several tiles high, or B
+    /// would come from the last cache once for each tile; but there are some tasks for each thread.
+    pub(super) fn tasks(&self, threads: usize) -> impl Iterator<Item = Range<usize>> + use<> {
         let Self { m, n, depth, height, .. } = *self;
+        let tiles = m.div_ceil(height);
         let work = (height * n * depth).max(1);
-        let rows = (LINEAR_TASK / work).clamp(1, m.div_ceil(height).div_ceil(8).max(1)) * height;
+        let fair = if threads == 1 { tiles } else { tiles / (4 * threads) };
+        let rows = (LINEAR_TASK / work).max(TILES).min(fair).max(1) * height;
         (0..m).step_by(rows).map(move |start| start..m.min(start + rows))
     }
 }
@@ -265,7 +279,7 @@ fn each_task(
     let (c_len, c_row) = (c.data.len(), c.row);
     assert!(block.n <= c_row && (block.m - 1) * c_row + block.n <= c_len);
     let parts = Parts::new(&mut *c.data);
-    let tasks: Vec<_> = block.tasks().collect();
+    let tasks: Vec<_> = block.tasks(cpu.threads()).collect();
     cpu.run(tasks.len(), |task| {
         let rows = tasks[task].clone();
         // SAFETY: each task takes its own rows of C.

@@ -262,7 +262,7 @@ fn add_all<T: Tile>(cpu: &Cpu, products: &mut [PackedDw<'_>]) {
         let n = dw.len() / *k;
         let depth = terms.iter().map(|&(rows, _, _)| rows).sum();
         let mut rest = &mut **dw;
-        for rows in Block::new::<T>([n, *k, depth]).tasks() {
+        for rows in Block::new::<T>([n, *k, depth]).tasks(cpu.threads()) {
             let (dw, after) = rest.split_at_mut(rows.len() * *k);
             rest = after;
             tasks.push((&*terms, n, *k, rows, dw));

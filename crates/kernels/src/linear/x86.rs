@@ -4,21 +4,31 @@
 //! broadcast element: 15 of AVX2's 16 registers, 31 of AVX-512's 32. Every step of the shared index is two
 //! loads, HEIGHT broadcasts and 2·HEIGHT fused multiply-adds, so the multiply-add units are what limits it.
 //!
+//! What is multiplied [`AHEAD`] steps later is asked for beforehand, because it comes from the L2 cache: a panel of B
+//! fills all of the first, and elements of an A whose rows the shared index runs across are a line apart or more, of which
+//! no hardware makes a sequence. On an Intel Xeon of model 207 training is 8 % faster for it (RWKV-4, L6 D384).
+//!
 //! A tile that adds starts from what C holds, so that C's element is one sum in the order of the shared index
 //! however many blocks that is cut into.
 
 use std::arch::x86_64::{
-    __m256, __m256i, __m512, __mmask16, _mm256_cmpgt_epi32, _mm256_fmadd_ps, _mm256_loadu_ps,
-    _mm256_maskload_ps, _mm256_maskstore_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setr_epi32,
-    _mm256_setzero_ps, _mm256_storeu_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
-    _mm512_mask_storeu_epi32, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_set1_ps,
-    _mm512_setzero_ps, _mm512_shuffle_i32x4, _mm512_storeu_ps, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64,
-    _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+    __m256, __m256i, __m512, __mmask16, _MM_HINT_T0, _mm_prefetch, _mm256_cmpgt_epi32, _mm256_fmadd_ps,
+    _mm256_loadu_ps, _mm256_maskload_ps, _mm256_maskstore_ps, _mm256_set1_epi32, _mm256_set1_ps,
+    _mm256_setr_epi32, _mm256_setzero_ps, _mm256_storeu_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
+    _mm512_loadu_si512, _mm512_mask_storeu_epi32, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps,
+    _mm512_set1_ps, _mm512_setzero_ps, _mm512_shuffle_i32x4, _mm512_storeu_ps, _mm512_unpackhi_epi32,
+    _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
 
 use super::blocked::{Output, Strided, Tile, with_rows};
 use super::pack::{Element, SQUARE};
 use crate::Store;
+
+/// Steps after which what is asked for now is used. 12 and 24 are as fast, 6 is slower.
+pub(super) const AHEAD: usize = 24;
+
+/// Bytes of a cache line.
+pub(super) const LINE: usize = 64;
 
 pub(super) struct Avx2;
 pub(super) struct Avx512;
@@ -30,7 +40,13 @@ impl Tile for Avx2 {
 
     unsafe fn tile(steps: usize, a: Strided<f32>, panel: *const f32, c: Output, store: Store) {
         // SAFETY: the caller's promises are passed on.
-        unsafe { with_rows!(c.rows, [1 2 3 4 5 6], avx2(steps, a, panel, c, store)) }
+        unsafe {
+            if a.col == 1 {
+                with_rows!(c.rows, [1 2 3 4 5 6], avx2<false>(steps, a, panel, c, store));
+            } else {
+                with_rows!(c.rows, [1 2 3 4 5 6], avx2<true>(steps, a, panel, c, store));
+            }
+        }
     }
 }
 
@@ -46,7 +62,13 @@ impl Tile for Avx512 {
 
     unsafe fn tile(steps: usize, a: Strided<f32>, panel: *const f32, c: Output, store: Store) {
         // SAFETY: the caller's promises are passed on.
-        unsafe { with_rows!(c.rows, [1 2 3 4 5 6 7 8 9 10 11 12 13 14], avx512(steps, a, panel, c, store)) }
+        unsafe {
+            if a.col == 1 {
+                with_rows!(c.rows, [1 2 3 4 5 6 7 8 9 10 11 12 13 14], avx512<false>(steps, a, panel, c, store));
+            } else {
+                with_rows!(c.rows, [1 2 3 4 5 6 7 8 9 10 11 12 13 14], avx512<true>(steps, a, panel, c, store));
+            }
+        }
     }
 }
 
@@ -56,9 +78,9 @@ macro_rules! tile {
      element: $element:ty, $set1:ident, $load_b:ident, $fmadd:ident,
      load: $load:ident, $load_part:ident, store: $store:ident, $store_part:ident, mask: $mask:ident) => {
         /// # Safety
-        /// As [`Tile::tile`], with `c.rows == ROWS`.
+        /// As [`Tile::tile`], with `c.rows == ROWS`, and ACROSS if the shared index runs across the rows of A.
         #[target_feature(enable = $features)]
-        unsafe fn $name<const ROWS: usize>(
+        unsafe fn $name<const ROWS: usize, const ACROSS: bool>(
             steps: usize,
             a: Strided<$element>,
             panel: *const $element,
@@ -87,6 +109,16 @@ macro_rules! tile {
             for _ in 0..steps {
                 // SAFETY: by the caller, the panel has `steps` rows of two vectors, and A has these elements.
                 unsafe {
+                    let ahead = b_p.wrapping_add(AHEAD * 2 * $lanes);
+                    _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
+                    if size_of::<$vector>() == LINE {
+                        _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add($lanes).cast());
+                    }
+                    if ACROSS {
+                        let ahead = a_p.wrapping_add(AHEAD * a.col);
+                        _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
+                        _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(ROWS - 1).cast());
+                    }
                     let b = [$load_b(b_p), $load_b(b_p.add($lanes))];
                     for i in 0..ROWS {
                         let a_ip = $set1(*a_p.add(i * a.row));
