@@ -54,7 +54,8 @@ export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
 # The arm64 C library is installed, so qemu needs no -L: with the cross compiler's as well, programs would get
 # the loader of one and the library of the other, and hang when they start a thread.
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER=qemu-aarch64-static
-cargo=(/usr/bin/cargo)
+# Dependencies without optimization: they compile in half the time, and nothing here is fast anyway.
+cargo=(/usr/bin/cargo --config 'profile.dev.package."*".opt-level=0')
 
 # Emulated, one test of frozen weights takes minutes; the one beside it asks the same tiles for the same bits.
 "${cargo[@]}" test --locked --no-fail-fast --package rwkv-kernels --lib \

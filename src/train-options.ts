@@ -79,8 +79,8 @@ export interface TrainOptions {
    */
   threads?: number | undefined
   /**
-   * Precision of the operands of matrix products. Their sums, and everything else, are f32. Default: bf16, up
-   * to twice as fast, if the CPU multiplies it, else f32.
+   * Precision of the operands of matrix products. Their sums, and everything else, are f32. Default: bf16 if
+   * the CPU multiplies it faster, as AMD's do from Zen 4 on, else f32.
    */
   precision?: 'f32' | 'bf16' | undefined
   /** Steps between validations; 0: at the end only. Default: 250. */
@@ -302,7 +302,7 @@ export const trainOptionTable = {
     kind: 'choice',
     words: ['f32', 'bf16'],
     help: 'precision of the operands of matrix products',
-    auto: 'bf16, up to twice as fast, if the CPU multiplies it, else f32',
+    auto: "bf16 if the CPU multiplies it faster, as AMD's do from Zen 4 on, else f32",
     changesOnResume: true,
   },
   evalInterval: {

@@ -95,8 +95,7 @@ impl TrainOptions {
     pub fn start_cpu(&self) -> Result<Cpu> {
         let isa = Isa::from_env()?;
         let precision = match self.precision.map(Precision::from) {
-            None if Precision::Bf16.is_supported(isa) => Precision::Bf16,
-            None => Precision::F32,
+            None => Precision::fastest(isa),
             Some(precision) if precision.is_supported(isa) => precision,
             Some(_) => {
                 return Err(Error::option("precision", "bf16", "f32: this CPU does not multiply bf16"));

@@ -108,7 +108,7 @@ described! {
         pub threads: Option<usize>,
 
         /// Precision of the operands of matrix products. Their sums, and everything else, are f32. Default:
-        /// bf16, up to twice as fast, if the CPU multiplies it, else f32.
+        /// bf16 if the CPU multiplies it faster, as AMD's do from Zen 4 on, else f32.
         pub precision: Option<TrainPrecision>,
 
         /// Steps between validations; 0: at the end only. Default: 250.
