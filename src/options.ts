@@ -331,7 +331,10 @@ export interface MergeResult {
 export interface AdapterInfo {
   /** Its rank. */
   readonly rank: number
-  /** LoRA's alpha: what the adapter adds is multiplied by alpha / rank. Null for a file of RWKV-PEFT, which does not say it. */
+  /**
+   * LoRA's alpha: what the adapter adds is multiplied by alpha / rank. Null for a file of RWKV-PEFT, which does not say
+   * it.
+   */
   readonly alpha: number | null
   /** Names that official checkpoints give the matrices that it changes. */
   readonly targets: readonly string[]
