@@ -58,8 +58,8 @@
 //! # Conventions
 //!
 //! - Arrays are row-major f32; a tensor of shape (rows, width) has one row a token. Only [`shift`] and
-//!   the attentions ([`wkv4`], [`wkv7`]) look across rows, within *segments*: ranges of rows, in ascending order, each the consecutive
-//!   tokens of one sequence.
+//!   the attentions ([`wkv4`], [`wkv7`]) look across rows, within *segments*: ranges of rows, in ascending order, each
+//!   the consecutive tokens of one sequence.
 //! - `f_backward` takes the forward's inputs and the gradient `dy` of its result. Gradients of activations
 //!   are set or added, as [`Store`] says; gradients of parameters are always added.
 //! - Lengths that disagree, and tokens outside the vocabulary, are errors of the calling program, not of its
