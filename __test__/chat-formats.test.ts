@@ -236,12 +236,16 @@ describe('rwkv chat with a model that thinks', () => {
       const child = onTerminal
         ? spawn('script', ['-qec', command, '/dev/null'], { env })
         : spawn(process.execPath, all)
-      let [out, isTyped] = ['', false]
+      let out = ''
+      // A question when it asks for one, and when it asks for the next the key that leaves: before the answer was
+      // there, it would end the chat in its midst.
+      const typed = ['a\r', '\x04']
+      let prompts = 0
       child.stdout.setEncoding('utf8').on('data', text => {
         out += text
-        if (!onTerminal || isTyped || !out.includes('> ')) return
-        isTyped = true
-        child.stdin.write('a\r\x04')
+        if (!onTerminal || out.split('> ').length - 1 <= prompts) return
+        prompts++
+        child.stdin.write(typed.shift() ?? '')
       })
       child.stderr.setEncoding('utf8').on('data', text => {
         out += text

@@ -196,6 +196,22 @@ fn parquet_that_cannot_be_read_says_why() {
     assert!(message.contains("this is no sound Parquet file"), "{message}");
 }
 
+/// Two billion booleans, which take no bytes, in a part of a header that no reader knows: at any byte of the file, so
+/// at that of a header too.
+#[test]
+fn a_header_that_would_keep_the_reader_busy_is_refused() {
+    let list = [0xf9, 0xf1, 0xff, 0xff, 0xff, 0xff, 0x07];
+    let whole = fs::read(fixture("none_plain")).unwrap();
+    let messages = (0..whole.len() - list.len()).map(|at| {
+        let bytes = [&whole[..at], &list, &whole[at + list.len()..]].concat();
+        let path = tempfile::NamedTempFile::with_suffix(".parquet").unwrap();
+        fs::write(&path, bytes).unwrap();
+        read(path.path(), &SourceOptions::default()).err().map_or(String::new(), |error| error.to_string())
+    });
+    let refused = messages.filter(|message| message.contains("the header of the page at byte")).count();
+    assert!(refused > 0);
+}
+
 /// One, two or eight bytes changed, all over the files: an answer, whatever it is, and no panic.
 #[test]
 fn damaged_parquet_is_an_error_or_another_text() {

@@ -33,7 +33,6 @@
 //! ```
 
 mod find;
-mod footer;
 mod input;
 mod json_lines;
 mod pages;
@@ -41,6 +40,7 @@ mod pieces;
 mod plain;
 mod stream;
 mod table;
+mod thrift;
 mod utf8;
 
 use std::path::{Path, PathBuf};

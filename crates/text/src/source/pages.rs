@@ -17,6 +17,7 @@ use ::parquet::file::serialized_reader::SerializedPageReader;
 use bytes::Bytes;
 
 use super::stream::ZSTD_WINDOW_LOG;
+use super::thrift;
 
 /// The most values of a page whose lengths are stored by differences: they are unpacked all at once.
 const MOST_DELTAS: u64 = 1 << 22;
@@ -77,7 +78,11 @@ impl Chunks {
 impl ChunkReader for Chunks {
     type T = Rest;
 
+    /// The header of a page, and what follows.
     fn get_read(&self, start: u64) -> Result<Self::T> {
+        if !thrift::is_plausible(self.from(start)?, self.len.saturating_sub(start)) {
+            return Err(error(format!("the header of the page at byte {start} makes no sense")));
+        }
         self.from(start).map(Rest)
     }
 

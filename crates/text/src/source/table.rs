@@ -15,7 +15,7 @@ use super::json_lines::list;
 use super::pages::{Chunks, Pages, error};
 use super::pieces::Part;
 use super::stream::{check_unchanged, open};
-use super::{Invalid, Result, Source, SourceOptions, data, utf8};
+use super::{Invalid, Result, Source, SourceOptions, data, thrift, utf8};
 
 /// The most bytes that the description of a file may have: in memory it takes some times as much.
 const MOST_FOOTER: usize = 32 << 20;
@@ -191,8 +191,8 @@ fn read_metadata(chunks: &Chunks) -> ParquetResult<ParquetMetaData> {
     }
     let at = tail_at.checked_sub(len as u64).ok_or_else(|| error("its footer is larger than the file"))?;
     let footer = chunks.get_bytes(at, len)?;
-    if !super::footer::is_plausible(&footer) {
-        return Err(error("its footer has lists that are longer than itself"));
+    if !thrift::is_plausible(&footer[..], len as u64) {
+        return Err(error("its footer has lists that are longer than itself, or parts of no known type"));
     }
     ParquetMetaDataReader::decode_metadata(&footer)
 }
