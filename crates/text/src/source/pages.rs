@@ -52,15 +52,30 @@ impl Length for Chunks {
     }
 }
 
-/// The bytes of a file from some place on, for the headers of pages.
+/// The bytes of a file from some place on, for the header of a page.
 ///
-/// To read at the end of the file is an error: the crate `parquet` skips parts of a header that it does not know
-/// without looking whether they are there, and a header can say that it has billions of them.
-pub(super) struct Rest(BufReader<File>);
+/// It is looked at before it is given away. To read at the end of the file is an error: the crate `parquet` skips parts
+/// of a header that it does not know without looking whether they are there, and a header can say that it has billions
+/// of them.
+pub(super) struct Rest {
+    bytes: BufReader<File>,
+    start: u64,
+    len: u64,
+    /// The crate asks for some readers that it does not read from, where there is no header.
+    is_checked: bool,
+}
 
 impl Read for Rest {
     fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
-        match self.0.read(buf)? {
+        if !self.is_checked {
+            if !thrift::is_plausible(&mut self.bytes, self.len) {
+                let problem = format!("the header of the page at byte {} makes no sense", self.start);
+                return Err(std::io::Error::new(ErrorKind::InvalidData, problem));
+            }
+            self.bytes.seek(SeekFrom::Start(self.start))?;
+            self.is_checked = true;
+        }
+        match self.bytes.read(buf)? {
             0 if !buf.is_empty() => Err(ErrorKind::UnexpectedEof.into()),
             count => Ok(count),
         }
@@ -78,12 +93,9 @@ impl Chunks {
 impl ChunkReader for Chunks {
     type T = Rest;
 
-    /// The header of a page, and what follows.
     fn get_read(&self, start: u64) -> Result<Self::T> {
-        if !thrift::is_plausible(self.from(start)?, self.len.saturating_sub(start)) {
-            return Err(error(format!("the header of the page at byte {start} makes no sense")));
-        }
-        self.from(start).map(Rest)
+        let len = self.len.saturating_sub(start);
+        Ok(Rest { bytes: self.from(start)?, start, len, is_checked: false })
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes> {
