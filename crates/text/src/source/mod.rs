@@ -35,6 +35,7 @@
 mod find;
 mod input;
 mod json_lines;
+mod layout;
 mod pages;
 mod pieces;
 mod plain;

@@ -16,6 +16,7 @@ use ::parquet::file::reader::{ChunkReader, Length};
 use ::parquet::file::serialized_reader::SerializedPageReader;
 use bytes::Bytes;
 
+use super::layout::PAGE_HEADER;
 use super::stream::ZSTD_WINDOW_LOG;
 use super::thrift;
 
@@ -68,7 +69,7 @@ pub(super) struct Rest {
 impl Read for Rest {
     fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
         if !self.is_checked {
-            if !thrift::is_plausible(&mut self.bytes, self.len) {
+            if !thrift::is_plausible(&PAGE_HEADER, &mut self.bytes, self.len) {
                 let problem = format!("the header of the page at byte {} makes no sense", self.start);
                 return Err(std::io::Error::new(ErrorKind::InvalidData, problem));
             }

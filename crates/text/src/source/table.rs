@@ -12,6 +12,7 @@ use ::parquet::file::reader::{ChunkReader, Length};
 use ::parquet::schema::types::{ColumnDescriptor, SchemaDescriptor};
 
 use super::json_lines::list;
+use super::layout::FOOTER;
 use super::pages::{Chunks, Pages, error};
 use super::pieces::Part;
 use super::stream::{check_unchanged, open};
@@ -191,8 +192,8 @@ fn read_metadata(chunks: &Chunks) -> ParquetResult<ParquetMetaData> {
     }
     let at = tail_at.checked_sub(len as u64).ok_or_else(|| error("its footer is larger than the file"))?;
     let footer = chunks.get_bytes(at, len)?;
-    if !thrift::is_plausible(&footer[..], len as u64) {
-        return Err(error("its footer has lists that are longer than itself, or parts of no known type"));
+    if !thrift::is_plausible(&FOOTER, &footer[..], len as u64) {
+        return Err(error("its footer makes no sense"));
     }
     ParquetMetaDataReader::decode_metadata(&footer)
 }

@@ -7,12 +7,14 @@
 
 use std::io::{Read, copy, sink};
 
-/// Whether a struct that begins here, and has at most `len` bytes, can be read in about as many steps: all its lists
-/// together have no more booleans, and each no more elements, than there are bytes. So can one that is cut off outside
-/// of a list: the crate says then what is wrong.
-pub(super) fn is_plausible(bytes: impl Read, len: u64) -> bool {
+use super::layout::Type;
+
+/// Whether a struct of this type that begins here, and has at most `len` bytes, can be read in about as many steps: all
+/// its lists together have no more booleans, and each no more elements, than there are bytes, and what is known is of
+/// its type. So can one that is cut off outside of a list: the crate says then what is wrong.
+pub(super) fn is_plausible(layout: &Type, bytes: impl Read, len: u64) -> bool {
     let mut walk = Walk { bytes, left: len, booleans: len.min(MOST_BOOLEANS) };
-    !matches!(walk.value(STRUCT, 0), Err(Stop::Implausible))
+    !matches!(walk.value(layout, STRUCT, 0), Err(Stop::Implausible))
 }
 
 /// The number of the type of a struct.
@@ -72,8 +74,8 @@ impl<R: Read> Walk<R> {
         if count > self.left { Err(Stop::Implausible) } else { Ok(count) }
     }
 
-    fn value(&mut self, kind: u8, depth: usize) -> Result<()> {
-        if depth > MOST_DEEP {
+    fn value(&mut self, layout: &Type, kind: u8, depth: usize) -> Result<()> {
+        if depth > MOST_DEEP || !layout.is(kind) {
             return Err(Stop::Implausible);
         }
         match kind {
@@ -85,33 +87,42 @@ impl<R: Read> Walk<R> {
                 let len = self.varint()?;
                 self.skip(len)
             }
-            9 | 10 => self.list(depth),
+            9 | 10 => self.list(layout.element(), depth),
             11 => {
                 let count = self.count()?;
                 let kinds = if count > 0 { self.byte()? } else { 0 };
                 for _ in 0..count {
-                    self.element(kinds >> 4, depth)?;
-                    self.element(kinds & 15, depth)?;
+                    self.element(&Type::Any, kinds >> 4, depth)?;
+                    self.element(&Type::Any, kinds & 15, depth)?;
                 }
                 Ok(())
             }
-            STRUCT => loop {
-                let head = self.byte()?;
-                let (number, kind) = (head >> 4, head & 15);
-                if kind == 0 {
-                    return Ok(());
-                }
-                if number == 0 {
-                    self.varint()?;
-                }
-                self.value(kind, depth + 1)?;
-            },
+            STRUCT => self.fields(layout, depth),
             13 => self.skip(16),
             _ => Err(Stop::Implausible),
         }
     }
 
-    fn list(&mut self, depth: usize) -> Result<()> {
+    fn fields(&mut self, layout: &Type, depth: usize) -> Result<()> {
+        let mut number = 0_i16;
+        loop {
+            let head = self.byte()?;
+            let (step, kind) = (head >> 4, head & 15);
+            if kind == 0 {
+                return Ok(());
+            }
+            let next = if step == 0 {
+                let zigzag = self.varint()?;
+                i16::try_from((zigzag >> 1).cast_signed() ^ -(zigzag & 1).cast_signed()).ok()
+            } else {
+                number.checked_add(i16::from(step))
+            };
+            number = next.ok_or(Stop::Implausible)?;
+            self.value(layout.field(number), kind, depth + 1)?;
+        }
+    }
+
+    fn list(&mut self, layout: &Type, depth: usize) -> Result<()> {
         let head = self.byte()?;
         // Some writers give an empty list no type.
         if head == 0 {
@@ -123,15 +134,19 @@ impl<R: Read> Walk<R> {
             15 => self.count()?,
             count => u64::from(count),
         };
-        if is_boolean {
+        if is_boolean && layout.is(head & 15) {
             return self.take_booleans(count);
         }
-        (0..count).try_for_each(|_| self.element(head & 15, depth))
+        (0..count).try_for_each(|_| self.element(layout, head & 15, depth))
     }
 
     /// A value in a list or a map.
-    fn element(&mut self, kind: u8, depth: usize) -> Result<()> {
-        if matches!(kind, 1 | 2) { self.take_booleans(1) } else { self.value(kind, depth + 1) }
+    fn element(&mut self, layout: &Type, kind: u8, depth: usize) -> Result<()> {
+        if matches!(kind, 1 | 2) && layout.is(kind) {
+            self.take_booleans(1)
+        } else {
+            self.value(layout, kind, depth + 1)
+        }
     }
 
     /// As that crate reads them, without a byte for each: both come to the same places.
@@ -143,8 +158,10 @@ impl<R: Read> Walk<R> {
 
 #[cfg(test)]
 mod tests {
+    use crate::source::layout::{FOOTER, PAGE_HEADER, Type};
+
     fn is_plausible(bytes: &[u8]) -> bool {
-        super::is_plausible(bytes, bytes.len() as u64)
+        super::is_plausible(&Type::Any, bytes, bytes.len() as u64)
     }
 
     #[test]
@@ -156,16 +173,18 @@ mod tests {
             assert!(!is_plausible(&list), "{kind:x}");
             // The same after an identifier of 16 bytes, and in a file that would have as many.
             assert!(!is_plausible(&[&[0x1d], &[7; 16][..], &list].concat()), "{kind:x}");
-            assert!(matches!(kind, 0xfc | 0xf8) || !super::is_plausible(&list[..], 1 << 40), "{kind:x}");
+            let is_long = matches!(kind, 0xfc | 0xf8);
+            assert!(is_long || !super::is_plausible(&Type::Any, &list[..], 1 << 40), "{kind:x}");
         }
         // Lists of lists of few booleans each, which together are more; and a map of booleans.
         assert!(!is_plausible(&[0x19, 0x39, 0xe1, 0xe1, 0xe1, 0]));
         assert!(!is_plausible(&[0x1b, 4, 0x11, 0, 0, 0, 0]));
         // A struct within itself for ever.
         assert!(!is_plausible(&[0x1c; 200]));
-        // Types that there are not, and a number of eleven bytes.
+        // Types that there are not, a number of eleven bytes, and the field before the first.
         assert!(!is_plausible(&[0x1e, 0]));
         assert!(!is_plausible(&[&[0x15], &[0x80; 10][..], &[0, 0]].concat()));
+        assert!(!is_plausible(&[0x05, 0x80, 0x80, 0x08, 2, 0]));
     }
 
     #[test]
@@ -176,5 +195,22 @@ mod tests {
         for end in [0, 1, 3, 4, 5, 7, whole.len()] {
             assert!(is_plausible(&whole[..end]), "{end}");
         }
+    }
+
+    /// A field that says to be a text, and is read as a number, would hide what comes next.
+    #[test]
+    fn what_is_known_has_its_type() {
+        let of = |layout: &Type, bytes: &[u8]| super::is_plausible(layout, bytes, bytes.len() as u64);
+        let (number, text) = ([0x15, 2, 0], [0x18, 1, b'x', 0]);
+        assert!(of(&FOOTER, &number) && of(&PAGE_HEADER, &number));
+        assert!(!of(&FOOTER, &text) && !of(&PAGE_HEADER, &text));
+        // Its number given in full, field 20 of any type, and a list of the wrong elements.
+        assert!(!of(&FOOTER, &[0x08, 2, 1, b'x', 0]));
+        assert!(of(&FOOTER, &[0x08, 40, 1, b'x', 0]));
+        assert!(of(&FOOTER, &[0x29, 0, 0]) && of(&FOOTER, &[0x29, 0x1c, 0, 0]));
+        assert!(!of(&FOOTER, &[0x29, 0x15, 2, 0]) && !of(&FOOTER, &[0x29, 0x11, 0]));
+        // Within a group of rows, of a column, of its statistics: a greatest value, and the same as a list.
+        let nested = |value: &[u8]| [&[0x49, 0x1c, 0x19, 0x1c, 0x3c, 0xcc][..], value, &[0; 5]].concat();
+        assert!(of(&FOOTER, &nested(&[0x18, 1, b'x'])) && !of(&FOOTER, &nested(&[0x19, 0x15, 2])));
     }
 }
