@@ -1,8 +1,7 @@
 //! Few tokens: weights are read in place.
 //!
 //! Bound by memory's bandwidth. So the loop over rows is the outer one, the second strip of tokens finds a
-//! tile's rows in the cache, and nothing is copied. One token's tile is eight rows tall, since eight streams
-//! use more of the bandwidth than four, or no tile at all: see [`one`].
+//! tile's rows in the cache, and nothing is copied. One token has no tile, or one of eight rows: see [`one`].
 
 use std::ops::Range;
 
@@ -26,7 +25,7 @@ pub(super) unsafe fn outputs<S: Simd, F: RowFormat>(
     y: &Parts<'_, f32>,
 ) {
     let tokens = x.len() / w.cols;
-    if tokens == 1 && S::LANES == one::LANES && w.cols <= one::COLS {
+    if tokens == 1 && one::is_faster::<S>(w.cols) {
         // SAFETY: passed on.
         unsafe { one::outputs::<S, F>(s, w, x, rows, y) };
         return;

@@ -3,8 +3,11 @@
 
 use half::{bf16, f16};
 
+use super::format::F16;
+use super::one;
+use crate::simd::{Operation, Simd, dispatch};
 use crate::testing::values;
-use crate::{Cpu, DataType, Isa, Weights, product};
+use crate::{Cpu, DataType, Isa, Parts, Weights, product};
 
 /// The weights behind a byte that misaligns them, as a file does.
 pub(super) fn encode(format: DataType, weights: &[f32]) -> Vec<u8> {
@@ -65,6 +68,41 @@ fn every_tier_multiplies_every_shape() {
                 let same = y.iter().zip(&alone).all(|(y, alone)| y.to_bits() == alone.to_bits());
                 assert!(same, "{isa} {format:?} ({rows}, {cols}): {tokens} tokens differ from one at a time");
             }
+        }
+    }
+}
+
+/// What a machine reads faster must not show in the sums.
+#[test]
+fn rows_one_by_one_and_eight_at_a_time_have_the_same_sums() {
+    struct OneByOne<'a>(Weights<'a>, &'a [f32], &'a Parts<'a, f32>);
+
+    impl Operation for OneByOne<'_> {
+        type Output = ();
+
+        fn scalar(self) {}
+
+        #[inline(always)]
+        fn run<S: Simd>(self, s: S) {
+            let Self(w, x, y) = self;
+            // SAFETY: nobody else writes `y`.
+            unsafe { one::outputs::<S, F16>(s, w, x, 0..w.rows, y) }
+        }
+    }
+
+    for (rows, cols) in SHAPES.into_iter().chain([(9, 2048), (7, 8192)]) {
+        let bytes = encode(DataType::F16, &values(1, rows * cols, 1.0));
+        let w = Weights::new(DataType::F16, rows, cols, &bytes[1..]).expect("the length fits");
+        let x: Vec<_> = values(2, cols, 1.0).into_iter().map(|x| f16::from_f32(x).to_f32()).collect();
+        let vectors = Isa::available().into_iter().filter(|isa| !matches!(isa, Isa::Scalar | Isa::Amx));
+        for isa in vectors {
+            // Two equal tokens are never read one by one.
+            let mut want = vec![f32::NAN; 2 * rows];
+            product(&Cpu::new(isa, 1), w, &x.repeat(2), &mut want);
+            let mut got = vec![f32::NAN; rows];
+            dispatch(isa, OneByOne(w, &x, &Parts::new(&mut got)));
+            let same = got.iter().zip(&want).all(|(got, want)| got.to_bits() == want.to_bits());
+            assert!(same, "{isa} ({rows}, {cols})");
         }
     }
 }
