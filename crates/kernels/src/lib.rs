@@ -99,6 +99,7 @@ mod isa;
 mod layer_norm;
 mod lerp;
 mod linear;
+mod peak;
 mod product;
 mod quantize;
 mod read;
@@ -133,6 +134,7 @@ pub use linear::{
     PackedDw, Packing, RowsOf, linear, linear_dw, linear_dw_packed, linear_dx, linear_dx_packed,
     linear_frozen, linear_frozen_dx, linear_packed, pack_rows, pack_weights, packed_len,
 };
+pub use peak::fma_peak;
 pub use product::{Matrix, PANEL, Panels, Product, ProductScratch, Weights, product, products};
 pub use quantize::{Unquantizable, quantize};
 pub use read::read_sum;
