@@ -39,6 +39,7 @@ fn main() -> rwkv_train::Result<()> {
             );
         }
     }
+    println!("{:.0} tokens/s", tokens as f64 / trainer.seconds());
     if profile {
         let all = trainer.seconds() * trainer.threads() as f64;
         let mut rest = 100.0;

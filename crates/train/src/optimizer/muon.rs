@@ -1,16 +1,19 @@
 //! Muon: steps whose singular values are all alike (Keller Jordan et al., 2024,
-//! <https://kellerjordan.github.io/posts/muon/>).
+//! <https://kellerjordan.github.io/posts/muon/>), with rows that are all as long as each other (NorMuon: Li et al., 2025,
+//! <https://arxiv.org/abs/2510.05491>).
 //!
 //! ```text
 //! m ← β·m + (1 − β)·g
 //! u = β·m + (1 − β)·g                                     (Nesterov's momentum)
 //! O = NewtonSchulz(u/‖u‖)                                 (about U Vᵀ, if u = U S Vᵀ)
-//! W ← W·(1 − lr·weight_decay) − rate·√max(1, rows/cols)·O
+//! v ← β₂·v + (1 − β₂)·mean(O²)                            (of each row)
+//! R = O / √(v/(1 − β₂ᵗ)), times what makes ‖R‖ = ‖O‖
+//! W ← W·(1 − lr·weight_decay) − rate·√max(1, rows/cols)·R
 //! ```
 //!
 //! A gradient's few largest directions hide the many small ones; here all of them learn at the same rate. It is
-//! for matrices that map activations to activations: embedding, head and vectors stay with AdamW. It keeps one
-//! moment where AdamW keeps two.
+//! for matrices that map activations to activations: embedding, head and vectors stay with AdamW. It keeps a moment of
+//! each element and one of each row, where AdamW keeps two of each element.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -24,18 +27,25 @@ use crate::options::TrainOptions;
 /// Decay rate of the mean of the gradients, β.
 const MOMENTUM: f32 = 0.95;
 
-/// Iterations of Newton–Schulz: singular values from 0.01 to 1 end between 0.7 and 1.2.
-const ITERATIONS: usize = 5;
+/// Decay rate of the mean of a row's squares, β₂.
+const ROW_MOMENTUM: f32 = 0.95;
 
-/// Of `X ← a·X + (b·A + c·A²)·X` with `A = X Xᵀ`: Jordan's, which converge fastest near 0.
-const A: f32 = 3.4445;
-const B: f32 = -4.775;
-const C: f32 = 2.0315;
+/// Added to the root of a row's mean square.
+const EPS: f32 = 1e-8;
+
+/// Of the iterations `X ← a·X + (b·A + c·A²)·X` with `A = X Xᵀ`: a, b and c.
+///
+/// Each polynomial is the one nearest to 1 on the interval in which singular values that were from 0.01 to 1 at the
+/// beginning can be by then; but the first begins at 0.02 (Amsel et al., "The Polar Express", 2025,
+/// <https://arxiv.org/abs/2505.16932>, algorithm 1). Three bring them between 0.72 and 1.28; of Jordan's, which are all the
+/// same, five do.
+const POLYNOMIALS: [[f32; 3]; 3] =
+    [[8.019541, -22.998686, 16.898973], [3.641433, -2.725431, 0.536945], [2.668359, -1.982937, 0.453258]];
 
 /// Muon for the matrices between activations, AdamW for the rest.
 #[derive(Debug)]
 pub struct Muon {
-    /// It keeps the first moments of all, and moves what is left to it.
+    /// It keeps the moments of all, and moves what is left to it.
     rest: AdamW,
     /// In the layout's order: whether it moves a parameter, and of how many columns.
     hidden: Vec<Option<usize>>,
@@ -51,9 +61,17 @@ impl Muon {
         let specs = params.layout().specs().iter().enumerate();
         let hidden =
             specs.map(|(index, spec)| (params.is_trained(index) && spec.is_hidden).then_some(spec.cols));
+        let hidden: Vec<_> = hidden.collect();
+        let mut rest = AdamW::of(options, params, |spec| !spec.is_hidden);
+        let [means, squares] = rest.moments_mut() else { unreachable!("AdamW has two moments") };
+        for ((mean, square), cols) in means.values.iter().zip(&mut squares.values).zip(&hidden) {
+            if let Some(cols) = cols {
+                *square = vec![0.0; mean.len() / cols];
+            }
+        }
         Self {
-            rest: AdamW::of(options, params, |spec| !spec.is_hidden),
-            hidden: hidden.collect(),
+            rest,
+            hidden,
             rate: options.matrix_learning_rate.unwrap_or_default(),
             weight_decay: options.weight_decay,
             grad_clip: options.grad_clip,
@@ -61,7 +79,7 @@ impl Muon {
         }
     }
 
-    /// How many moments it keeps of a parameter.
+    /// How many moments it keeps of a parameter, but for those of rows.
     pub(super) fn moments_of(spec: &ParamSpec) -> usize {
         if spec.is_hidden { 1 } else { AdamW::moments_of(spec) }
     }
@@ -73,12 +91,14 @@ impl Optimizer for Muon {
             grad_scale: clip(step.norm, self.grad_clip) as f32,
             keep: (1.0 - step.learning_rate * self.weight_decay) as f32,
             rate: (self.rate * step.learning_rate / step.peak) as f32,
+            row_correction: (1.0 - libm::pow(f64::from(ROW_MOMENTUM), step.number as f64)) as f32,
         };
-        let means = self.rest.moments_mut()[0].values.iter_mut();
-        let all = params.raws_mut().into_iter().zip(gradients).zip(means).zip(&self.hidden);
+        let [means, squares] = self.rest.moments_mut() else { unreachable!("AdamW has two moments") };
+        let moments = means.values.iter_mut().zip(&mut squares.values);
+        let all = params.raws_mut().into_iter().zip(gradients).zip(moments).zip(&self.hidden);
         let mut matrices = Vec::new();
-        for (((param, gradient), mean), cols) in all {
-            matrices.extend(cols.map(|cols| Matrix { cols, param, gradient, mean }));
+        for (((param, gradient), (mean, squares)), cols) in all {
+            matrices.extend(cols.map(|cols| Matrix { cols, param, gradient, mean, squares }));
         }
         muon(cpu, &numbers, matrices, &self.scratch);
         self.rest.step(cpu, step, params, gradients);
@@ -102,6 +122,8 @@ struct Numbers {
     keep: f32,
     /// The learning rate of matrices.
     rate: f32,
+    /// What the moments of rows, which begin at zero, have of their mean by this step.
+    row_correction: f32,
 }
 
 /// One matrix of a step: (rows, cols).
@@ -110,6 +132,8 @@ struct Matrix<'a> {
     param: &'a mut [f32],
     gradient: &'a [f32],
     mean: &'a mut [f32],
+    /// Of each row.
+    squares: &'a mut [f32],
 }
 
 /// Memory for one matrix at a time.
@@ -119,6 +143,7 @@ struct Scratch {
     x: [Vec<f32>; 2],
     /// A, and b·A + c·A² + a·I: (n, n), where n is the smaller side.
     squares: [Vec<f32>; 2],
+    rows: Vec<f32>,
 }
 
 /// Makes one step of each matrix, one after the other on each thread: results do not depend on the number of
@@ -153,9 +178,26 @@ impl Matrix<'_> {
             *x *= scale;
         }
         orthogonalize(cpu, rows, self.cols, scratch);
-        let rate = step.rate * (rows as f32 / self.cols as f32).max(1.0).sqrt();
-        for (param, x) in self.param.iter_mut().zip(&scratch.x[0]) {
-            *param = *param * step.keep - rate * x;
+        let x = &scratch.x[0];
+        let length = sum_of_squares(cpu, x).sqrt();
+        // What the rows are multiplied by, and the sum of squares that they then have.
+        let (scales, mut sum) = (&mut scratch.rows, 0.0);
+        scales.clear();
+        for (x, square) in x.chunks_exact(self.cols).zip(&mut *self.squares) {
+            let squares = sum_of_squares(cpu, x);
+            *square = ROW_MOMENTUM * *square + (1.0 - ROW_MOMENTUM) * (squares / self.cols as f64) as f32;
+            let scale = 1.0 / ((*square / step.row_correction).sqrt() + EPS);
+            sum += squares * f64::from(scale).powi(2);
+            scales.push(scale);
+        }
+        let scale = if sum > 0.0 { (length / sum.sqrt()) as f32 } else { 0.0 };
+        let rate = step.rate * (rows as f32 / self.cols as f32).max(1.0).sqrt() * scale;
+        let params = self.param.chunks_exact_mut(self.cols);
+        for ((param, x), scale) in params.zip(x.chunks_exact(self.cols)).zip(scales) {
+            let rate = rate * *scale;
+            for (param, x) in param.iter_mut().zip(x) {
+                *param = *param * step.keep - rate * x;
+            }
         }
     }
 }
@@ -163,12 +205,12 @@ impl Matrix<'_> {
 /// Brings the singular values of `scratch.x[0]`, (rows, cols) and of norm 1, near 1.
 fn orthogonalize(cpu: &Cpu, rows: usize, cols: usize, scratch: &mut Scratch) {
     let n = rows.min(cols);
-    let Scratch { x: [x, next], squares: [square, polynomial] } = scratch;
+    let Scratch { x: [x, next], squares: [square, polynomial], .. } = scratch;
     next.resize(x.len(), 0.0);
     for squares in [&mut *square, &mut *polynomial] {
         squares.resize(n * n, 0.0);
     }
-    for _ in 0..ITERATIONS {
+    for [a, b, c] in POLYNOMIALS {
         if rows <= cols {
             linear(cpu, x, x, cols, square); // X Xᵀ
         } else {
@@ -176,9 +218,9 @@ fn orthogonalize(cpu: &Cpu, rows: usize, cols: usize, scratch: &mut Scratch) {
             linear_dw(cpu, x, x, cols, square); // Xᵀ X
         }
         linear(cpu, square, square, n, polynomial); // A² = A Aᵀ: A is symmetric
-        polynomial.iter_mut().zip(&*square).for_each(|(p, a)| *p = B * a + C * *p);
+        polynomial.iter_mut().zip(&*square).for_each(|(p, x)| *p = b * x + c * *p);
         for on_diagonal in polynomial.iter_mut().step_by(n + 1) {
-            *on_diagonal += A;
+            *on_diagonal += a;
         }
         if rows <= cols {
             linear_dx(cpu, polynomial, x, cols, next, Store::Set); // P X
@@ -214,15 +256,15 @@ mod tests {
             let dot = |row: &Vec<f64>, j| row.iter().enumerate().map(|(k, a)| a * b(k, j)).sum();
             a.iter().map(|row| (0..n).map(|j| dot(row, j)).collect()).collect()
         };
-        for _ in 0..ITERATIONS {
-            let a = product(&x, &|k, j| x[j][k], rows);
-            let aa = product(&a, &|k, j| a[k][j], rows);
-            let p: Vec<Vec<f64>> = (0..rows)
-                .map(|i| (0..rows).map(|j| f64::from(B) * a[i][j] + f64::from(C) * aa[i][j]).collect())
-                .collect();
+        for polynomial in POLYNOMIALS {
+            let [a, b, c] = polynomial.map(f64::from);
+            let xx = product(&x, &|k, j| x[j][k], rows);
+            let xxxx = product(&xx, &|k, j| xx[k][j], rows);
+            let p: Vec<Vec<f64>> =
+                (0..rows).map(|i| (0..rows).map(|j| b * xx[i][j] + c * xxxx[i][j]).collect()).collect();
             let px = product(&p, &|k, j| x[k][j], cols);
             for (x, px) in x.iter_mut().zip(&px) {
-                x.iter_mut().zip(px).for_each(|(x, px)| *x = f64::from(A) * *x + px);
+                x.iter_mut().zip(px).for_each(|(x, px)| *x = a * *x + px);
             }
         }
         x.concat()
@@ -232,11 +274,33 @@ mod tests {
         let (gradients, mut params): (Vec<_>, Vec<_>) =
             shapes.iter().map(|&(rows, cols)| (noise(rows * cols), vec![0.5; rows * cols])).unzip();
         let mut means: Vec<_> = gradients.iter().map(|gradient| vec![0.0; gradient.len()]).collect();
-        let numbers = Numbers { grad_scale: 0.5, keep: 0.9, rate: 0.1 };
-        let all = params.iter_mut().zip(&gradients).zip(&mut means).zip(shapes);
-        let all = all.map(|(((param, gradient), mean), &(_, cols))| Matrix { cols, param, gradient, mean });
+        // As if the rows' mean squares had been 1, and this were the second step.
+        let mut squares: Vec<_> = shapes.iter().map(|&(rows, _)| vec![1.0 - ROW_MOMENTUM; rows]).collect();
+        let row_correction = 1.0 - ROW_MOMENTUM * ROW_MOMENTUM;
+        let numbers = Numbers { grad_scale: 0.5, keep: 0.9, rate: 0.1, row_correction };
+        let all = params.iter_mut().zip(&gradients).zip(&mut means).zip(&mut squares).zip(shapes);
+        let all = all.map(|((((param, gradient), mean), squares), &(_, cols))| Matrix {
+            cols,
+            param,
+            gradient,
+            mean,
+            squares,
+        });
         muon(&Cpu::new(isa, threads), &numbers, all.collect(), &Mutex::default());
         params.into_iter().zip(means).map(|(param, mean)| [param, mean]).collect()
+    }
+
+    /// The rows of a direction made as long as NorMuon makes them, in f64.
+    fn normalized(direction: &[f64], cols: usize) -> Vec<f64> {
+        let beta = f64::from(ROW_MOMENTUM);
+        let length = |x: &[f64]| x.iter().map(|x| x * x).sum::<f64>().sqrt();
+        let rows = direction.chunks(cols).flat_map(|row| {
+            let square = (1.0 - beta) * beta + (1.0 - beta) * length(row).powi(2) / cols as f64;
+            row.iter().map(move |x| x / (square / (1.0 - beta * beta)).sqrt())
+        });
+        let rows: Vec<f64> = rows.collect();
+        let scale = length(direction) / length(&rows);
+        rows.iter().map(|x| x * scale).collect()
     }
 
     const SHAPES: [(usize, usize); 5] = [(8, 8), (4, 20), (20, 4), (1, 3), (17, 16)];
@@ -246,7 +310,7 @@ mod tests {
         for isa in Isa::available() {
             for ([param, mean], (rows, cols)) in step(isa, 2, &SHAPES).into_iter().zip(SHAPES) {
                 let gradient = noise(rows * cols);
-                let direction = reference(&gradient, rows, cols);
+                let direction = normalized(&reference(&gradient, rows, cols), cols);
                 let rate = 0.1 * (rows as f64 / cols as f64).max(1.0).sqrt();
                 for (param, direction) in param.iter().zip(&direction) {
                     let want = 0.45 - rate * direction;
@@ -284,14 +348,15 @@ mod tests {
         }
         let mut scratch = Scratch::default();
         let (mut param, mut mean) = (vec![1.0; 6], vec![0.0; 6]);
-        let mut matrix = Matrix { cols: 3, param: &mut param, gradient: &[0.0; 6], mean: &mut mean };
-        let numbers = Numbers { grad_scale: 1.0, keep: 1.0, rate: 0.1 };
+        let squares = &mut [0.0; 2];
+        let mut matrix = Matrix { cols: 3, param: &mut param, gradient: &[0.0; 6], mean: &mut mean, squares };
+        let numbers = Numbers { grad_scale: 1.0, keep: 1.0, rate: 0.1, row_correction: 0.05 };
         matrix.step(&Cpu::new(Isa::Scalar, 1), &numbers, &mut scratch);
         assert_eq!((param, mean), (vec![1.0; 6], vec![0.0; 6]));
     }
 
     #[test]
-    fn muon_moves_hidden_matrices_alone_and_keeps_one_moment_of_them() {
+    fn muon_moves_hidden_matrices_alone_and_keeps_a_moment_of_them_and_one_of_rows() {
         let (_, layout, _) = Network::new(&ModelConfig::v4(5, 4, 2));
         let cpu = Cpu::new(Isa::Scalar, 1);
         let ones: Vec<_> = layout.specs().iter().map(|spec| vec![1.0_f32; spec.len()]).collect();
@@ -309,8 +374,8 @@ mod tests {
             assert_eq!(decayed, is_hidden, "{}: {}", spec.name, params.raw(index)[0]);
             let lengths: Vec<_> =
                 optimizer.moments().iter().map(|moment| moment.values[index].len()).collect();
-            assert_eq!(lengths, [spec.len(), if is_hidden { 0 } else { spec.len() }]);
-            assert_eq!(Muon::moments_of(spec), lengths.iter().filter(|&&len| len > 0).count());
+            assert_eq!(lengths, [spec.len(), if is_hidden { spec.len() / spec.cols } else { spec.len() }]);
+            assert_eq!(Muon::moments_of(spec), lengths.iter().filter(|&&len| len == spec.len()).count());
         }
     }
 }
