@@ -138,7 +138,8 @@ export interface TrainOptions {
   carryState?: boolean | undefined
   /**
    * Optimizer: adamw for all parameters, or muon for the matrices of the blocks and adamw for the rest. Muon
-   * takes fewer steps. Default: adamw.
+   * takes fewer steps, of more seconds each. Default: muon for new models of RWKV-4 with at least six tokens
+   * a step for each of `nEmbd`, else adamw.
    */
   optimizer?: 'adamw' | 'muon' | undefined
   /**
@@ -369,7 +370,7 @@ export const trainOptionTable = {
     kind: 'choice',
     words: ['adamw', 'muon'],
     help: 'optimizer: adamw for all parameters, or muon for the matrices of the blocks and adamw for the rest',
-    auto: 'adamw',
+    auto: 'muon for new models of RWKV-4 with at least six tokens a step for each of nEmbd, else adamw',
   },
   matrixLearningRate: {
     kind: 'number',

@@ -175,7 +175,8 @@ described! {
         pub carry_state: bool,
 
         /// Optimizer: adamw for all parameters, or muon for the matrices of the blocks and adamw for the rest.
-        /// Muon takes fewer steps. Default: adamw.
+        /// Muon takes fewer steps, of more seconds each. Default: muon for new models of RWKV-4 with at least six
+        /// tokens a step for each of `n_embd`, else adamw.
         #[serde(default)]
         pub optimizer: Option<OptimizerKind>,
 
