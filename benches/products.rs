@@ -1,7 +1,7 @@
-//! Our side of `products.py`: for each line `T K N PRODUCT SECONDS` on standard input, which product of training in
-//! f32 and how long to repeat it, a line with billions of operations (2·T·K·N) a second. PRODUCT is `forward`, `dx`,
-//! `dw`, each with its packing; `packed-forward`, `packed-dx`, `packed-dw` without it, as training multiplies; or
-//! `peak`, multiply-adds in registers on all threads.
+//! Our side of `products.py`: for each line `T K N PRODUCT SECONDS` on standard input, which product of
+//! training in f32 and how long to repeat it, a line with billions of operations (2·T·K·N) a second. PRODUCT
+//! is `forward`, `dx`, `dw`, each with its packing; `packed-forward`, `packed-dx`, `packed-dw` without it, as
+//! training multiplies; or `peak`, multiply-adds in registers on all threads.
 #![allow(missing_docs)] // a program
 
 use std::io::{BufRead, Write};

@@ -12,8 +12,8 @@ const SUMS: usize = 12;
 /// Multiply-adds of each sum in a call: some 20 µs.
 const STEPS: usize = 1 << 13;
 
-/// Billions of operations (two a multiply-add) a second that all threads of `cpu` do together at best, in calls of some 20
-/// µs during `seconds`: of a loop that multiplies and adds in registers and reads no memory.
+/// Billions of operations (two a multiply-add) a second that all threads of `cpu` do together at best, in
+/// calls of some 20 µs during `seconds`: of a loop that multiplies and adds in registers and reads no memory.
 pub fn fma_peak(cpu: &Cpu, seconds: f64) -> f64 {
     let threads = cpu.threads();
     let mut lanes = vec![0; threads];

@@ -1,7 +1,7 @@
 //! What is in a Parquet file's footer and in its pages' headers: the numbers of the fields, and their types.
 //!
-//! The crate `parquet` reads a field that it knows as what it should be, whatever the file says that it is. From
-//! parquet.thrift of the Apache Parquet specification, without what that crate skips.
+//! The crate `parquet` reads a field that it knows as what it should be, whatever the file says that it is.
+//! From parquet.thrift of the Apache Parquet specification, without what that crate skips.
 
 /// The type of a value; fields that are not listed can be of any.
 pub(super) enum Type {

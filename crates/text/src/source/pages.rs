@@ -1,7 +1,7 @@
 //! Pages of Parquet's columns, unpacked within a limit.
 //!
-//! The crate `parquet` unpacks pages too, but into as much memory as a page's header says. Here it is told that
-//! they are not packed, and its reader of columns gets them from here. Format: the Apache Parquet
+//! The crate `parquet` unpacks pages too, but into as much memory as a page's header says. Here it is told
+//! that they are not packed, and its reader of columns gets them from here. Format: the Apache Parquet
 //! specification, <https://parquet.apache.org/docs/file-format/>.
 
 use std::fs::File;
@@ -55,9 +55,9 @@ impl Length for Chunks {
 
 /// The bytes of a file from some place on, for the header of a page.
 ///
-/// It is looked at before it is given away. To read at the end of the file is an error: the crate `parquet` skips parts
-/// of a header that it does not know without looking whether they are there, and a header can say that it has billions
-/// of them.
+/// It is looked at before it is given away. To read at the end of the file is an error: the crate `parquet`
+/// skips parts of a header that it does not know without looking whether they are there, and a header can say
+/// that it has billions of them.
 pub(super) struct Rest {
     bytes: BufReader<File>,
     start: u64,

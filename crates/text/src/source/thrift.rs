@@ -1,17 +1,18 @@
-//! A look at what the crate `parquet` is to read in Thrift's encoding: the footer of a file, and the headers of its
-//! pages.
+//! A look at what the crate `parquet` is to read in Thrift's encoding: the footer of a file, and the headers
+//! of its pages.
 //!
-//! Of parts that it does not know that crate skips each element of a list by itself, and it takes no byte for a
-//! boolean: a few bytes can keep it busy for minutes. Format: Thrift's compact protocol,
+//! Of parts that it does not know that crate skips each element of a list by itself, and it takes no byte for
+//! a boolean: a few bytes can keep it busy for minutes. Format: Thrift's compact protocol,
 //! <https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md>.
 
 use std::io::{Read, copy, sink};
 
 use super::layout::Type;
 
-/// Whether a struct of this type that begins here, and has at most `len` bytes, can be read in about as many steps: all
-/// its lists together have no more booleans, and each no more elements, than there are bytes, and what is known is of
-/// its type. So can one that is cut off outside of a list: the crate says then what is wrong.
+/// Whether a struct of this type that begins here, and has at most `len` bytes, can be read in about as many
+/// steps: all its lists together have no more booleans, and each no more elements, than there are bytes, and
+/// what is known is of its type. So can one that is cut off outside of a list: the crate says then what is
+/// wrong.
 pub(super) fn is_plausible(layout: &Type, bytes: impl Read, len: u64) -> bool {
     let mut walk = Walk { bytes, left: len, booleans: len.min(MOST_BOOLEANS) };
     !matches!(walk.value(layout, STRUCT, 0), Err(Stop::Implausible))

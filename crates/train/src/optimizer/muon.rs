@@ -1,6 +1,6 @@
 //! Muon: steps whose singular values are all alike (Keller Jordan et al., 2024,
-//! <https://kellerjordan.github.io/posts/muon/>), with rows that are all as long as each other (NorMuon: Li et al., 2025,
-//! <https://arxiv.org/abs/2510.05491>).
+//! <https://kellerjordan.github.io/posts/muon/>), with rows that are all as long as each other (NorMuon: Li
+//! et al., 2025, <https://arxiv.org/abs/2510.05491>).
 //!
 //! ```text
 //! m ← β·m + (1 − β)·g
@@ -39,8 +39,11 @@ const EPS: f32 = 1e-8;
 /// beginning can be by then; but the first begins at 0.02 (Amsel et al., "The Polar Express", 2025,
 /// <https://arxiv.org/abs/2505.16932>, algorithm 1). Three bring them between 0.72 and 1.28; of Jordan's, which are all the
 /// same, five do.
-const POLYNOMIALS: [[f32; 3]; 3] =
-    [[8.019541, -22.998686, 16.898973], [3.641433, -2.725431, 0.536945], [2.668359, -1.982937, 0.453258]];
+const POLYNOMIALS: [[f32; 3]; 3] = [
+    [8.019_541, -22.998_686, 16.898_973],
+    [3.641_433, -2.725_431, 0.536_945],
+    [2.668_359, -1.982_937, 0.453_258],
+];
 
 /// Muon for the matrices between activations, AdamW for the rest.
 #[derive(Debug)]

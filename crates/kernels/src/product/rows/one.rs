@@ -1,10 +1,11 @@
 //! One token: weights are read sequentially.
 //!
-//! A core prefetches one stream of memory better than the eight of a tile, and one token needs no tile. The sums are
-//! the same, so which of the two it is may depend on the machine.
+//! A core prefetches one stream of memory better than the eight of a tile, and one token needs no tile. The
+//! sums are the same, so which of the two it is may depend on the machine.
 //!
-//! With 16 lanes a row's sum is a chain of dependent multiply-adds, but out-of-order execution begins the next rows
-//! before one ends. With eight, two chains go side by side, and weights are asked for long before they are needed.
+//! With 16 lanes a row's sum is a chain of dependent multiply-adds, but out-of-order execution begins the
+//! next rows before one ends. With eight, two chains go side by side, and weights are asked for long before
+//! they are needed.
 
 use std::ops::Range;
 
@@ -19,20 +20,22 @@ use crate::simd::Simd;
 /// Lanes that are enough for one chain: it takes one vector in some four cycles.
 const LANES: usize = 16;
 
-/// The most columns for such a chain: each row reads all activations again, and these must not fill the L1 cache.
+/// The most columns for such a chain: each row reads all activations again, and these must not fill the L1
+/// cache.
 const COLS: usize = 2048;
 
-/// Bytes from what is read to what is first asked for. What is asked for while memory has too much to do does not come,
-/// so each line is asked for four times.
+/// Bytes from what is read to what is first asked for. What is asked for while memory has too much to do does
+/// not come, so each line is asked for four times.
 const AHEAD: usize = 1 << 14;
 
 /// Whether this is faster than a tile of eight rows.
 ///
-/// With eight lanes it is where the CPU has no more. On a Zen 3 eight streams read half as fast as memory gives; rows one
-/// after the other decoded 7.7 to 9.0 tokens a second of a model of 1.5B in FP16, where eight streams decoded 5.6 to 6.6.
-/// (That was a trial on 28 November 2026 with other prefetches; this code has not been on a Zen 3.) A Zen 4 that is held
-/// to AVX2 reads eight streams as well: 0.93 to 0.95 of what only reading gives, and this 0.89, but for rows of 768
-/// halves: 0.92 and 1.0. NEON reads eight; that was not measured.
+/// With eight lanes it is where the CPU has no more. On a Zen 3 eight streams read half as fast as memory
+/// gives; rows one after the other decoded 7.7 to 9.0 tokens a second of a model of 1.5B in FP16, where eight
+/// streams decoded 5.6 to 6.6. (That was a trial on 28 November 2026 with other prefetches; this code has not
+/// been on a Zen 3.) A Zen 4 that is held to AVX2 reads eight streams as well: 0.93 to 0.95 of what only
+/// reading gives, and this 0.89, but for rows of 768 halves: 0.92 and 1.0. NEON reads eight; that was not
+/// measured.
 #[inline(always)]
 pub(super) fn is_faster<S: Simd>(cols: usize) -> bool {
     match S::LANES {
