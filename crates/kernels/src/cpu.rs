@@ -31,8 +31,8 @@ impl Precision {
     /// The one in which this CPU multiplies faster in the tier `isa`.
     ///
     /// AMD's CPUs with AVX-512 BF16 (Zen 4 and later) make twice as many multiply-adds of bf16 as of f32. Intel's make
-    /// at most as many: on a Xeon of model 207 training is 1.3 to 1.5 times as fast in f32, and PyTorch's products are twice as
-    /// fast. (Their fast ones are AMX, which training does not use.)
+    /// at most as many: on a Xeon of model 207 training is 1.3 to 1.5 times as fast in f32, and PyTorch's products
+    /// are twice as fast. (Their fast ones are AMX, which training does not use.)
     pub fn fastest(isa: Isa) -> Self {
         if Self::Bf16.is_supported(isa) && !is_of_intel() { Self::Bf16 } else { Self::F32 }
     }

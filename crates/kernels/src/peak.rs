@@ -41,7 +41,7 @@ impl Operation for MultiplyAdds {
         let mut sums = [0.0_f32; SUMS];
         for _ in 0..STEPS {
             for sum in &mut sums {
-                *sum = sum.mul_add(self.0, 1.0);
+                *sum = *sum * self.0 + 1.0;
             }
         }
         black_box(sums);

@@ -188,9 +188,9 @@ impl Block {
 
     /// The rows of C that are a task each, for so many `threads`.
     ///
-    /// A task goes through all of B, panel by panel, and uses each for all of its rows: the higher it is, the less often B is
-    /// read. (On an Intel Xeon of model 207, whose L2 cache has 2 MB, eight tiles are no faster than one.) But there are
-    /// some tasks for each thread.
+    /// A task goes through all of B, panel by panel, and uses each for all of its rows: the higher it is, the
+    /// less often B is read. (On an Intel Xeon of model 207, whose L2 cache has 2 MB, eight tiles are no faster
+    /// than one.) But there are some tasks for each thread.
     pub(super) fn tasks(&self, threads: usize) -> impl Iterator<Item = Range<usize>> + use<> {
         let Self { m, n, depth, height, .. } = *self;
         let tiles = m.div_ceil(height);
