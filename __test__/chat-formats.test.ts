@@ -13,7 +13,7 @@ import {
   splitThoughts,
   writeChat,
 } from '../src/index.js'
-import { main, objects } from './cli.js'
+import { main, objects, terminalEnvironment } from './cli.js'
 import { temporaryDirectory, trainTiny } from './tiny.js'
 
 const directory = await temporaryDirectory()
@@ -226,15 +226,8 @@ describe('rwkv chat with a model that thinks', () => {
     return new Promise<string>(resolve => {
       const all = [main, 'chat', run, '--format', format, ...args]
       const command = `stty cols 100; ${process.execPath} ${all.join(' ')}`
-      const env = {
-        ...process.env,
-        SHELL: '/bin/bash',
-        TERM: 'xterm',
-        NO_COLOR: undefined,
-        FORCE_COLOR: undefined,
-      }
       const child = onTerminal
-        ? spawn('script', ['-qec', command, '/dev/null'], { env })
+        ? spawn('script', ['-qec', command, '/dev/null'], { env: terminalEnvironment(true) })
         : spawn(process.execPath, all)
       let out = ''
       // A question when it asks for one, and when it asks for the next the key that leaves: before the answer was

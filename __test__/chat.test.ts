@@ -8,7 +8,7 @@ import { complete } from '../src/cli/chat-commands.js'
 import { chooseFormat } from '../src/cli/chat-formats.js'
 import { Conversation } from '../src/cli/conversation.js'
 import { type ChatFormat, chatFormatFor, chatFormats, Model, State } from '../src/index.js'
-import { main, objects } from './cli.js'
+import { main, objects, terminalEnvironment } from './cli.js'
 import { collect, temporaryDirectory, trainTiny } from './tiny.js'
 
 const directory = await temporaryDirectory()
@@ -528,8 +528,7 @@ describe.skipIf(!hasTerminals)('rwkv chat, on a terminal', () => {
   function type(steps: readonly [after: string, keys: string][], args: string, TERM = 'xterm') {
     return new Promise<{ code: number | null; out: string }>(resolve => {
       const command = `stty cols 60; ${process.execPath} ${main} chat ${run} ${args}`
-      const env = { ...process.env, SHELL: '/bin/bash', TERM, NO_COLOR: '1' }
-      const child = spawn('script', ['-qec', command, '/dev/null'], { env })
+      const child = spawn('script', ['-qec', command, '/dev/null'], { env: terminalEnvironment(false, TERM) })
       const left = [...steps]
       let [out, seen] = ['', 0]
       child.stdout.setEncoding('utf8').on('data', text => {

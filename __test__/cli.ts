@@ -23,6 +23,14 @@ export function rwkvReading(
   })
 }
 
+/**
+ * The environment of a program on a terminal with colours or without, whatever the tests themselves run in: `CI` alone
+ * has Node take them away, and `FORCE_COLOR` is asked before all others.
+ */
+export function terminalEnvironment(colours: boolean, TERM = 'xterm'): NodeJS.ProcessEnv {
+  return { ...process.env, SHELL: '/bin/bash', TERM, NO_COLOR: undefined, FORCE_COLOR: colours ? '1' : '0' }
+}
+
 /** What `--json` printed: an object a line. */
 export function objects(out: string) {
   const lines = out.trim().split('\n')

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { beforeAll, describe, expect, it } from 'vitest'
 import { inOneLine, ownStyles, rendered, style, visible, visibleJson } from '../src/cli/visible.js'
 import { quote } from '../src/shell.js'
-import { main, rwkv } from './cli.js'
+import { main, rwkv, terminalEnvironment } from './cli.js'
 import { temporaryDirectory, trainTiny } from './tiny.js'
 
 // Sets a title, begins a sequence in one byte, writes backwards, hides what came before, rings.
@@ -54,11 +54,8 @@ describe('the command line', async () => {
       .join(' ')
     return new Promise(resolve => {
       // The terminal's own line ends.
-      execFile(
-        'script',
-        ['-qec', command, '/dev/null'],
-        { env: { ...process.env, SHELL: '/bin/bash' } },
-        (_, out) => resolve(out.replaceAll('\r\n', '\n')),
+      execFile('script', ['-qec', command, '/dev/null'], { env: terminalEnvironment(true) }, (_, out) =>
+        resolve(out.replaceAll('\r\n', '\n')),
       )
     })
   }
