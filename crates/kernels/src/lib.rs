@@ -100,6 +100,7 @@ mod layer_norm;
 mod lerp;
 mod linear;
 mod peak;
+mod prefetch;
 mod product;
 mod quantize;
 mod read;

@@ -59,6 +59,10 @@ unsafe impl Element for Pair {
     const TERMS: usize = 2;
     const ZERO: Self = Self(0);
 
+    fn of_terms(_: &[f32]) -> Option<&[Self]> {
+        None
+    }
+
     fn pack_along(data: &[f32], out: &mut [Self]) {
         // SAFETY: elements of this type are packed only for this tile, which `Precision` has checked.
         unsafe { pack_along(data, out) }

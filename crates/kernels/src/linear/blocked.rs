@@ -2,18 +2,18 @@
 //!
 //! ```text
 //! for each block of the shared index (DEPTH elements)
-//!     pack B, and A if the index runs across its rows: panels of some columns,
-//!     one element of each after the other                                             (shared by all threads)
+//!     pack B: panels of some columns, one element of each after the other             (shared by all threads)
 //!     for each group of tile rows                                                     (one task of the team's loop)
-//!         pack the group's rows of A, if the index runs along them                    (stays in the L1 cache)
-//!         for each panel of B                                                         (stays in the L2 cache)
+//!         pack the group's rows of A, if they cannot stay as they are                 (stays in the L2 cache)
+//!         for each panel of B                                                         (stays in the L1 or L2 cache)
 //!             for each tile of at most HEIGHT × WIDTH elements of C
 //!                 rank-1 updates in registers, then one store
 //! ```
 //!
 //! Packing is where f32 becomes whatever the tile multiplies. It also brings together what is used together:
 //! rows a power of two apart would evict each other from the cache. A is read one broadcast element at a
-//! time, so its rows can stay rows; only where the index runs across them do they become panels.
+//! time, so its rows can stay rows, and in f32 nearly always stay where they are; where the index runs across them they
+//! become *strips*: one element of each of a tile's rows after the other.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -31,17 +31,19 @@ const DEPTH: usize = 384;
 /// tiles reach on a Zen 4.
 const LINEAR_TASK: usize = 1 << 20;
 
-/// Tiles of a task, at least, if there are enough: their rows of A stay in the L2 cache beside a panel of B.
-const TILES: usize = 8;
+/// Rows of a task, at least, if there are enough: in A they stay in the L2 cache beside a panel of B.
+const ROWS: usize = 96;
 
-/// Elements of the shared index that a task packs: of 512 columns, a block of them stays in the L1 cache.
+/// Elements of the shared index that are packed at once: as many rows of the matrix are read side by side, which can
+/// all be in one set of the L1 cache.
 pub(super) const STEPS: usize = 8;
 
 /// Elements on one cache line.
 const LINE: usize = 16;
 
-/// Columns of a panel of A, at most.
-const PANEL_A: usize = 512;
+/// Sets of an L1 cache, and lines of each: of 32 KB at least, in all of its kinds that have AVX2 or NEON.
+const SETS: usize = 64;
+const WAYS: usize = 8;
 
 /// The register tile of an instruction set.
 pub(super) trait Tile {
@@ -135,13 +137,11 @@ pub(super) fn product<T: Tile>(
         let a = View { data: &a.data[range.start * a.col..], ..a };
         let b = View { data: &b.data[range.start * b.row..], ..b };
         let store = if range.start == 0 { store } else { Store::Add };
-        with_scratch(&PANELS_A, if a.col == 1 { 0 } else { block.panels_a().len() }, |panels_a| {
-            with_scratch(&PANELS_B, block.panels_b::<T>().len(), |panels_b| {
-                if a.col != 1 {
-                    pack_a::<T>(cpu, block, a, panels_a);
-                }
-                pack_b::<T>(cpu, block, b, panels_b);
-                multiply::<T>(cpu, block, a, [panels_a, panels_b], &mut c, store);
+        with_scratch(&PANELS_B, block.panels_b::<T>().len(), |panels_b| {
+            pack_b::<T>(cpu, block, b, panels_b);
+            each_task(cpu, block, &mut c, |rows, c| {
+                let a = View { data: &a.data[rows.start * a.row..], ..a };
+                multiply_view::<T>(block, rows.len(), a, panels_b, c, store);
             });
         });
     }
@@ -173,17 +173,27 @@ impl Block {
         Self { m, n, depth, steps: depth.div_ceil(T::Element::TERMS), height }
     }
 
-    /// Panels of A are as wide as many tiles are high: packing goes through rows, and is fastest where they
-    /// are long. Steps are an odd number of cache lines apart, because lines a power of two apart would evict
-    /// each other; panels end before each step of them needs a page of its own.
-    pub(super) fn panels_a(&self) -> Panels {
-        let width = (self.height * (PANEL_A / self.height).max(1)).min(self.m);
-        let row = (width.div_ceil(LINE) | 1) * LINE;
-        Panels { cols: self.m, width: width.max(1), row, depth: self.depth, steps: self.steps }
+    /// The strips of some rows of A, the first of them a tile's first: each as wide as a tile is high.
+    pub(super) fn strips(&self, rows: usize) -> Panels {
+        Panels { cols: rows, width: self.height, depth: self.depth, steps: self.steps }
+    }
+
+    /// Where the strips of some rows are among those of all.
+    pub(super) fn strips_of(&self, rows: &Range<usize>) -> Range<usize> {
+        rows.start / self.height * self.steps * self.height
+            ..rows.end.div_ceil(self.height) * self.steps * self.height
+    }
+
+    /// Whether tiles can read rows that are `row` elements apart: what they read of a tile's rows at the same time must
+    /// fit the L1 cache with room, where lines of rows a power of two apart share a set.
+    fn reads_rows(&self, row: usize) -> bool {
+        let lines = row.div_ceil(LINE);
+        let sets = if row.is_multiple_of(LINE) { SETS / gcd(lines, SETS) } else { SETS };
+        self.height.div_ceil(sets) < WAYS
     }
 
     pub(super) fn panels_b<T: Tile>(&self) -> Panels {
-        Panels { cols: self.n, width: T::WIDTH, row: T::WIDTH, depth: self.depth, steps: self.steps }
+        Panels { cols: self.n, width: T::WIDTH, depth: self.depth, steps: self.steps }
     }
 
     /// The rows of C that are a task each, for so many `threads`.
@@ -196,20 +206,9 @@ impl Block {
         let tiles = m.div_ceil(height);
         let work = (height * n * depth).max(1);
         let fair = if threads == 1 { tiles } else { tiles / (4 * threads) };
-        let rows = (LINEAR_TASK / work).max(TILES).min(fair).max(1) * height;
+        let rows = (LINEAR_TASK / work).max(ROWS / height).min(fair).max(1) * height;
         (0..m).step_by(rows).map(move |start| start..m.min(start + rows))
     }
-}
-
-/// Packs an A across whose rows the shared index runs.
-pub(super) fn pack_a<T: Tile>(cpu: &Cpu, block: Block, a: View<'_>, out: &mut [T::Element]) {
-    let panels = block.panels_a();
-    let out = Parts::new(out);
-    cpu.run_blocks(block.steps, STEPS, |steps| {
-        let data = &a.data[steps.start * T::Element::TERMS * a.col..];
-        // SAFETY: each block of steps takes its own part of every panel.
-        unsafe { panels.across(data, a.col, steps, (&out, 0)) };
-    });
 }
 
 /// Packs B.
@@ -232,46 +231,63 @@ pub(super) fn pack_b<T: Tile>(cpu: &Cpu, block: Block, b: View<'_>, out: &mut [T
     }
 }
 
-/// The block's product. A is packed into panels, or rows that are packed here if the shared index runs along
-/// them.
-pub(super) fn multiply<T: Tile>(
-    cpu: &Cpu,
+/// Some rows of the block's product, on this thread, of an A that is not packed: both begin with the first of them, and
+/// A with the block's first term.
+fn multiply_view<T: Tile>(
     block: Block,
+    rows: usize,
     a: View<'_>,
-    [panels_a, panels_b]: [&[T::Element]; 2],
+    panels_b: &[T::Element],
     c: &mut ViewMut<'_>,
     store: Store,
 ) {
     let Block { depth, steps, .. } = block;
-    each_task(cpu, block, c, |rows, c| {
-        if a.col != 1 {
-            return multiply_rows::<T>(block, rows, Packed::Panels(panels_a), panels_b, c, store);
-        }
-        with_scratch(&ROWS_A, rows.len() * steps, |rows_a| {
-            for (row, out) in rows.clone().zip(rows_a.chunks_exact_mut(steps)) {
-                T::Element::pack_along(&a.data[row * a.row..][..depth], out);
+    if a.col != 1 {
+        let strips = block.strips(rows);
+        return with_scratch(&PACKED_A, strips.len(), |packed| {
+            let out = Parts::new(&mut *packed);
+            for start in (0..steps).step_by(STEPS) {
+                let data = &a.data[start * T::Element::TERMS * a.col..];
+                // SAFETY: nobody else has what this thread packs.
+                unsafe { strips.across(data, a.col, start..steps.min(start + STEPS), (&out, 0)) };
             }
-            multiply_rows::<T>(block, rows, Packed::Rows(rows_a), panels_b, c, store);
+            multiply_rows::<T>(block, rows, Packed::Strips(packed), panels_b, c, store);
         });
+    }
+    if let Some(data) = T::Element::of_terms(a.data) {
+        return multiply_packed_rows::<T>(block, rows, (data, a.row), panels_b, c, store);
+    }
+    with_scratch(&PACKED_A, rows * steps, |packed| {
+        for (row, out) in packed.chunks_exact_mut(steps).enumerate() {
+            T::Element::pack_along(&a.data[row * a.row..][..depth], out);
+        }
+        multiply_rows::<T>(block, rows, Packed::Rows { data: packed, row: steps }, panels_b, c, store);
     });
 }
 
-/// The block's product with an A that is packed already, one row after the other.
-pub(super) fn multiply_packed<T: Tile>(
-    cpu: &Cpu,
+/// The same with an A whose elements are packed, its rows `row` apart.
+pub(super) fn multiply_packed_rows<T: Tile>(
     block: Block,
-    [rows_a, panels_b]: [&[T::Element]; 2],
+    rows: usize,
+    (data, row): (&[T::Element], usize),
+    panels_b: &[T::Element],
     c: &mut ViewMut<'_>,
     store: Store,
 ) {
-    each_task(cpu, block, c, |rows, c| {
-        let a = Packed::Rows(&rows_a[rows.start * block.steps..rows.end * block.steps]);
-        multiply_rows::<T>(block, rows, a, panels_b, c, store);
+    if block.reads_rows(row) {
+        return multiply_rows::<T>(block, rows, Packed::Rows { data, row }, panels_b, c, store);
+    }
+    let steps = block.steps;
+    with_scratch(&PACKED_A, rows * steps, |packed| {
+        for (index, out) in packed.chunks_exact_mut(steps).enumerate() {
+            out.copy_from_slice(&data[index * row..][..steps]);
+        }
+        multiply_rows::<T>(block, rows, Packed::Rows { data: packed, row: steps }, panels_b, c, store);
     });
 }
 
 /// Calls `body` with the rows of each task, and C from the first of them on.
-fn each_task(
+pub(super) fn each_task(
     cpu: &Cpu,
     block: Block,
     c: &mut ViewMut<'_>,
@@ -289,55 +305,54 @@ fn each_task(
     });
 }
 
-/// Some rows of A.
+/// Some rows of A, and the block's terms of them.
 #[derive(Clone, Copy)]
 pub(super) enum Packed<'a, E> {
-    /// These rows alone, one after the other.
-    Rows(&'a [E]),
-    /// The whole block's panels.
-    Panels(&'a [E]),
+    /// One row after the other, `row` elements apart.
+    Rows { data: &'a [E], row: usize },
+    /// Strips.
+    Strips(&'a [E]),
 }
 
-/// Some rows of the block's product, on this thread. `c` begins with the first of them.
+/// Some rows of the block's product, on this thread. `a` and `c` begin with the first of them.
 pub(super) fn multiply_rows<T: Tile>(
     block: Block,
-    rows: Range<usize>,
+    rows: usize,
     a: Packed<'_, T::Element>,
     panels_b: &[T::Element],
     c: &mut ViewMut<'_>,
     store: Store,
 ) {
     let Block { n, steps, height, .. } = block;
-    let of_a = block.panels_a();
-    let end = rows.len().saturating_sub(1) * c.row + n;
-    assert!(panels_b.len() == block.panels_b::<T>().len() && n <= c.row && end <= c.data.len());
+    let Some(last) = rows.checked_sub(1) else { return };
+    assert!(panels_b.len() == block.panels_b::<T>().len() && n <= c.row && last * c.row + n <= c.data.len());
     match a {
-        Packed::Rows(a) => assert_eq!(a.len(), rows.len() * steps),
-        Packed::Panels(a) => assert!(a.len() == of_a.len() && rows.start.is_multiple_of(height)),
+        Packed::Rows { data, row } => assert!(last * row + steps <= data.len()),
+        Packed::Strips(data) => assert_eq!(data.len(), block.strips(rows).len()),
     }
     for (panel, first) in panels_b.chunks_exact(steps * T::WIDTH).zip((0..n).step_by(T::WIDTH)) {
-        for row in rows.clone().step_by(height) {
+        for start in (0..rows).step_by(height) {
             let a = match a {
-                Packed::Rows(a) => {
-                    Strided { data: a[(row - rows.start) * steps..].as_ptr(), row: steps, col: 1 }
-                }
-                Packed::Panels(a) => {
-                    let panel = &a[of_a.place(row / of_a.width, 0..steps)][row % of_a.width..];
-                    Strided { data: panel.as_ptr(), row: 1, col: of_a.row }
-                }
+                Packed::Rows { data, row } => Strided { data: data[start * row..].as_ptr(), row, col: 1 },
+                // The tile's strip is the one at `start / height`, of `steps * height` elements.
+                Packed::Strips(data) => Strided { data: data[start * steps..].as_ptr(), row: 1, col: height },
             };
             let out = Output {
-                data: c.data[(row - rows.start) * c.row + first..].as_mut_ptr(),
+                data: c.data[start * c.row + first..].as_mut_ptr(),
                 row: c.row,
-                rows: height.min(rows.end - row),
+                rows: height.min(rows - start),
                 cols: T::WIDTH.min(n - first),
             };
-            // SAFETY: `Cpu::new` has checked the tier. The tile's rows of A are packed, as rows or as a
-            // panel, the panel of B has `steps` rows of WIDTH elements, and `out` lies within C: rows are
+            // SAFETY: `Cpu::new` has checked the tier. The tile's rows of A are there, as rows or as a strip,
+            // the panel of B has `steps` rows of WIDTH elements, and `out` lies within C: rows are
             // `c.row` ≥ n apart, and C reaches to the end of the last one.
             unsafe { T::tile(steps, a, panel.as_ptr(), out, store) };
         }
     }
+}
+
+fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 /// Memory that a thread keeps between products, because pages fresh from the system cost more than the
@@ -350,9 +365,8 @@ pub(super) type ThreadBuffer = LocalKey<RefCell<Vec<Line>>>;
 pub(super) struct Line([u32; LINE]);
 
 thread_local! {
-    static PANELS_A: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
     static PANELS_B: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
-    static ROWS_A: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
+    static PACKED_A: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
     /// Rows of weights that a file holds in another form; see `frozen.rs`.
     pub(super) static DECODED: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
 }

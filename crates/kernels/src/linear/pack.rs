@@ -25,6 +25,9 @@ pub(super) unsafe trait Element: Copy + Send + Sync {
     /// zeros beyond the last term or column.
     fn pack_across(across: Across<'_>, out: &mut [Self]);
 
+    /// Terms as they are, if that is what an element holds.
+    fn of_terms(terms: &[f32]) -> Option<&[Self]>;
+
     /// Words of four bytes, as elements.
     fn of_words(words: &[f32]) -> &[Self] {
         const { assert!(size_of::<Self>() == size_of::<f32>() && align_of::<Self>() == align_of::<f32>()) };
@@ -64,25 +67,44 @@ unsafe impl Element for f32 {
     const TERMS: usize = 1;
     const ZERO: Self = 0.0;
 
+    fn of_terms(terms: &[f32]) -> Option<&[Self]> {
+        Some(terms)
+    }
+
     fn pack_along(data: &[f32], out: &mut [Self]) {
         out.copy_from_slice(data);
     }
 
     fn pack_across(across: Across<'_>, out: &mut [Self]) {
-        for (term, out) in out.chunks_exact_mut(across.width).enumerate() {
-            let (packed, rest) = out.split_at_mut(across.cols);
-            // A panel's row is a cache line or two: a call of memcpy would cost more than the copy.
-            let (lines, last) = across.term(term).as_chunks::<16>();
-            let (out_lines, out_last) = packed.as_chunks_mut::<16>();
-            out_lines.iter_mut().zip(lines).for_each(|(out, line)| *out = *line);
-            out_last.iter_mut().zip(last).for_each(|(out, value)| *out = *value);
-            rest.fill(0.0);
+        // A row is at most two cache lines: a call of memcpy would cost more than the copy.
+        macro_rules! of_width {
+            ($($width:literal)*) => {
+                match across.cols {
+                    $($width if across.width == $width => copy_across::<$width>(across, out),)*
+                    _ => copy_part_across(across, out),
+                }
+            };
         }
+        of_width!(1 2 3 4 5 6 7 8 9 10 11 12 13 14 16 32);
     }
 }
 
-/// Columns of a matrix, packed: `[panel][step][column]`, `width` columns to a panel, steps `row` elements
-/// apart.
+fn copy_across<const WIDTH: usize>(across: Across<'_>, out: &mut [f32]) {
+    let (out, _) = out.as_chunks_mut::<WIDTH>();
+    for (term, out) in out.iter_mut().enumerate() {
+        *out = across.term(term).first_chunk().copied().unwrap_or([0.0; WIDTH]);
+    }
+}
+
+fn copy_part_across(across: Across<'_>, out: &mut [f32]) {
+    for (term, out) in out.chunks_exact_mut(across.width).enumerate() {
+        let (packed, rest) = out.split_at_mut(across.cols);
+        packed.iter_mut().zip(across.term(term)).for_each(|(out, value)| *out = *value);
+        rest.fill(0.0);
+    }
+}
+
+/// Columns of a matrix, packed: `[panel][step][column]`, `width` columns to a panel.
 ///
 /// Element (step, column) holds terms `step·TERMS..` of the shared index; what is beyond the last term or the
 /// last column is zero.
@@ -90,7 +112,6 @@ unsafe impl Element for f32 {
 pub(super) struct Panels {
     pub(super) cols: usize,
     pub(super) width: usize,
-    pub(super) row: usize,
     /// Terms of the shared index, and elements that hold them.
     pub(super) depth: usize,
     pub(super) steps: usize,
@@ -103,13 +124,13 @@ impl Panels {
 
     /// Elements of all panels.
     pub(super) fn len(&self) -> usize {
-        self.count() * self.steps * self.row
+        self.count() * self.steps * self.width
     }
 
     /// The elements of `steps` of a panel.
     pub(super) fn place(&self, panel: usize, steps: Range<usize>) -> Range<usize> {
         let first = panel * self.steps;
-        (first + steps.start) * self.row..(first + steps.end) * self.row
+        (first + steps.start) * self.width..(first + steps.end) * self.width
     }
 
     fn panel_cols(&self, panel: usize) -> Range<usize> {
@@ -132,7 +153,7 @@ impl Panels {
         let terms = self.depth - steps.start * E::TERMS;
         for panel in 0..self.count() {
             let cols = self.panel_cols(panel);
-            let (data, width) = (&data[cols.start..], self.row);
+            let (data, width) = (&data[cols.start..], self.width);
             let across = Across { data, row, terms, cols: cols.len(), width };
             let place = self.place(panel, steps.clone());
             // SAFETY: the caller's promise.
@@ -143,7 +164,7 @@ impl Panels {
     /// Packs one panel, all of `out`, of a matrix across whose rows the shared index runs, as above.
     pub(super) fn across_panel<E: Element>(&self, data: &[f32], row: usize, panel: usize, out: &mut [E]) {
         let cols = self.panel_cols(panel);
-        let (data, width) = (&data[cols.start..], self.row);
+        let (data, width) = (&data[cols.start..], self.width);
         E::pack_across(Across { data, row, terms: self.depth, cols: cols.len(), width }, out);
     }
 

@@ -6,7 +6,7 @@
 //! in bf16 half the memory of the f32 it was made from.
 
 use super::ViewMut;
-use super::blocked::{self, Block, Packed, STEPS, Tile, multiply_rows};
+use super::blocked::{self, Block, Packed, STEPS, Tile, each_task, multiply_packed_rows, multiply_rows};
 use super::pack::Element;
 use crate::isa::Vectors;
 use crate::{Cpu, Parts, Precision, Store};
@@ -22,8 +22,16 @@ pub enum Packing {
     Input,
     /// `dy` (T, N) of `dw = dyᵀ x`.
     Output,
-    /// `x` (T, K) of `y = x wᵀ`, or `dy` (T, N) of `dx = dy w`.
+    /// `x` (T, K) of `y = x wᵀ`, or `dy` (T, N) of `dx = dy w`. In f32 this is the matrix as it is: see
+    /// [`is_as_it_is`](Self::is_as_it_is).
     Rows,
+}
+
+impl Packing {
+    /// Whether a matrix is packed for this purpose as it is: where it is at hand, nothing has to be packed.
+    pub fn is_as_it_is(self, cpu: &Cpu) -> bool {
+        self == Self::Rows && cpu.precision() == Precision::F32
+    }
 }
 
 /// Where some rows of a matrix lie in it.
@@ -127,7 +135,10 @@ pub fn linear_dw_packed(cpu: &Cpu, products: &mut [PackedDw<'_>]) {
 }
 
 fn len_of<T: Tile>(packing: Packing, rows: usize, cols: usize) -> usize {
-    blocks::<T>(packing, rows, cols).map(|block| block.len).sum()
+    match packing {
+        Packing::Rows => rows * cols.div_ceil(T::Element::TERMS),
+        packing => blocks::<T>(packing, rows, cols).map(|block| block.len).sum(),
+    }
 }
 
 /// A block of the shared index of a packed operand.
@@ -140,25 +151,18 @@ struct Stretch {
     len: usize,
 }
 
-/// The blocks of a packed matrix.
+/// The blocks of a matrix that is packed in panels or strips.
 fn blocks<T: Tile>(packing: Packing, rows: usize, cols: usize) -> impl Iterator<Item = Stretch> {
-    let (shared, others) = match packing {
-        Packing::Forward | Packing::Rows => (cols, rows),
-        Packing::Backward | Packing::Input | Packing::Output => (rows, cols),
-    };
+    let (shared, others) = if packing == Packing::Forward { (cols, rows) } else { (rows, cols) };
     let mut at = 0;
     blocked::blocks::<T>(shared).map(move |range| {
         let depth = range.len();
         let (block, len) = match packing {
-            Packing::Rows => {
-                let block = Block::new::<T>([others, 1, depth]);
-                (block, others * block.steps)
-            }
             Packing::Output => {
                 let block = Block::new::<T>([others, 1, depth]);
-                (block, block.panels_a().len())
+                (block, block.strips(others).len())
             }
-            Packing::Forward | Packing::Backward | Packing::Input => {
+            _ => {
                 let block = Block::new::<T>([1, others, depth]);
                 (block, block.panels_b::<T>().len())
             }
@@ -215,18 +219,18 @@ fn pack_rows_with<T: Tile>(
         let data = &data[rows.start * cols..rows.end * cols];
         let rows = first + rows.start..first + rows.end;
         for (packing, out) in &outs {
-            for Stretch { start, block, at, .. } in blocks::<T>(*packing, of, cols) {
-                if *packing == Packing::Rows {
-                    // SAFETY: each block of rows takes its own.
-                    let out = unsafe { out.part(at + rows.start * block.steps..at + rows.end * block.steps) };
-                    let data = data.chunks_exact(cols);
-                    for (row, out) in data.zip(out.chunks_exact_mut(block.steps)) {
-                        T::Element::pack_along(&row[start..start + block.depth], out);
-                    }
-                    continue;
+            if *packing == Packing::Rows {
+                let elements = cols.div_ceil(terms);
+                // SAFETY: each block of rows takes its own.
+                let out = unsafe { out.part(rows.start * elements..rows.end * elements) };
+                for (row, out) in data.chunks_exact(cols).zip(out.chunks_exact_mut(elements)) {
+                    T::Element::pack_along(row, out);
                 }
+                continue;
+            }
+            for Stretch { start, block, at, .. } in blocks::<T>(*packing, of, cols) {
                 let panels =
-                    if *packing == Packing::Output { block.panels_a() } else { block.panels_b::<T>() };
+                    if *packing == Packing::Output { block.strips(cols) } else { block.panels_b::<T>() };
                 let own = rows.start.max(start)..rows.end.min(start + block.depth);
                 if own.is_empty() {
                     continue;
@@ -247,12 +251,22 @@ fn multiply<T: Tile>(cpu: &Cpu, k: usize, [a, b]: [&[f32]; 2], mut c: ViewMut<'_
     if m == 0 {
         return;
     }
-    for (of_a, of_b) in blocks::<T>(Packing::Rows, m, k).zip(blocks::<T>(Packing::Backward, k, n)) {
-        let block = Block::new::<T>([m, n, of_a.block.depth]);
-        let a = T::Element::of_words(&a[of_a.at..of_a.at + of_a.len]);
-        let b = T::Element::of_words(&b[of_b.at..of_b.at + of_b.len]);
-        let store = if of_a.start == 0 { store } else { Store::Add };
-        blocked::multiply_packed::<T>(cpu, block, [a, b], &mut c, store);
+    let elements = k.div_ceil(T::Element::TERMS);
+    for Stretch { start, block: Block { depth, .. }, at, len } in blocks::<T>(Packing::Backward, k, n) {
+        let block = Block::new::<T>([m, n, depth]);
+        let b = T::Element::of_words(&b[at..at + len]);
+        let a = &T::Element::of_words(a)[start / T::Element::TERMS..];
+        let store = if start == 0 { store } else { Store::Add };
+        each_task(cpu, block, &mut c, |rows, c| {
+            multiply_packed_rows::<T>(
+                block,
+                rows.len(),
+                (&a[rows.start * elements..], elements),
+                b,
+                c,
+                store,
+            );
+        });
     }
 }
 
@@ -274,9 +288,9 @@ fn add_all<T: Tile>(cpu: &Cpu, products: &mut [PackedDw<'_>]) {
             let of_dy = blocks::<T>(Packing::Output, depth, *n);
             for (a, b) in of_dy.zip(blocks::<T>(Packing::Input, depth, *k)) {
                 let block = Block::new::<T>([*n, *k, a.block.depth]);
-                let dy = Packed::Panels(T::Element::of_words(&dy[a.at..a.at + a.len]));
+                let dy = &T::Element::of_words(&dy[a.at..a.at + a.len])[block.strips_of(rows)];
                 let x = T::Element::of_words(&x[b.at..b.at + b.len]);
-                multiply_rows::<T>(block, rows.clone(), dy, x, &mut c, Store::Add);
+                multiply_rows::<T>(block, rows.len(), Packed::Strips(dy), x, &mut c, Store::Add);
             }
         }
     });

@@ -117,7 +117,6 @@ macro_rules! tile {
                     if ACROSS {
                         let ahead = a_p.wrapping_add(AHEAD * a.col);
                         _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
-                        _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(ROWS - 1).cast());
                     }
                     let b = [$load_b(b_p), $load_b(b_p.add($lanes))];
                     for i in 0..ROWS {

@@ -4,7 +4,6 @@
 //! it is mapped, at any alignment, and `y` (T, rows).
 
 mod decode;
-mod prefetch;
 mod products;
 mod quantized;
 mod rows;

@@ -11,7 +11,7 @@ use super::unsigned_zero_point;
 use crate::block::rows_per_block;
 use crate::data_type::WEIGHTS_PER_BLOCK;
 use crate::isa::Vectors;
-use crate::product::prefetch::prefetch_to_write;
+use crate::prefetch::prefetch_to_write;
 use crate::{Cpu, DataType, Parts};
 
 /// 32 activations: `scale · integer`, and what a product with them needs besides.

@@ -60,8 +60,8 @@ use split::{Activations, BF16, F16, F32, LANES, STEP, Stored, masks, transpose};
 use super::many::Prefetch;
 use super::{Lines, ROWS_OF_MANY};
 use crate::block::BLOCK;
+use crate::prefetch::prefetch_to_write;
 use crate::product::Weights;
-use crate::product::prefetch::prefetch_to_write;
 use crate::product::tiles::ROWS;
 use crate::{Cpu, DataType, Parts};
 

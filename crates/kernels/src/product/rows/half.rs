@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use crate::product::prefetch::prefetch_to_write;
+use crate::prefetch::prefetch_to_write;
 use crate::simd::{Operation, Simd, dispatch};
 use crate::{Cpu, Parts};
 

@@ -2,8 +2,8 @@
 
 use super::Lines;
 use super::half::round_to_half;
+use crate::prefetch::prefetch_to_write;
 use crate::product::Weights;
-use crate::product::prefetch::prefetch_to_write;
 use crate::{Cpu, DataType, Parts};
 
 /// Elements of a task: some µs.

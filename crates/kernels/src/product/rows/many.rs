@@ -20,8 +20,8 @@ use super::format::{F32, RowFormat};
 use super::tile::{ROWS, Source, tile, tile_tokens, with_tokens};
 use super::{Lines, column_block, strips};
 use crate::Parts;
+use crate::prefetch::{LINE, line_to_l2, line_to_write};
 use crate::product::Weights;
-use crate::product::prefetch::{LINE, line_to_l2, line_to_write};
 use crate::simd::Simd;
 
 thread_local! {

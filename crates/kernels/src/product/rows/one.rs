@@ -13,8 +13,8 @@ use super::column_block;
 use super::format::{F32, RowFormat};
 use super::tile::ROWS;
 use crate::Parts;
+use crate::prefetch::{LINE, line_to_l2};
 use crate::product::Weights;
-use crate::product::prefetch::{LINE, line_to_l2};
 use crate::simd::Simd;
 
 /// Lanes that are enough for one chain: it takes one vector in some four cycles.

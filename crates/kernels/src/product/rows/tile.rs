@@ -4,7 +4,7 @@
 #![allow(clippy::needless_range_loop)]
 
 use super::format::{F32, RowFormat};
-use crate::product::prefetch;
+use crate::prefetch;
 use crate::simd::Simd;
 
 /// Rows of a tile. Four rows' lanes are summed together.

@@ -1,7 +1,7 @@
 //! Cache lines that are asked for before they are needed.
 
 /// Bytes of a cache line.
-pub(super) const LINE: usize = 64;
+pub(crate) const LINE: usize = 64;
 
 /// More than this is left to the stores: it is written by several threads, or does not stay in the L1 cache.
 const MOST: usize = 1 << 14;
@@ -11,7 +11,7 @@ const MOST: usize = 1 << 14;
 /// The other threads have read what was there, so each line must be taken from them. A core's stores take
 /// effect in order and would wait for one line after the other; prefetched together, they come together. For
 /// one token's activations of 768 channels that is 3 µs of 7.
-pub(super) fn prefetch_to_write<T>(x: &[T]) {
+pub(crate) fn prefetch_to_write<T>(x: &[T]) {
     let bytes = size_of_val(x);
     if bytes <= MOST {
         (0..bytes).step_by(LINE).for_each(|at| line_to_write(x.as_ptr().cast::<u8>().wrapping_add(at)));
@@ -20,7 +20,7 @@ pub(super) fn prefetch_to_write<T>(x: &[T]) {
 
 /// Prefetches the line at `line`, which need not exist, into the L1 cache, to be written.
 #[inline(always)]
-pub(super) fn line_to_write(line: *const u8) {
+pub(crate) fn line_to_write(line: *const u8) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
@@ -43,7 +43,7 @@ pub(super) fn line_to_write(line: *const u8) {
 
 /// Prefetches the line at `line`, which need not exist, into the L2 cache, to be read.
 #[inline(always)]
-pub(super) fn line_to_l2(line: *const u8) {
+pub(crate) fn line_to_l2(line: *const u8) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
