@@ -31,7 +31,7 @@ fn rate(operations: usize, seconds: f64, mut call: impl FnMut()) -> f64 {
 fn rows(cpu: &Cpu, packing: Packing, data: &[f32], cols: usize) -> Vec<f32> {
     let of = data.len() / cols;
     let mut out = vec![0.0; packed_len(cpu, packing, of, cols)];
-    pack_rows(cpu, data, cols, RowsOf { first: 0, of }, &mut [(packing, &mut out)]);
+    pack_rows(cpu, data, cols, RowsOf { first: 0, of }, [(packing, &mut *out)]);
     out
 }
 

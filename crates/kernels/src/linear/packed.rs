@@ -82,13 +82,20 @@ pub fn packed_len(cpu: &Cpu, packing: Packing, rows: usize, cols: usize) -> usiz
 ///
 /// # Panics
 /// If the lengths do not fit, `part.first` is odd, or a packing is one of weights.
-pub fn pack_rows(cpu: &Cpu, data: &[f32], cols: usize, part: RowsOf, outs: &mut [(Packing, &mut [f32])]) {
+pub fn pack_rows<'a>(
+    cpu: &Cpu,
+    data: &[f32],
+    cols: usize,
+    part: RowsOf,
+    outs: impl IntoIterator<Item = (Packing, &'a mut [f32])>,
+) {
+    let outs: Vec<_> = outs.into_iter().collect();
     assert!(cols > 0 && data.len().is_multiple_of(cols), "{} elements are not rows of {cols}", data.len());
     let rows = data.len() / cols;
     assert!(part.first.is_multiple_of(2) && part.first + rows <= part.of, "{rows} rows at {part:?}");
     // An element of two rows has both of them, unless the last row is alone in it.
     assert!(rows.is_multiple_of(2) || part.first + rows == part.of, "{rows} rows at {part:?}");
-    for (packing, out) in &*outs {
+    for (packing, out) in &outs {
         assert_eq!(out.len(), packed_len(cpu, *packing, part.of, cols));
         assert!(matches!(packing, Packing::Input | Packing::Output | Packing::Rows), "{packing:?}");
     }
@@ -157,15 +164,12 @@ fn blocks<T: Tile>(packing: Packing, rows: usize, cols: usize) -> impl Iterator<
     let mut at = 0;
     blocked::blocks::<T>(shared).map(move |range| {
         let depth = range.len();
-        let (block, len) = match packing {
-            Packing::Output => {
-                let block = Block::new::<T>([others, 1, depth]);
-                (block, block.strips(others).len())
-            }
-            _ => {
-                let block = Block::new::<T>([1, others, depth]);
-                (block, block.panels_b::<T>().len())
-            }
+        let (block, len) = if packing == Packing::Output {
+            let block = Block::new::<T>([others, 1, depth]);
+            (block, block.strips(others).len())
+        } else {
+            let block = Block::new::<T>([1, others, depth]);
+            (block, block.panels_b::<T>().len())
         };
         at += len;
         Stretch { start: range.start, block, at: at - len, len }
@@ -210,10 +214,10 @@ fn pack_rows_with<T: Tile>(
     data: &[f32],
     cols: usize,
     RowsOf { first, of }: RowsOf,
-    outs: &mut [(Packing, &mut [f32])],
+    outs: Vec<(Packing, &mut [f32])>,
 ) {
     let outs: Vec<_> =
-        outs.iter_mut().map(|(packing, out)| (*packing, Parts::new(T::Element::of_words_mut(out)))).collect();
+        outs.into_iter().map(|(packing, out)| (packing, Parts::new(T::Element::of_words_mut(out)))).collect();
     let terms = T::Element::TERMS;
     cpu.run_blocks(data.len() / cols, STEPS * terms, |rows| {
         let data = &data[rows.start * cols..rows.end * cols];
@@ -320,7 +324,7 @@ mod tests {
             Packing::Forward | Packing::Backward => {
                 pack_weights(cpu, packing, vec![(data, cols, &mut out)]);
             }
-            _ => pack_rows(cpu, data, cols, RowsOf { first: 0, of: rows }, &mut [(packing, &mut out)]),
+            _ => pack_rows(cpu, data, cols, RowsOf { first: 0, of: rows }, [(packing, &mut *out)]),
         }
         out
     }
@@ -339,8 +343,8 @@ mod tests {
                     for first in (0..rows).step_by(6) {
                         let part = &data[first * cols..rows.min(first + 6) * cols];
                         let [along, across] = got.each_mut();
-                        let mut outs = [(packings[0], &mut **along), (packings[1], &mut **across)];
-                        pack_rows(cpu, part, cols, RowsOf { first, of: rows }, &mut outs);
+                        let outs = [(packings[0], &mut **along), (packings[1], &mut **across)];
+                        pack_rows(cpu, part, cols, RowsOf { first, of: rows }, outs);
                     }
                     for (got, want) in got.iter().zip(&want) {
                         assert!(bits(got) == bits(want), "{name} {across:?} {rows} {cols}");

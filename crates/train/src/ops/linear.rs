@@ -68,19 +68,24 @@ impl Linear {
         };
         let (width, of) = (t.values.width(self.y), t.values.rows());
         let pooled = |packing| t.gradients.pooled(packed_len(t.cpu, packing, of, width));
-        let mut rows = pooled(Packing::Rows);
-        let along = (Packing::Rows, &mut *rows);
-        let part = RowsOf { first: 0, of };
-        if t.params.is_trained(self.weight.index()) {
-            let mut packed = pooled(Packing::Output);
-            pack_rows(t.cpu, &dy, width, part, &mut [along, (Packing::Output, &mut *packed)]);
+        let mut rows = (!Packing::Rows.is_as_it_is(t.cpu)).then(|| pooled(Packing::Rows));
+        let mut output = t.params.is_trained(self.weight.index()).then(|| pooled(Packing::Output));
+        let along = rows.as_mut().map(|rows| (Packing::Rows, &mut **rows));
+        let across = output.as_mut().map(|output| (Packing::Output, &mut **output));
+        pack_rows(t.cpu, &dy, width, RowsOf { first: 0, of }, along.into_iter().chain(across));
+        if let Some(dy) = output {
             let (k, x) = (t.values.width(self.x), t.values.packed_input(self.x));
-            t.pending.push(Pending::Product { weight: self.weight, k, x, dy: packed });
-        } else {
-            pack_rows(t.cpu, &dy, width, part, &mut [along]);
+            t.pending.push(Pending::Product { weight: self.weight, k, x, dy });
         }
+        linear_dx_packed(
+            t.cpu,
+            rows.as_deref().unwrap_or(&dy),
+            weight,
+            self.sizes(t.values),
+            dx.values(),
+            store,
+        );
         t.gradients.release(dy);
-        linear_dx_packed(t.cpu, &rows, weight, self.sizes(t.values), dx.values(), store);
         t.gradients.close(dx);
     }
 }

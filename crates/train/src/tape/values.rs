@@ -30,7 +30,8 @@ struct Node {
     width: usize,
     use_: Use,
     value: Buffer,
-    /// The same, packed for products: as their rows, and for the gradients of the matrices.
+    /// The same, packed for products: as their rows, unless that is what the values are, and for the gradients
+    /// of the matrices.
     rows: Option<Pooled>,
     input: Option<Arc<Pooled>>,
 }
@@ -79,11 +80,13 @@ impl Values {
         tensors: [Tensor; N],
         mut compute: impl FnMut(&Self, Range<usize>, [&mut [f32]; N]),
     ) {
+        if Packing::Rows.is_as_it_is(cpu) {
+            return self.fill_and_pack(cpu, tensors, compute);
+        }
         let (rows, width) = (self.rows, self.width(tensors[0]));
         let mut scratch = std::mem::take(&mut self.scratch);
         let mut packed = tensors.map(|tensor| self.new_packed(cpu, tensor));
-        // An even number: elements of bf16 hold two rows.
-        let some = (SCRATCH / (N * width) / 2).max(1) * 2;
+        let some = rows_at_once(N * width);
         scratch.resize((N * some * width).max(scratch.len()), 0.0);
         for first in (0..rows).step_by(some) {
             let some = some.min(rows - first);
@@ -100,12 +103,39 @@ impl Values {
         }
     }
 
+    /// The same where products take rows as they are.
+    fn fill_and_pack<const N: usize>(
+        &mut self,
+        cpu: &Cpu,
+        tensors: [Tensor; N],
+        mut compute: impl FnMut(&Self, Range<usize>, [&mut [f32]; N]),
+    ) {
+        let (rows, width) = (self.rows, self.width(tensors[0]));
+        let mut buffers = tensors.map(|tensor| self.take(tensor));
+        let mut packed = tensors.map(|tensor| self.new_packed(cpu, tensor));
+        let some = rows_at_once(N * width);
+        for first in (0..rows).step_by(some) {
+            let part = first..rows.min(first + some);
+            let own = part.start * width..part.end * width;
+            let mut values = buffers.each_mut().map(|buffer| &mut buffer[own.clone()]);
+            compute(self, part, values.each_mut().map(|values| &mut **values));
+            for (values, packed) in values.iter().zip(&mut packed) {
+                packed.put(cpu, values, width, RowsOf { first, of: rows });
+            }
+        }
+        for ((tensor, packed), buffer) in tensors.into_iter().zip(packed).zip(buffers) {
+            self.keep(tensor, packed);
+            self.put(tensor, buffer);
+        }
+    }
+
     /// Packs a tensor for products, if it is not packed yet; for the gradients of matrices too if it
     /// `is_trained`.
     pub(crate) fn pack(&mut self, cpu: &Cpu, tensor: Tensor, is_trained: bool) {
         let Node { width, value, rows, input, .. } = &self.nodes[tensor.0];
         let (width, of) = (*width, self.rows);
-        let has_all = rows.is_some() && (input.is_some() || !is_trained);
+        let has_rows = rows.is_some() || Packing::Rows.is_as_it_is(cpu);
+        let has_all = has_rows && (input.is_some() || !is_trained);
         if !has_all {
             let mut packed = Packed::new(cpu, &self.pool, [of, width], is_trained);
             packed.put(cpu, value, width, RowsOf { first: 0, of });
@@ -120,18 +150,15 @@ impl Values {
 
     fn keep(&mut self, tensor: Tensor, Packed { rows, input }: Packed) {
         let node = &mut self.nodes[tensor.0];
-        node.rows = Some(rows);
+        node.rows = rows;
         if let Some(input) = input {
             node.input = Some(Arc::new(input));
         }
     }
 
-    /// A tensor as products multiply it.
-    ///
-    /// # Panics
-    /// If it is not packed.
+    /// A tensor as products multiply it, once it is packed.
     pub(crate) fn packed_rows(&self, tensor: Tensor) -> &[f32] {
-        self.nodes[tensor.0].rows.as_ref().expect("a product has packed its input")
+        self.nodes[tensor.0].rows.as_deref().unwrap_or_else(|| self.get(tensor))
     }
 
     /// A tensor as the gradient of a matrix multiplies it.
@@ -205,26 +232,32 @@ impl Values {
     }
 }
 
+/// How many rows are computed before they are packed, of so many floats each: an even number, because elements of bf16
+/// hold two rows.
+fn rows_at_once(floats: usize) -> usize {
+    (SCRATCH / floats / 2).max(1) * 2
+}
+
 /// A tensor that is packed for products, and for the gradients of matrices if these are trained.
 struct Packed {
-    rows: Pooled,
+    rows: Option<Pooled>,
     input: Option<Pooled>,
 }
 
 impl Packed {
     fn new(cpu: &Cpu, pool: &Arc<Pool>, [rows, width]: [usize; 2], is_trained: bool) -> Self {
         let borrow = |packing| Pool::borrow(pool, packed_len(cpu, packing, rows, width));
-        Self { rows: borrow(Packing::Rows), input: is_trained.then(|| borrow(Packing::Input)) }
+        let has_rows = !Packing::Rows.is_as_it_is(cpu);
+        Self {
+            rows: has_rows.then(|| borrow(Packing::Rows)),
+            input: is_trained.then(|| borrow(Packing::Input)),
+        }
     }
 
     /// Packs some rows.
     fn put(&mut self, cpu: &Cpu, values: &[f32], width: usize, part: RowsOf) {
-        let rows = (Packing::Rows, &mut *self.rows);
-        match &mut self.input {
-            Some(input) => {
-                pack_rows(cpu, values, width, part, &mut [rows, (Packing::Input, &mut **input)]);
-            }
-            None => pack_rows(cpu, values, width, part, &mut [rows]),
-        }
+        let rows = self.rows.as_mut().map(|rows| (Packing::Rows, &mut **rows));
+        let input = self.input.as_mut().map(|input| (Packing::Input, &mut **input));
+        pack_rows(cpu, values, width, part, rows.into_iter().chain(input));
     }
 }
