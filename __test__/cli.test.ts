@@ -33,6 +33,26 @@ describe('rwkv', async () => {
     await writeFile(join(directory, 'empty.txt'), '')
   })
 
+  it('train --profile: where the time of the steps went', async () => {
+    const args = (out: string) => [
+      'train',
+      '--data',
+      data,
+      '--out',
+      join(directory, out),
+      ...shape,
+      '--max-steps',
+      3,
+    ]
+    const { code, out } = await rwkv(...args('profile'), '--profile')
+    expect(code).toBe(0)
+    expect(out).toMatch(/\nwhere the time of 3 steps went\n {2}\w[^\n]*%/)
+    expect(out).toMatch(/\n {2}products, forward +\d+\.\d % +\S+ GFLOP\/s \(\d+ %\)\n/)
+    expect(out).toMatch(/\n {2}waiting and the rest +-?\d+\.\d %\n {2}at best on \d+ threads: \S+ GFLOP/)
+    const events = objects((await rwkv(...args('profile-json'), '--profile', '--json')).out)
+    expect(events.at(-2)).toMatchObject({ event: 'profile', steps: 3, parts: expect.anything() })
+  })
+
   it('train --json: one object a line, the last one sums it up', async () => {
     const out = join(directory, 'json')
     const args = ['--data', data, '--out', out, ...shape, '--max-steps', 12, '--eval-interval', 6, '--json']

@@ -54,6 +54,42 @@ describe('Trainer', async () => {
     expect(await readdir(directory)).not.toContain('never')
   })
 
+  it('says where the time of its steps went', async () => {
+    const shape = { nLayer: 2, nEmbd: 32, ctxLen: 16, batchSize: 6, arch: 'v4', optimizer: 'adamw' } as const
+    await using trainer = await create('profiled', { ...shape, threads: 2 })
+    await trainer.step()
+    expect(await trainer.profile()).toMatchObject({ parts: [], rest: 1 })
+    await trainer.startProfile()
+    const { seconds, gradNorm } = await trainer.step()
+    await trainer.step()
+    const profile = await trainer.profile()
+    expect(profile).toMatchObject({ steps: 2, threads: 2 })
+    expect(profile.seconds).toBeGreaterThan(seconds)
+    expect(profile.peakOperations).toBeGreaterThan(1e7)
+    expect(profile.readBandwidth).toBeGreaterThan(1e7)
+    // Each matrix but the embedding is multiplied by every token, once in each of three products: in a block four of
+    // D × D for the time mix, and for the channel mix one of D × D and two of 4D × D.
+    const { nLayer, nEmbd, ctxLen, batchSize } = shape
+    const weights = nLayer * 13 * nEmbd ** 2 + trainer.tokenizer.nVocab * nEmbd
+    const operations = 2 * 2 * ctxLen * batchSize * weights
+    const products = profile.parts.filter(part => part.operations > 0)
+    expect(products.map(({ pass, name, operations }) => [pass, name, operations])).toEqual([
+      ['forward', 'products', operations],
+      ['backward', 'gradients of matrices', operations],
+      ['backward', 'products', operations],
+    ])
+    // x is read and y written, of two layers, two steps.
+    const relu = profile.parts.find(({ pass, name }) => pass === 'forward' && name === 'ReluSquared')
+    expect(relu?.bytes).toBe(2 * nLayer * 2 * 4 * ctxLen * batchSize * 4 * nEmbd)
+    const shares = profile.parts.map(part => part.share)
+    expect(shares.every(share => share >= 0)).toBe(true)
+    expect(profile.rest + shares.reduce((sum, share) => sum + share, 0)).toBeCloseTo(1, 9)
+    // What comes of the steps is the same.
+    await using other = await create('not-profiled', { ...shape, threads: 2 })
+    await other.step()
+    expect((await other.step()).gradNorm).toBe(gradNorm)
+  })
+
   it('stops a validation', async () => {
     const long = join(directory, 'long.txt')
     await writeFile(long, text.repeat(300))

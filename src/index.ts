@@ -41,4 +41,12 @@ export { writeReport } from './report.js'
 export { Session } from './session.js'
 export { State } from './state.js'
 export { Tokenizer } from './tokenizer.js'
-export { type Best, type Kept, type Saved, type Step, Trainer } from './trainer.js'
+export {
+  type Best,
+  type Kept,
+  type Profile,
+  type ProfilePart,
+  type Saved,
+  type Step,
+  Trainer,
+} from './trainer.js'

@@ -79,6 +79,40 @@ export interface Saved {
   readonly wroteModel: boolean
 }
 
+/** A part of the time of some steps: a kind of operator, or what is done beside them. */
+export interface ProfilePart {
+  /** From tokens to the loss, from the loss to gradients, or from gradients to parameters. */
+  readonly pass: 'forward' | 'backward' | 'update'
+  /** What was done. */
+  readonly name: string
+  /** The time of all threads together. */
+  readonly seconds: number
+  /** The share of all threads' time that this is, from 0 to 1. */
+  readonly share: number
+  /** Multiplications and additions of matrix products; 0 for all else. */
+  readonly operations: number
+  /** Bytes of the tensors that were read and written, each of them once; 0 for matrix products. */
+  readonly bytes: number
+}
+
+/** Result of {@link Trainer.profile}. */
+export interface Profile {
+  /** How many steps. */
+  readonly steps: number
+  /** Their time by the clock. */
+  readonly seconds: number
+  /** How many threads worked. */
+  readonly threads: number
+  /** What they did. */
+  readonly parts: readonly ProfilePart[]
+  /** The share of the time that no part has: the threads waited for each other, or did what has no name here. */
+  readonly rest: number
+  /** Operations a second of multiply-adds in registers on these threads, in the precision of the products. */
+  readonly peakOperations: number
+  /** Bytes a second that these threads read from memory; what is in the caches is read faster. */
+  readonly readBandwidth: number
+}
+
 /**
  * A training run: of a new model, or with the option `from` of an existing one, of which all or some
  * parameters, LoRA adapters (`loraRank`), or the initial state (`tune`) are trained.
@@ -271,6 +305,26 @@ export class Trainer implements AsyncIterable<Step>, Disposable, AsyncDisposable
     this.#best = best
     this.#isDone = isDone
     return valLoss
+  }
+
+  /**
+   * Takes the time of every operator of the steps from now on, for {@link profile}. What comes of the steps stays the
+   * same.
+   *
+   * @throws {RwkvError} `BUSY` or `CLOSED`.
+   */
+  async startProfile(): Promise<void> {
+    await this.#work({}, cancel => this.#native.takeTime(cancel))
+  }
+
+  /**
+   * Where the time of the steps since {@link startProfile} went, beside what this machine does at best: that takes half
+   * a second to measure. Without {@link startProfile} it has no parts.
+   *
+   * @throws {RwkvError} `BUSY` or `CLOSED`.
+   */
+  async profile(): Promise<Profile> {
+    return this.#work({}, cancel => this.#native.profile(cancel))
   }
 
   /**

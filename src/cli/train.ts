@@ -12,6 +12,7 @@ import { kebab } from './format.js'
 import { exitCode } from './interrupt.js'
 import { bar } from './live.js'
 import { type Output, style } from './output.js'
+import { showProfile } from './profile.js'
 import { Progress } from './progress.js'
 import { lowerRate, resumeCommand } from './resume.js'
 import { Hinted, UsageError } from './usage.js'
@@ -35,6 +36,7 @@ const options = {
   freeze: { ...freeze, value: 'PATTERN' },
   train: { ...trained, value: 'PATTERN' },
   loraTargets: { ...loraTargets, value: 'PATTERN' },
+  profile: { kind: 'boolean', help: 'show at the end where the time of the steps went' },
   json: common.json,
 } as const satisfies Options
 
@@ -56,7 +58,12 @@ With --json the last line is
 {"event":"done","steps","trainLoss","valLoss","bitsPerByte","best","kept","tokensPerSecond","seconds","model"}
 (instead of model, lora or state if that is what the run has written): trainLoss is the mean over the last fifty steps
 or so, valLoss that of the whole validation split, bitsPerByte the same in bits for each byte of the text, best the lowest of those with its step, kept the step and the
-validation loss of the file that was written, seconds are those of the whole run by the clock.`,
+validation loss of the file that was written, seconds are those of the whole run by the clock.
+
+--profile shows where the time of the steps went: products with their speed beside that of multiply-adds in registers, all
+else with the bytes of the tensors that it read and wrote a second. With --json that is a line before the last one:
+{"event":"profile","steps","seconds","threads","parts","rest","peakOperations","readBandwidth"}, of each part {"pass","name",
+"seconds","share","operations","bytes"}: seconds are those of all threads together, share is of 1.`,
   async run(_, values, output, signal) {
     await using trainer = await begin(values, signal, output).catch(error => {
       output.done()
@@ -65,7 +72,7 @@ validation loss of the file that was written, seconds are those of the whole run
       throw isForeign ? new Hinted(error, '--force has it replaced') : error
     })
     try {
-      return await learn(trainer, output, signal)
+      return await learn(trainer, values.profile ?? false, output, signal)
     } catch (error) {
       if (!isCode(error, 'DIVERGED')) throw error
       const resume = lowerRate(trainer.options)
@@ -76,11 +83,17 @@ validation loss of the file that was written, seconds are those of the whole run
 })
 
 /** All steps that are left; returns the exit code. */
-async function learn(trainer: Trainer, output: Output, signal: AbortSignal): Promise<number> {
+async function learn(
+  trainer: Trainer,
+  isProfiled: boolean,
+  output: Output,
+  signal: AbortSignal,
+): Promise<number> {
   // The bar of the reading.
   output.done()
   const progress = new Progress(trainer, output)
   progress.start()
+  if (isProfiled) await trainer.startProfile()
   try {
     for await (const step of trainer) await progress.after(step, signal)
   } catch (error) {
@@ -88,6 +101,10 @@ async function learn(trainer: Trainer, output: Output, signal: AbortSignal): Pro
     const code = exitCode(signal)
     await progress.interrupted(code)
     return code
+  }
+  if (isProfiled) {
+    output.done()
+    showProfile(await trainer.profile(), output)
   }
   await progress.end()
   return 0
@@ -99,7 +116,7 @@ function isCode(error: unknown, code: ErrorCode): error is RwkvError {
 
 /** A new run, or with `--resume` an old one. */
 function begin(values: Values<typeof options>, signal: AbortSignal, output: Output): Promise<Trainer> {
-  const { json: _, resume, out, ...given } = values
+  const { json: _, profile: __, resume, out, ...given } = values
   // One of them is named as itself, in messages and in files.
   const data = only(given.data)
   const onProgress = ({ done, total }: { done: number; total: number }) =>

@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use crate::simd::{Operation, Simd, dispatch};
-use crate::{Cpu, Parts};
+use crate::{Cpu, Parts, Precision};
 
 /// Sums that do not wait for each other: two units of a latency of five need ten.
 const SUMS: usize = 12;
@@ -13,7 +13,8 @@ const SUMS: usize = 12;
 const STEPS: usize = 1 << 13;
 
 /// Billions of operations (two a multiply-add) a second that all threads of `cpu` do together at best, in
-/// calls of some 20 µs during `seconds`: of a loop that multiplies and adds in registers and reads no memory.
+/// calls of some 20 µs during `seconds`: of a loop that multiplies and adds in registers and reads no memory, in the
+/// precision in which training multiplies.
 pub fn fma_peak(cpu: &Cpu, seconds: f64) -> f64 {
     let threads = cpu.threads();
     let mut lanes = vec![0; threads];
@@ -23,8 +24,12 @@ pub fn fma_peak(cpu: &Cpu, seconds: f64) -> f64 {
         let start = Instant::now();
         let parts = Parts::new(&mut lanes);
         cpu.run(threads, |thread| {
+            let lanes = match cpu.precision() {
+                Precision::F32 => dispatch(cpu.isa(), MultiplyAdds(black_box(0.5))),
+                Precision::Bf16 => multiply_adds_of_bf16(),
+            };
             // SAFETY: each index has its own.
-            *unsafe { parts.item(thread) } = dispatch(cpu.isa(), MultiplyAdds(black_box(0.5)));
+            *unsafe { parts.item(thread) } = lanes;
         });
         best = best.min(start.elapsed().as_secs_f64());
     }
@@ -66,6 +71,40 @@ impl Operation for MultiplyAdds {
     }
 }
 
+/// The same in bf16, whose vectors have twice as many numbers.
+#[cfg(target_arch = "x86_64")]
+fn multiply_adds_of_bf16() -> usize {
+    use std::arch::x86_64::{
+        __m512bh, __m512i, _mm512_add_ps, _mm512_dpbf16_ps, _mm512_reduce_add_ps, _mm512_set1_epi16,
+        _mm512_setzero_ps,
+    };
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    fn run() -> usize {
+        // SAFETY: both are 64 bytes of which any bits are valid.
+        let half = unsafe { std::mem::transmute::<__m512i, __m512bh>(_mm512_set1_epi16(black_box(0x3f00))) };
+        let mut sums = [_mm512_setzero_ps(); SUMS];
+        for _ in 0..STEPS {
+            for sum in &mut sums {
+                *sum = _mm512_dpbf16_ps(*sum, half, half);
+            }
+        }
+        let mut all = sums[0];
+        for sum in &sums[1..] {
+            all = _mm512_add_ps(all, *sum);
+        }
+        black_box(_mm512_reduce_add_ps(all));
+        32
+    }
+    // SAFETY: a `Cpu` has the precision bf16 only where these instructions are.
+    unsafe { run() }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn multiply_adds_of_bf16() -> usize {
+    unreachable!("a `Cpu` has the precision bf16 only on x86-64")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,8 +113,12 @@ mod tests {
     #[test]
     fn every_tier_has_a_speed() {
         for isa in Isa::available() {
-            let peak = fma_peak(&Cpu::new(isa, 2), 0.0);
-            assert!(peak > 0.0 && peak.is_finite(), "{isa}: {peak}");
+            for precision in [Precision::F32, Precision::Bf16] {
+                if precision.is_supported(isa) {
+                    let peak = fma_peak(&Cpu::new(isa, 2).with_precision(precision), 0.0);
+                    assert!(peak > 0.0 && peak.is_finite(), "{isa} {precision:?}: {peak}");
+                }
+            }
         }
     }
 }

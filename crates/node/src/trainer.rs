@@ -6,7 +6,8 @@ use napi::Env;
 use napi::bindgen_prelude::{ObjectFinalize, ToNapiValue, Uint8Array};
 use napi_derive::napi;
 use rwkv_train::{
-    Input, Inputs, Kept, OptimizerKind, ResumeOptions, Saved, StepReport, TrainOptions, Trainer,
+    Input, Inputs, Kept, OptimizerKind, Part, Pass, ResumeOptions, Saved, StepProfile, StepReport,
+    TrainOptions, Trainer,
 };
 
 use crate::control::Cancel;
@@ -201,6 +202,70 @@ impl SaveInfo {
     }
 }
 
+/// A part of the time of some steps.
+#[napi(object)]
+pub struct PartInfo {
+    /// `forward`, `backward` or `update`.
+    #[napi(ts_type = "'forward' | 'backward' | 'update'")]
+    pub pass: String,
+    /// What was done.
+    pub name: String,
+    /// Time of all threads together.
+    pub seconds: f64,
+    /// The share of all threads' time.
+    pub share: f64,
+    /// Multiplications and additions of matrix products.
+    pub operations: f64,
+    /// Bytes of the tensors that were read and written.
+    pub bytes: f64,
+}
+
+/// Where the time of some steps went.
+#[napi(object)]
+pub struct ProfileInfo {
+    /// How many steps.
+    pub steps: f64,
+    /// Their time by the clock.
+    pub seconds: f64,
+    /// How many threads worked.
+    pub threads: u32,
+    /// What they did.
+    pub parts: Vec<PartInfo>,
+    /// The share of the time that no part has.
+    pub rest: f64,
+    /// Operations a second at best.
+    pub peak_operations: f64,
+    /// Bytes a second that are read from memory.
+    pub read_bandwidth: f64,
+}
+
+impl ProfileInfo {
+    fn of(profile: &StepProfile) -> Self {
+        let part = |part: &Part| PartInfo {
+            pass: match part.pass {
+                Pass::Forward => "forward",
+                Pass::Backward => "backward",
+                Pass::Update => "update",
+            }
+            .to_owned(),
+            name: part.name.to_owned(),
+            seconds: part.time.as_secs_f64(),
+            share: profile.share(part.time),
+            operations: part.cost.operations as f64,
+            bytes: part.cost.bytes as f64,
+        };
+        Self {
+            steps: profile.steps as f64,
+            seconds: profile.seconds,
+            threads: profile.threads as u32,
+            parts: profile.parts.iter().map(part).collect(),
+            rest: profile.rest(),
+            peak_operations: profile.peak_operations,
+            read_bandwidth: profile.read_bandwidth,
+        }
+    }
+}
+
 /// A model in training.
 #[napi(custom_finalize)]
 pub struct NativeTrainer {
@@ -312,6 +377,21 @@ impl NativeTrainer {
             let val_loss = trainer.validate(flag.control())?.into();
             Ok(ValidationInfo { val_loss, best: BestInfo::of(trainer), is_done: trainer.done() })
         })
+    }
+
+    /// Takes the time of the steps from now on.
+    #[napi(ts_return_type = "Promise<void>")]
+    pub fn take_time(&self, cancel: &Cancel) -> std::result::Result<Job<()>, Thrown> {
+        self.work(cancel, move |trainer| {
+            trainer.take_time();
+            Ok(())
+        })
+    }
+
+    /// Where the time of the steps since then went.
+    #[napi(ts_return_type = "Promise<ProfileInfo>")]
+    pub fn profile(&self, cancel: &Cancel) -> std::result::Result<Job<ProfileInfo>, Thrown> {
+        self.work(cancel, move |trainer| Ok(ProfileInfo::of(&trainer.profile())))
     }
 
     /// What the model writes after `prompt`, in `tokens` tokens.

@@ -41,14 +41,20 @@ fn main() -> rwkv_train::Result<()> {
     }
     println!("{:.0} tokens/s", tokens as f64 / trainer.seconds());
     if profile {
-        let all = trainer.seconds() * trainer.threads() as f64;
-        let mut rest = 100.0;
-        for (pass, name, time) in trainer.profile().parts() {
-            let share = 100.0 * time.as_secs_f64() / all;
-            rest -= share;
-            println!("{pass:9?} {name:24} {share:5.1} %");
+        let profile = trainer.profile();
+        for part in &profile.parts {
+            let (share, seconds) =
+                (100.0 * profile.share(part.time), part.time.as_secs_f64() / profile.threads as f64);
+            let [operations, bytes] =
+                [part.cost.operations, part.cost.bytes].map(|work| work as f64 / seconds / 1e9);
+            let name = format!("{:?} {}", part.pass, part.name);
+            println!("{name:34} {share:5.1} %  {operations:5.0} GFLOP/s  {bytes:5.1} GB/s");
         }
-        println!("{:9} {:24} {rest:5.1} %", "", "waiting and the rest");
+        let (peak, memory) = (profile.peak_operations / 1e9, profile.read_bandwidth / 1e9);
+        println!(
+            "waiting and the rest {:19.1} %, of {peak:.0} GFLOP/s and {memory:.1} GB/s",
+            100.0 * profile.rest()
+        );
     }
     println!("validation {:.4}", trainer.validate(go_on)?);
     trainer.save_checkpoint(go_on)?;

@@ -90,7 +90,7 @@ pub use options::{
     Decay, Inputs, InvalidText, Keep, OptimizerKind, Order, ResumeOptions, Stdin, TokenizerKind,
     TrainOptions, TrainPrecision, Tune, Unknown,
 };
-pub use profile::{Pass, Profile};
+pub use profile::{Cost, Part, Pass, StepProfile};
 pub use record::{Kept, read_kept};
 pub use trainer::{Advance, Best, Saved, Soundness, StepReport, Trainer};
 

@@ -9,7 +9,8 @@ use rwkv_kernels::{
 };
 
 use crate::ops::Read;
-use crate::tape::{Backward, Forward, Pending, Tape, Tensor, Values};
+use crate::profile::Pass;
+use crate::tape::{Backward, Forward, PACKING, Pending, Tape, Tensor, Values, packing_of};
 
 /// Saves x as `dW` multiplies it, if W is trained. `dW` waits for all sequences.
 #[derive(Debug)]
@@ -46,7 +47,7 @@ impl Linear {
                 linear_frozen(t.cpu, t.values.get(self.x), t.params.matrix(self.weight), y);
             });
         };
-        t.values.pack(t.cpu, self.x, t.params.is_trained(self.weight.index()));
+        t.values.pack(t.cpu, t.profile, self.x, t.params.is_trained(self.weight.index()));
         t.fill([self.y], |t, [y]| {
             linear_packed(t.cpu, t.values.packed_rows(self.x), weight, self.sizes(t.values), y);
         });
@@ -72,7 +73,10 @@ impl Linear {
         let mut output = t.params.is_trained(self.weight.index()).then(|| pooled(Packing::Output));
         let along = rows.as_mut().map(|rows| (Packing::Rows, &mut **rows));
         let across = output.as_mut().map(|output| (Packing::Output, &mut **output));
+        let (start, outs) = (t.profile.start(), usize::from(along.is_some()) + usize::from(across.is_some()));
         pack_rows(t.cpu, &dy, width, RowsOf { first: 0, of }, along.into_iter().chain(across));
+        let work = || packing_of(t.cpu, dy.len(), outs);
+        t.profile.stop(start, (Pass::Backward, PACKING), t.cpu.threads(), work);
         if let Some(dy) = output {
             let (k, x) = (t.values.width(self.x), t.values.packed_input(self.x));
             t.pending.push(Pending::Product { weight: self.weight, k, x, dy });

@@ -105,9 +105,11 @@ impl Work {
                 return;
             }
             let (op, start) = (&record.ops[at], self.profile.start());
-            let (batch, values) = (&mut group.batch, &mut self.values);
-            op.run(&mut Forward { cpu, params, weights, batch, values });
-            self.profile.stop(start, Pass::Forward, op.name(), cpu.threads());
+            let Self { values, profile, .. } = &mut *self;
+            let (batch, rows) = (&mut group.batch, values.rows());
+            op.run(&mut Forward { cpu, params, weights, batch, values, profile });
+            let work = || record.work(params, at, rows, false);
+            profile.stop(start, (Pass::Forward, op.name()), cpu.threads(), work);
             for &tensor in &record.unread[at] {
                 self.values.free(tensor, true);
             }
@@ -120,13 +122,14 @@ impl Work {
             self.run(cpu, group, shared, stage, 0);
         }
         let Shared { params, record, weights: [_, weights], go_on } = shared;
-        for op in record.ops[stage.ops.clone()].iter().rev() {
+        for at in stage.ops.clone().rev() {
             if !go_on() {
                 return;
             }
-            let start = self.profile.start();
+            let (op, start) = (&record.ops[at], self.profile.start());
             let Group { batch, vectors: param_gradients, pending } = &mut *group;
-            let (values, gradients) = (&self.values, &mut self.gradients);
+            let Self { values, gradients, profile } = &mut *self;
+            let rows = values.rows();
             op.backward(&mut Backward {
                 cpu,
                 params,
@@ -136,8 +139,10 @@ impl Work {
                 param_gradients,
                 gradients,
                 pending,
+                profile,
             });
-            self.profile.stop(start, Pass::Backward, op.name(), cpu.threads());
+            let work = || record.work(params, at, rows, true);
+            profile.stop(start, (Pass::Backward, op.name()), cpu.threads(), work);
         }
         for tensor in stage.tensors.clone().map(Tensor) {
             self.values.free(tensor, false);

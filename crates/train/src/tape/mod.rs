@@ -33,7 +33,7 @@ pub(crate) use pending::Pending;
 use record::Record;
 pub(crate) use run::{packed_weights, rows_at_once};
 pub use until::Until;
-pub(crate) use values::Values;
+pub(crate) use values::{PACKING, Values, packing_of};
 pub(crate) use weights::Weights;
 
 use crate::ops::{self, Op};
@@ -112,6 +112,7 @@ pub(crate) struct Forward<'a> {
     pub(crate) weights: &'a Weights,
     pub(crate) batch: &'a mut Batch,
     pub(crate) values: &'a mut Values,
+    pub(crate) profile: &'a mut Profile,
 }
 
 /// What an operator's backward may read and write.
@@ -127,6 +128,7 @@ pub(crate) struct Backward<'a> {
     pub(crate) gradients: &'a mut Gradients,
     /// What the gradients of matrices are made of.
     pub(crate) pending: &'a mut Vec<Pending>,
+    pub(crate) profile: &'a mut Profile,
 }
 
 impl Forward<'_> {
@@ -155,8 +157,9 @@ impl Forward<'_> {
         let (cpu, params) = (self.cpu, self.params);
         // A team would wait for itself after every few rows.
         if cpu.threads() == 1 && tensors.iter().all(|&tensor| self.values.is_operand(tensor)) {
-            self.values
-                .fill_operands(cpu, tensors, |values, rows, out| compute(cpu, params, values, rows, out));
+            let compute =
+                |values: &Values, rows, out: [&mut [f32]; N]| compute(cpu, params, values, rows, out);
+            self.values.fill_operands(cpu, self.profile, tensors, compute);
         } else {
             let rows = self.values.rows();
             self.fill(tensors, |t, out| compute(cpu, params, t.values, 0..rows, out));
@@ -321,7 +324,7 @@ impl Tape {
     }
 
     /// Takes the time of every operator from now on.
-    pub fn take_time(&mut self) {
+    pub(crate) fn take_time(&mut self) {
         self.profile = Profile::on();
         for work in &mut self.works {
             work.profile = Profile::on();
@@ -329,7 +332,7 @@ impl Tape {
     }
 
     /// What the operators took since [`take_time`](Self::take_time).
-    pub fn profile(&mut self) -> &mut Profile {
+    pub(crate) fn profile(&mut self) -> &mut Profile {
         for work in &mut self.works {
             self.profile.take(&mut work.profile);
         }
@@ -380,7 +383,7 @@ impl Tape {
 
     /// Records an operator, to be run when its results are wanted.
     pub(crate) fn apply(&mut self, op: impl Into<Op>) {
-        self.record.ops.push(op.into());
+        self.record.apply(op.into());
     }
 
     /// What follows each token of this pass.

@@ -19,11 +19,12 @@ pub(crate) enum Pending {
     Rows { table: Matrix, dy: Pooled },
 }
 
-/// Adds what all groups have left, in their order. They have run the same operators.
-pub(super) fn add(cpu: &Cpu, groups: &[Group], gradients: &mut ParamGradients) {
-    let Some(first) = groups.first() else { return };
+/// Adds what all groups have left, in their order. They have run the same operators. Returns how many operations that
+/// took in products.
+pub(super) fn add(cpu: &Cpu, groups: &[Group], gradients: &mut ParamGradients) -> u64 {
+    let Some(first) = groups.first() else { return 0 };
     if groups.iter().any(|group| group.pending.len() != first.pending.len()) {
-        return; // stopped half-way, and the gradients mean nothing
+        return 0; // stopped half-way, and the gradients mean nothing
     }
     let mut products = Vec::new();
     for (index, pending) in first.pending.iter().enumerate() {
@@ -46,13 +47,16 @@ pub(super) fn add(cpu: &Cpu, groups: &[Group], gradients: &mut ParamGradients) {
             }
         }
     }
-    let mut dws: Vec<_> = Vec::new();
+    let (mut dws, mut operations) = (Vec::new(), 0);
     for (index, dw) in gradients.all_mut().iter_mut().enumerate() {
         let mut of_matrix = products.extract_if(.., |(matrix, ..)| *matrix == index);
         if let Some((_, k, mut terms)) = of_matrix.next() {
             terms.extend(of_matrix.flat_map(|(_, _, terms)| terms));
+            let rows: usize = terms.iter().map(|&(rows, ..)| rows).sum();
+            operations += 2 * (rows * dw.len()) as u64;
             dws.push(PackedDw { terms, k, dw });
         }
     }
     linear_dw_packed(cpu, &mut dws);
+    operations
 }

@@ -6,6 +6,7 @@ use rwkv_core::store::Parameters;
 
 use super::Tensor;
 use crate::ops::{Op, Read};
+use crate::profile::Cost;
 
 /// What reads a tensor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,6 +24,8 @@ pub(crate) enum Use {
 #[derive(Debug, Default)]
 pub(crate) struct Record {
     pub(super) ops: Vec<Op>,
+    /// For each of them how many tensors there are with those that it makes.
+    ends: Vec<usize>,
     /// Of all tensors.
     pub(super) widths: Vec<usize>,
     blocks: Vec<Block>,
@@ -58,6 +61,7 @@ pub(super) struct Stage {
 impl Record {
     pub(super) fn clear(&mut self) {
         self.ops.clear();
+        self.ends.clear();
         self.widths.clear();
         self.blocks.clear();
     }
@@ -65,7 +69,33 @@ impl Record {
     /// Forgets the operators: they have served, and there is nothing to run.
     pub(super) fn end(&mut self) {
         self.ops.clear();
+        self.ends.clear();
         self.blocks.clear();
+    }
+
+    /// The next operator, whose outputs are the tensors that were declared since the last one.
+    pub(super) fn apply(&mut self, op: Op) {
+        self.ops.push(op);
+        self.ends.push(self.widths.len());
+    }
+
+    /// What an operator does with `rows` rows when it runs, and in its backward.
+    pub(super) fn work(&self, params: &Parameters, at: usize, rows: usize, is_backward: bool) -> Cost {
+        let op = &self.ops[at];
+        if let Some(weight) = op.weight() {
+            let spec = &params.layout().specs()[weight.index()];
+            return Cost { operations: 2 * (rows * spec.rows * spec.cols) as u64, bytes: 0 };
+        }
+        let outputs = at.checked_sub(1).map_or(0, |before| self.ends[before])..self.ends[at];
+        // The outputs, or their gradients.
+        let mut floats: usize = self.widths[outputs.clone()].iter().sum();
+        op.reads(&mut |Tensor(index), read| {
+            let is_input = !outputs.contains(&index);
+            let value = usize::from(read != if is_backward { Read::Forward } else { Read::Backward });
+            let gradient = usize::from(is_backward && is_input);
+            floats += self.widths[index] * (value + gradient);
+        });
+        Cost { operations: 0, bytes: 4 * (rows * floats) as u64 }
     }
 
     /// A new tensor of rows of `width`.

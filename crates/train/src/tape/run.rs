@@ -15,7 +15,7 @@ use super::group::{Ask, GoOn, Group, Shared, Work, for_each};
 use super::record::Stage;
 use super::{ParamGradients, ROWS_OF_GROUP, Tape, Tensor, WEIGHTS, pending};
 use crate::ops::CrossEntropy;
-use crate::profile::Pass;
+use crate::profile::{Cost, Pass};
 
 /// Words of packed operands that wait for the gradients of matrices: 16 MB.
 const PENDING: usize = 1 << 22;
@@ -189,9 +189,10 @@ impl Tape {
         for (weights, packing) in weights.iter_mut().zip([Packing::Forward, Packing::Backward]) {
             if packings.contains(&packing) {
                 let start = profile.start();
-                weights.pack(cpu, params, &record.ops[ops.clone()], packing, pool);
+                let words = weights.pack(cpu, params, &record.ops[ops.clone()], packing, pool);
                 let pass = if packing == Packing::Forward { Pass::Forward } else { Pass::Backward };
-                profile.stop(start, pass, "packing of weights", cpu.threads());
+                let work = || Cost { operations: 0, bytes: 8 * words as u64 };
+                profile.stop(start, (pass, "packing of weights"), cpu.threads(), work);
             }
         }
     }
@@ -202,11 +203,12 @@ impl Tape {
         let Self { cpu, param_gradients, profile, .. } = self;
         let groups = &mut self.groups[groups];
         let start = profile.start();
-        pending::add(cpu, groups, param_gradients);
+        let operations = pending::add(cpu, groups, param_gradients);
         for group in groups {
             group.pending.clear();
         }
-        profile.stop(start, Pass::Backward, "gradients of matrices", cpu.threads());
+        let work = || Cost { operations, bytes: 0 };
+        profile.stop(start, (Pass::Backward, "gradients of matrices"), cpu.threads(), work);
     }
 
     /// Gives groups gradients of vectors to add to.

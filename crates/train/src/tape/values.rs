@@ -3,11 +3,12 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use rwkv_kernels::{Cpu, Packing, RowsOf, pack_rows, packed_len};
+use rwkv_kernels::{Cpu, Packing, Precision, RowsOf, pack_rows, packed_len};
 
 use super::Tensor;
 use super::buffer::{Buffer, Pool, Pooled};
 use super::record::Use;
+use crate::profile::{Cost, Pass, Profile};
 
 /// The activations of one group of sequences.
 ///
@@ -78,11 +79,12 @@ impl Values {
     pub(crate) fn fill_operands<const N: usize>(
         &mut self,
         cpu: &Cpu,
+        profile: &mut Profile,
         tensors: [Tensor; N],
         mut compute: impl FnMut(&Self, Range<usize>, [&mut [f32]; N]),
     ) {
         if Packing::Rows.is_as_it_is(cpu) {
-            return self.fill_and_pack(cpu, tensors, compute);
+            return self.fill_and_pack(cpu, profile, tensors, compute);
         }
         let (rows, width) = (self.rows, self.width(tensors[0]));
         let mut scratch = std::mem::take(&mut self.scratch);
@@ -95,7 +97,7 @@ impl Values {
             let mut values = [(); N].map(|()| values.next().expect("there is room for N of them"));
             compute(self, first..first + some, values.each_mut().map(|values| &mut **values));
             for (values, packed) in values.iter().zip(&mut packed) {
-                packed.put(cpu, values, width, RowsOf { first, of: rows });
+                packed.put(cpu, profile, values, width, RowsOf { first, of: rows });
             }
         }
         self.scratch = scratch;
@@ -108,6 +110,7 @@ impl Values {
     fn fill_and_pack<const N: usize>(
         &mut self,
         cpu: &Cpu,
+        profile: &mut Profile,
         tensors: [Tensor; N],
         mut compute: impl FnMut(&Self, Range<usize>, [&mut [f32]; N]),
     ) {
@@ -121,7 +124,7 @@ impl Values {
             let mut values = buffers.each_mut().map(|buffer| &mut buffer[own.clone()]);
             compute(self, part, values.each_mut().map(|values| &mut **values));
             for (values, packed) in values.iter().zip(&mut packed) {
-                packed.put(cpu, values, width, RowsOf { first, of: rows });
+                packed.put(cpu, profile, values, width, RowsOf { first, of: rows });
             }
         }
         for ((tensor, packed), buffer) in tensors.into_iter().zip(packed).zip(buffers) {
@@ -132,14 +135,14 @@ impl Values {
 
     /// Packs a tensor for products, if it is not packed yet; for the gradients of matrices too if it
     /// `is_trained`.
-    pub(crate) fn pack(&mut self, cpu: &Cpu, tensor: Tensor, is_trained: bool) {
+    pub(crate) fn pack(&mut self, cpu: &Cpu, profile: &mut Profile, tensor: Tensor, is_trained: bool) {
         let Node { width, value, rows, input, .. } = &self.nodes[tensor.0];
         let (width, of) = (*width, self.rows);
         let has_rows = rows.is_some() || Packing::Rows.is_as_it_is(cpu);
         let has_all = has_rows && (input.is_some() || !is_trained);
         if !has_all {
             let mut packed = Packed::new(cpu, &self.pool, [of, width], is_trained);
-            packed.put(cpu, value, width, RowsOf { first: 0, of });
+            packed.put(cpu, profile, value, width, RowsOf { first: 0, of });
             self.keep(tensor, packed);
         }
     }
@@ -239,6 +242,15 @@ fn rows_at_once(floats: usize) -> usize {
     (SCRATCH / floats / 2).max(1) * 2
 }
 
+/// What the packing of activations and gradients is called in a profile.
+pub(crate) const PACKING: &str = "packing";
+
+/// What it takes to pack `floats` for so many purposes.
+pub(crate) fn packing_of(cpu: &Cpu, floats: usize, outs: usize) -> Cost {
+    let packed = floats * outs * if cpu.precision() == Precision::Bf16 { 2 } else { 4 };
+    Cost { operations: 0, bytes: (4 * floats + packed) as u64 }
+}
+
 /// A tensor that is packed for products, and for the gradients of matrices if these are trained.
 struct Packed {
     rows: Option<Pooled>,
@@ -256,9 +268,16 @@ impl Packed {
     }
 
     /// Packs some rows.
-    fn put(&mut self, cpu: &Cpu, values: &[f32], width: usize, part: RowsOf) {
+    fn put(&mut self, cpu: &Cpu, profile: &mut Profile, values: &[f32], width: usize, part: RowsOf) {
+        let outs = usize::from(self.rows.is_some()) + usize::from(self.input.is_some());
+        if outs == 0 {
+            return;
+        }
+        let start = profile.start();
         let rows = self.rows.as_mut().map(|rows| (Packing::Rows, &mut **rows));
         let input = self.input.as_mut().map(|input| (Packing::Input, &mut **input));
         pack_rows(cpu, values, width, part, rows.into_iter().chain(input));
+        let work = || packing_of(cpu, values.len(), outs);
+        profile.stop(start, (Pass::Forward, PACKING), cpu.threads(), work);
     }
 }

@@ -20,8 +20,15 @@ pub(crate) struct Weights {
 
 impl Weights {
     /// Packs the matrices that `ops` multiply by, in place of those that were here. Those that stay in
-    /// another form than f32 are left out.
-    pub(super) fn pack(&mut self, cpu: &Cpu, params: &Parameters, ops: &[Op], packing: Packing, pool: &Pool) {
+    /// another form than f32 are left out. Returns how many words of four bytes they take.
+    pub(super) fn pack(
+        &mut self,
+        cpu: &Cpu,
+        params: &Parameters,
+        ops: &[Op],
+        packing: Packing,
+        pool: &Pool,
+    ) -> usize {
         let specs = params.layout().specs();
         self.places.clear();
         self.places.resize(specs.len(), 0..0);
@@ -46,6 +53,7 @@ impl Weights {
             (weights, cols, out)
         });
         pack_weights(cpu, packing, places.collect());
+        len
     }
 
     /// Words that [`pack`](Self::pack) would take for these operators.

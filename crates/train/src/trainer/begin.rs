@@ -212,6 +212,7 @@ impl Trainer {
             run,
             step,
             seconds,
+            profiled_from: (step, seconds),
             went_back_from: None,
             diverged: None,
             val_loss,

@@ -20,7 +20,7 @@ use crate::data::{Dataset, Windows};
 use crate::error::{Error, Result, SoundCheckpoint};
 use crate::optimizer::{Optimizer, Step, global_norm};
 use crate::options::TrainOptions;
-use crate::profile::{Pass, Profile};
+use crate::profile::{Cost, Pass, StepProfile};
 use crate::record::Kept;
 use crate::run::{LogLine, RunDirectory};
 use crate::schedule::Schedule;
@@ -59,6 +59,8 @@ pub struct Trainer {
     run: RunDirectory,
     step: u64,
     seconds: f64,
+    /// The step and the seconds at which the profile begins.
+    profiled_from: (u64, f64),
     went_back_from: Option<u64>,
     /// The step in which the run diverged, and the loss.
     diverged: Option<(u64, f32)>,
@@ -193,7 +195,9 @@ impl Trainer {
         let start = profile.start();
         let norm = global_norm(self.tape.cpu(), self.tape.params(), self.tape.param_gradients());
         let threads = self.tape.cpu().threads();
-        self.tape.profile().stop(start, Pass::Update, "norm of the gradients", threads);
+        let bytes = 4 * self.n_trained() as u64;
+        let work = || Cost { operations: 0, bytes };
+        self.tape.profile().stop(start, (Pass::Update, "norm of the gradients"), threads, work);
         if !norm.is_finite() {
             // The next loss would not be finite either.
             return Err(self.diverge(self.step + 1, f32::NAN));
@@ -211,7 +215,7 @@ impl Trainer {
         if let Some(state) = self.state {
             self.state_layout.clamp(params.raw_mut(state.index()));
         }
-        self.tape.profile().stop(start, Pass::Update, "optimizer", cpu.threads());
+        self.tape.profile().stop(start, (Pass::Update, "optimizer"), cpu.threads(), Cost::default);
     }
 
     /// The model as it is now, ready to run on the trainer's threads. It shares its values with the trainer
@@ -264,13 +268,16 @@ impl Trainer {
 
     /// Takes the time of every operator of the steps from now on.
     pub fn take_time(&mut self) {
+        self.profiled_from = (self.step, self.seconds);
         self.tape.take_time();
     }
 
-    /// What the parts of the steps took since [`take_time`](Self::take_time), all threads together. What is
-    /// left of a step's time they waited for each other.
-    pub fn profile(&mut self) -> &Profile {
-        self.tape.profile()
+    /// Where the time of the steps since [`take_time`](Self::take_time) went, beside what this machine does at best,
+    /// which takes half a second to measure.
+    pub fn profile(&mut self) -> StepProfile {
+        let (step, seconds) = self.profiled_from;
+        let cpu = Arc::clone(self.tape.cpu());
+        StepProfile::new(&cpu, self.tape.profile(), self.step - step, self.seconds - seconds)
     }
 
     /// Steps done so far.
