@@ -20,7 +20,7 @@ use std::ops::Range;
 use std::thread::LocalKey;
 
 use super::pack::{Element, Panels, SQUARE};
-use super::{View, ViewMut};
+use super::{Extent, View, ViewMut};
 use crate::{Cpu, Parts, Store};
 
 /// Elements of a block of the shared index: a panel of it (DEPTH × WIDTH elements) fits the L2 cache with
@@ -122,6 +122,7 @@ pub(super) fn product<T: Tile>(
     b: View<'_>,
     mut c: ViewMut<'_>,
     store: Store,
+    extent: Extent,
 ) {
     if m == 0 || n == 0 {
         return;
@@ -141,6 +142,7 @@ pub(super) fn product<T: Tile>(
             pack_b::<T>(cpu, block, b, panels_b);
             each_task(cpu, block, &mut c, |rows, c| {
                 let a = View { data: &a.data[rows.start * a.row..], ..a };
+                let block = Block { below: (extent == Extent::Lower).then_some(rows.start), ..block };
                 multiply_view::<T>(block, rows.len(), a, panels_b, c, store);
             });
         });
@@ -163,6 +165,8 @@ pub(super) struct Block {
     pub(super) steps: usize,
     /// Rows of a tile.
     height: usize,
+    /// Where tiles above the diagonal of C are left out: the first row of the part of C that is computed.
+    below: Option<usize>,
 }
 
 impl Block {
@@ -170,7 +174,7 @@ impl Block {
         // Tiles of equal height waste less than full ones and a rest: 128 rows are ten tiles of 13, not nine
         // of 14 and 2.
         let height = m.div_ceil(m.div_ceil(T::HEIGHT).max(1)).max(1);
-        Self { m, n, depth, steps: depth.div_ceil(T::Element::TERMS), height }
+        Self { m, n, depth, steps: depth.div_ceil(T::Element::TERMS), height, below: None }
     }
 
     /// The strips of some rows of A, the first of them a tile's first: each as wide as a tile is high.
@@ -332,6 +336,9 @@ pub(super) fn multiply_rows<T: Tile>(
     }
     for (panel, first) in panels_b.chunks_exact(steps * T::WIDTH).zip((0..n).step_by(T::WIDTH)) {
         for start in (0..rows).step_by(height) {
+            if block.below.is_some_and(|below| first >= below + start + height) {
+                continue;
+            }
             let a = match a {
                 Packed::Rows { data, row } => Strided { data: data[start * row..].as_ptr(), row, col: 1 },
                 // The tile's strip is the one at `start / height`, of `steps * height` elements.

@@ -9,7 +9,7 @@
 use std::ops::Range;
 
 use super::blocked::{DECODED, with_scratch};
-use super::{View, ViewMut, product};
+use super::{Extent, View, ViewMut, product};
 use crate::product::Matrix;
 use crate::{Cpu, Store};
 
@@ -34,7 +34,7 @@ pub fn linear_frozen(cpu: &Cpu, x: &[f32], w: Matrix<'_>, y: &mut [f32]) {
         let a = View { data: x, row: k, col: 1 };
         let b = View { data: w, row: 1, col: k };
         let data = y.get_mut(rows.start..).unwrap_or_default();
-        product(cpu, [t, rows.len(), k], a, b, ViewMut { data, row: n }, Store::Set);
+        product(cpu, [t, rows.len(), k], a, b, ViewMut { data, row: n }, Store::Set, Extent::Whole);
     });
 }
 
@@ -51,7 +51,7 @@ pub fn linear_frozen_dx(cpu: &Cpu, dy: &[f32], w: Matrix<'_>, dx: &mut [f32], st
         let store = if rows.start == 0 { store } else { Store::Add };
         let a = View { data: dy.get(rows.start..).unwrap_or_default(), row: n, col: 1 };
         let b = View { data: w, row: k, col: 1 };
-        product(cpu, [t, k, rows.len()], a, b, ViewMut { data: dx, row: k }, store);
+        product(cpu, [t, k, rows.len()], a, b, ViewMut { data: dx, row: k }, store, Extent::Whole);
     });
 }
 

@@ -29,6 +29,7 @@ mod neon;
 mod pack;
 mod packed;
 mod scalar;
+mod symmetric;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -37,6 +38,8 @@ pub use packed::{
     PackedDw, Packing, RowsOf, linear_dw_packed, linear_dx_packed, linear_packed, pack_rows, pack_weights,
     packed_len,
 };
+
+pub use symmetric::{gram_of_columns, gram_of_rows};
 
 use crate::isa::Vectors;
 use crate::{Cpu, Precision, Store};
@@ -49,7 +52,7 @@ pub fn linear(cpu: &Cpu, x: &[f32], w: &[f32], k: usize, y: &mut [f32]) {
     let Dims { t, n } = dims(x, w, y, k);
     let a = View { data: x, row: k, col: 1 };
     let b = View { data: w, row: 1, col: k };
-    product(cpu, [t, n, k], a, b, ViewMut { data: y, row: n }, Store::Set);
+    product(cpu, [t, n, k], a, b, ViewMut { data: y, row: n }, Store::Set, Extent::Whole);
 }
 
 /// `dx = dy w` or `dx += dy w`, with `dy` (T, N), `w` (N, `k`) and `dx` (T, `k`).
@@ -60,7 +63,7 @@ pub fn linear_dx(cpu: &Cpu, dy: &[f32], w: &[f32], k: usize, dx: &mut [f32], sto
     let Dims { t, n } = dims(dx, w, dy, k);
     let a = View { data: dy, row: n, col: 1 };
     let b = View { data: w, row: k, col: 1 };
-    product(cpu, [t, k, n], a, b, ViewMut { data: dx, row: k }, store);
+    product(cpu, [t, k, n], a, b, ViewMut { data: dx, row: k }, store, Extent::Whole);
 }
 
 /// `dw += dyᵀ x`, with `dy` (T, N), `x` (T, `k`) and `dw` (N, `k`).
@@ -71,7 +74,7 @@ pub fn linear_dw(cpu: &Cpu, dy: &[f32], x: &[f32], k: usize, dw: &mut [f32]) {
     let Dims { t, n } = dims(x, dw, dy, k);
     let a = View { data: dy, row: 1, col: n };
     let b = View { data: x, row: k, col: 1 };
-    product(cpu, [n, k, t], a, b, ViewMut { data: dw, row: k }, Store::Add);
+    product(cpu, [n, k, t], a, b, ViewMut { data: dw, row: k }, Store::Add, Extent::Whole);
 }
 
 struct Dims {
@@ -107,19 +110,41 @@ struct ViewMut<'a> {
     row: usize,
 }
 
+/// What of C is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Extent {
+    Whole,
+    /// What is not above the diagonal; the rest may be left as it is.
+    Lower,
+}
+
 /// `C (m, n) (+)= A (m, k) · B (k, n)`.
-fn product(cpu: &Cpu, [m, n, k]: [usize; 3], a: View<'_>, b: View<'_>, mut c: ViewMut<'_>, store: Store) {
+fn product(
+    cpu: &Cpu,
+    [m, n, k]: [usize; 3],
+    a: View<'_>,
+    b: View<'_>,
+    mut c: ViewMut<'_>,
+    store: Store,
+    extent: Extent,
+) {
     match (cpu.isa().vectors(), cpu.precision()) {
         #[cfg(target_arch = "x86_64")]
         (Vectors::Avx512, Precision::Bf16) => {
-            blocked::product::<bf16::Avx512Bf16>(cpu, [m, n, k], a, b, c, store);
+            blocked::product::<bf16::Avx512Bf16>(cpu, [m, n, k], a, b, c, store, extent);
         }
         #[cfg(target_arch = "x86_64")]
-        (Vectors::Avx512, Precision::F32) => blocked::product::<x86::Avx512>(cpu, [m, n, k], a, b, c, store),
+        (Vectors::Avx512, Precision::F32) => {
+            blocked::product::<x86::Avx512>(cpu, [m, n, k], a, b, c, store, extent)
+        }
         #[cfg(target_arch = "x86_64")]
-        (Vectors::Avx2, Precision::F32) => blocked::product::<x86::Avx2>(cpu, [m, n, k], a, b, c, store),
+        (Vectors::Avx2, Precision::F32) => {
+            blocked::product::<x86::Avx2>(cpu, [m, n, k], a, b, c, store, extent)
+        }
         #[cfg(target_arch = "aarch64")]
-        (Vectors::Neon, Precision::F32) => blocked::product::<neon::Neon>(cpu, [m, n, k], a, b, c, store),
+        (Vectors::Neon, Precision::F32) => {
+            blocked::product::<neon::Neon>(cpu, [m, n, k], a, b, c, store, extent)
+        }
         (Vectors::Scalar, Precision::F32) => by_definition([m, n, k], a, b, &mut c, store),
         (_, Precision::Bf16) => unreachable!("Cpu refuses bf16 with {} on this machine", cpu.isa()),
     }

@@ -19,7 +19,7 @@ use std::sync::{Mutex, PoisonError};
 
 use rwkv_core::params::ParamSpec;
 use rwkv_core::store::Parameters;
-use rwkv_kernels::{Cpu, Store, linear, linear_dw, linear_dx, sum_of_squares};
+use rwkv_kernels::{Cpu, Store, gram_of_columns, gram_of_rows, linear, linear_dx, sum_of_squares};
 
 use super::{AdamW, Moment, Optimizer, Step, clip};
 use crate::options::TrainOptions;
@@ -215,12 +215,11 @@ fn orthogonalize(cpu: &Cpu, rows: usize, cols: usize, scratch: &mut Scratch) {
     }
     for [a, b, c] in POLYNOMIALS {
         if rows <= cols {
-            linear(cpu, x, x, cols, square); // X Xᵀ
+            gram_of_rows(cpu, x, cols, square); // X Xᵀ
         } else {
-            square.fill(0.0);
-            linear_dw(cpu, x, x, cols, square); // Xᵀ X
+            gram_of_columns(cpu, x, cols, square); // Xᵀ X
         }
-        linear(cpu, square, square, n, polynomial); // A² = A Aᵀ: A is symmetric
+        gram_of_rows(cpu, square, n, polynomial); // A² = A Aᵀ: A is symmetric
         polynomial.iter_mut().zip(&*square).for_each(|(p, x)| *p = b * x + c * *p);
         for on_diagonal in polynomial.iter_mut().step_by(n + 1) {
             *on_diagonal += a;
