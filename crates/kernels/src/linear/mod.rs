@@ -135,11 +135,11 @@ fn product(
         }
         #[cfg(target_arch = "x86_64")]
         (Vectors::Avx512, Precision::F32) => {
-            blocked::product::<x86::Avx512>(cpu, [m, n, k], a, b, c, store, extent)
+            blocked::product::<x86::Avx512>(cpu, [m, n, k], a, b, c, store, extent);
         }
         #[cfg(target_arch = "x86_64")]
         (Vectors::Avx2, Precision::F32) => {
-            blocked::product::<x86::Avx2>(cpu, [m, n, k], a, b, c, store, extent)
+            blocked::product::<x86::Avx2>(cpu, [m, n, k], a, b, c, store, extent);
         }
         #[cfg(target_arch = "aarch64")]
         (Vectors::Neon, Precision::F32) => {
