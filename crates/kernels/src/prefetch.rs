@@ -41,24 +41,38 @@ pub(crate) fn line_to_write(line: *const u8) {
     let _ = line;
 }
 
-/// Prefetches the line at `line`, which need not exist, into the L2 cache, to be read.
-#[inline(always)]
-pub(crate) fn line_to_l2(line: *const u8) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        // SAFETY: a prefetch of any address does no harm.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.cast()) };
-    }
-    #[cfg(target_arch = "aarch64")]
-    // SAFETY: a prefetch of any address does no harm.
-    unsafe {
-        std::arch::asm!(
-            "prfm pldl2keep, [{line}]",
-            line = in(reg) line,
-            options(nostack, readonly, preserves_flags)
-        );
-    }
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    let _ = line;
+/// A function that prefetches a line, to be read.
+macro_rules! line_to {
+    ($(#[$about:meta])* $name:ident, $hint:ident, $instruction:literal) => {
+        $(#[$about])*
+        #[inline(always)]
+        pub(crate) fn $name(line: *const u8) {
+            #[cfg(target_arch = "x86_64")]
+            {
+                use std::arch::x86_64::{$hint, _mm_prefetch};
+                // SAFETY: a prefetch of any address does no harm.
+                unsafe { _mm_prefetch::<$hint>(line.cast()) };
+            }
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: a prefetch of any address does no harm.
+            unsafe {
+                std::arch::asm!(
+                    $instruction,
+                    line = in(reg) line,
+                    options(nostack, readonly, preserves_flags)
+                );
+            }
+            #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+            let _ = line;
+        }
+    };
 }
+
+line_to!(
+    /// Prefetches the line at `line`, which need not exist, into the L1 cache.
+    line_to_l1, _MM_HINT_T0, "prfm pldl1keep, [{line}]"
+);
+line_to!(
+    /// The same into the L2 cache.
+    line_to_l2, _MM_HINT_T1, "prfm pldl2keep, [{line}]"
+);

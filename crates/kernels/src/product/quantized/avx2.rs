@@ -7,7 +7,7 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::activations::Quantized;
-use super::{Activations, PANEL, Panels, put};
+use super::{Activations, PANEL, Panels, prefetch_ahead, put};
 use crate::data_type::with_quantized;
 use crate::{DataType, Parts};
 
@@ -174,6 +174,9 @@ unsafe fn tile<D: Dot, const FORMAT: usize, const H: usize, const T: usize>(
         let mut sums = [[_mm256_setzero_ps(); T]; H];
         for (block, x) in blocks.zip(x.chunks_exact(width)) {
             let block = block.as_ptr();
+            if H == 2 {
+                prefetch_ahead(block, block_bytes);
+            }
             let xs: &[Quantized; T] = &x[t..].as_chunks().0[0];
             for h in 0..H {
                 let dots = dots::<D, FORMAT, T>(block, half + h, xs);

@@ -7,7 +7,7 @@ use std::ops::Range;
 use super::activations::Quantized;
 #[cfg(target_os = "linux")]
 use super::unsigned_zero_point;
-use super::{Activations, PANEL, Panels, put};
+use super::{Activations, PANEL, Panels, prefetch_ahead, put};
 use crate::data_type::with_quantized;
 use crate::{DataType, Parts};
 
@@ -150,20 +150,6 @@ pub(super) fn of_width<const FORMAT: usize>(
     width
 }
 
-/// Prefetches as many bytes as a panel block has, `AHEAD` bytes further on: the hardware prefetcher stops at
-/// every 4 KB.
-///
-/// # Safety
-/// The CPU has the tier. The address need not be readable.
-#[inline(always)]
-unsafe fn prefetch(block: *const u8, bytes: usize) {
-    const AHEAD: usize = 4096;
-    for line in (0..bytes).step_by(64) {
-        // SAFETY: a prefetch touches no memory that the program can see.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(block.wrapping_add(AHEAD + line).cast()) };
-    }
-}
-
 /// Runs `$body` for each `$t` below `$n`, at most 16, without a loop: sums stay in registers only where every
 /// index into their array is a constant, and the compiler leaves a loop of this size as it is.
 macro_rules! unrolled {
@@ -201,7 +187,7 @@ unsafe fn tile<const FORMAT: usize, const T: usize>(
         for (block, x) in blocks.zip(x.as_chunks::<T>().0) {
             let block = block.as_ptr();
             if T <= 8 {
-                prefetch(block, block_bytes);
+                prefetch_ahead(block, block_bytes);
             }
             let groups = groups::<FORMAT>(block);
             // The same, but by value the compiler multiplies each register as soon as it is loaded, which

@@ -28,6 +28,7 @@ use std::ops::Range;
 pub(crate) use activations::Activations;
 pub use panels::{PANEL, Panels};
 
+use crate::prefetch::{LINE, line_to_l1};
 use crate::{DataType, Isa, Parts};
 
 /// The outputs of the panels `range` for all tokens.
@@ -73,6 +74,16 @@ unsafe fn put<const N: usize>(
         // SAFETY: passed on.
         let y = unsafe { y.part(first..first + count) };
         y.copy_from_slice(&sums[..count]);
+    }
+}
+
+/// Prefetches as many bytes as a panel block has, `AHEAD` bytes further on: the hardware prefetcher stops at
+/// every 4 KB. The address need not be readable.
+#[inline(always)]
+fn prefetch_ahead(block: *const u8, bytes: usize) {
+    const AHEAD: usize = 4096;
+    for at in (0..bytes).step_by(LINE) {
+        line_to_l1(block.wrapping_add(AHEAD + at));
     }
 }
 
