@@ -69,7 +69,8 @@ macro_rules! line_to {
 }
 
 line_to!(
-    /// Prefetches the line at `line`, which need not exist, into the L1 cache.
+    /// Prefetches the line at `line`, which need not exist, into the L1 cache. On ARM nobody has measured what it gains.
+    #[cfg(target_arch = "x86_64")]
     line_to_l1, _MM_HINT_T0, "prfm pldl1keep, [{line}]"
 );
 line_to!(

@@ -28,6 +28,7 @@ use std::ops::Range;
 pub(crate) use activations::Activations;
 pub use panels::{PANEL, Panels};
 
+#[cfg(target_arch = "x86_64")]
 use crate::prefetch::{LINE, line_to_l1};
 use crate::{DataType, Isa, Parts};
 
@@ -79,6 +80,7 @@ unsafe fn put<const N: usize>(
 
 /// Prefetches as many bytes as a panel block has, `AHEAD` bytes further on: the hardware prefetcher stops at
 /// every 4 KB. The address need not be readable.
+#[cfg(target_arch = "x86_64")]
 #[inline(always)]
 fn prefetch_ahead(block: *const u8, bytes: usize) {
     const AHEAD: usize = 4096;
