@@ -91,7 +91,7 @@ export interface ProfilePart {
   readonly share: number
   /** Multiplications and additions of matrix products; 0 for all else. */
   readonly operations: number
-  /** Bytes of the tensors that were read and written, each of them once; 0 for matrix products. */
+  /** Bytes of the tensors that were read and written, each of them once; 0 for matrix products and the optimizer. */
   readonly bytes: number
 }
 
