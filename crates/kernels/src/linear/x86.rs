@@ -5,7 +5,8 @@
 //! loads, HEIGHT broadcasts and 2·HEIGHT fused multiply-adds, so the multiply-add units are what limits it.
 //!
 //! What is multiplied [`AHEAD`] steps later is asked for beforehand, because it comes from the L2 cache: a panel of B
-//! fills most of the first, and so does a strip of A. On an Intel Xeon of model 207 training is 8 % faster for it (RWKV-4, L6 D384).
+//! fills most of the first, beside which the strips of A pass through it. On an Intel Xeon of model 207 training was 8 %
+//! faster for it (RWKV-4, L6 D384).
 //!
 //! A tile that adds starts from what C holds, so that C's element is one sum in the order of the shared index
 //! however many blocks that is cut into.
