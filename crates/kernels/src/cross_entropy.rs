@@ -13,40 +13,37 @@ use crate::{Cpu, Parts};
 /// If the lengths disagree or a target is not below `n_vocab`.
 pub fn cross_entropy(cpu: &Cpu, logits: &[f32], n_vocab: usize, targets: &[u32]) -> f64 {
     check(logits, n_vocab, targets);
-    let block = rows_per_block(n_vocab);
-    let mut sums = vec![0.0; targets.len().div_ceil(block)];
-    let parts = Parts::new(&mut sums);
-    cpu.run_blocks(targets.len(), block, |rows| {
-        let operation =
-            Forward { logits: &logits[elements(&rows, n_vocab)], n_vocab, targets: &targets[rows.clone()] };
-        // SAFETY: each block has a sum of its own.
-        *unsafe { parts.item(rows.start / block) } = dispatch(cpu.isa(), operation);
+    let mut losses = vec![0.0; targets.len()];
+    let parts = Parts::new(&mut losses);
+    cpu.run_blocks(targets.len(), rows_per_block(n_vocab), |rows| {
+        let logits = &logits[elements(&rows, n_vocab)];
+        // SAFETY: blocks of rows do not overlap.
+        let losses = unsafe { parts.part(rows.clone()) };
+        dispatch(cpu.isa(), Forward { logits, n_vocab, targets: &targets[rows], losses });
     });
-    sums.iter().sum()
+    losses.iter().sum()
 }
 
-/// The gradient of `scale ·` [`cross_entropy`]:
-/// `dlogits (rows, n_vocab) = (softmax(logits) − onehot(target))·scale`.
+/// Turns logits into the gradient of `scale ·` [`cross_entropy`], which is `(softmax(logits) − onehot(target))·scale`,
+/// where they lie, (rows, n_vocab). `losses` are those of the rows: [`cross_entropy`] is their sum, in order.
 ///
 /// # Panics
 /// If the lengths disagree or a target is not below `n_vocab`.
 pub fn cross_entropy_backward(
     cpu: &Cpu,
-    logits: &[f32],
+    logits: &mut [f32],
     n_vocab: usize,
     targets: &[u32],
     scale: f32,
-    dlogits: &mut [f32],
+    losses: &mut [f64],
 ) {
     check(logits, n_vocab, targets);
-    assert_eq!(dlogits.len(), logits.len());
-    let dlogits = Parts::new(dlogits);
+    assert_eq!(losses.len(), targets.len());
+    let (logits, losses) = (Parts::new(logits), Parts::new(losses));
     cpu.run_blocks(targets.len(), rows_per_block(n_vocab), |rows| {
-        let range = elements(&rows, n_vocab);
         // SAFETY: blocks of rows do not overlap.
-        let dlogits = unsafe { dlogits.part(range.clone()) };
-        let (logits, targets) = (&logits[range], &targets[rows]);
-        dispatch(cpu.isa(), Backward { logits, n_vocab, targets, scale, dlogits });
+        let (logits, losses) = unsafe { (logits.part(elements(&rows, n_vocab)), losses.part(rows.clone())) };
+        dispatch(cpu.isa(), Backward { logits, n_vocab, targets: &targets[rows], scale, losses });
     });
 }
 
@@ -61,81 +58,92 @@ struct Forward<'a> {
     logits: &'a [f32],
     n_vocab: usize,
     targets: &'a [u32],
+    losses: &'a mut [f64],
 }
 
 impl Operation for Forward<'_> {
-    type Output = f64;
+    type Output = ();
 
-    fn scalar(self) -> f64 {
-        let mut loss = 0.0;
-        for (x, &target) in self.logits.chunks_exact(self.n_vocab).zip(self.targets) {
+    fn scalar(self) {
+        let rows = self.logits.chunks_exact(self.n_vocab).zip(self.targets);
+        for ((x, &target), loss) in rows.zip(self.losses) {
             let max = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             let sum: f64 = x.iter().map(|x| f64::from(scalar_exp(x - max))).sum();
             // The rule of `finite.rs`: of a logit of −∞ the exponential is 0.
             let shows: f32 = x.iter().map(|x| 0.0 * x).sum();
-            loss += libm::log(sum) - f64::from(x[target as usize] - max) + f64::from(shows);
+            *loss = loss_of(sum, x[target as usize] - max, shows);
         }
-        loss
     }
 
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) -> f64 {
-        let mut loss = 0.0;
-        for (x, &target) in self.logits.chunks_exact(self.n_vocab).zip(self.targets) {
+    fn run<S: Simd>(self, s: S) {
+        let rows = self.logits.chunks_exact(self.n_vocab).zip(self.targets);
+        for ((x, &target), loss) in rows.zip(self.losses) {
             let max = greatest(s, x);
             let (mut sum, mut shows) = (s.zero(), s.zero());
             for i in (0..x.len()).step_by(S::LANES) {
                 sum = s.add(sum, exp_nonpositive(s, s.sub(load(s, &x[i..]), s.splat(max))));
                 shows = s.mul_add(s.load(&x[i..]), s.zero(), shows);
             }
-            let ours = libm::log(f64::from(s.sum(sum))) - f64::from(x[target as usize] - max);
-            loss += ours + f64::from(s.sum(shows));
+            *loss = loss_of(f64::from(s.sum(sum)), x[target as usize] - max, s.sum(shows));
         }
-        loss
     }
 }
 
+/// The loss of a row, from the sum of its exponentials and the target's logit, both beside the greatest logit. `shows`
+/// is 0, or NaN if a logit is not finite.
+#[inline(always)]
+fn loss_of(sum: f64, target: f32, shows: f32) -> f64 {
+    libm::log(sum) - f64::from(target) + f64::from(shows)
+}
+
 struct Backward<'a> {
-    logits: &'a [f32],
+    logits: &'a mut [f32],
     n_vocab: usize,
     targets: &'a [u32],
     scale: f32,
-    dlogits: &'a mut [f32],
+    losses: &'a mut [f64],
 }
 
 impl Operation for Backward<'_> {
     type Output = ();
 
     fn scalar(self) {
-        let rows = self.logits.chunks_exact(self.n_vocab).zip(self.dlogits.chunks_exact_mut(self.n_vocab));
-        for ((x, dx), &target) in rows.zip(self.targets) {
+        let rows = self.logits.chunks_exact_mut(self.n_vocab).zip(self.targets);
+        for ((x, &target), loss) in rows.zip(self.losses) {
             let max = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             let sum: f64 = x.iter().map(|x| f64::from(scalar_exp(x - max))).sum();
+            let shows: f32 = x.iter().map(|x| 0.0 * x).sum();
+            *loss = loss_of(sum, x[target as usize] - max, shows);
             let factor = self.scale / sum as f32;
-            for (x, dx) in x.iter().zip(&mut *dx) {
-                *dx = scalar_exp(x - max) * factor;
+            for x in &mut *x {
+                *x = scalar_exp(*x - max) * factor;
             }
-            dx[target as usize] -= self.scale;
+            x[target as usize] -= self.scale;
         }
     }
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let rows = self.logits.chunks_exact(self.n_vocab).zip(self.dlogits.chunks_exact_mut(self.n_vocab));
-        for ((x, dx), &target) in rows.zip(self.targets) {
-            let max = s.splat(greatest(s, x));
-            let mut sum = s.zero();
+        let rows = self.logits.chunks_exact_mut(self.n_vocab).zip(self.targets);
+        for ((x, &target), loss) in rows.zip(self.losses) {
+            let max = greatest(s, x);
+            let target_logit = x[target as usize] - max;
+            let (mut sum, mut shows) = (s.zero(), s.zero());
             for i in (0..x.len()).step_by(S::LANES) {
-                let e = exp_nonpositive(s, s.sub(load(s, &x[i..]), max));
+                let e = exp_nonpositive(s, s.sub(load(s, &x[i..]), s.splat(max)));
                 sum = s.add(sum, e);
-                s.store(&mut dx[i..], e);
+                shows = s.mul_add(s.load(&x[i..]), s.zero(), shows);
+                s.store(&mut x[i..], e);
             }
-            let factor = s.splat(self.scale / s.sum(sum));
-            for i in (0..dx.len()).step_by(S::LANES) {
-                let e = s.load(&dx[i..]);
-                s.store(&mut dx[i..], s.mul(e, factor));
+            let sum = s.sum(sum);
+            *loss = loss_of(f64::from(sum), target_logit, s.sum(shows));
+            let factor = s.splat(self.scale / sum);
+            for i in (0..x.len()).step_by(S::LANES) {
+                let e = s.load(&x[i..]);
+                s.store(&mut x[i..], s.mul(e, factor));
             }
-            dx[target as usize] -= self.scale;
+            x[target as usize] -= self.scale;
         }
     }
 }
@@ -175,6 +183,15 @@ mod tests {
         (0..rows).map(|row| ((row * 31 + 7) % n_vocab) as u32).collect()
     }
 
+    /// The gradient, and whether the losses that come with it are those of [`cross_entropy`].
+    fn backward(cpu: &Cpu, logits: &[f32], n_vocab: usize, targets: &[u32], scale: f32) -> Vec<f32> {
+        let (mut dlogits, mut losses) = (logits.to_vec(), vec![f64::NAN; targets.len()]);
+        cross_entropy_backward(cpu, &mut dlogits, n_vocab, targets, scale, &mut losses);
+        let loss = cross_entropy(cpu, logits, n_vocab, targets);
+        assert_eq!(losses.iter().sum::<f64>().to_bits(), loss.to_bits(), "{} {}", cpu.isa(), cpu.threads());
+        dlogits
+    }
+
     #[test]
     fn every_tier_and_thread_count_agrees() {
         for (rows, n_vocab) in shapes() {
@@ -192,9 +209,7 @@ mod tests {
                 assert!((loss - want).abs() <= 1e-6 * want + 1e-6 * rows as f64, "{loss}, not {want}");
             }
             every_tier("cross_entropy_backward", 2e-6, |cpu| {
-                let mut dlogits = vec![f32::NAN; logits.len()];
-                cross_entropy_backward(cpu, &logits, n_vocab, &targets, 0.125, &mut dlogits);
-                vec![dlogits]
+                vec![backward(cpu, &logits, n_vocab, &targets, 0.125)]
             });
         }
     }
@@ -204,9 +219,7 @@ mod tests {
         for (rows, n_vocab) in [(1, 2), (3, 17), (2, 33)] {
             let (logits, targets) = (values(1, rows * n_vocab, 3.0), targets(rows, n_vocab));
             let got = every_tier("cross_entropy_backward", 2e-6, |cpu| {
-                let mut dlogits = vec![f32::NAN; logits.len()];
-                cross_entropy_backward(cpu, &logits, n_vocab, &targets, 0.125, &mut dlogits);
-                vec![dlogits]
+                vec![backward(cpu, &logits, n_vocab, &targets, 0.125)]
             });
             assert_gradient("dlogits", &logits, &got[0], |x| 0.125 * exact(x, n_vocab, &targets));
         }
@@ -221,6 +234,9 @@ mod tests {
                     logits[at] = bad;
                     let loss = cross_entropy(&Cpu::new(isa, 1), &logits, 19, &[3]);
                     assert!(!loss.is_finite(), "{isa}, {bad} at {at}: {loss}");
+                    let mut losses = [0.0];
+                    cross_entropy_backward(&Cpu::new(isa, 1), &mut logits, 19, &[3], 1.0, &mut losses);
+                    assert!(!losses[0].is_finite(), "{isa}, {bad} at {at}: {losses:?}");
                 }
             }
         }
@@ -232,8 +248,7 @@ mod tests {
         every_tier("cross_entropy", 1e-6, |cpu| {
             let loss = cross_entropy(cpu, &logits, 3, &[1, 1]);
             assert!((loss - 6e4).abs() < 1.0, "{loss}");
-            let mut dlogits = vec![f32::NAN; 6];
-            cross_entropy_backward(cpu, &logits, 3, &[1, 1], 1.0, &mut dlogits);
+            let dlogits = backward(cpu, &logits, 3, &[1, 1], 1.0);
             assert_eq!(dlogits, [1.0, -1.0, 0.0, 0.0, 0.0, 0.0]);
             vec![dlogits]
         });

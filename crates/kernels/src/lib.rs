@@ -132,8 +132,9 @@ pub use isa::{Isa, IsaError};
 pub use layer_norm::{layer_norm, layer_norm_backward};
 pub use lerp::{lerp, lerp_backward};
 pub use linear::{
-    PackedDw, Packing, RowsOf, gram_of_columns, gram_of_rows, linear, linear_dw, linear_dw_packed, linear_dx,
-    linear_dx_packed, linear_frozen, linear_frozen_dx, linear_packed, pack_rows, pack_weights, packed_len,
+    PackedDw, Packing, ROWS_OF_TASK, RowsOf, gram_of_columns, gram_of_rows, linear, linear_dw,
+    linear_dw_packed, linear_dx, linear_dx_packed, linear_frozen, linear_frozen_dx, linear_packed, pack_rows,
+    pack_weights, packed_len,
 };
 pub use peak::fma_peak;
 pub use product::{Matrix, PANEL, Panels, Product, ProductScratch, Weights, product, products};

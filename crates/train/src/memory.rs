@@ -5,6 +5,7 @@ use rwkv_core::ModelConfig;
 use rwkv_core::model::Network;
 
 use crate::base::targets;
+use crate::ops::rows_of_logits;
 use crate::optimizer::moments_of;
 use crate::options::{TrainOptions, Tune};
 use crate::tape::{Tape, packed_weights, rows_at_once};
@@ -50,18 +51,19 @@ impl Memory {
             };
         let sequences = options.batch_size as f64;
         let rows = [options.ctx_len as f64 * sequences, options.ctx_len as f64];
+        let threads = options.threads.unwrap_or_else(available_threads);
         let has_states = options.carry_state || options.tune == Tune::State;
         let state = if has_states { all(|floats| floats.state) } else { 0.0 };
         let batch = ROW * rows[0] + sequences * (SEQUENCE + 4.0 * 4.0 * state);
-        let threads = options.threads.unwrap_or_else(available_threads);
         let parameters = all(|floats| floats.parameters);
         // What stays in a file is decoded for all rows at once.
         let rows =
             if is_frozen || is_partly_frozen { rows[0] } else { rows_at_once(rows, threads, parameters) };
+        let logits = model.n_vocab as f64 * rows.min(rows_of_logits(model.n_vocab, threads) as f64);
         Self {
             parameters: 4.0 * (2.0 * trained + moments) + file_len.unwrap_or(0) as f64,
             packed: packed_weights(if is_frozen { trained } else { parameters }),
-            activations: 4.0 * rows * activations,
+            activations: 4.0 * (rows * activations + logits),
             batch,
         }
     }
@@ -108,8 +110,12 @@ impl Floats {
         let of_adapters: f64 = targets.iter().map(|spec| 2.0 * rank + 2.0 * spec.rows as f64).sum();
         let mut tape = Tape::of_shapes(layout);
         tape.begin(&[0], 1);
-        network.forward(&mut tape);
+        let logits = network.forward(&mut tape);
         let operands = tape.operands() as f64 + of_adapters;
+        if rank == 0.0 && options.tune != Tune::State {
+            // They are there for some rows at a time.
+            tape.take_product(logits);
+        }
         let mut blocks = tape.widths();
         let sum = |widths: &[usize]| widths.iter().map(|&width| width as f64).sum::<f64>();
         let a_row = blocks.iter().map(|[made, _]| sum(made)).sum::<f64>() + of_adapters;
@@ -150,14 +156,14 @@ mod tests {
             let (_, layout, _) = Network::new(&model);
             let memory = Memory::of(&options, &model, None);
             assert!((memory.parameters - 16.0 * layout.n_params() as f64).abs() < 1.0);
-            // 28 D in a block of RWKV-4; embedding and two norms, and the logits; then gradients, and the
+            // 28 D in a block of RWKV-4; embedding and two norms; then gradients, and the
             // inputs and outputs of seven products a block and of the head.
             let [l, d, v] = [n_layer as f64, 32.0, 65.0_f64];
-            let gradients = 28.0 * d + 2.0 * d + d.max(v).max(4.0 * d);
-            let a_row = l * 28.0 * d + 3.0 * d + v + gradients + l * 20.0 * d + d + v;
-            // Of twelve sequences of 64, two for each thread at a time.
+            let gradients = 28.0 * d + 2.0 * d + 4.0 * d;
+            let a_row = l * 28.0 * d + 3.0 * d + gradients + l * 20.0 * d + d + v;
+            // Of twelve sequences of 64, two for each thread at a time, with their logits.
             let rows = 64.0 * (2.0 * available_threads() as f64).min(12.0);
-            let expected = 4.0 * rows * a_row;
+            let expected = 4.0 * rows * (a_row + v);
             assert!((memory.activations - expected).abs() < 1.0, "{} {expected}", memory.activations);
         }
     }

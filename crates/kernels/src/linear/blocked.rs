@@ -32,7 +32,7 @@ const DEPTH: usize = 384;
 const LINEAR_TASK: usize = 1 << 20;
 
 /// Rows of a task, at least, if there are enough: in A they stay in the L2 cache beside a panel of B.
-const ROWS: usize = 96;
+pub const ROWS: usize = 96;
 
 /// Elements of the shared index that are packed at once: as many rows of the matrix are read side by side, which can
 /// all be in one set of the L1 cache.

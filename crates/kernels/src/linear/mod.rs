@@ -33,6 +33,7 @@ mod symmetric;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+pub use blocked::ROWS as ROWS_OF_TASK;
 pub use frozen::{linear_frozen, linear_frozen_dx};
 pub use packed::{
     PackedDw, Packing, RowsOf, linear_dw_packed, linear_dx_packed, linear_packed, pack_rows, pack_weights,

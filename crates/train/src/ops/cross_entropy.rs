@@ -14,10 +14,9 @@ pub(crate) struct CrossEntropy {
 }
 
 impl CrossEntropy {
-    /// Of these targets; the gradient is of the mean over `passes` times as many.
-    pub(crate) fn record(tape: &mut Tape, logits: Tensor, targets: &[u32], passes: usize) {
-        tape.set_targets(targets);
-        tape.apply(Self { logits, scale: 1.0 / (targets.len() * passes) as f32 });
+    /// The gradient is `scale` times that of the sum over all tokens.
+    pub(crate) fn record(tape: &mut Tape, logits: Tensor, scale: f32) {
+        tape.apply(Self { logits, scale });
     }
 
     pub(crate) fn reads(&self, read: &mut dyn FnMut(Tensor, Read)) {
@@ -36,11 +35,12 @@ impl CrossEntropy {
     }
 
     pub(crate) fn backward(&self, t: &mut Backward<'_>) {
-        let x = t.values.get(self.logits);
-        let targets = &t.batch.targets;
+        let (x, targets) = (t.values.get(self.logits), &t.batch.targets);
         // The loss is the last operator: nothing else has contributed to the logits' gradient.
         let mut dx = t.gradients.open(self.logits, x.len());
-        cross_entropy_backward(t.cpu, x, t.values.width(self.logits), targets, self.scale, dx.values());
+        dx.values().copy_from_slice(x);
+        let (n_vocab, mut losses) = (t.values.width(self.logits), vec![0.0; targets.len()]);
+        cross_entropy_backward(t.cpu, dx.values(), n_vocab, targets, self.scale, &mut losses);
         t.gradients.close(dx);
     }
 }

@@ -36,9 +36,20 @@ impl Linear {
         self.weight
     }
 
+    pub(crate) fn input(&self) -> Tensor {
+        self.x
+    }
+
+    pub(crate) fn output(&self) -> Tensor {
+        self.y
+    }
+
+    /// What products are called in a profile.
+    pub(crate) const NAME: &'static str = "products";
+
     #[allow(clippy::unused_self)]
     pub(crate) fn name(&self) -> &'static str {
-        "products"
+        Self::NAME
     }
 
     pub(crate) fn run(&self, t: &mut Forward<'_>) {

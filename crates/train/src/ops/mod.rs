@@ -12,6 +12,7 @@ mod cross_entropy;
 mod dropout;
 mod embed;
 mod group_norm;
+mod head_loss;
 mod layer_norm;
 #[cfg(test)]
 mod leaf;
@@ -30,6 +31,8 @@ pub(crate) mod check;
 use rwkv_core::Exec;
 use rwkv_core::Slot;
 use rwkv_core::params::{Matrix, Vector};
+
+pub(crate) use head_loss::rows_of_logits;
 
 use crate::tape::{Backward, Forward, Tape, Tensor};
 
@@ -102,6 +105,7 @@ ops!(
     dropout::Dropout,
     embed::Embed,
     group_norm::GroupNorm,
+    head_loss::HeadLoss,
     layer_norm::LayerNorm,
     #[cfg(test)]
     leaf::Leaf,
@@ -120,6 +124,7 @@ impl Op {
     pub(crate) fn weight(&self) -> Option<Matrix> {
         match self {
             Self::Linear(op) => Some(op.weight()),
+            Self::HeadLoss(op) => Some(op.weight()),
             _ => None,
         }
     }

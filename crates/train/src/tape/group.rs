@@ -121,7 +121,7 @@ impl Work {
         if stage.is_computed_again {
             self.run(cpu, group, shared, stage, 0);
         }
-        let Shared { params, record, weights: [_, weights], go_on } = shared;
+        let Shared { params, record, weights: [forward_weights, weights], go_on } = shared;
         for at in stage.ops.clone().rev() {
             if !go_on() {
                 return;
@@ -134,6 +134,7 @@ impl Work {
                 cpu,
                 params,
                 weights,
+                forward_weights,
                 batch,
                 values,
                 param_gradients,

@@ -121,6 +121,8 @@ pub(crate) struct Backward<'a> {
     pub(crate) cpu: &'a Cpu,
     pub(crate) params: &'a Parameters,
     pub(crate) weights: &'a Weights,
+    /// As forward multiplies them: those of the operators that have run last.
+    pub(crate) forward_weights: &'a Weights,
     pub(crate) batch: &'a mut Batch,
     pub(crate) values: &'a Values,
     /// Of vectors alone.
@@ -289,7 +291,8 @@ impl Tape {
     /// As [`cross_entropy`](Self::cross_entropy) of one of `passes` passes whose gradients are added up: they
     /// are those of the mean over all passes.
     pub fn cross_entropy_of(&mut self, logits: Tensor, targets: &[u32], passes: usize) -> f32 {
-        ops::CrossEntropy::record(self, logits, targets, passes);
+        let scale = self.set_targets(targets, passes);
+        ops::CrossEntropy::record(self, logits, scale);
         self.run();
         self.mean_loss()
     }
@@ -386,8 +389,20 @@ impl Tape {
         self.record.apply(op.into());
     }
 
-    /// What follows each token of this pass.
-    pub(crate) fn set_targets(&mut self, targets: &[u32]) {
+    /// Takes back the last operator, if it is a product with packed weights that makes `y`: which ones, and of what.
+    pub(crate) fn take_product(&mut self, y: Tensor) -> Option<(Matrix, Tensor)> {
+        let Self { record, params, .. } = self;
+        record.take_product(y, |weight| params.f32_matrix(weight).is_some())
+    }
+
+    /// Tensors of this pass.
+    #[cfg(test)]
+    pub(crate) fn n_tensors(&self) -> usize {
+        self.record.widths.len()
+    }
+
+    /// What follows each token of this pass, one of `passes`. Returns the factor of a token's loss.
+    pub(crate) fn set_targets(&mut self, targets: &[u32], passes: usize) -> f32 {
         assert_eq!(targets.len(), self.rows, "a target for each token");
         let mut rest = targets;
         for Batch { tokens, targets, .. } in
@@ -398,6 +413,7 @@ impl Tape {
             targets.extend_from_slice(own);
             rest = after;
         }
+        1.0 / (self.rows * passes) as f32
     }
 
     fn mean_loss(&self) -> f32 {

@@ -2,10 +2,11 @@
 
 use std::ops::Range;
 
+use rwkv_core::params::{Matrix, ParamSpec};
 use rwkv_core::store::Parameters;
 
 use super::Tensor;
-use crate::ops::{Op, Read};
+use crate::ops::{HeadLoss, Op, Read};
 use crate::profile::Cost;
 
 /// What reads a tensor.
@@ -79,12 +80,37 @@ impl Record {
         self.ends.push(self.widths.len());
     }
 
+    /// Takes back the last operator, with what it makes, if that is `y` and it is a product of weights that `are_packed`:
+    /// which ones, and of what. One that ends a block stays.
+    pub(super) fn take_product(
+        &mut self,
+        y: Tensor,
+        are_packed: impl Fn(Matrix) -> bool,
+    ) -> Option<(Matrix, Tensor)> {
+        let Some(Op::Linear(product)) = self.ops.last() else { return None };
+        let (weight, x) = (product.weight(), product.input());
+        let is_last = product.output() == y && y.0 + 1 == self.widths.len();
+        let ends_a_block = self.blocks.last().is_some_and(|block| block.ops.end == self.ops.len());
+        if !is_last || ends_a_block || !are_packed(weight) {
+            return None;
+        }
+        self.ops.pop();
+        self.ends.pop();
+        self.widths.pop();
+        Some((weight, x))
+    }
+
     /// What an operator does with `rows` rows when it runs, and in its backward.
     pub(super) fn work(&self, params: &Parameters, at: usize, rows: usize, is_backward: bool) -> Cost {
         let op = &self.ops[at];
         if let Some(weight) = op.weight() {
-            let spec = &params.layout().specs()[weight.index()];
-            return Cost { operations: 2 * (rows * spec.rows * spec.cols) as u64, bytes: 0 };
+            let ParamSpec { rows: n, cols: k, .. } = params.layout().specs()[weight.index()];
+            return match op {
+                // Its products have a time of their own.
+                Op::HeadLoss(_) if is_backward => HeadLoss::cost(rows, n),
+                Op::HeadLoss(_) => Cost::default(),
+                _ => Cost { operations: 2 * (rows * n * k) as u64, bytes: 0 },
+            };
         }
         let outputs = at.checked_sub(1).map_or(0, |before| self.ends[before])..self.ends[at];
         // The outputs, or their gradients.

@@ -14,7 +14,7 @@ use rwkv_kernels::{Cpu, Packing};
 use super::group::{Ask, GoOn, Group, Shared, Work, for_each};
 use super::record::Stage;
 use super::{ParamGradients, ROWS_OF_GROUP, Tape, Tensor, WEIGHTS, pending};
-use crate::ops::CrossEntropy;
+use crate::ops::HeadLoss;
 use crate::profile::{Cost, Pass};
 
 /// Words of packed operands that wait for the gradients of matrices: 16 MB.
@@ -90,7 +90,8 @@ impl Tape {
         passes: usize,
         go_on: &mut (dyn FnMut() -> bool + Send),
     ) -> f32 {
-        CrossEntropy::record(self, logits, targets, passes);
+        let scale = self.set_targets(targets, passes);
+        HeadLoss::record(self, logits, scale);
         let stages = self.record.stages(&self.params);
         let ask = Ask::new(go_on);
         let go_on: GoOn<'_> = &|| ask.go_on();
