@@ -5,6 +5,8 @@ use rand_chacha::ChaCha8Rng;
 use rwkv_core::params::{Initial, Layout, ParamSpec};
 use rwkv_kernels::Cpu;
 
+use crate::pages;
+
 /// Raw parameters of a new model, in the order of `layout`: the same for the same seed, whatever the
 /// machine's number of threads.
 pub fn initialize(cpu: &Cpu, layout: &Layout, seed: u64) -> Vec<Vec<f32>> {
@@ -19,47 +21,54 @@ pub(crate) fn initialize_until(
     stop: &(dyn Fn() -> bool + Sync),
 ) -> Vec<Vec<f32>> {
     let specs = layout.specs();
+    let mut params = pages::zeros(specs.iter().map(ParamSpec::len));
+    let mut tasks: Vec<_> = params.iter_mut().zip(specs).zip(0_u64..).collect();
     // Each parameter draws from a stream of its own, so that they can be made side by side.
-    cpu.map(specs.len(), |index| {
+    cpu.for_each(&mut tasks, |((values, spec), stream)| {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        rng.set_stream(index as u64);
-        initial(&specs[index], &mut rng, stop)
-    })
+        rng.set_stream(*stream);
+        fill(values, spec, &mut rng, stop);
+    });
+    params
 }
 
-fn initial(spec: &ParamSpec, rng: &mut ChaCha8Rng, stop: &dyn Fn() -> bool) -> Vec<f32> {
+fn fill(values: &mut [f32], spec: &ParamSpec, rng: &mut ChaCha8Rng, stop: &dyn Fn() -> bool) {
     let (rows, width) = (spec.rows, spec.cols);
     match &spec.initial {
-        &Initial::Constant(value) => vec![value; spec.len()],
+        &Initial::Constant(value) => values.fill(value),
         Initial::Channels(formula) => {
-            (0..spec.len()).map(|index| formula.value(index % width, width) as f32).collect()
+            for (index, value) in values.iter_mut().enumerate() {
+                *value = formula.value(index % width, width) as f32;
+            }
         }
-        &Initial::Uniform { bound } => (0..spec.len()).map(|_| rng.random_range(-bound..=bound)).collect(),
+        &Initial::Uniform { bound } => values.fill_with(|| rng.random_range(-bound..=bound)),
         &Initial::Orthogonal { gain, is_transposed } => {
             let ratio = rows as f64 / width as f64;
             let scale = gain * if is_transposed { 1.0 / ratio } else { ratio }.sqrt().max(1.0);
-            orthogonal(rows, width, scale, rng, stop)
+            orthogonal(values, [rows, width], scale, rng, stop);
         }
     }
 }
 
-/// A `(rows, cols)` matrix whose columns (or rows, if those are fewer) are orthogonal and of length `scale`: a
+/// Makes of `values` a `(rows, cols)` matrix whose columns (or rows, if those are fewer) are orthogonal and of length `scale`: a
 /// uniformly random one, from the QR decomposition of a Gaussian matrix (Saxe et al.,
 /// <https://arxiv.org/abs/1312.6120>).
 fn orthogonal(
-    rows: usize,
-    cols: usize,
+    values: &mut [f32],
+    [rows, cols]: [usize; 2],
     scale: f64,
     rng: &mut ChaCha8Rng,
     stop: &dyn Fn() -> bool,
-) -> Vec<f32> {
+) {
     let (len, count) = (rows.max(cols), rows.min(cols));
     let mut vectors: Vec<f64> = gaussians(rng).take(len * count).collect(); // (count, len)
     orthonormalize(&mut vectors, len, stop);
     let at = |row: usize, col: usize| {
         if rows > cols { vectors[col * len + row] } else { vectors[row * len + col] }
     };
-    (0..rows * cols).map(|i| (at(i / cols, i % cols) * scale) as f32).collect()
+    for (i, value) in values.iter_mut().enumerate() {
+        *value = (at(i / cols, i % cols) * scale) as f32;
+    }
 }
 
 /// Makes the rows of `vectors` (count, len) orthonormal, in f64 by the Gram–Schmidt process. Each vector is
@@ -161,7 +170,8 @@ mod tests {
 
     #[test]
     fn a_wide_matrix_has_orthonormal_rows() {
-        let w = orthogonal(5, 9, 1.0, &mut ChaCha8Rng::seed_from_u64(3), &|| false);
+        let mut w = [0.0; 45];
+        orthogonal(&mut w, [5, 9], 1.0, &mut ChaCha8Rng::seed_from_u64(3), &|| false);
         for a in 0..5 {
             for b in 0..5 {
                 let dot: f64 = (0..9).map(|c| f64::from(w[a * 9 + c]) * f64::from(w[b * 9 + c])).sum();

@@ -73,6 +73,7 @@ mod memory;
 mod ops;
 pub mod optimizer;
 pub mod options;
+mod pages;
 mod profile;
 mod record;
 pub mod report;

@@ -16,6 +16,7 @@ use rwkv_kernels::{Cpu, sum_of_squares};
 pub use self::adamw::AdamW;
 pub use self::muon::Muon;
 use crate::options::{OptimizerKind, TrainOptions};
+use crate::pages;
 
 /// What changes from step to step.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -99,5 +100,5 @@ fn zeros(params: &Parameters, keeps: impl Fn(&ParamSpec) -> bool) -> Vec<Vec<f32
     let len = |(index, spec): (usize, &ParamSpec)| {
         if params.is_trained(index) && keeps(spec) { spec.len() } else { 0 }
     };
-    specs.map(|spec| vec![0.0; len(spec)]).collect()
+    pages::zeros(specs.map(len))
 }

@@ -9,6 +9,7 @@ use rwkv_kernels::Store;
 
 use super::Tensor;
 use super::buffer::{Buffer, Pool, Pooled};
+use crate::pages;
 
 /// Gradients of the parameters; every operator adds to them. Matrices that are not trained have none;
 /// vectors, which are small, always have one, so that operators need not ask.
@@ -21,7 +22,7 @@ impl ParamGradients {
         let len = |(index, spec): (usize, &ParamSpec)| {
             if params.is_trained(index) || !spec.is_matrix() { params.raw(index).len() } else { 0 }
         };
-        Self(specs.map(len).map(|len| vec![0.0; len]).collect())
+        Self(pages::zeros(specs.map(len)))
     }
 
     /// As [`new`](Self::new), of vectors alone.
