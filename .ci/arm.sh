@@ -57,12 +57,21 @@ export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER=qemu-aarch64-static
 # Dependencies without optimization: they compile in half the time, and nothing here is fast anyway.
 cargo=(/usr/bin/cargo --config 'profile.dev.package."*".opt-level=0')
 
+# Compiled with less care, these take two thirds of the time, and none of them does what takes long here.
+for package in text session train node capi; do
+  cargo+=(--config "profile.dev.package.rwkv-$package.opt-level=1")
+done
+binding=(--no-default-features --package rwkv-node --package rwkv-capi)
+"${cargo[@]}" build --locked "${binding[@]}"
+
 # Emulated, one test of frozen weights takes minutes; the one beside it asks the same tiles for the same bits.
 "${cargo[@]}" test --locked --no-fail-fast --package rwkv-kernels --lib \
   -- --skip frozen::tests::products_are_those_of_the_decoded_weights
 # Emulated, the same bits for every length and number of threads take minutes for larger models, and so do long prompts
 # in every format; neither runs other code than what is left and the kernels' tests.
-"${cargo[@]}" test --locked --no-fail-fast --package rwkv-core --test reference \
+# All packages of the binding are named, so that what was compiled for it, with the features that they ask of others,
+# serves here again.
+"${cargo[@]}" test --locked --no-fail-fast "${binding[@]}" --package rwkv-core --test reference \
   -- --skip for_published_models --skip for_a_model_of_usual_widths --skip for_rwkv_7 \
   --skip logits_and_state_after_a_long_prompt
 
@@ -80,7 +89,6 @@ check() {
   say "$file exports $*"
 }
 
-"${cargo[@]}" build --locked --no-default-features --package rwkv-node --package rwkv-capi
 built="$CARGO_TARGET_DIR/$target/debug"
 check "$built/librwkv_node.so" napi_register_module_v1
 mapfile -t functions < <(grep -oE '\brwkv_[a-z_]+\(' crates/capi/include/rwkv.h | tr -d '(' | sort -u)
