@@ -32,6 +32,8 @@ export type ErrorCode =
   | 'RUN'
   /** The loss became infinite or not a number. */
   | 'DIVERGED'
+  /** Processes that train one model together do not fit, or cannot reach each other. */
+  | 'RANKS'
   /** `RWKV_ISA` names an instruction set that this machine does not have. */
   | 'ISA'
   /** The model, session or trainer was used after `close()`. */

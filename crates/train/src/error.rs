@@ -22,6 +22,12 @@ pub enum Error {
         /// What is wrong with it, and what to do.
         problem: String,
     },
+    /// Ranks that cannot train together.
+    #[error("{problem}")]
+    Ranks {
+        /// Which rank, and what is wrong.
+        problem: String,
+    },
     /// The loss or a gradient is infinite or not a number.
     #[error(
         "the loss became {loss} at step {step}; resume the run with a learning rate lower than {}: {}",
@@ -72,6 +78,7 @@ impl Error {
             Self::Rwkv(error) => error.code(),
             Self::Run { .. } => "RUN",
             Self::Diverged { .. } => "DIVERGED",
+            Self::Ranks { .. } => "RANKS",
         }
     }
 

@@ -75,6 +75,7 @@ pub mod optimizer;
 pub mod options;
 mod pages;
 mod profile;
+pub mod ranks;
 mod record;
 pub mod report;
 pub mod run;

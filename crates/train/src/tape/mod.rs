@@ -58,9 +58,10 @@ pub struct Tape {
     pub(crate) params: Parameters,
     /// Those of the pass under way, and others in waiting.
     groups: Vec<Group>,
-    /// Groups and rows of the pass under way.
+    /// Groups and rows of the pass under way, and how many rows of the batch are before these: those of other ranks.
     n_groups: usize,
     rows: usize,
+    rows_before: usize,
     /// The groups that `works` belong to, and their memory.
     wave: Range<usize>,
     works: Vec<Work>,
@@ -190,6 +191,7 @@ impl Tape {
             groups: Vec::new(),
             n_groups: 0,
             rows: 0,
+            rows_before: 0,
             wave: 0..0,
             works: Vec::new(),
             rows_of_group: if is_frozen { usize::MAX } else { ROWS_OF_GROUP },
@@ -227,6 +229,11 @@ impl Tape {
         self.dropout = (p > 0.0).then_some(Dropout { p, seed });
     }
 
+    /// How many rows of a batch stand before those of the passes from now on: masks of dropout differ by it.
+    pub(crate) fn begin_after(&mut self, rows: usize) {
+        self.rows_before = rows;
+    }
+
     /// Begins a pass over `tokens`, cut into sequences of `ctx_len` tokens that each start from an empty
     /// state, or from the trained one if there is one (the last may be shorter). Tensors of the pass before
     /// are gone.
@@ -243,7 +250,7 @@ impl Tape {
             self.groups.push(Group::default());
         }
         for ((index, group), tokens) in self.groups.iter_mut().enumerate().zip(tokens.chunks(rows)) {
-            group.begin(tokens, ctx_len, index * rows, state, boundary);
+            group.begin(tokens, ctx_len, self.rows_before + index * rows, state, boundary);
         }
     }
 
@@ -351,6 +358,13 @@ impl Tape {
     /// parameters that are not trained mean nothing.
     pub fn param_gradients(&self) -> &[Vec<f32>] {
         self.param_gradients.all()
+    }
+
+    /// Gradients of the trained parameters, in the order of the layout.
+    pub(crate) fn trained_gradients(&mut self) -> Vec<&mut [f32]> {
+        let Self { params, param_gradients, .. } = self;
+        let all = param_gradients.all_mut().iter_mut().enumerate();
+        all.filter(|&(index, _)| params.is_trained(index)).map(|(_, gradient)| &mut **gradient).collect()
     }
 
     /// Parameters to change, with their gradients: what an optimizer needs. [`Parameters::refresh`] must

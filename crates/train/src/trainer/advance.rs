@@ -56,7 +56,10 @@ impl Trainer {
         };
         // What is saved here is the last thing that was due.
         self.pending = None;
-        let saved = if step.checkpoint_due || self.is_last_step() {
+        let saved = if !self.leads() {
+            // Rank 0 has the run's directory.
+            Ok(None)
+        } else if step.checkpoint_due || self.is_last_step() {
             self.save(&mut control).map(Some)
         } else if val_loss.is_some() && self.may_replace() {
             self.save_model(&mut control).map(|_| None)

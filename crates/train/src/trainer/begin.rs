@@ -18,6 +18,7 @@ use crate::data::{Dataset, Windows};
 use crate::error::{Error, Result};
 use crate::optimizer;
 use crate::options::{Inputs, Order, ResumeOptions, TokenizerKind, TrainOptions, Tune};
+use crate::ranks::Alone;
 use crate::run::{Found, RunConfig, RunDirectory, fault};
 use crate::streams::Streams;
 use crate::tape::Tape;
@@ -209,6 +210,7 @@ impl Trainer {
             data,
             tape,
             optimizer,
+            ranks: Box::new(Alone),
             run,
             step,
             seconds,

@@ -46,7 +46,12 @@ impl Trainer {
     /// [`rwkv_core::Error::Aborted`] if `control` says so. [`Error::Diverged`](crate::Error::Diverged) if the
     /// loss is not finite: nothing more is saved. [`rwkv_core::Error::Io`] if the log cannot be written.
     pub fn validate(&mut self, control: impl Control) -> Result<f32> {
-        let val_loss = self.mean_loss(Dataset::validation, most_windows(&self.options), control)?;
+        let val_loss = if self.leads() {
+            self.mean_loss(Dataset::validation, most_windows(&self.options), control)
+        } else {
+            Ok(f32::NAN)
+        };
+        let val_loss = self.first_of(val_loss)?;
         if !val_loss.is_finite() {
             return Err(self.diverge(self.step, val_loss));
         }
@@ -59,7 +64,7 @@ impl Trainer {
             clock: self.clock(),
             ..LogLine::default()
         };
-        self.run.log(&line)?;
+        self.log(&line)?;
         Ok(val_loss)
     }
 

@@ -3,6 +3,7 @@
 mod advance;
 mod begin;
 mod measure;
+mod ranks;
 mod save;
 
 use std::path::Path;
@@ -15,12 +16,14 @@ use rwkv_core::store::Parameters;
 use rwkv_core::{Control, Model, ModelConfig, State, StateLayout, ask};
 use rwkv_kernels::{Isa, Precision};
 use rwkv_text::Tokenizer;
+use serde::{Deserialize, Serialize};
 
 use crate::data::{Dataset, Windows};
 use crate::error::{Error, Result, SoundCheckpoint};
 use crate::optimizer::{Optimizer, Step, global_norm};
 use crate::options::TrainOptions;
 use crate::profile::{Cost, Pass, StepProfile};
+use crate::ranks::Ranks;
 use crate::record::Kept;
 use crate::run::{LogLine, RunDirectory};
 use crate::schedule::Schedule;
@@ -55,6 +58,8 @@ pub struct Trainer {
     streams: Option<Streams>,
     tape: Tape,
     optimizer: Box<dyn Optimizer>,
+    /// Those that learn with this one, and itself.
+    ranks: Box<dyn Ranks>,
     schedule: Schedule,
     run: RunDirectory,
     step: u64,
@@ -81,7 +86,16 @@ pub struct Trainer {
     targets: Vec<u32>,
 }
 
-/// What the passes of a step give.
+/// What the passes of a step give on one rank.
+struct Passes {
+    /// The sum of their mean losses.
+    loss: f64,
+    tokens: usize,
+    /// What each sequence left, if states are carried.
+    states: Vec<Vec<f32>>,
+}
+
+/// What the passes of a step give on all ranks.
 struct Gradients {
     /// Mean over all passes.
     loss: f32,
@@ -93,7 +107,7 @@ struct Gradients {
 }
 
 /// Report of a training step.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StepReport {
     /// The step, counted from 1.
     pub step: u64,
@@ -136,7 +150,7 @@ impl Trainer {
         (self.val_loss, self.soundness, self.pending) = (None, None, None);
         let seconds = start.elapsed().as_secs_f64();
         self.seconds += seconds;
-        self.run.log(&LogLine {
+        self.log(&LogLine {
             step: self.step,
             loss: Some(loss),
             learning_rate: Some(learning_rate),
@@ -168,29 +182,13 @@ impl Trainer {
     /// Forward and backward over all passes of the step after `self.step`: the tape holds the gradients of
     /// their mean. Changes nothing that a step would leave.
     fn gradients(&mut self, control: &mut (impl Control + Send)) -> Result<Gradients> {
-        let passes = self.options.accumulate;
-        let (mut sum, mut tokens, mut states) = (0.0, 0, Vec::new());
-        for pass in 0..passes {
-            self.next_batch(pass)?;
-            tokens += self.inputs.len();
-            self.begin_pass(pass);
-            let mut stop = || control(pass as u64, passes as u64).is_break();
-            let loss = Until::new(&mut self.tape, &mut stop).learn(
-                &self.network,
-                &self.targets,
-                passes,
-                pass == 0,
-            )?;
-            // A frozen model's file that changed explains more than what was computed with it.
-            self.tape.params().check_file()?;
-            if !loss.is_finite() {
-                return Err(self.diverge(self.step + 1, loss));
-            }
-            sum += f64::from(loss);
-            if self.streams.is_some() {
-                states.extend(self.tape.states());
-            }
+        let own = self.passes(control);
+        let Passes { loss, tokens, states } = self.of_all_ranks(own)?;
+        let loss = (loss / (self.options.accumulate * self.ranks.count()) as f64) as f32;
+        if !loss.is_finite() {
+            return Err(self.diverge(self.step + 1, loss));
         }
+        self.sum_gradients()?;
         let profile = self.tape.profile();
         let start = profile.start();
         let norm = global_norm(self.tape.cpu(), self.tape.params(), self.tape.param_gradients());
@@ -202,7 +200,35 @@ impl Trainer {
             // The next loss would not be finite either.
             return Err(self.diverge(self.step + 1, f32::NAN));
         }
-        Ok(Gradients { loss: (sum / passes as f64) as f32, norm, tokens, states })
+        Ok(Gradients { loss, norm, tokens, states })
+    }
+
+    /// The passes of a step over this rank's part of the batch. They end with the first loss that is not finite.
+    fn passes(&mut self, control: &mut (impl Control + Send)) -> Result<Passes> {
+        let passes = self.options.accumulate;
+        let mut all = Passes { loss: 0.0, tokens: 0, states: Vec::new() };
+        for pass in 0..passes {
+            self.next_batch(pass)?;
+            all.tokens += self.inputs.len();
+            self.begin_pass(pass);
+            let mut stop = || control(pass as u64, passes as u64).is_break();
+            let loss = Until::new(&mut self.tape, &mut stop).learn(
+                &self.network,
+                &self.targets,
+                passes * self.ranks.count(),
+                pass == 0,
+            )?;
+            // A frozen model's file that changed explains more than what was computed with it.
+            self.tape.params().check_file()?;
+            all.loss += f64::from(loss);
+            if !loss.is_finite() {
+                break;
+            }
+            if self.streams.is_some() {
+                all.states.extend(self.tape.states());
+            }
+        }
+        Ok(all)
     }
 
     /// Moves the trained parameters by the gradients that the tape holds.
@@ -373,11 +399,12 @@ impl Trainer {
     /// Those of reading a file of tokens.
     fn next_batch(&mut self, pass: usize) -> Result<()> {
         let (tokens, batch_size) = (self.data.train(), self.options.batch_size);
+        let own = self.own_sequences(pass);
         let mut sequence = Vec::with_capacity(self.options.ctx_len + 1);
         let a_step = (batch_size * self.options.accumulate) as u64;
         self.inputs.clear();
         self.targets.clear();
-        for index in pass * batch_size..(pass + 1) * batch_size {
+        for index in own {
             let window = match &self.streams {
                 None => self.windows.get(self.step * a_step + index as u64),
                 Some(streams) => streams.get(self.step, index),

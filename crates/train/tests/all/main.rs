@@ -11,6 +11,7 @@ mod finetune;
 mod gradients;
 mod limits;
 mod options;
+mod ranks;
 mod report;
 mod results;
 mod reverse;

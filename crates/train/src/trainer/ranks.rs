@@ -1,0 +1,197 @@
+//! A trainer as one of several that learn together.
+
+use std::fmt::Display;
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Best, Passes, StepReport, Trainer};
+use crate::error::{Error, Result};
+use crate::profile::{Cost, Pass};
+use crate::ranks::{Common, Ranks, sum_all, take_all_from_first};
+use crate::run::LogLine;
+
+/// Where a run stands, beside its parameters and moments.
+#[derive(Debug, Serialize, Deserialize)]
+struct Standing {
+    step: u64,
+    seconds: f64,
+    best: Option<Best>,
+    /// Of the last validation, if it was after the last step.
+    val_loss: Option<f32>,
+    /// The last step, if what is due after it is not done.
+    pending: Option<StepReport>,
+}
+
+impl Trainer {
+    /// Learns from now on with others, one trainer on each rank: each takes its part of every batch, and gradients are
+    /// summed. Trainers of other ranks than 0 take over where that of rank 0 stands, and from now on write nothing into
+    /// their own directories: only rank 0's is the run.
+    ///
+    /// # Errors
+    /// [`rwkv_core::Error::InvalidOption`] if the batch does not divide by the ranks, or states are carried.
+    /// [`Error::Ranks`] if the ranks have not the same options, text, model, program and kind of CPU, or cannot be
+    /// reached.
+    pub fn join(&mut self, mut ranks: Box<dyn Ranks>) -> Result<()> {
+        self.common()?.check(&mut *ranks)?;
+        let (batch_size, count) = (self.options.batch_size, ranks.count());
+        if !batch_size.is_multiple_of(count) {
+            let expected = format!("a multiple of {count}, the number of ranks");
+            return Err(rwkv_core::Error::option("batch_size", batch_size, expected).into());
+        }
+        if self.streams.is_some() && count > 1 {
+            let expected = "left out: states are carried by one rank alone";
+            return Err(rwkv_core::Error::option("carry_state", true, expected).into());
+        }
+        self.ranks = ranks;
+        self.take_over()?;
+        let rows_of_rank = batch_size / count * self.options.ctx_len;
+        self.tape.begin_after(self.ranks.rank() * rows_of_rank);
+        Ok(())
+    }
+
+    /// Whether this trainer is rank 0, or alone: it has the run's directory.
+    pub fn leads(&self) -> bool {
+        self.ranks.rank() == 0
+    }
+
+    /// What all ranks must have alike.
+    fn common(&self) -> Result<Common> {
+        let mut options = self.options.clone();
+        // These are each rank's own.
+        (options.threads, options.out, options.force) = (None, "".into(), false);
+        let options = serde_json::to_value(&options).map_err(unwritten)?;
+        let text = |name: &str, value: &dyn ToString| (name.to_owned(), value.to_string());
+        let tape = &self.tape;
+        let mut all = vec![
+            text("version", &env!("CARGO_PKG_VERSION")),
+            text("the instruction set", &tape.cpu().isa()),
+            text("a text with the checksum", &format!("{:08x}", self.data.crc32())),
+            text("this many tokens to learn:", &self.data.train().len()),
+            text("this many trained parameters:", &tape.params().n_trained()),
+        ];
+        // Paths may differ from machine to machine; what they lead to is compared above.
+        for (name, value) in options.as_object().into_iter().flatten() {
+            if !["data", "val", "from", "out", "threads", "tokenizerFile"].contains(&name.as_str()) {
+                all.push((format!("option {name}"), value.to_string()));
+            }
+        }
+        Ok(Common(all))
+    }
+
+    /// Takes parameters, moments and the number of steps from rank 0.
+    fn take_over(&mut self) -> Result<()> {
+        let own = Standing {
+            step: self.step,
+            seconds: self.seconds,
+            best: self.best,
+            val_loss: self.val_loss,
+            pending: self.pending,
+        };
+        let all = self.ranks.gather(&serde_json::to_vec(&own).map_err(unwritten)?)?;
+        let first = all.first().map(Vec::as_slice).unwrap_or_default();
+        let Standing { step, seconds, best, val_loss, pending } =
+            serde_json::from_slice(first).map_err(unwritten)?;
+        let (params, _) = self.tape.params_and_gradients();
+        take_all_from_first(&mut *self.ranks, &mut params.raws_mut())?;
+        params.refresh();
+        for moment in self.optimizer.moments_mut() {
+            let mut values: Vec<_> = moment.values.iter_mut().map(Vec::as_mut_slice).collect();
+            take_all_from_first(&mut *self.ranks, &mut values)?;
+        }
+        if !self.leads() {
+            (self.step, self.seconds, self.best, self.val_loss) = (step, seconds, best, val_loss);
+            (self.pending, self.soundness) = (pending, None);
+        }
+        Ok(())
+    }
+
+    /// The sequences of a pass that this rank learns from.
+    pub(super) fn own_sequences(&self, pass: usize) -> Range<usize> {
+        let own = self.options.batch_size / self.ranks.count();
+        let first = pass * self.options.batch_size + self.ranks.rank() * own;
+        first..first + own
+    }
+
+    /// What the passes gave on all ranks together, or the error that one of them met.
+    pub(super) fn of_all_ranks(&mut self, own: Result<Passes>) -> Result<Passes> {
+        if self.ranks.count() == 1 {
+            return own;
+        }
+        let said = match &own {
+            Ok(Passes { loss, tokens, .. }) => {
+                [loss.to_bits(), *tokens as u64].map(u64::to_le_bytes).concat()
+            }
+            Err(error) => error.to_string().into_bytes(),
+        };
+        // A first byte tells the two apart.
+        let said = [&[u8::from(own.is_err())], &said[..]].concat();
+        let all = self.ranks.gather(&said)?;
+        let mut sum = own?;
+        (sum.loss, sum.tokens) = (0.0, 0);
+        for (rank, said) in all.iter().enumerate() {
+            match said.split_first() {
+                Some((0, numbers)) if numbers.len() == 16 => {
+                    let number = |at: usize| {
+                        numbers[at..at + 8]
+                            .iter()
+                            .rev()
+                            .fold(0, |number, &byte| number << 8 | u64::from(byte))
+                    };
+                    sum.loss += f64::from_bits(number(0));
+                    sum.tokens += number(8) as usize;
+                }
+                Some((_, error)) => return Err(of_rank(rank, error)),
+                None => return Err(of_rank(rank, b"it said nothing")),
+            }
+        }
+        Ok(sum)
+    }
+
+    /// Adds the gradients of all ranks.
+    pub(super) fn sum_gradients(&mut self) -> Result<()> {
+        if self.ranks.count() == 1 {
+            return Ok(());
+        }
+        let start = self.tape.profile().start();
+        sum_all(&mut *self.ranks, &mut self.tape.trained_gradients())?;
+        let threads = self.tape.cpu().threads();
+        let bytes = 4 * self.n_trained() as u64;
+        self.tape
+            .profile()
+            .stop(start, (Pass::Update, "sum over ranks"), threads, || Cost { operations: 0, bytes });
+        Ok(())
+    }
+
+    /// The number that rank 0 has, or the error that it met.
+    pub(super) fn first_of(&mut self, own: Result<f32>) -> Result<f32> {
+        if self.ranks.count() == 1 {
+            return own;
+        }
+        let said = match &own {
+            Ok(number) => number.to_le_bytes().to_vec(),
+            Err(error) => error.to_string().into_bytes(),
+        };
+        let said = [&[u8::from(own.is_err())], &said[..]].concat();
+        let all = self.ranks.gather(&said)?;
+        own?;
+        match all.first().and_then(|said| said.split_first()) {
+            Some((0, &[a, b, c, d])) => Ok(f32::from_le_bytes([a, b, c, d])),
+            Some((_, error)) => Err(of_rank(0, error)),
+            None => Err(of_rank(0, b"it said nothing")),
+        }
+    }
+
+    /// Writes a line of the run's log, on rank 0.
+    pub(super) fn log(&mut self, line: &LogLine) -> Result<()> {
+        if self.leads() { self.run.log(line) } else { Ok(()) }
+    }
+}
+
+fn unwritten(error: impl Display) -> Error {
+    Error::Ranks { problem: format!("what ranks tell each other cannot be read: {error}") }
+}
+
+fn of_rank(rank: usize, said: &[u8]) -> Error {
+    Error::Ranks { problem: format!("rank {rank}: {}", String::from_utf8_lossy(said)) }
+}
