@@ -113,14 +113,19 @@ fn in_buckets(vectors: &mut [&mut [f32]], exchange: &mut dyn FnMut(&mut [f32]) -
 
 /// What ranks must have in common before the first step, in words that an error can name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Common(pub(crate) Vec<(String, String)>);
+pub struct Common(Vec<(String, String)>);
 
 impl Common {
+    /// Names and values: an error says "rank 1 has NAME VALUE".
+    pub fn new(all: Vec<(String, String)>) -> Self {
+        Self(all)
+    }
+
     /// Compares with what the other ranks have.
     ///
     /// # Errors
     /// [`Error::Ranks`] that names the first rank which differs from rank 0, and in what.
-    pub(crate) fn check(&self, ranks: &mut dyn Ranks) -> Result<()> {
+    pub fn check(&self, ranks: &mut dyn Ranks) -> Result<()> {
         let own = serde_json::to_vec(self).map_err(|error| Error::Ranks { problem: error.to_string() })?;
         let all = ranks.gather(&own)?;
         let read = |bytes: &Vec<u8>| serde_json::from_slice::<Self>(bytes).ok();
@@ -129,14 +134,15 @@ impl Common {
             let (Some(Self(first)), Some(Self(other))) = (&first, read(other)) else {
                 return Err(other_program(rank));
             };
-            if first.len() != other.len() {
-                return Err(other_program(rank));
-            }
-            if let Some((one, two)) = first.iter().zip(&other).find(|(one, two)| one != two) {
-                let problem = format!(
-                    "rank {rank} has {} {}, rank 0 has {}: all ranks must have the same",
-                    two.0, two.1, one.1
-                );
+            let value = |of: &[(String, String)], name: &str| {
+                of.iter().find(|(other, _)| other == name).map_or("no such", |(_, value)| value).to_owned()
+            };
+            if let Some((name, _)) =
+                first.iter().chain(&other).find(|(name, _)| value(first, name) != value(&other, name))
+            {
+                let (one, two) = (value(first, name), value(&other, name));
+                let problem =
+                    format!("rank {rank} has {name} {two}, rank 0 has {one}: all ranks must have the same");
                 return Err(Error::Ranks { problem });
             }
         }

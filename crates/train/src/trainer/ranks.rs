@@ -76,7 +76,7 @@ impl Trainer {
                 all.push((format!("option {name}"), value.to_string()));
             }
         }
-        Ok(Common(all))
+        Ok(Common::new(all))
     }
 
     /// Takes parameters, moments and the number of steps from rank 0.

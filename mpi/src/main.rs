@@ -1,0 +1,205 @@
+//! `rwkv-mpi train`: what `rwkv train` does, by all processes that `mpirun` started. `docs/scale.md` is its guide.
+
+mod arguments;
+mod ranks;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::ArgMatches;
+use mpi::Threading;
+use mpi::traits::{Communicator, CommunicatorCollectives};
+use rwkv_core::go_on;
+use rwkv_train::ranks::{Common, Ranks};
+use rwkv_train::{Advance, Error, Result, ResumeOptions, TrainOptions, Trainer};
+use serde_json::{Map, Value};
+
+use crate::ranks::Mpi;
+
+fn main() -> ExitCode {
+    let matches = arguments::command().get_matches();
+    let Some((_, matches)) = matches.subcommand() else { return ExitCode::from(2) };
+    // The other threads compute, and only one of them is in MPI at a time.
+    let Some((universe, threading)) = mpi::initialize_with_threading(Threading::Serialized) else {
+        eprintln!("rwkv-mpi: MPI is initialized already");
+        return ExitCode::FAILURE;
+    };
+    let mut ranks = Mpi::new(&universe);
+    let world = universe.world();
+    let rank = ranks.rank();
+    if threading < Threading::Serialized {
+        eprintln!("rwkv-mpi: this MPI cannot be called from threads: {}", library());
+        return ExitCode::FAILURE;
+    }
+    if let Some(started) = started_by_another(ranks.count()) {
+        eprintln!(
+            "rwkv-mpi: {started} processes were started, and each of them sees itself alone: mpirun belongs to another MPI \
+             than the one that this program is linked with, {}",
+            library()
+        );
+        return ExitCode::FAILURE;
+    }
+    let threads = threads_of_a_rank(world.split_shared(0).size().max(1) as usize);
+    let trainer = match begin(matches, &mut ranks, threads) {
+        Ok(trainer) => trainer,
+        // All of them know it.
+        Err(message) => {
+            if rank == 0 {
+                eprintln!("rwkv-mpi: {message}");
+            }
+            world.barrier();
+            return ExitCode::FAILURE;
+        }
+    };
+    match learn(trainer, ranks) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // What another rank met is told by that one, or by rank 0, which all have heard of it.
+            if rank == 0 || !matches!(error, Error::Ranks { .. }) {
+                eprintln!("rwkv-mpi: rank {rank}: {error}");
+                // Others may wait for this one, in the middle of a step.
+                world.abort(1);
+            }
+            world.barrier();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The trainer of this rank, or a sentence that all ranks have.
+fn begin(matches: &ArgMatches, ranks: &mut Mpi, threads: usize) -> std::result::Result<Trainer, String> {
+    let given = agree(ranks, arguments::given(matches))?;
+    let resume = matches.get_one::<String>("resume");
+    let names = given.iter().filter(|(name, _)| !is_own(name));
+    let mut common: Vec<_> =
+        names.map(|(name, value)| (format!("option {name}"), value.to_string())).collect();
+    common.push(("--resume".to_owned(), resume.cloned().unwrap_or_default()));
+    Common::new(common).check(ranks).map_err(|error| error.to_string())?;
+
+    // Rank 0 has the run; what its options are there, they are for all.
+    let mut trainer = if ranks.rank() == 0 { Some(first_trainer(&given, resume, threads)) } else { None };
+    let said = match &trainer {
+        Some(Ok(trainer)) => trainer.options().to_json().map_err(|error| error.to_string()),
+        Some(Err(message)) => Err(message.clone()),
+        None => Ok(String::new()),
+    };
+    let said = agree(ranks, said)?;
+    let first = ranks.gather(said.as_bytes()).map_err(|error| error.to_string())?;
+    let first = String::from_utf8_lossy(first.first().map(Vec::as_slice).unwrap_or_default()).into_owned();
+    // A directory that only this trainer knows: rank 0 alone writes the run's.
+    let place = tempfile::tempdir().map_err(|error| format!("a temporary directory: {error}"));
+    let place = agree(ranks, place)?;
+    let trainer = trainer.take().unwrap_or_else(|| {
+        let mut options = TrainOptions::from_json(&first).map_err(|error| error.to_string())?;
+        options.out = place.path().join("run");
+        options.threads =
+            Some(given.get("threads").and_then(Value::as_u64).map_or(threads, |threads| threads as usize));
+        Trainer::create(&options, go_on).map_err(|error| error.to_string())
+    });
+    agree(ranks, trainer)
+}
+
+/// Options that may differ from rank to rank.
+fn is_own(name: &str) -> bool {
+    ["threads"].contains(&name)
+}
+
+fn first_trainer(
+    given: &Map<String, Value>,
+    resume: Option<&String>,
+    threads: usize,
+) -> std::result::Result<Trainer, String> {
+    let mut given = given.clone();
+    given.entry("threads").or_insert(threads.into());
+    let trainer = if let Some(directory) = resume {
+        let json = Value::Object(given).to_string();
+        ResumeOptions::from_json(&json)
+            .map_err(Error::from)
+            .and_then(|changes| Trainer::resume(directory, &changes, go_on))
+    } else {
+        if let (None, Some(out)) = (given.get("out"), given.get("data").and_then(arguments::default_out)) {
+            given.insert("out".to_owned(), out.into());
+        }
+        let json = Value::Object(given).to_string();
+        TrainOptions::from_json(&json)
+            .map_err(Error::from)
+            .and_then(|options| Trainer::create(&options, go_on))
+    };
+    trainer.map_err(|error| error.to_string())
+}
+
+/// What this rank has, if all ranks have theirs; else what the first one that has not says of it.
+fn agree<T>(ranks: &mut Mpi, own: std::result::Result<T, String>) -> std::result::Result<T, String> {
+    let said = own.as_ref().err().map_or(String::new(), |message| format!("\n{message}"));
+    let all = ranks.gather(said.as_bytes()).map_err(|error| error.to_string())?;
+    match all.iter().position(|said| !said.is_empty()) {
+        None => own,
+        Some(rank) => {
+            let message = String::from_utf8_lossy(&all[rank]);
+            Err(format!("rank {rank}: {}", message.trim_start()))
+        }
+    }
+}
+
+/// The run to its end.
+fn learn(mut trainer: Trainer, ranks: Mpi) -> Result<()> {
+    let count = ranks.count();
+    trainer.join(Box::new(ranks))?;
+    if trainer.leads() {
+        println!(
+            "{} parameters, {} tokens to learn · {count} ranks, {}, {} threads each · {}",
+            trainer.n_params(),
+            trainer.data().train().len(),
+            trainer.isa(),
+            trainer.threads(),
+            trainer.out().display()
+        );
+        if trainer.steps() > 0 {
+            println!("going on after step {}", trainer.steps());
+        }
+    }
+    let max_steps = trainer.options().max_steps;
+    let (mut tokens, mut told, every) = (0, Instant::now(), (max_steps / 40).max(1));
+    let seconds_before = trainer.seconds();
+    trainer.run(go_on, |trainer, Advance { step, val_loss, saved }| {
+        tokens += step.tokens;
+        let is_due = step.step.is_multiple_of(every) || told.elapsed().as_secs() >= 10;
+        if !trainer.leads() || !(is_due || val_loss.is_some() || saved.is_some()) {
+            return;
+        }
+        told = Instant::now();
+        let speed = tokens as f64 / (trainer.seconds() - seconds_before);
+        let validation = val_loss.map_or(String::new(), |loss| format!("  validation {loss:.3}"));
+        let saved = if saved.is_some() { "  saved" } else { "" };
+        println!(
+            "step {}/{max_steps}  loss {:.3}{validation}  {speed:.0} tokens/s{saved}",
+            step.step, step.loss
+        );
+    })?;
+    if trainer.leads() {
+        println!("{}", trainer.result().display());
+    }
+    Ok(())
+}
+
+/// How many processes a launcher started, if it is one that this MPI does not know: all of them are alone.
+fn started_by_another(count: usize) -> Option<usize> {
+    let names = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_SIZE", "SLURM_NTASKS"];
+    let started = names.iter().filter_map(|name| std::env::var(name).ok()?.parse().ok()).max();
+    started.filter(|&started| count == 1 && started > 1)
+}
+
+fn library() -> String {
+    let version = mpi::environment::library_version()
+        .unwrap_or_else(|_| "an MPI that does not say its name".to_owned());
+    version.lines().next().unwrap_or_default().to_owned()
+}
+
+/// Threads of each rank, where the options name no number: the cores that it is bound to, or if it is bound to none, its
+/// share of the machine's.
+fn threads_of_a_rank(ranks_of_this_machine: usize) -> usize {
+    let available = std::thread::available_parallelism().map_or(1, usize::from);
+    // SAFETY: it only asks for a number.
+    let online = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) }.max(1) as usize;
+    if available < online { available } else { (available / ranks_of_this_machine).max(1) }
+}
