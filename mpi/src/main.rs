@@ -40,7 +40,7 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let threads = threads_of_a_rank(world.split_shared(0).size().max(1) as usize);
-    let trainer = match begin(matches, &mut ranks, threads) {
+    let mut trainer = match begin(matches, &mut ranks, threads) {
         Ok(trainer) => trainer,
         // All of them know it.
         Err(message) => {
@@ -51,7 +51,15 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match learn(trainer, ranks) {
+    if let Err(error) = trainer.join(Box::new(ranks)) {
+        // All of them have it.
+        if rank == 0 {
+            eprintln!("rwkv-mpi: {error}");
+        }
+        world.barrier();
+        return ExitCode::FAILURE;
+    }
+    match learn(trainer, world.size()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // What another rank met is told by that one, or by rank 0, which all have heard of it.
@@ -77,7 +85,8 @@ fn begin(matches: &ArgMatches, ranks: &mut Mpi, threads: usize) -> std::result::
     Common::new(common).check(ranks).map_err(|error| error.to_string())?;
 
     // Rank 0 has the run; what its options are there, they are for all.
-    let mut trainer = if ranks.rank() == 0 { Some(first_trainer(&given, resume, threads)) } else { None };
+    let mut trainer =
+        if ranks.rank() == 0 { Some(first_trainer(&given, resume, threads, ranks.count())) } else { None };
     let said = match &trainer {
         Some(Ok(trainer)) => trainer.options().to_json().map_err(|error| error.to_string()),
         Some(Err(message)) => Err(message.clone()),
@@ -108,6 +117,7 @@ fn first_trainer(
     given: &Map<String, Value>,
     resume: Option<&String>,
     threads: usize,
+    count: usize,
 ) -> std::result::Result<Trainer, String> {
     let mut given = given.clone();
     given.entry("threads").or_insert(threads.into());
@@ -121,9 +131,15 @@ fn first_trainer(
             given.insert("out".to_owned(), out.into());
         }
         let json = Value::Object(given).to_string();
-        TrainOptions::from_json(&json)
-            .map_err(Error::from)
-            .and_then(|options| Trainer::create(&options, go_on))
+        let options = TrainOptions::from_json(&json).map_err(|error| error.to_string())?;
+        if !options.batch_size.is_multiple_of(count) {
+            // Before there is a directory.
+            let size = options.batch_size;
+            return Err(format!(
+                "--batch-size is {size}; it must be a multiple of {count}, the number of ranks"
+            ));
+        }
+        Trainer::create(&options, go_on)
     };
     trainer.map_err(|error| error.to_string())
 }
@@ -142,9 +158,7 @@ fn agree<T>(ranks: &mut Mpi, own: std::result::Result<T, String>) -> std::result
 }
 
 /// The run to its end.
-fn learn(mut trainer: Trainer, ranks: Mpi) -> Result<()> {
-    let count = ranks.count();
-    trainer.join(Box::new(ranks))?;
+fn learn(mut trainer: Trainer, count: i32) -> Result<()> {
     if trainer.leads() {
         println!(
             "{} parameters, {} tokens to learn · {count} ranks, {}, {} threads each · {}",

@@ -135,7 +135,7 @@ impl Common {
                 return Err(other_program(rank));
             };
             let value = |of: &[(String, String)], name: &str| {
-                of.iter().find(|(other, _)| other == name).map_or("no such", |(_, value)| value).to_owned()
+                of.iter().find(|(other, _)| other == name).map_or("none", |(_, value)| value).to_owned()
             };
             if let Some((name, _)) =
                 first.iter().chain(&other).find(|(name, _)| value(first, name) != value(&other, name))
