@@ -198,7 +198,7 @@ fn learn(mut trainer: Trainer, count: i32) -> Result<()> {
 
 /// How many processes a launcher started, if it is one that this MPI does not know: all of them are alone.
 fn started_by_another(count: usize) -> Option<usize> {
-    let names = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_SIZE", "SLURM_NTASKS"];
+    let names = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"];
     let started = names.iter().filter_map(|name| std::env::var(name).ok()?.parse().ok()).max();
     started.filter(|&started| count == 1 && started > 1)
 }

@@ -22,7 +22,8 @@ pub enum Pass {
 pub struct Cost {
     /// Multiplications and additions of matrix products; other operators have none here.
     pub operations: u64,
-    /// Bytes of the tensors that it read and wrote, each of them once, wherever they lay; products and the optimizer have none here.
+    /// Bytes of the tensors that it read and wrote, each of them once, wherever they lay; products and the optimizer
+    /// have none here.
     pub bytes: u64,
 }
 

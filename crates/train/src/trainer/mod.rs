@@ -140,8 +140,6 @@ impl Trainer {
         self.check_not_diverged()?;
         let start = Instant::now();
         let Gradients { loss, norm: grad_norm, tokens, states } = self.gradients(&mut control)?;
-        let batches = self.options.accumulate as u64;
-        ask(&mut control, batches, batches)?;
         // From here on there is no way back.
         let learning_rate = self.schedule.learning_rate(self.step);
         self.update(learning_rate, grad_norm);
@@ -228,6 +226,8 @@ impl Trainer {
                 all.states.extend(self.tape.states());
             }
         }
+        // The last time: what other ranks are told now must not be taken back.
+        ask(control, passes as u64, passes as u64)?;
         Ok(all)
     }
 

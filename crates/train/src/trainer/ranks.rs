@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::ops::Range;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{Best, Passes, StepReport, Trainer};
@@ -118,34 +119,29 @@ impl Trainer {
         if self.ranks.count() == 1 {
             return own;
         }
-        let said = match &own {
-            Ok(Passes { loss, tokens, .. }) => {
-                [loss.to_bits(), *tokens as u64].map(u64::to_le_bytes).concat()
-            }
-            Err(error) => error.to_string().into_bytes(),
-        };
-        // A first byte tells the two apart.
-        let said = [&[u8::from(own.is_err())], &said[..]].concat();
-        let all = self.ranks.gather(&said)?;
-        let mut sum = own?;
-        (sum.loss, sum.tokens) = (0.0, 0);
-        for (rank, said) in all.iter().enumerate() {
-            match said.split_first() {
-                Some((0, numbers)) if numbers.len() == 16 => {
-                    let number = |at: usize| {
-                        numbers[at..at + 8]
-                            .iter()
-                            .rev()
-                            .fold(0, |number, &byte| number << 8 | u64::from(byte))
-                    };
-                    sum.loss += f64::from_bits(number(0));
-                    sum.tokens += number(8) as usize;
-                }
-                Some((_, error)) => return Err(of_rank(rank, error)),
-                None => return Err(of_rank(rank, b"it said nothing")),
-            }
-        }
+        let (mut sum, all) = self.exchange(own, |passes| (passes.loss.to_bits(), passes.tokens as u64))?;
+        sum.loss = all.iter().map(|&(loss, _)| f64::from_bits(loss)).sum();
+        sum.tokens = all.iter().map(|&(_, tokens)| tokens as usize).sum();
         Ok(sum)
+    }
+
+    /// What this rank has, and what every rank says of its own; or the error that one of them met.
+    fn exchange<T, S: Serialize + DeserializeOwned>(
+        &mut self,
+        own: Result<T>,
+        say: impl FnOnce(&T) -> S,
+    ) -> Result<(T, Vec<S>)> {
+        let said = own.as_ref().map(say).map_err(ToString::to_string);
+        let said = serde_json::to_vec(&said).map_err(unwritten)?;
+        let all = self.ranks.gather(&said)?;
+        let own = own?;
+        let read = |(rank, said): (usize, &Vec<u8>)| match serde_json::from_slice(said) {
+            Ok(Ok(said)) => Ok(said),
+            Ok(Err::<_, String>(error)) => Err(Error::Ranks { problem: format!("rank {rank}: {error}") }),
+            Err(error) => Err(unwritten(error)),
+        };
+        let all: Result<_> = all.iter().enumerate().map(read).collect();
+        Ok((own, all?))
     }
 
     /// Adds the gradients of all ranks.
@@ -168,18 +164,9 @@ impl Trainer {
         if self.ranks.count() == 1 {
             return own;
         }
-        let said = match &own {
-            Ok(number) => number.to_le_bytes().to_vec(),
-            Err(error) => error.to_string().into_bytes(),
-        };
-        let said = [&[u8::from(own.is_err())], &said[..]].concat();
-        let all = self.ranks.gather(&said)?;
-        own?;
-        match all.first().and_then(|said| said.split_first()) {
-            Some((0, &[a, b, c, d])) => Ok(f32::from_le_bytes([a, b, c, d])),
-            Some((_, error)) => Err(of_rank(0, error)),
-            None => Err(of_rank(0, b"it said nothing")),
-        }
+        // As bits, because JSON has no NaN.
+        let (own, all) = self.exchange(own, |number| number.to_bits())?;
+        Ok(all.first().map_or(own, |&bits| f32::from_bits(bits)))
     }
 
     /// Writes a line of the run's log, on rank 0.
@@ -190,8 +177,4 @@ impl Trainer {
 
 fn unwritten(error: impl Display) -> Error {
     Error::Ranks { problem: format!("what ranks tell each other cannot be read: {error}") }
-}
-
-fn of_rank(rank: usize, said: &[u8]) -> Error {
-    Error::Ranks { problem: format!("rank {rank}: {}", String::from_utf8_lossy(said)) }
 }
