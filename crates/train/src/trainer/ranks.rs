@@ -68,6 +68,7 @@ impl Trainer {
             text("version", &env!("CARGO_PKG_VERSION")),
             text("the instruction set", &tape.cpu().isa()),
             text("a text with the checksum", &format!("{:08x}", self.data.crc32())),
+            text("a base with the fingerprint", &self.run.base().unwrap_or("none")),
             text("this many tokens to learn:", &self.data.train().len()),
             text("this many trained parameters:", &tape.params().n_trained()),
         ];
