@@ -210,6 +210,26 @@ export interface TrainOptions {
    * text. Default: v4; with `from`, that of the model.
    */
   arch?: 'v7' | 'v4' | undefined
+  /**
+   * How several processes (rwkv-mpi) send each other what they sum: in f32, or rounded to bf16, half the
+   * bytes. One process sends nothing. Default: 'f32'.
+   */
+  sumPrecision?: 'f32' | 'bf16' | undefined
+  /**
+   * DiLoCo, for slow links: steps that each process (rwkv-mpi) takes by itself before all of them go on from
+   * the mean of where they went. Validations and checkpoints come after such a meeting. Default: none,
+   * gradients are summed every step. Range: a whole number from 1 to 4294967296.
+   */
+  localSteps?: number | undefined
+  /**
+   * DiLoCo's outer learning rate: how far a meeting goes towards the mean. Default: 0.7 with `localSteps`.
+   * Range: more than 0 and at most 10.
+   */
+  outerLearningRate?: number | undefined
+  /**
+   * DiLoCo's outer momentum (Nesterov's). Default: 0.9 with `localSteps`. Range: at least 0 and less than 1.
+   */
+  outerMomentum?: number | undefined
 }
 
 /** What can change when a run goes on from its last checkpoint; what is left out stays as it was. */
@@ -234,6 +254,7 @@ export type ResumeOptions = Pick<
   | 'patience'
   | 'val'
   | 'evalTokens'
+  | 'sumPrecision'
 >
 
 /** What is known of each option. */
@@ -462,5 +483,27 @@ export const trainOptionTable = {
     words: ['v7', 'v4'],
     help: 'version of RWKV of a new model',
     auto: 'v4; with from, that of the model',
+  },
+  sumPrecision: {
+    kind: 'choice',
+    words: ['f32', 'bf16'],
+    help: 'how several processes (rwkv-mpi) send each other what they sum: in f32, or rounded to bf16, half the bytes',
+    default: 'f32',
+    changesOnResume: true,
+  },
+  localSteps: {
+    kind: 'count',
+    help: 'DiLoCo, for slow links: steps that each process (rwkv-mpi) takes by itself before all of them go on from the mean of where they went',
+    auto: 'none, gradients are summed every step',
+  },
+  outerLearningRate: {
+    kind: 'number',
+    help: "DiLoCo's outer learning rate: how far a meeting goes towards the mean",
+    auto: '0.7 with localSteps',
+  },
+  outerMomentum: {
+    kind: 'number',
+    help: "DiLoCo's outer momentum (Nesterov's)",
+    auto: '0.9 with localSteps',
   },
 } as const satisfies { readonly [K in keyof TrainOptions]-?: Described }

@@ -10,7 +10,7 @@ use clap::ArgMatches;
 use mpi::Threading;
 use mpi::traits::{Communicator, CommunicatorCollectives};
 use rwkv_core::go_on;
-use rwkv_train::ranks::{Common, Ranks};
+use rwkv_train::ranks::{Common, Ranks, gather};
 use rwkv_train::{Advance, Error, Result, ResumeOptions, TrainOptions, Trainer};
 use serde_json::{Map, Value};
 
@@ -45,7 +45,7 @@ fn main() -> ExitCode {
         // All of them know it.
         Err(message) => {
             if rank == 0 {
-                eprintln!("rwkv-mpi: {message}");
+                eprintln!("rwkv-mpi: {}", arguments::with_flags(&message));
             }
             world.barrier();
             return ExitCode::FAILURE;
@@ -54,7 +54,7 @@ fn main() -> ExitCode {
     if let Err(error) = trainer.join(Box::new(ranks)) {
         // All of them have it.
         if rank == 0 {
-            eprintln!("rwkv-mpi: {error}");
+            eprintln!("rwkv-mpi: {}", arguments::with_flags(&error.to_string()));
         }
         world.barrier();
         return ExitCode::FAILURE;
@@ -64,7 +64,7 @@ fn main() -> ExitCode {
         Err(error) => {
             // What another rank met is told by that one, or by rank 0, which all have heard of it.
             if rank == 0 || !matches!(error, Error::Ranks { .. }) {
-                eprintln!("rwkv-mpi: rank {rank}: {error}");
+                eprintln!("rwkv-mpi: rank {rank}: {}", arguments::with_flags(&error.to_string()));
                 // Others may wait for this one, in the middle of a step.
                 world.abort(1);
             }
@@ -93,7 +93,7 @@ fn begin(matches: &ArgMatches, ranks: &mut Mpi, threads: usize) -> std::result::
         None => Ok(String::new()),
     };
     let said = agree(ranks, said)?;
-    let first = ranks.gather(said.as_bytes()).map_err(|error| error.to_string())?;
+    let first = gather(ranks, said.as_bytes()).map_err(|error| error.to_string())?;
     let first = String::from_utf8_lossy(first.first().map(Vec::as_slice).unwrap_or_default()).into_owned();
     // A directory that only this trainer knows: rank 0 alone writes the run's.
     let place = tempfile::tempdir().map_err(|error| format!("a temporary directory: {error}"));
@@ -147,7 +147,7 @@ fn first_trainer(
 /// What this rank has, if all ranks have theirs; else what the first one that has not says of it.
 fn agree<T>(ranks: &mut Mpi, own: std::result::Result<T, String>) -> std::result::Result<T, String> {
     let said = own.as_ref().err().map_or(String::new(), |message| format!("\n{message}"));
-    let all = ranks.gather(said.as_bytes()).map_err(|error| error.to_string())?;
+    let all = gather(ranks, said.as_bytes()).map_err(|error| error.to_string())?;
     match all.iter().position(|said| !said.is_empty()) {
         None => own,
         Some(rank) => {

@@ -1,28 +1,30 @@
 //! [`Ranks`] over MPI.
 
+use std::time::{Duration, Instant};
+
 use mpi::environment::Universe;
+use mpi::request::{self, Request, Scope};
 use mpi::topology::SimpleCommunicator;
 use mpi::traits::{Communicator, CommunicatorCollectives, Root};
 use rwkv_train::Result;
 use rwkv_train::ranks::Ranks;
+
+/// A message that is not there yet is looked for without a pause at first: on one machine it takes a few microseconds.
+const AT_ONCE: Duration = Duration::from_millis(1);
+
+/// Then there is a pause between two looks. MPI itself would look all the time, and keep a core from computing.
+const PAUSE: Duration = Duration::from_micros(100);
 
 /// The processes that `mpirun` started.
 pub struct Mpi {
     world: SimpleCommunicator,
     rank: usize,
     count: usize,
-    /// What is sent of a bucket, a part for each rank, and what comes back.
-    sent: Vec<f32>,
-    received: Vec<f32>,
-    /// The sum of this rank's part.
-    own: Vec<f32>,
 }
 
 // SAFETY: MPI was initialized for calls from any thread, one at a time (`MPI_THREAD_SERIALIZED`), and every call takes
 // `&mut self` but those that read numbers of this struct.
 unsafe impl Send for Mpi {}
-// SAFETY: as above.
-unsafe impl Sync for Mpi {}
 
 impl std::fmt::Debug for Mpi {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -35,7 +37,7 @@ impl Mpi {
     pub fn new(universe: &Universe) -> Self {
         let world = universe.world();
         let (rank, count) = (world.rank().max(0) as usize, world.size().max(1) as usize);
-        Self { world, rank, count, sent: Vec::new(), received: Vec::new(), own: Vec::new() }
+        Self { world, rank, count }
     }
 }
 
@@ -48,48 +50,32 @@ impl Ranks for Mpi {
         self.count
     }
 
-    /// Each rank adds up a part of the values, which it gets from all others, and all get all parts: every value goes
-    /// over a rank's link twice, as in a ring, but the order of the sum is that of the ranks.
-    fn sum(&mut self, values: &mut [f32]) -> Result<()> {
-        if values.is_empty() {
-            return Ok(());
-        }
-        let part = values.len().div_ceil(self.count);
-        for buffer in [&mut self.sent, &mut self.received] {
-            buffer.clear();
-            buffer.resize(part * self.count, 0.0);
-        }
-        self.sent[..values.len()].copy_from_slice(values);
-        self.world.all_to_all_into(&self.sent[..], &mut self.received[..]);
-        self.own.clear();
-        self.own.resize(part, 0.0);
-        for one in self.received.chunks_exact(part) {
-            self.own.iter_mut().zip(one).for_each(|(sum, x)| *sum += x);
-        }
-        self.world.all_gather_into(&self.own[..], &mut self.received[..]);
-        values.copy_from_slice(&self.received[..values.len()]);
+    fn exchange(&mut self, sent: &[u8], received: &mut [u8]) -> Result<()> {
+        request::scope(|scope| wait(self.world.immediate_all_to_all_into(scope, sent, received)));
         Ok(())
     }
 
-    fn take_from_first(&mut self, values: &mut [f32]) -> Result<()> {
-        self.world.process_at_rank(0).broadcast_into(values);
+    fn collect(&mut self, own: &[u8], all: &mut [u8]) -> Result<()> {
+        request::scope(|scope| wait(self.world.immediate_all_gather_into(scope, own, all)));
         Ok(())
     }
 
-    fn gather(&mut self, own: &[u8]) -> Result<Vec<Vec<u8>>> {
-        let mut lengths = vec![0_u64; self.count];
-        self.world.all_gather_into(&(own.len() as u64), &mut lengths[..]);
-        let longest = lengths.iter().max().map_or(0, |&len| len as usize);
-        if longest == 0 {
-            // MPI refuses two empty buffers, which have the same address.
-            return Ok(vec![Vec::new(); self.count]);
+    fn take_from_first(&mut self, bytes: &mut [u8]) -> Result<()> {
+        let first = self.world.process_at_rank(0);
+        request::scope(|scope| wait(first.immediate_broadcast_into(scope, bytes)));
+        Ok(())
+    }
+}
+
+/// Waits for a message, and lets MPI go on with it meanwhile.
+fn wait<'a, D: ?Sized, S: Scope<'a>>(mut request: Request<'a, D, S>) {
+    let start = Instant::now();
+    while let Err(unfinished) = request.test() {
+        request = unfinished;
+        if start.elapsed() < AT_ONCE {
+            std::thread::yield_now();
+        } else {
+            std::thread::sleep(PAUSE);
         }
-        let mut padded = own.to_vec();
-        padded.resize(longest, 0);
-        let mut all = vec![0_u8; longest * self.count];
-        self.world.all_gather_into(&padded[..], &mut all[..]);
-        let said =
-            lengths.iter().enumerate().map(|(rank, &len)| all[rank * longest..][..len as usize].to_vec());
-        Ok(said.collect())
     }
 }

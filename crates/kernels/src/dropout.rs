@@ -19,31 +19,54 @@ const WORDS: usize = 4;
 /// Blocks that are made at once, so that the compiler makes vectors of them.
 const SIDE_BY_SIDE: usize = 8;
 
-/// `y = x ⊙ m / (1 − p)`, element by element, with the mask of `seed`. With p = 0, `y = x`.
-///
-/// Two tensors with the same seed have the same mask: give each operator and each step a seed of its own.
-///
-/// # Panics
-/// If the lengths disagree, or p is not in 0 ≤ p < 1.
-pub fn dropout(cpu: &Cpu, seed: u64, p: f32, x: &[f32], y: &mut [f32]) {
-    dropout_backward(cpu, seed, p, x, y, Store::Set);
+/// Which elements are dropped: those at the same place of the same seed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Mask {
+    /// Two tensors with the same seed have the same mask: give each operator and each step a seed of its own.
+    pub seed: u64,
+    /// How many elements of the seed's mask are those of other tensors, which stand before this one.
+    pub before: u64,
+    /// The probability that an element is dropped: 0 ≤ p < 1. With 0, nothing is.
+    pub p: f32,
 }
 
-/// The gradient of [`dropout`], set or added: `dx = dy ⊙ m / (1 − p)`, with the mask of the same `seed`.
+/// `y = x ⊙ m / (1 − p)`, element by element, with the mask m.
 ///
 /// # Panics
 /// If the lengths disagree, or p is not in 0 ≤ p < 1.
-pub fn dropout_backward(cpu: &Cpu, seed: u64, p: f32, dy: &[f32], dx: &mut [f32], store: Store) {
+pub fn dropout(cpu: &Cpu, mask: Mask, x: &[f32], y: &mut [f32]) {
+    dropout_backward(cpu, mask, x, y, Store::Set);
+}
+
+/// The gradient of [`dropout`], set or added: `dx = dy ⊙ m / (1 − p)`, with the same mask.
+///
+/// # Panics
+/// If the lengths disagree, or p is not in 0 ≤ p < 1.
+pub fn dropout_backward(cpu: &Cpu, mask: Mask, dy: &[f32], dx: &mut [f32], store: Store) {
+    let Mask { seed, before, p } = mask;
     assert!((0.0..1.0).contains(&p), "a dropout probability of {p}");
     assert_eq!(dy.len(), dx.len());
     const { assert!(BLOCK.is_multiple_of(WORDS)) };
     // p < 1 is at most 1 − 2⁻²⁴, so this fits.
     let drop_below = (f64::from(p) * 2.0_f64.powi(32)).round() as u32;
     let scale = 1.0 / (1.0 - p);
+    let (first, skipped) = (before / WORDS as u64, (before % WORDS as u64) as usize);
+    // The rest of a block of words that began in another tensor.
+    let head = if skipped == 0 { 0 } else { (WORDS - skipped).min(dx.len()) };
+    let (dy_head, dy) = dy.split_at(head);
+    let (dx_head, dx) = dx.split_at_mut(head);
+    if head > 0 {
+        let [mut x, mut out] = [[0.0; WORDS]; 2];
+        x[skipped..][..head].copy_from_slice(dy_head);
+        out[skipped..][..head].copy_from_slice(dx_head);
+        dispatch(cpu.isa(), Apply { seed, first, drop_below, scale, x: &x, out: &mut out, store });
+        dx_head.copy_from_slice(&out[skipped..][..head]);
+    }
+    let first = first + u64::from(head > 0);
     let len = dx.len();
     let dx = Parts::new(dx);
     cpu.run_blocks(len, BLOCK, |range| {
-        let first = (range.start / WORDS) as u64;
+        let first = first + (range.start / WORDS) as u64;
         // SAFETY: blocks do not overlap.
         let out = unsafe { dx.part(range.clone()) };
         dispatch(cpu.isa(), Apply { seed, first, drop_below, scale, x: &dy[range], out, store });
@@ -140,6 +163,8 @@ mod tests {
     use crate::Isa;
     use crate::testing::{every_tier, set_and_add, values};
 
+    const MASK: Mask = Mask { seed: 11, before: 0, p: 0.3 };
+
     /// The vectors of Random123, the library of the generator's authors (tests/kat_vectors).
     #[test]
     fn the_generator_gives_its_authors_known_answers() {
@@ -172,6 +197,23 @@ mod tests {
     }
 
     #[test]
+    fn a_mask_is_the_same_however_tensors_are_cut() {
+        let (x, cpu) = (values(5, 100, 1.0), Cpu::new(Isa::detect(), 2));
+        let mut whole = vec![1.0; 100];
+        dropout_backward(&cpu, MASK, &x, &mut whole, Store::Add);
+        for cuts in [[0, 1, 2, 100], [0, 3, 50, 100], [4, 5, 99, 100], [33, 34, 34, 100]] {
+            let mut parts = vec![1.0; 100];
+            let mut start = 0;
+            for end in cuts {
+                let mask = Mask { before: start as u64, ..MASK };
+                dropout_backward(&cpu, mask, &x[start..end], &mut parts[start..end], Store::Add);
+                start = end;
+            }
+            assert_eq!(parts, whole, "{cuts:?}");
+        }
+    }
+
+    #[test]
     fn counters_go_on_across_32_bits() {
         let first = u64::from(u32::MAX) - 1;
         let side_by_side = philox::<4>(7 << 40, first);
@@ -185,7 +227,7 @@ mod tests {
     /// Which elements are kept, of `len`.
     fn mask(cpu: &Cpu, seed: u64, p: f32, len: usize) -> Vec<f32> {
         let mut y = vec![f32::NAN; len];
-        dropout(cpu, seed, p, &vec![1.0 - p; len], &mut y);
+        dropout(cpu, Mask { seed, before: 0, p }, &vec![1.0 - p; len], &mut y);
         y
     }
 
@@ -196,8 +238,8 @@ mod tests {
             let (x, dy) = (values(1, len, 1.0), values(2, len, 1.0));
             every_tier("dropout", 0.0, |cpu| {
                 let mut y = vec![f32::NAN; len];
-                dropout(cpu, 11, 0.3, &x, &mut y);
-                let dx = set_and_add(len, |dx, store| dropout_backward(cpu, 11, 0.3, &dy, dx, store));
+                dropout(cpu, MASK, &x, &mut y);
+                let dx = set_and_add(len, |dx, store| dropout_backward(cpu, MASK, &dy, dx, store));
                 let scale = 1.0 / (1.0 - 0.3_f32);
                 for (i, kept) in mask(cpu, 11, 0.3, len).into_iter().enumerate() {
                     assert!(kept == 0.0 || (kept - 1.0).abs() < 1e-6);
@@ -278,9 +320,9 @@ mod tests {
         for isa in Isa::available() {
             let cpu = Cpu::new(isa, 1);
             let mut y = vec![f32::NAN; 100];
-            dropout(&cpu, 3, 0.0, &x, &mut y);
+            dropout(&cpu, Mask { seed: 3, before: 0, p: 0.0 }, &x, &mut y);
             assert_eq!(y, x, "{isa}");
-            dropout(&cpu, 3, 0.9, &[f32::NAN; 100], &mut y);
+            dropout(&cpu, Mask { seed: 3, before: 0, p: 0.9 }, &[f32::NAN; 100], &mut y);
             assert!(y.iter().all(|y| y.is_nan()), "{isa}");
         }
     }
@@ -288,6 +330,6 @@ mod tests {
     #[test]
     #[should_panic(expected = "a dropout probability of 1")]
     fn everything_cannot_be_dropped() {
-        dropout(&Cpu::new(Isa::Scalar, 1), 0, 1.0, &[1.0], &mut [0.0]);
+        dropout(&Cpu::new(Isa::Scalar, 1), Mask { seed: 0, before: 0, p: 1.0 }, &[1.0], &mut [0.0]);
     }
 }

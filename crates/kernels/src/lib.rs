@@ -118,7 +118,7 @@ pub use adamw::{AdamWStep, adamw, sum_of_squares};
 pub use cpu::{Cpu, Parts, Precision};
 pub use cross_entropy::{cross_entropy, cross_entropy_backward};
 pub use data_type::{DataType, WEIGHTS_PER_BLOCK};
-pub use dropout::{dropout, dropout_backward};
+pub use dropout::{Mask, dropout, dropout_backward};
 pub use elementwise::{
     Binary, Channelwise, Unary, add, binary, binary_backward, channelwise, channelwise_backward,
     relu_squared, relu_squared_backward, sigmoid_mul, sigmoid_mul_backward, unary, unary_backward,

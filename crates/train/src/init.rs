@@ -32,7 +32,7 @@ pub(crate) fn initialize_until(
     // A large one would keep one thread busy when the others are done: these take all threads, one after the other.
     let (mut large, mut others): (Vec<_>, Vec<_>) = tasks.partition(|((_, spec), _)| takes_long(spec));
     cpu.for_each(&mut others, |((values, spec), stream)| {
-        fill(None, values, spec, &mut rng_of(*stream), stop)
+        fill(None, values, spec, &mut rng_of(*stream), stop);
     });
     for ((values, spec), stream) in &mut large {
         fill(Some(cpu), values, spec, &mut rng_of(*stream), stop);
@@ -107,18 +107,20 @@ fn orthonormalize(cpu: Option<&Cpu>, vectors: &mut [f64], len: usize, stop: &(dy
             let own = &mut own[..len];
             subtract_projections(before, own);
             let norm = dot(own, own).sqrt();
-            own.iter_mut().for_each(|x| *x /= norm);
+            for x in own {
+                *x /= norm;
+            }
         }
         let block = &*block;
-        let mut vectors: Vec<_> = later.chunks_exact_mut(len).collect();
-        let subtract = |vector: &mut &mut [f64]| {
+        let subtract = |vector: &mut [f64]| {
             if !stop() {
                 subtract_projections(block, vector);
             }
         };
+        let vectors = later.chunks_exact_mut(len);
         match cpu {
-            Some(cpu) => cpu.for_each(&mut vectors, subtract),
-            None => vectors.iter_mut().for_each(subtract),
+            Some(cpu) => cpu.for_each(&mut vectors.collect::<Vec<_>>(), |vector| subtract(vector)),
+            None => vectors.for_each(subtract),
         }
         rest = later;
     }

@@ -89,8 +89,8 @@ pub use error::{Error, Result, SoundCheckpoint};
 pub use rwkv_text::source::Input;
 
 pub use options::{
-    Decay, Inputs, InvalidText, Keep, OptimizerKind, Order, ResumeOptions, Stdin, TokenizerKind,
-    TrainOptions, TrainPrecision, Tune, Unknown,
+    Decay, Inputs, InvalidText, Keep, OptimizerKind, Order, ResumeOptions, Stdin, SumPrecision,
+    TokenizerKind, TrainOptions, TrainPrecision, Tune, Unknown,
 };
 pub use profile::{Cost, Part, Pass, StepProfile};
 pub use record::{Kept, read_kept};

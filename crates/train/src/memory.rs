@@ -43,6 +43,7 @@ impl Memory {
         let trained = if is_frozen { all(|floats| floats.factors) } else { all(|floats| floats.parameters) };
         // An adapter's factors and a state have the moments that vectors have.
         let moments = if is_frozen { 2.0 * trained } else { all(|floats| floats.moments) };
+        let outer = if options.local_steps.is_some() { 2.0 * trained } else { 0.0 };
         let activations = all(|floats| floats.operands + floats.gradients)
             + if options.recompute {
                 all(|floats| floats.kept + floats.largest_block)
@@ -61,7 +62,7 @@ impl Memory {
             if is_frozen || is_partly_frozen { rows[0] } else { rows_at_once(rows, threads, parameters) };
         let logits = model.n_vocab as f64 * rows.min(rows_of_logits(model.n_vocab, threads) as f64);
         Self {
-            parameters: 4.0 * (2.0 * trained + moments) + file_len.unwrap_or(0) as f64,
+            parameters: 4.0 * (2.0 * trained + moments + outer) + file_len.unwrap_or(0) as f64,
             packed: packed_weights(if is_frozen { trained } else { parameters }),
             activations: 4.0 * (rows * activations + logits),
             batch,

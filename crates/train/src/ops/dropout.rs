@@ -1,9 +1,9 @@
 //! `y = x ⊙ m / (1 − p)` with a random mask m; `dx += dy ⊙ m / (1 − p)`.
 
-use rwkv_kernels::{dropout, dropout_backward};
+use rwkv_kernels::{Mask, dropout, dropout_backward};
 
 use crate::ops::Read;
-use crate::tape::{Backward, Batch, Forward, Tape, Tensor};
+use crate::tape::{Backward, Batch, Forward, Tape, Tensor, Values};
 
 /// Saves nothing: the mask is a function of the seed, the same in backward and when the operator runs again.
 #[derive(Debug)]
@@ -25,9 +25,9 @@ impl Dropout {
         read(self.x, Read::Forward);
     }
 
-    /// Groups of sequences have masks that have nothing in common.
-    fn seed(&self, batch: &Batch) -> u64 {
-        self.seed ^ (batch.first_row as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    /// However the rows of a batch are grouped, and whichever rank has them.
+    fn mask(&self, batch: &Batch, values: &Values) -> Mask {
+        Mask { seed: self.seed, before: batch.first_row as u64 * values.width(self.x) as u64, p: self.p }
     }
 
     #[allow(clippy::unused_self)]
@@ -36,15 +36,15 @@ impl Dropout {
     }
 
     pub(crate) fn run(&self, t: &mut Forward<'_>) {
-        let seed = self.seed(t.batch);
-        t.fill([self.y], |t, [y]| dropout(t.cpu, seed, self.p, t.values.get(self.x), y));
+        let mask = self.mask(t.batch, t.values);
+        t.fill([self.y], |t, [y]| dropout(t.cpu, mask, t.values.get(self.x), y));
     }
 
     pub(crate) fn backward(&self, t: &mut Backward<'_>) {
         let dy = t.gradients.take(self.y);
         let mut dx = t.gradients.open(self.x, dy.len());
         let store = dx.store;
-        dropout_backward(t.cpu, self.seed(t.batch), self.p, &dy, dx.values(), store);
+        dropout_backward(t.cpu, self.mask(t.batch, t.values), &dy, dx.values(), store);
         t.gradients.close(dx);
         t.gradients.release(dy);
     }

@@ -155,7 +155,7 @@ mod tests {
         tape.begin(&[0; ROWS], 2);
         let x = tape.leaf(WIDTH, x);
         let logits = Linear::forward(&mut tape, weight, x);
-        let loss = tape.learn(logits, &TARGETS, 1, &mut || true);
+        let loss = tape.learn(logits, &TARGETS, 1, &mut || true, &mut |_, _| ());
         assert_eq!(tape.n_tensors(), 1, "the logits are not a tensor");
         (loss, tape.gradient(x), tape.param_gradients()[0].clone())
     }
@@ -193,7 +193,7 @@ mod tests {
             let x = tape.leaf(WIDTH, &values);
             let logits = Linear::forward(&mut tape, weight, x);
             let loss = if as_one {
-                tape.learn(logits, &targets, 1, &mut || true)
+                tape.learn(logits, &targets, 1, &mut || true, &mut |_, _| ())
             } else {
                 let loss = tape.cross_entropy(logits, &targets);
                 tape.backward();

@@ -58,6 +58,18 @@ choices! {
 }
 
 choices! {
+    /// How ranks send each other what is summed over them.
+    #[derive(Default)]
+    pub enum SumPrecision {
+        /// Single precision.
+        #[default]
+        F32 = "f32",
+        /// Rounded to bf16: half the bytes. Sums are taken in f32.
+        Bf16 = "bf16",
+    }
+}
+
+choices! {
     /// The part of a model that a run trains.
     #[derive(Default)]
     pub enum Tune {

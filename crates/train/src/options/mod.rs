@@ -19,7 +19,8 @@ use rwkv_kernels::{Cpu, Isa, Precision};
 use rwkv_text::source::{Invalid, Kind as SourceKind, SourceOptions};
 
 pub use self::choices::{
-    Decay, InvalidText, Keep, OptimizerKind, Order, Stdin, TokenizerKind, TrainPrecision, Tune, Unknown,
+    Decay, InvalidText, Keep, OptimizerKind, Order, Stdin, SumPrecision, TokenizerKind, TrainPrecision, Tune,
+    Unknown,
 };
 use self::describe::Limit;
 pub use self::describe::{DefaultValue, Described, Kind};
@@ -35,6 +36,10 @@ const MATRIX_RATE: f64 = 0.02;
 /// How much larger than the model's own the default learning rate of LoRA adapters is. From Shakespeare to
 /// Moby-Dick at rank 8, 0.003, 0.01 and 0.02 led to validation losses of 1.578, 1.560 and 1.583.
 const LORA_RATE: f64 = 3.0;
+
+/// Defaults of `outer_learning_rate` and `outer_momentum`: those of the paper (Douillard et al.,
+/// <https://arxiv.org/abs/2311.08105>).
+const OUTER: [f64; 2] = [0.7, 0.9];
 
 impl TrainOptions {
     /// The same options with the optimizer and the version that a new run takes by default. One that does not
@@ -68,7 +73,10 @@ impl TrainOptions {
             if self.lora_rank.is_some() { LORA_RATE * of_model } else { of_model }
         });
         let of_matrices = self.matrix_learning_rate.unwrap_or(MATRIX_RATE);
+        let outer = |given: Option<f64>, usual| self.local_steps.map(|_| given.unwrap_or(usual));
         Self {
+            outer_learning_rate: outer(self.outer_learning_rate, OUTER[0]),
+            outer_momentum: outer(self.outer_momentum, OUTER[1]),
             matrix_learning_rate: (self.optimizer == Some(OptimizerKind::Muon)).then_some(of_matrices),
             learning_rate: Some(learning_rate),
             final_learning_rate: Some(self.final_learning_rate.unwrap_or(learning_rate / 30.0)),
@@ -252,6 +260,21 @@ impl TrainOptions {
                 self.matrix_learning_rate.is_some() && !muon,
                 "left out without optimizer \"muon\"",
             ),
+            (
+                "outer_learning_rate",
+                self.outer_learning_rate.is_some() && self.local_steps.is_none(),
+                "left out without local_steps",
+            ),
+            (
+                "outer_momentum",
+                self.outer_momentum.is_some() && self.local_steps.is_none(),
+                "left out without local_steps",
+            ),
+            (
+                "carry_state",
+                self.carry_state && self.local_steps.is_some(),
+                "off with local_steps: states are carried by one process alone",
+            ),
             ("lora_rank", lora && !from, "left out without from, the model to adapt"),
             ("tune", state && !from, "\"model\" without from, the model whose state is trained"),
             ("lora_alpha", self.lora_alpha.is_some() && !lora, "left out without lora_rank"),
@@ -288,6 +311,14 @@ impl TrainOptions {
                 "left out with lora_rank and tune \"state\": the model is frozen",
             ),
         ];
+        for (name, interval) in
+            [("eval_interval", self.eval_interval), ("checkpoint_interval", self.checkpoint_interval)]
+        {
+            if let Some(steps) = self.local_steps.filter(|&steps| !interval.is_multiple_of(steps)) {
+                let expected = format!("a multiple of local_steps, {steps}: processes are alike only then");
+                return Err(Error::option(name, interval, expected));
+            }
+        }
         match rules.into_iter().find(|&(_, is_broken, _)| is_broken) {
             Some((name, _, expected)) => Err(Error::option(name, "given", expected)),
             None => Ok(()),

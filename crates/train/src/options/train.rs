@@ -7,7 +7,8 @@ use rwkv_core::{MAX_THREADS, Version};
 use serde::{Deserialize, Serialize};
 
 use super::choices::{
-    Decay, InvalidText, Keep, OptimizerKind, Order, Stdin, TokenizerKind, TrainPrecision, Tune, Unknown,
+    Decay, InvalidText, Keep, OptimizerKind, Order, Stdin, SumPrecision, TokenizerKind, TrainPrecision, Tune,
+    Unknown,
 };
 use super::describe::{Field, Limit, Setting, described, within};
 use super::inputs::Inputs;
@@ -254,6 +255,25 @@ described! {
         /// v4; with `from`, that of the model.
         #[serde(default)]
         pub arch: Option<Version>,
+
+        /// How several processes (rwkv-mpi) send each other what they sum: in f32, or rounded to bf16, half the bytes.
+        /// One process sends nothing. Default: f32.
+        #[serde(default)]
+        pub sum_precision: SumPrecision,
+
+        /// DiLoCo, for slow links: steps that each process (rwkv-mpi) takes by itself before all of them go on from the
+        /// mean of where they went. Validations and checkpoints come after such a meeting. Default: none, gradients are
+        /// summed every step.
+        #[serde(default)]
+        pub local_steps: Option<u64>,
+
+        /// DiLoCo's outer learning rate: how far a meeting goes towards the mean. Default: 0.7 with `local_steps`.
+        #[serde(default)]
+        pub outer_learning_rate: Option<f64>,
+
+        /// DiLoCo's outer momentum (Nesterov's). Default: 0.9 with `local_steps`.
+        #[serde(default)]
+        pub outer_momentum: Option<f64>,
     }
 }
 
@@ -300,6 +320,8 @@ described! {
         pub val: Option<Inputs>,
         /// As [`TrainOptions::eval_tokens`].
         pub eval_tokens: Option<usize>,
+        /// As [`TrainOptions::sum_precision`].
+        pub sum_precision: Option<SumPrecision>,
     }
 }
 
@@ -366,6 +388,10 @@ impl TrainOptions {
             invalid: InvalidText::Error,
             stdin: Stdin::Text,
             arch: None,
+            sum_precision: SumPrecision::F32,
+            local_steps: None,
+            outer_learning_rate: None,
+            outer_momentum: None,
         }
     }
 
@@ -394,6 +420,9 @@ impl TrainOptions {
             within("patience", self.patience, 1..=MAX_STEPS),
             within("eval_tokens", self.eval_tokens, 2..=usize::MAX >> 11),
             within("vocab_size", self.vocab_size, 257..=MAX_VOCAB),
+            within("local_steps", self.local_steps, 1..=MAX_STEPS),
+            within("outer_learning_rate", self.outer_learning_rate, (Excluded(0.0), Included(10.0))),
+            within("outer_momentum", self.outer_momentum, 0.0..1.0),
         ]
     }
 }
@@ -426,6 +455,7 @@ impl ResumeOptions {
             patience,
             val,
             eval_tokens,
+            sum_precision,
         } = self.clone();
         set(&mut options.data, data);
         set(&mut options.force, force);
@@ -446,5 +476,6 @@ impl ResumeOptions {
         set(&mut options.patience, patience);
         set(&mut options.val, val);
         set(&mut options.eval_tokens, eval_tokens);
+        set(&mut options.sum_precision, sum_precision);
     }
 }

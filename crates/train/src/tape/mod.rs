@@ -31,7 +31,7 @@ pub(crate) use gradients::{Gradient, Gradients, ParamGradients};
 use group::{Group, Work};
 pub(crate) use pending::Pending;
 use record::Record;
-pub(crate) use run::{packed_weights, rows_at_once};
+pub(crate) use run::{Whole, packed_weights, rows_at_once};
 pub use until::Until;
 pub(crate) use values::{PACKING, Values, packing_of};
 pub(crate) use weights::Weights;
@@ -360,11 +360,9 @@ impl Tape {
         self.param_gradients.all()
     }
 
-    /// Gradients of the trained parameters, in the order of the layout.
-    pub(crate) fn trained_gradients(&mut self) -> Vec<&mut [f32]> {
-        let Self { params, param_gradients, .. } = self;
-        let all = param_gradients.all_mut().iter_mut().enumerate();
-        all.filter(|&(index, _)| params.is_trained(index)).map(|(_, gradient)| &mut **gradient).collect()
+    /// The parameters, and their gradients to change.
+    pub(crate) fn gradients_mut(&mut self) -> (&Parameters, &mut [Vec<f32>]) {
+        (&self.params, self.param_gradients.all_mut())
     }
 
     /// Parameters to change, with their gradients: what an optimizer needs. [`Parameters::refresh`] must
@@ -482,8 +480,8 @@ impl Tape {
         self.rows_of_group = 1;
     }
 
-    /// Keeps no weights for a whole step.
-    #[cfg(test)]
+    /// Goes through the model block by block from now on, and keeps no weights for a whole step: gradients are whole one
+    /// block after the other.
     pub(crate) fn go_by_blocks(&mut self) {
         self.room_for_weights = 0;
     }

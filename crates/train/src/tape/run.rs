@@ -8,13 +8,13 @@
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use rwkv_core::params::Vector;
+use rwkv_core::params::{Matrix, Vector};
 use rwkv_kernels::{Cpu, Packing};
 
 use super::group::{Ask, GoOn, Group, Shared, Work, for_each};
 use super::record::Stage;
 use super::{ParamGradients, ROWS_OF_GROUP, Tape, Tensor, WEIGHTS, pending};
-use crate::ops::HeadLoss;
+use crate::ops::{HeadLoss, Op};
 use crate::profile::{Cost, Pass};
 
 /// Words of packed operands that wait for the gradients of matrices: 16 MB.
@@ -41,6 +41,9 @@ pub(crate) fn rows_at_once([rows, ctx_len]: [f64; 2], threads: usize, parameters
 pub(crate) fn packed_weights(parameters: f64) -> f64 {
     4.0 * (2.0 * parameters).min(WEIGHTS as f64)
 }
+
+/// Is told of gradients, and those of which matrices are whole.
+pub(crate) type Whole<'a> = &'a mut dyn FnMut(&mut [Vec<f32>], &[Matrix]);
 
 impl Tape {
     /// Runs all operators that were recorded and have not run.
@@ -82,13 +85,15 @@ impl Tape {
 
     /// Runs the pass that was recorded and adds its gradients to those of the parameters. Returns the loss,
     /// the mean over `targets`; the gradients are of the mean over `passes` times as many. Asks before each
-    /// operator whether to go on; if not, all of that means nothing.
+    /// operator whether to go on; if not, all of that means nothing. Tells `whole`, while backward goes on, which
+    /// matrices' gradients nothing will be added to any more.
     pub(crate) fn learn(
         &mut self,
         logits: Tensor,
         targets: &[u32],
         passes: usize,
         go_on: &mut (dyn FnMut() -> bool + Send),
+        whole: Whole<'_>,
     ) -> f32 {
         let scale = self.set_targets(targets, passes);
         HeadLoss::record(self, logits, scale);
@@ -96,16 +101,16 @@ impl Tape {
         let ask = Ask::new(go_on);
         let go_on: GoOn<'_> = &|| ask.go_on();
         if self.packed_weights() <= self.room_for_weights {
-            self.learn_by_groups(&stages, go_on);
+            self.learn_by_groups(&stages, go_on, whole);
         } else {
-            self.learn_by_blocks(&stages, go_on);
+            self.learn_by_blocks(&stages, go_on, whole);
         }
         self.end();
         self.mean_loss()
     }
 
     /// Each thread takes a group through the whole model at a time.
-    fn learn_by_groups(&mut self, stages: &[Stage], go_on: GoOn<'_>) {
+    fn learn_by_groups(&mut self, stages: &[Stage], go_on: GoOn<'_>, whole: Whole<'_>) {
         let at_once = (PENDING / self.pending_words()).max(1).next_multiple_of(self.cpu.threads());
         let all = 0..self.record.ops.len();
         self.pack(all, &[Packing::Forward, Packing::Backward]);
@@ -132,10 +137,13 @@ impl Tape {
             self.add_pending(groups.clone());
             self.end_gradients(groups);
         }
+        for stage in stages.iter().rev() {
+            self.tell_whole(stage, whole);
+        }
     }
 
     /// All threads go from block to block together, with some groups at a time.
-    fn learn_by_blocks(&mut self, stages: &[Stage], go_on: GoOn<'_>) {
+    fn learn_by_blocks(&mut self, stages: &[Stage], go_on: GoOn<'_>, whole: Whole<'_>) {
         let of_group = self.groups.first().map_or(1, |group| group.batch.tokens.len().max(1));
         let at_once = ROWS.div_ceil(of_group).next_multiple_of(self.cpu.threads());
         for groups in self.waves(at_once) {
@@ -146,11 +154,26 @@ impl Tape {
                 self.pack_weights(stage, Packing::Forward);
                 self.each_group(go_on, |cpu, group, work, shared| work.forward(cpu, group, shared, stage, 0));
             }
+            let is_last = groups.end == self.n_groups;
             for stage in stages.iter().rev() {
                 self.stage_backward(stage, go_on);
+                if is_last {
+                    self.tell_whole(stage, whole);
+                }
             }
             self.end_gradients(groups);
         }
+    }
+
+    /// Tells which matrices' gradients are whole now that backward has gone through `stage`: all that no operator before
+    /// it multiplies with.
+    fn tell_whole(&mut self, stage: &Stage, whole: Whole<'_>) {
+        let Self { record, param_gradients, .. } = self;
+        let (before, after) = record.ops.split_at(stage.ops.start);
+        let is_used_before = |&matrix: &Matrix| before.iter().any(|op| op.weight() == Some(matrix));
+        let own = after[..stage.ops.len()].iter().filter_map(Op::weight);
+        let matrices: Vec<_> = own.filter(|matrix| !is_used_before(matrix)).collect();
+        whole(param_gradients.all_mut(), &matrices);
     }
 
     fn stage_backward(&mut self, stage: &Stage, go_on: GoOn<'_>) {
@@ -293,7 +316,7 @@ mod tests {
             loss
         } else {
             tape.zero_gradients();
-            tape.learn(logits, &targets, 1, &mut || true)
+            tape.learn(logits, &targets, 1, &mut || true, &mut |_, _| ())
         };
         let left = tape.groups.iter().flat_map(|group| group.batch.left().cloned()).collect();
         (loss.to_bits(), tape.param_gradients().to_vec(), left)

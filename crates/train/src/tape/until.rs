@@ -3,7 +3,7 @@
 use rwkv_core::model::Network;
 use rwkv_core::{Error, Result};
 
-use super::Tape;
+use super::{Tape, Whole};
 
 /// A [`Tape`] that asks before each operator whether to stop. Once the answer is yes, no operator runs, and
 /// what the pass has computed means nothing; the next pass is not affected.
@@ -26,16 +26,32 @@ impl<'a, S: FnMut() -> bool + Send> Until<'a, S> {
     /// # Errors
     /// [`Error::Aborted`] if the pass was stopped.
     pub fn learn(&mut self, network: &Network, targets: &[u32], passes: usize, first: bool) -> Result<f32> {
+        self.learn_and_tell(network, targets, passes, first, &mut |_, _| ())
+    }
+
+    /// As [`learn`](Self::learn); `whole` is told what [`Tape::learn`] tells it.
+    ///
+    /// # Errors
+    /// Those of [`learn`](Self::learn).
+    pub(crate) fn learn_and_tell(
+        &mut self,
+        network: &Network,
+        targets: &[u32],
+        passes: usize,
+        first: bool,
+        whole: Whole<'_>,
+    ) -> Result<f32> {
         self.check()?;
         if first {
             self.tape.zero_gradients();
         }
         let Self { tape, stop, stopped } = self;
         let logits = network.forward(*tape);
-        let loss = tape.learn(logits, targets, passes, &mut || {
+        let mut go_on = || {
             *stopped = *stopped || stop();
             !*stopped
-        });
+        };
+        let loss = tape.learn(logits, targets, passes, &mut go_on, whole);
         self.check()?;
         Ok(loss)
     }

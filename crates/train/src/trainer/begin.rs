@@ -11,6 +11,7 @@ use rwkv_text::Tokenizer;
 use rwkv_text::source::Bytes;
 
 use super::measure::{boundary, bytes_per_token};
+use super::outer::Outer;
 use super::{Trainer, save, schedule};
 use crate::base::{self, Start};
 use crate::checkpoint::{self, Checkpoint, PARAMETERS};
@@ -18,7 +19,7 @@ use crate::data::{Dataset, Windows};
 use crate::error::{Error, Result};
 use crate::optimizer;
 use crate::options::{Inputs, Order, ResumeOptions, TokenizerKind, TrainOptions, Tune};
-use crate::ranks::Alone;
+use crate::ranks::Courier;
 use crate::run::{Found, RunConfig, RunDirectory, fault};
 use crate::streams::Streams;
 use crate::tape::Tape;
@@ -169,6 +170,7 @@ impl Trainer {
         let Parts { options, model, start, data, tokenizer, cpu, .. } = parts;
         let Start { params, state, .. } = start;
         let mut optimizer = optimizer::new(&options, &params);
+        let mut outer = Outer::new(&options, &params);
         let n_trained = params.trained().count();
         let (network, _, state_layout) = Network::new(&model);
         let streams = streams(&options, &data);
@@ -179,7 +181,8 @@ impl Trainer {
             (step, seconds, best) = (manifest.step, manifest.seconds, manifest.best);
             soundness = manifest.soundness;
             let trained: Vec<_> = params.trained().collect();
-            for (own, read) in optimizer.moments_mut().iter_mut().zip(moments) {
+            let outer = outer.iter_mut().flat_map(Outer::moments_mut);
+            for (own, read) in optimizer.moments_mut().iter_mut().chain(outer).zip(moments) {
                 trained.iter().zip(read).for_each(|(&index, read)| own.values[index] = read);
             }
             states = values.split_off(n_trained);
@@ -210,7 +213,8 @@ impl Trainer {
             data,
             tape,
             optimizer,
-            ranks: Box::new(Alone),
+            ranks: Courier::alone(),
+            outer,
             run,
             step,
             seconds,
@@ -304,10 +308,11 @@ impl Parts {
         let states = std::iter::repeat_n(state.len(), streams);
         let values = params.trained().map(|index| params.raw(index).len()).chain(states).collect();
         let optimizer = optimizer::new(&self.options, params);
-        let moments = optimizer
-            .moments()
-            .iter()
-            .map(|moment| (moment.name, params.trained().map(|index| moment.values[index].len()).collect()));
+        let outer = Outer::new(&self.options, params);
+        let moments =
+            optimizer.moments().iter().chain(outer.iter().flat_map(Outer::moments)).map(|moment| {
+                (moment.name, params.trained().map(|index| moment.values[index].len()).collect())
+            });
         [(PARAMETERS, values)].into_iter().chain(moments).collect()
     }
 }

@@ -1,5 +1,6 @@
 //! Looking at the model in training: its loss, and what it writes.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use rwkv_core::{Control, Model, SamplerOptions, State, ask};
@@ -46,12 +47,10 @@ impl Trainer {
     /// [`rwkv_core::Error::Aborted`] if `control` says so. [`Error::Diverged`](crate::Error::Diverged) if the
     /// loss is not finite: nothing more is saved. [`rwkv_core::Error::Io`] if the log cannot be written.
     pub fn validate(&mut self, control: impl Control) -> Result<f32> {
-        let val_loss = if self.leads() {
-            self.mean_loss(Dataset::validation, most_windows(&self.options), control)
-        } else {
-            Ok(f32::NAN)
-        };
-        let val_loss = self.first_of(val_loss)?;
+        let windows =
+            Windows::of_share(self.data.validation(), &self.options, self.ranks.rank(), self.ranks.count());
+        let sum = self.loss_of(Dataset::validation, &windows, control);
+        let val_loss = self.mean_of_all(sum)?;
         if !val_loss.is_finite() {
             return Err(self.diverge(self.step, val_loss));
         }
@@ -79,16 +78,16 @@ impl Trainer {
         Some(f64::from(loss) * std::f64::consts::LOG2_E / self.bytes_per_token()?)
     }
 
-    /// Mean loss over the first windows of a part of the text, `most` of them or as many as there are.
-    pub(super) fn mean_loss(
+    /// The loss over some windows of a part of the text.
+    fn loss_of(
         &self,
         part: fn(&Dataset) -> &Part,
-        most: usize,
+        windows: &Windows,
         control: impl Control,
-    ) -> Result<f32> {
+    ) -> Result<LossOf> {
         let model = self.model();
         let initial = self.initial_state(&model);
-        mean_loss(&model, &initial, part(&self.data), &self.options, self.boundary(), most, control)
+        loss_of(&model, &initial, part(&self.data), windows, &self.options, self.boundary(), control)
     }
 
     /// The token before which each document starts anew, if that is asked for.
@@ -152,6 +151,39 @@ pub(super) fn boundary(options: &TrainOptions, tokenizer: &Tokenizer) -> Option<
     tokenizer.end_of_text().filter(|_| options.reset_state)
 }
 
+/// Adjoining windows of a part of the text.
+#[derive(Debug)]
+struct Windows {
+    /// Tokens of one.
+    len: usize,
+    /// Which ones.
+    which: Range<usize>,
+}
+
+impl Windows {
+    /// The first `most` windows, or as many as there are.
+    fn first(tokens: &Part, options: &TrainOptions, most: usize) -> Self {
+        let (len, count) = adjoining_windows(tokens.len(), options.ctx_len);
+        Self { len, which: 0..count.min(most) }
+    }
+
+    /// Those of a validation that a rank looks at.
+    fn of_share(tokens: &Part, options: &TrainOptions, rank: usize, ranks: usize) -> Self {
+        let Self { len, which } = Self::first(tokens, options, most_windows(options));
+        let [start, end] = [rank, rank + 1].map(|rank| which.len() * rank / ranks);
+        Self { len, which: start..end }
+    }
+}
+
+/// A loss over some tokens.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct LossOf {
+    /// The sum, in nats; not finite if what the model computes is not.
+    pub(super) sum: f64,
+    /// Over so many tokens.
+    pub(super) tokens: u64,
+}
+
 /// Mean loss of a model over the first `most` windows of `tokens`, in nats a token; not finite if what the
 /// model computes is not. Windows start from the state `initial` each, or go on from the one before if the
 /// options say so; with a `boundary`, so does each document in them.
@@ -165,17 +197,36 @@ pub(super) fn mean_loss(
     options: &TrainOptions,
     boundary: Option<u32>,
     most: usize,
-    mut control: impl Control,
+    control: impl Control,
 ) -> Result<f32> {
-    let (len, count) = adjoining_windows(tokens.len(), options.ctx_len);
-    let tokens = &tokens.first(len * count.min(most) + 1)?[..];
-    ask(&mut control, 0, tokens.len() as u64)?;
-    let n_inputs = tokens.len() - 1;
-    let len = if options.carry_state { n_inputs } else { len };
-    let parts: Vec<_> = cut(&tokens[..n_inputs], len, boundary).collect();
-    match model.evaluate_parts(initial, tokens, &parts, control) {
-        Ok(evaluation) => Ok(evaluation.loss as f32),
-        Err(rwkv_core::Error::Weight { .. } | rwkv_core::Error::NotFinite { .. }) => Ok(f32::NAN),
-        Err(error) => Err(error.into()),
+    let windows = Windows::first(tokens, options, most);
+    let loss = loss_of(model, initial, tokens, &windows, options, boundary, control)?;
+    Ok((loss.sum / loss.tokens as f64) as f32)
+}
+
+/// As [`mean_loss`], over these windows.
+fn loss_of(
+    model: &Model,
+    initial: &State,
+    tokens: &Part,
+    &Windows { len, ref which }: &Windows,
+    options: &TrainOptions,
+    boundary: Option<u32>,
+    mut control: impl Control,
+) -> Result<LossOf> {
+    if which.is_empty() {
+        return Ok(LossOf::default());
     }
+    let mut read = Vec::with_capacity(len * which.len() + 1);
+    tokens.read(len * which.start..len * which.end + 1, &mut read)?;
+    ask(&mut control, 0, read.len() as u64)?;
+    let n_inputs = read.len() - 1;
+    let len = if options.carry_state { n_inputs } else { len };
+    let parts: Vec<_> = cut(&read[..n_inputs], len, boundary).collect();
+    let loss = match model.evaluate_parts(initial, &read, &parts, control) {
+        Ok(evaluation) => evaluation.loss,
+        Err(rwkv_core::Error::Weight { .. } | rwkv_core::Error::NotFinite { .. }) => f64::NAN,
+        Err(error) => return Err(error.into()),
+    };
+    Ok(LossOf { sum: loss * n_inputs as f64, tokens: n_inputs as u64 })
 }

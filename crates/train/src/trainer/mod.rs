@@ -3,6 +3,7 @@
 mod advance;
 mod begin;
 mod measure;
+mod outer;
 mod ranks;
 mod save;
 
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use rwkv_core::model::Network;
-use rwkv_core::params::Vector;
+use rwkv_core::params::{Matrix, Vector};
 use rwkv_core::store::Parameters;
 use rwkv_core::{Control, Model, ModelConfig, State, StateLayout, ask};
 use rwkv_kernels::{Isa, Precision};
@@ -20,10 +21,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::{Dataset, Windows};
 use crate::error::{Error, Result, SoundCheckpoint};
-use crate::optimizer::{Optimizer, Step, global_norm};
+use crate::optimizer::{Moment, Optimizer, Step, global_norm};
 use crate::options::TrainOptions;
 use crate::profile::{Cost, Pass, StepProfile};
-use crate::ranks::Ranks;
+use crate::ranks::{Courier, Sums};
 use crate::record::Kept;
 use crate::run::{LogLine, RunDirectory};
 use crate::schedule::Schedule;
@@ -31,6 +32,7 @@ use crate::streams::Streams;
 use crate::tape::{Tape, Until};
 
 pub use advance::Advance;
+use outer::Outer;
 pub use save::{Best, Saved, Soundness};
 
 /// A model in training, with its data, its optimizer and its directory.
@@ -59,7 +61,9 @@ pub struct Trainer {
     tape: Tape,
     optimizer: Box<dyn Optimizer>,
     /// Those that learn with this one, and itself.
-    ranks: Box<dyn Ranks>,
+    ranks: Courier,
+    /// What ranks that take steps by themselves have beside the optimizer.
+    outer: Option<Outer>,
     schedule: Schedule,
     run: RunDirectory,
     step: u64,
@@ -146,6 +150,7 @@ impl Trainer {
         self.states = states;
         self.step += 1;
         (self.val_loss, self.soundness, self.pending) = (None, None, None);
+        self.meet()?;
         let seconds = start.elapsed().as_secs_f64();
         self.seconds += seconds;
         self.log(&LogLine {
@@ -180,13 +185,38 @@ impl Trainer {
     /// Forward and backward over all passes of the step after `self.step`: the tape holds the gradients of
     /// their mean. Changes nothing that a step would leave.
     fn gradients(&mut self, control: &mut (impl Control + Send)) -> Result<Gradients> {
-        let own = self.passes(control);
+        let mut sums = self.sums();
+        let mut own = self.passes(control, &mut sums);
+        if self.outer.is_none() {
+            // After an error too: others wait for it.
+            let summed = self.finish(sums);
+            own = own.and_then(|own| summed.map(|()| own));
+        }
+        let norm = self.norm();
+        if self.outer.is_some() {
+            // What is not finite here is so on this rank alone.
+            own = own.and_then(|own| self.check_finite(own.loss as f32, norm).map(|()| own));
+        }
         let Passes { loss, tokens, states } = self.of_all_ranks(own)?;
-        let loss = (loss / (self.options.accumulate * self.ranks.count()) as f64) as f32;
+        let loss = (loss / (self.options.accumulate * self.ranks_of_step()) as f64) as f32;
+        self.check_finite(loss, norm)?;
+        Ok(Gradients { loss, norm, tokens, states })
+    }
+
+    /// Ends the run if the loss or the norm of the gradients is not finite.
+    fn check_finite(&mut self, loss: f32, norm: f64) -> Result<()> {
         if !loss.is_finite() {
             return Err(self.diverge(self.step + 1, loss));
         }
-        self.sum_gradients()?;
+        if !norm.is_finite() {
+            // The next loss would not be finite either.
+            return Err(self.diverge(self.step + 1, f32::NAN));
+        }
+        Ok(())
+    }
+
+    /// The global norm of the gradients.
+    fn norm(&mut self) -> f64 {
         let profile = self.tape.profile();
         let start = profile.start();
         let norm = global_norm(self.tape.cpu(), self.tape.params(), self.tape.param_gradients());
@@ -194,28 +224,28 @@ impl Trainer {
         let bytes = 4 * self.n_trained() as u64;
         let work = || Cost { operations: 0, bytes };
         self.tape.profile().stop(start, (Pass::Update, "norm of the gradients"), threads, work);
-        if !norm.is_finite() {
-            // The next loss would not be finite either.
-            return Err(self.diverge(self.step + 1, f32::NAN));
-        }
-        Ok(Gradients { loss, norm, tokens, states })
+        norm
     }
 
     /// The passes of a step over this rank's part of the batch. They end with the first loss that is not finite.
-    fn passes(&mut self, control: &mut (impl Control + Send)) -> Result<Passes> {
+    fn passes(&mut self, control: &mut (impl Control + Send), sums: &mut Sums) -> Result<Passes> {
         let passes = self.options.accumulate;
+        let (ranks_of_step, sums_gradients) = (self.ranks_of_step(), self.outer.is_none());
         let mut all = Passes { loss: 0.0, tokens: 0, states: Vec::new() };
         for pass in 0..passes {
             self.next_batch(pass)?;
             all.tokens += self.inputs.len();
             self.begin_pass(pass);
             let mut stop = || control(pass as u64, passes as u64).is_break();
-            let loss = Until::new(&mut self.tape, &mut stop).learn(
-                &self.network,
-                &self.targets,
-                passes * self.ranks.count(),
-                pass == 0,
-            )?;
+            let Self { tape, ranks, network, targets, .. } = &mut *self;
+            let mut whole = |gradients: &mut [Vec<f32>], matrices: &[Matrix]| {
+                if pass + 1 == passes && sums_gradients {
+                    sums.add(ranks, gradients, matrices);
+                }
+            };
+            let (of, is_first) = (passes * ranks_of_step, pass == 0);
+            let loss =
+                Until::new(tape, &mut stop).learn_and_tell(network, targets, of, is_first, &mut whole)?;
             // A frozen model's file that changed explains more than what was computed with it.
             self.tape.params().check_file()?;
             all.loss += f64::from(loss);
@@ -238,10 +268,21 @@ impl Trainer {
         let (params, gradients) = self.tape.params_and_gradients();
         let step = Step { number: self.step + 1, learning_rate, peak: self.schedule.peak, norm };
         self.optimizer.step(&cpu, &step, params, gradients);
+        self.clamp_state();
+        self.tape.profile().stop(start, (Pass::Update, "optimizer"), cpu.threads(), Cost::default);
+    }
+
+    /// Keeps the initial state, if it is trained, within what the model's arithmetic can take.
+    fn clamp_state(&mut self) {
+        let (params, _) = self.tape.params_and_gradients();
         if let Some(state) = self.state {
             self.state_layout.clamp(params.raw_mut(state.index()));
         }
-        self.tape.profile().stop(start, (Pass::Update, "optimizer"), cpu.threads(), Cost::default);
+    }
+
+    /// What the optimizer and the meetings of ranks remember: what a checkpoint holds beside the parameters.
+    fn moments(&self) -> impl Iterator<Item = &Moment> {
+        self.optimizer.moments().iter().chain(self.outer.iter().flat_map(Outer::moments))
     }
 
     /// The model as it is now, ready to run on the trainer's threads. It shares its values with the trainer

@@ -6,11 +6,16 @@ use std::ops::Range;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::measure::LossOf;
+use super::outer::Outer;
 use super::{Best, Passes, StepReport, Trainer};
 use crate::error::{Error, Result};
 use crate::profile::{Cost, Pass};
-use crate::ranks::{Common, Ranks, sum_all, take_all_from_first};
+use crate::ranks::{Common, Courier, Ranks, Sums, gather};
 use crate::run::LogLine;
+
+/// Floats that are sent at a time: 64 MB.
+const PART: usize = 1 << 24;
 
 /// Where a run stands, beside its parameters and moments.
 #[derive(Debug, Serialize, Deserialize)]
@@ -44,10 +49,14 @@ impl Trainer {
             let expected = "left out: states are carried by one rank alone";
             return Err(rwkv_core::Error::option("carry_state", true, expected).into());
         }
-        self.ranks = ranks;
+        self.ranks = Courier::start(ranks)?;
         self.take_over()?;
         let rows_of_rank = batch_size / count * self.options.ctx_len;
         self.tape.begin_after(self.ranks.rank() * rows_of_rank);
+        if count > 1 {
+            // For the gradients of one block to be summed while those of the next are computed.
+            self.tape.go_by_blocks();
+        }
         Ok(())
     }
 
@@ -90,16 +99,17 @@ impl Trainer {
             val_loss: self.val_loss,
             pending: self.pending,
         };
-        let all = self.ranks.gather(&serde_json::to_vec(&own).map_err(unwritten)?)?;
+        let own = serde_json::to_vec(&own).map_err(unwritten)?;
+        let all = self.ranks.call(move |ranks| gather(ranks, &own))?;
         let first = all.first().map(Vec::as_slice).unwrap_or_default();
         let Standing { step, seconds, best, val_loss, pending } =
             serde_json::from_slice(first).map_err(unwritten)?;
         let (params, _) = self.tape.params_and_gradients();
-        take_all_from_first(&mut *self.ranks, &mut params.raws_mut())?;
+        params.raws_mut().into_iter().try_for_each(|raw| take_from_first(&self.ranks, raw))?;
         params.refresh();
-        for moment in self.optimizer.moments_mut() {
-            let mut values: Vec<_> = moment.values.iter_mut().map(Vec::as_mut_slice).collect();
-            take_all_from_first(&mut *self.ranks, &mut values)?;
+        let outer = self.outer.iter_mut().flat_map(Outer::moments_mut);
+        for moment in self.optimizer.moments_mut().iter_mut().chain(outer) {
+            moment.values.iter_mut().try_for_each(|values| take_from_first(&self.ranks, values))?;
         }
         if !self.leads() {
             (self.step, self.seconds, self.best, self.val_loss) = (step, seconds, best, val_loss);
@@ -115,13 +125,34 @@ impl Trainer {
         first..first + own
     }
 
-    /// What the passes gave on all ranks together, or the error that one of them met.
+    /// How many ranks' gradients are summed in a step: all, unless ranks take their steps by themselves.
+    pub(super) fn ranks_of_step(&self) -> usize {
+        if self.outer.is_some() { 1 } else { self.ranks.count() }
+    }
+
+    /// For the gradients of a step.
+    pub(super) fn sums(&self) -> Sums {
+        Sums::new(self.options.sum_precision, self.tape.params().layout().specs().len())
+    }
+
+    /// Whether ranks that take steps by themselves meet after this one.
+    fn meet_after(&self, step: u64) -> bool {
+        let is_last = step >= self.options.max_steps;
+        self.outer.as_ref().is_some_and(|outer| is_last || outer.is_due(step))
+    }
+
+    /// What the passes gave on all ranks together, or the error that one of them met. Ranks that take a step by
+    /// themselves ask no other, but tell an error, which the others hear of when they meet.
     pub(super) fn of_all_ranks(&mut self, own: Result<Passes>) -> Result<Passes> {
-        if self.ranks.count() == 1 {
-            return own;
+        let count = self.ranks.count();
+        let is_by_itself = self.outer.is_some() && !self.meet_after(self.step + 1);
+        if count == 1 || is_by_itself && own.is_ok() {
+            // The others have as many.
+            return own.map(|own| Passes { tokens: own.tokens * count, ..own });
         }
         let (mut sum, all) = self.exchange(own, |passes| (passes.loss.to_bits(), passes.tokens as u64))?;
-        sum.loss = all.iter().map(|&(loss, _)| f64::from_bits(loss)).sum();
+        let losses = all.iter().map(|&(loss, _)| f64::from_bits(loss));
+        sum.loss = losses.sum::<f64>() * self.ranks_of_step() as f64 / count as f64;
         sum.tokens = all.iter().map(|&(_, tokens)| tokens as usize).sum();
         Ok(sum)
     }
@@ -134,7 +165,7 @@ impl Trainer {
     ) -> Result<(T, Vec<S>)> {
         let said = own.as_ref().map(say).map_err(ToString::to_string);
         let said = serde_json::to_vec(&said).map_err(unwritten)?;
-        let all = self.ranks.gather(&said)?;
+        let all = self.ranks.call(move |ranks| gather(ranks, &said))?;
         let own = own?;
         let read = |(rank, said): (usize, &Vec<u8>)| match serde_json::from_slice(said) {
             Ok(Ok(said)) => Ok(said),
@@ -145,35 +176,70 @@ impl Trainer {
         Ok((own, all?))
     }
 
-    /// Adds the gradients of all ranks.
-    pub(super) fn sum_gradients(&mut self) -> Result<()> {
+    /// Adds up the gradients of all ranks, those that `sums` has not seen yet, and waits for all of them.
+    pub(super) fn finish(&mut self, sums: Sums) -> Result<()> {
         if self.ranks.count() == 1 {
             return Ok(());
         }
         let start = self.tape.profile().start();
-        sum_all(&mut *self.ranks, &mut self.tape.trained_gradients())?;
+        let (params, gradients) = self.tape.gradients_mut();
+        sums.finish(&self.ranks, gradients, params.trained())?;
         let threads = self.tape.cpu().threads();
         let bytes = 4 * self.n_trained() as u64;
-        self.tape
-            .profile()
-            .stop(start, (Pass::Update, "sum over ranks"), threads, || Cost { operations: 0, bytes });
+        self.tape.profile().stop(start, (Pass::Update, "waiting for other ranks"), threads, || Cost {
+            operations: 0,
+            bytes,
+        });
         Ok(())
     }
 
-    /// The number that rank 0 has, or the error that it met.
-    pub(super) fn first_of(&mut self, own: Result<f32>) -> Result<f32> {
-        if self.ranks.count() == 1 {
-            return own;
+    /// Brings ranks together that have taken steps by themselves, if it is time. The gradients are gone after it.
+    ///
+    /// # Errors
+    /// Those of [`Ranks::exchange`], after which this trainer can only be given up.
+    pub(super) fn meet(&mut self) -> Result<()> {
+        if !self.meet_after(self.step) {
+            return Ok(());
         }
+        if let Some(outer) = &self.outer {
+            let (params, gradients) = self.tape.gradients_mut();
+            outer.way(params, 1.0 / self.ranks.count() as f32, gradients);
+        }
+        self.finish(self.sums())?;
+        if let Some(outer) = &mut self.outer {
+            let (params, ways) = self.tape.params_and_gradients();
+            outer.step(params, ways);
+        }
+        self.clamp_state();
+        Ok(())
+    }
+
+    /// The mean loss over what all ranks have looked at, or the error that one of them met.
+    pub(super) fn mean_of_all(&mut self, own: Result<LossOf>) -> Result<f32> {
         // As bits, because JSON has no NaN.
-        let (own, all) = self.exchange(own, |number| number.to_bits())?;
-        Ok(all.first().map_or(own, |&bits| f32::from_bits(bits)))
+        let (_, all) = self.exchange(own, |loss| (loss.sum.to_bits(), loss.tokens))?;
+        let sum: f64 = all.iter().map(|&(sum, _)| f64::from_bits(sum)).sum();
+        let tokens: u64 = all.iter().map(|&(_, tokens)| tokens).sum();
+        Ok((sum / tokens as f64) as f32)
     }
 
     /// Writes a line of the run's log, on rank 0.
     pub(super) fn log(&mut self, line: &LogLine) -> Result<()> {
         if self.leads() { self.run.log(line) } else { Ok(()) }
     }
+}
+
+/// Replaces `values`, as many on every rank, by those of rank 0.
+fn take_from_first(ranks: &Courier, values: &mut [f32]) -> Result<()> {
+    if ranks.count() == 1 {
+        return Ok(());
+    }
+    for part in values.chunks_mut(PART) {
+        let mut bytes = bytemuck::cast_slice(part).to_vec();
+        let bytes = ranks.call(move |ranks| ranks.take_from_first(&mut bytes).map(|()| bytes))?;
+        bytemuck::cast_slice_mut(part).copy_from_slice(&bytes);
+    }
+    Ok(())
 }
 
 fn unwritten(error: impl Display) -> Error {

@@ -146,7 +146,7 @@ impl Trainer {
         // The states that the next step starts from, if they are carried, go with the parameters.
         let raw = params.trained().map(|index| params.raw(index));
         let raw = raw.chain(self.states.iter().map(Vec::as_slice)).collect();
-        let moments = self.optimizer.moments().iter().map(|moment| Floats {
+        let moments = self.moments().map(|moment| Floats {
             name: moment.name,
             values: params.trained().map(|index| moment.values[index].as_slice()).collect(),
         });

@@ -171,6 +171,9 @@ fn the_configuration_has_every_option_in_force() {
                 "val",
                 "textField",
                 "evalTokens",
+                "localSteps",
+                "outerLearningRate",
+                "outerMomentum",
             ]
             .contains(&option.name.as_str())
         {

@@ -10,7 +10,9 @@ use crate::common::{Place, bits, prose};
 use rwkv_core::go_on;
 use rwkv_train::ranks::Ranks;
 use rwkv_train::run::read_log;
-use rwkv_train::{Error, OptimizerKind, Result, ResumeOptions, TrainOptions, TrainPrecision, Trainer};
+use rwkv_train::{
+    Error, OptimizerKind, Result, ResumeOptions, SumPrecision, TrainOptions, TrainPrecision, Trainer, Tune,
+};
 
 #[derive(Debug)]
 struct Threads {
@@ -28,6 +30,17 @@ impl Threads {
     }
 }
 
+impl Threads {
+    /// What all say, if each says something.
+    fn say(&self, own: &[u8]) -> Vec<Vec<u8>> {
+        self.said.lock().expect("messages")[self.rank] = own.to_vec();
+        self.barrier.wait();
+        let all = self.said.lock().expect("messages").clone();
+        self.barrier.wait();
+        all
+    }
+}
+
 impl Ranks for Threads {
     fn rank(&self) -> usize {
         self.rank
@@ -37,30 +50,22 @@ impl Ranks for Threads {
         self.said.lock().expect("messages").len()
     }
 
-    fn sum(&mut self, values: &mut [f32]) -> Result<()> {
-        let own: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
-        values.fill(0.0);
-        for said in self.gather(&own)? {
-            let said = said.chunks_exact(4).map(|x| f32::from_le_bytes(x.try_into().expect("four bytes")));
-            values.iter_mut().zip(said).for_each(|(sum, x)| *sum += x);
+    fn exchange(&mut self, sent: &[u8], received: &mut [u8]) -> Result<()> {
+        let (all, part) = (self.say(sent), sent.len() / self.count());
+        for (received, sent) in received.chunks_exact_mut(part).zip(all) {
+            received.copy_from_slice(&sent[self.rank * part..][..part]);
         }
         Ok(())
     }
 
-    fn take_from_first(&mut self, values: &mut [f32]) -> Result<()> {
-        let own: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
-        let first = &self.gather(&own)?[0];
-        let first = first.chunks_exact(4).map(|x| f32::from_le_bytes(x.try_into().expect("four bytes")));
-        values.iter_mut().zip(first).for_each(|(value, x)| *value = x);
+    fn collect(&mut self, own: &[u8], all: &mut [u8]) -> Result<()> {
+        all.copy_from_slice(&self.say(own).concat());
         Ok(())
     }
 
-    fn gather(&mut self, own: &[u8]) -> Result<Vec<Vec<u8>>> {
-        self.said.lock().expect("messages")[self.rank] = own.to_vec();
-        self.barrier.wait();
-        let all = self.said.lock().expect("messages").clone();
-        self.barrier.wait();
-        Ok(all)
+    fn take_from_first(&mut self, bytes: &mut [u8]) -> Result<()> {
+        bytes.copy_from_slice(&self.say(bytes)[0]);
+        Ok(())
     }
 }
 
@@ -119,9 +124,12 @@ fn losses(place: &Place, out: &str) -> Vec<f32> {
 
 /// A whole run by `count` ranks: the bits of the parameters.
 fn learn(place: &Place, out: &str, count: usize) -> Vec<u32> {
-    let options = options(place, out);
-    let first = Trainer::create(&options, go_on).expect("a run");
-    let all = together(place, &options, first, count, |rank, mut trainer, joined| {
+    learn_with(place, &options(place, out), count)
+}
+
+fn learn_with(place: &Place, options: &TrainOptions, count: usize) -> Vec<u32> {
+    let first = Trainer::create(options, go_on).expect("a run");
+    let all = together(place, options, first, count, |rank, mut trainer, joined| {
         joined.expect("alike");
         trainer.run(go_on, |_, _| ()).expect("a run to its end");
         assert_eq!(trainer.leads(), rank == 0);
@@ -240,4 +248,148 @@ fn a_rank_that_stops_is_told_by_the_others() {
     });
     assert!(matches!(&said[1], Error::Rwkv(rwkv_core::Error::Aborted)), "{:?}", said[1]);
     assert!(said[0].to_string().starts_with("rank 1: "), "{}", said[0]);
+}
+
+/// What is trained beside a frozen model: a state, adapters, some of the parameters.
+#[test]
+fn ranks_tune_as_one_does() {
+    let place = Place::new(&prose(200));
+    let base = TrainOptions { max_steps: 4, ..options(&place, "base") };
+    Trainer::create(&base, go_on).expect("a run").run(go_on, |_, _| ()).expect("a base");
+    let tunes: [fn(&mut TrainOptions); 3] = [
+        |options| options.lora_rank = Some(2),
+        |options| options.tune = Tune::State,
+        |options| options.freeze = Some(vec!["emb.*".to_owned(), "*.att.*".to_owned()]),
+    ];
+    for (number, tune) in tunes.into_iter().enumerate() {
+        let learn = |count: usize| {
+            let out = format!("tuned-{number}-{count}");
+            let mut options = TrainOptions {
+                from: Some(place.path("base")),
+                optimizer: Some(OptimizerKind::AdamW),
+                max_steps: 6,
+                ..options(&place, &out)
+            };
+            tune(&mut options);
+            let first = Trainer::create(&options, go_on).expect("a run");
+            let before = bits(&first);
+            let all = together(&place, &options, first, count, |_, mut trainer, joined| {
+                joined.expect("alike");
+                trainer.run(go_on, |_, _| ()).expect("a run to its end");
+                bits(&trainer)
+            });
+            assert!(all.iter().all(|other| *other == all[0]) && all[0] != before);
+            losses(&place, &out)
+        };
+        let (alone, shared) = (learn(1), learn(2));
+        let largest = alone.iter().zip(&shared).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(alone.len() == 8 && shared.len() == 8 && largest < 1e-4, "{number}: {largest}");
+    }
+}
+
+#[test]
+fn sums_in_bf16_lead_to_nearly_the_same_losses() {
+    let place = Place::new(&prose(200));
+    learn(&place, "f32", 2);
+    let bf16 = TrainOptions { sum_precision: SumPrecision::Bf16, ..options(&place, "bf16") };
+    learn_with(&place, &bf16, 2);
+    let (expected, losses) = (losses(&place, "f32"), losses(&place, "bf16"));
+    let largest = expected.iter().zip(&losses).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(largest > 0.0 && largest < 2e-2, "{largest}");
+}
+
+/// With a rate of 1 and no momentum, to meet after every step means to go where the mean of all goes; a rank alone
+/// goes where it would have gone.
+#[test]
+fn one_that_meets_itself_learns_what_it_would_have_learned() {
+    let place = Place::new(&prose(200));
+    let meeting = |out: &str, every| TrainOptions {
+        local_steps: Some(every),
+        outer_learning_rate: Some(1.0),
+        outer_momentum: Some(0.0),
+        ..options(&place, out)
+    };
+    learn(&place, "plain", 1);
+    for every in [1, 2] {
+        let out = format!("meets-{every}");
+        learn_with(&place, &meeting(&out, every), 1);
+        let (plain, meets) = (losses(&place, "plain"), losses(&place, &out));
+        let largest = plain.iter().zip(&meets).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(plain.len() == meets.len() && largest < 1e-5, "{largest}");
+    }
+}
+
+#[test]
+fn ranks_that_take_steps_by_themselves_end_with_one_model() {
+    let place = Place::new(&prose(200));
+    let options = TrainOptions { local_steps: Some(2), ..options(&place, "diloco") };
+    let one = learn_with(&place, &options, 4);
+    let losses = losses(&place, "diloco");
+    assert_eq!(losses.len(), 15);
+    assert!(losses[14] < losses[0], "{losses:?}");
+    // To the last bit, again; and from a checkpoint in the middle as far as the optimizer of rank 0 goes.
+    let again = TrainOptions { out: place.path("again"), ..options.clone() };
+    assert!(learn_with(&place, &again, 4) == one);
+    let first = TrainOptions { out: place.path("parts"), max_steps: 6, ..options };
+    learn_with(&place, &first, 1);
+    let changes = ResumeOptions { max_steps: Some(12), ..ResumeOptions::default() };
+    let resumed = || Trainer::resume(place.path("parts"), &changes, go_on).expect("the run");
+    let (names, lengths): (Vec<_>, Vec<_>) = fs::read_dir(place.path("parts/checkpoint-6"))
+        .expect("a checkpoint")
+        .flatten()
+        .map(|entry| {
+            (entry.file_name().into_string().expect("a name"), entry.metadata().expect("a file").len())
+        })
+        .unzip();
+    let length = |name: &str| lengths[names.iter().position(|other| other == name).expect(name)];
+    assert_eq!(length("meeting.f32"), length("parameters.f32"));
+    assert_eq!(length("outer-momentum.f32"), length("parameters.f32"));
+    let options = TrainOptions { out: place.path("parts-2"), ..resumed().options().clone() };
+    together(&place, &options, resumed(), 2, |_, mut trainer, joined| {
+        joined.expect("alike");
+        trainer.run(go_on, |_, _| ()).expect("six more steps");
+        assert_eq!(trainer.steps(), 12);
+    });
+}
+
+/// Rank 1 gives up between two meetings: the others hear of it when they meet.
+#[test]
+fn a_rank_that_stops_between_meetings_is_told_at_the_next() {
+    let place = Place::new(&prose(200));
+    let options = TrainOptions {
+        local_steps: Some(4),
+        eval_interval: 0,
+        checkpoint_interval: 0,
+        ..options(&place, "run")
+    };
+    let first = Trainer::create(&options, go_on).expect("a run");
+    let said = together(&place, &options, first, 2, |rank, mut trainer, joined| {
+        joined.expect("alike");
+        let mut steps = 0;
+        let error = loop {
+            let stop = rank == 1 && steps == 1;
+            let control = move |_, _| if stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+            match trainer.step(control) {
+                Ok(_) => steps += 1,
+                Err(error) => break error,
+            }
+        };
+        (steps, error.to_string())
+    });
+    assert_eq!((said[0].0, said[1].0), (3, 1));
+    assert!(said[0].1.starts_with("rank 1: "), "{}", said[0].1);
+}
+
+#[test]
+fn intervals_that_are_between_meetings_are_refused() {
+    let place = Place::new(&prose(200));
+    let options = TrainOptions { local_steps: Some(5), ..options(&place, "run") };
+    let said = Trainer::create(&options, go_on).expect_err("refused").to_string();
+    assert_eq!(
+        said,
+        "eval_interval is 4; it must be a multiple of local_steps, 5: processes are alike only then"
+    );
+    let options = TrainOptions { local_steps: None, outer_momentum: Some(0.5), ..options };
+    let said = Trainer::create(&options, go_on).expect_err("refused").to_string();
+    assert_eq!(said, "outer_momentum is given; it must be left out without local_steps");
 }

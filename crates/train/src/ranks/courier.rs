@@ -1,0 +1,166 @@
+//! A thread that talks to other ranks while the others compute.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+
+use super::{Alone, Ranks};
+use crate::error::{Error, Result};
+
+type Task = Box<dyn FnOnce(&mut dyn Ranks) + Send>;
+
+/// Talks to other ranks, one task after the other, in the order in which they come.
+#[derive(Debug)]
+pub(crate) struct Courier {
+    rank: usize,
+    count: usize,
+    /// None of a rank alone, which has nobody to wait for.
+    thread: Option<(Sender<Task>, JoinHandle<()>)>,
+}
+
+/// What a task will have done.
+#[derive(Debug)]
+pub(crate) struct Awaited<T>(Receiver<T>);
+
+impl Courier {
+    /// Of a rank alone.
+    pub(crate) fn alone() -> Self {
+        Self { rank: 0, count: 1, thread: None }
+    }
+
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// [`Error::Ranks`] if the system has no thread to give.
+    pub(crate) fn start(mut ranks: Box<dyn Ranks>) -> Result<Self> {
+        let (rank, count) = (ranks.rank(), ranks.count());
+        if count == 1 {
+            return Ok(Self::alone());
+        }
+        let (tasks, from) = channel::<Task>();
+        let work = move || from.into_iter().for_each(|task| task(&mut *ranks));
+        let thread = std::thread::Builder::new().name("ranks".to_owned()).spawn(work);
+        let thread =
+            thread.map_err(|error| Error::Ranks { problem: format!("a thread to send: {error}") })?;
+        Ok(Self { rank, count, thread: Some((tasks, thread)) })
+    }
+
+    pub(crate) fn rank(&self) -> usize {
+        self.rank
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Begins a task, which runs after those that were begun before it.
+    pub(crate) fn begin<T: Send + 'static>(
+        &self,
+        task: impl FnOnce(&mut dyn Ranks) -> T + Send + 'static,
+    ) -> Awaited<T> {
+        let (done, awaited) = channel();
+        match &self.thread {
+            // Who does not wait for it any more does not want it. If the thread is gone, the one who waits is told so.
+            Some((tasks, _)) => drop(tasks.send(Box::new(move |ranks| drop(done.send(task(ranks)))))),
+            None => drop(done.send(task(&mut Alone))),
+        }
+        Awaited(awaited)
+    }
+
+    /// Does a task.
+    ///
+    /// # Errors
+    /// Those of the task.
+    pub(crate) fn call<T: Send + 'static>(
+        &self,
+        task: impl FnOnce(&mut dyn Ranks) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.begin(task).wait()
+    }
+}
+
+impl<T> Awaited<Result<T>> {
+    /// What the task has done, if it is done.
+    pub(crate) fn poll(&self) -> Option<Result<T>> {
+        self.0.try_recv().ok()
+    }
+
+    /// Waits for it.
+    ///
+    /// # Errors
+    /// Those of the task.
+    pub(crate) fn wait(self) -> Result<T> {
+        let gone = |_| Error::Ranks { problem: "the thread that talks to other ranks has ended".to_owned() };
+        self.0.recv().map_err(gone)?
+    }
+}
+
+impl Drop for Courier {
+    /// Ends the thread, after the tasks that it has.
+    fn drop(&mut self) {
+        if let Some((tasks, thread)) = self.thread.take() {
+            drop(tasks);
+            // A panic was told where it was.
+            drop(thread.join());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    struct Second;
+
+    impl Ranks for Second {
+        fn rank(&self) -> usize {
+            1
+        }
+
+        fn count(&self) -> usize {
+            2
+        }
+
+        fn exchange(&mut self, _: &[u8], _: &mut [u8]) -> Result<()> {
+            panic!("the network is gone");
+        }
+
+        fn collect(&mut self, own: &[u8], all: &mut [u8]) -> Result<()> {
+            all.copy_from_slice(&own.repeat(2));
+            Ok(())
+        }
+
+        fn take_from_first(&mut self, _: &mut [u8]) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn tasks_are_done_in_their_order() {
+        let courier = Courier::start(Box::new(Second)).expect("a thread");
+        assert_eq!((courier.rank(), courier.count()), (1, 2));
+        let (said, all) = channel();
+        for number in 0..20 {
+            let said = said.clone();
+            let _ = courier.begin(move |_| said.send(number));
+        }
+        let said = courier.call(|ranks| super::super::gather(ranks, b"here")).expect("what all say");
+        assert_eq!(said, [b"here", b"here"]);
+        assert!(all.try_iter().eq(0..20));
+    }
+
+    #[test]
+    fn a_thread_that_ended_is_told_and_nobody_waits_for_it() {
+        let courier = Courier::start(Box::new(Second)).expect("a thread");
+        for _ in 0..2 {
+            let error = courier.call(|ranks| ranks.exchange(&[1], &mut [0])).expect_err("no answer");
+            assert!(error.to_string().contains("the thread that talks to other ranks has ended"), "{error}");
+        }
+    }
+
+    #[test]
+    fn one_alone_needs_no_thread() {
+        let said = Courier::alone().call(|ranks| super::super::gather(ranks, b"")).expect("what it says");
+        assert_eq!(said, [b""]);
+    }
+}

@@ -1,0 +1,278 @@
+//! Sums over ranks, in the order of the ranks, whatever the order in which messages arrive.
+
+use std::collections::VecDeque;
+
+use half::bf16;
+use rwkv_core::params::Matrix;
+
+use super::courier::{Awaited, Courier};
+use super::{Ranks, SumPrecision};
+use crate::error::Result;
+
+/// Floats that are summed at a time: 4 MB.
+const BUCKET: usize = 1 << 20;
+
+/// Replaces `values`, as many on every rank, by their sums over all ranks: every rank has the same bits. Each rank adds
+/// up a part of the values, which it gets from all others, and all get all parts: every value goes over a rank's link
+/// twice, as in a ring, but the order of the sum is that of the ranks. In bf16 what is sent is rounded, the parts of the
+/// sum and the sum; the sum itself is taken in f32.
+///
+/// # Errors
+/// Those of [`Ranks::exchange`].
+pub(crate) fn sum(ranks: &mut dyn Ranks, values: &mut [f32], precision: SumPrecision) -> Result<()> {
+    match precision {
+        SumPrecision::F32 => sum_in::<f32>(ranks, values, |x| x, |x| x),
+        SumPrecision::Bf16 => sum_in(ranks, values, bf16::from_f32, bf16::to_f32),
+    }
+}
+
+fn sum_in<T: bytemuck::Pod>(
+    ranks: &mut dyn Ranks,
+    values: &mut [f32],
+    to_sent: impl Fn(f32) -> T,
+    of_sent: impl Fn(T) -> f32,
+) -> Result<()> {
+    if values.is_empty() {
+        return Ok(());
+    }
+    let count = ranks.count();
+    let part = values.len().div_ceil(count);
+    let mut sent: Vec<T> = values.iter().map(|&x| to_sent(x)).collect();
+    sent.resize(part * count, T::zeroed());
+    let mut received = vec![T::zeroed(); part * count];
+    ranks.exchange(bytemuck::cast_slice(&sent), bytemuck::cast_slice_mut(&mut received))?;
+    let mut own = vec![0.0; part];
+    for of_rank in received.chunks_exact(part) {
+        own.iter_mut().zip(of_rank).for_each(|(sum, &x)| *sum += of_sent(x));
+    }
+    let own: Vec<T> = own.into_iter().map(to_sent).collect();
+    ranks.collect(bytemuck::cast_slice(&own), bytemuck::cast_slice_mut(&mut received))?;
+    values.iter_mut().zip(received).for_each(|(value, x)| *value = of_sent(x));
+    Ok(())
+}
+
+/// Gradients on their way to be summed, in buckets of one size: small ones go together, and large ones in parts. All
+/// ranks begin with the same parameters in the same order.
+#[derive(Debug)]
+pub(crate) struct Sums {
+    precision: SumPrecision,
+    bucket: Bucket,
+    under_way: VecDeque<UnderWay>,
+    /// Whether a parameter's gradient has been sent, by its index.
+    is_sent: Vec<bool>,
+    /// The first error.
+    result: Result<()>,
+}
+
+type UnderWay = (Vec<Part>, Awaited<Result<Vec<f32>>>);
+
+#[derive(Debug, Default)]
+struct Bucket {
+    values: Vec<f32>,
+    parts: Vec<Part>,
+}
+
+/// Where a part of a bucket came from.
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    parameter: usize,
+    first: usize,
+    len: usize,
+}
+
+impl Sums {
+    /// Of the gradients of `count` parameters.
+    pub(crate) fn new(precision: SumPrecision, count: usize) -> Self {
+        let is_sent = vec![false; count];
+        Self { precision, bucket: Bucket::default(), under_way: VecDeque::new(), is_sent, result: Ok(()) }
+    }
+
+    /// Begins to sum the gradients of these matrices, which nothing is added to any more, and puts the sums that are
+    /// there in their places.
+    pub(crate) fn add(&mut self, ranks: &Courier, gradients: &mut [Vec<f32>], whole: &[Matrix]) {
+        if ranks.count() == 1 {
+            return;
+        }
+        for matrix in whole {
+            self.send(ranks, gradients, matrix.index());
+        }
+        while let Some(summed) = self.under_way.front().and_then(|(_, sums)| sums.poll()) {
+            let parts = self.under_way.pop_front().map_or(Vec::new(), |(parts, _)| parts);
+            self.put(gradients, &parts, summed);
+        }
+    }
+
+    /// Sums all that was not sent yet of the `trained` parameters, and waits for all sums.
+    ///
+    /// # Errors
+    /// Those of [`Ranks::exchange`]: the gradients mean nothing then.
+    pub(crate) fn finish(
+        mut self,
+        ranks: &Courier,
+        gradients: &mut [Vec<f32>],
+        trained: impl Iterator<Item = usize>,
+    ) -> Result<()> {
+        if ranks.count() == 1 {
+            return Ok(());
+        }
+        for parameter in trained {
+            if !self.is_sent[parameter] {
+                self.send(ranks, gradients, parameter);
+            }
+        }
+        self.flush(ranks);
+        while let Some((parts, summed)) = self.under_way.pop_front() {
+            self.put(gradients, &parts, summed.wait());
+        }
+        self.result
+    }
+
+    fn send(&mut self, ranks: &Courier, gradients: &[Vec<f32>], parameter: usize) {
+        let gradient = &gradients[parameter];
+        self.is_sent[parameter] = true;
+        let mut first = 0;
+        while first < gradient.len() {
+            let len = (gradient.len() - first).min(BUCKET - self.bucket.values.len());
+            self.bucket.values.extend_from_slice(&gradient[first..first + len]);
+            self.bucket.parts.push(Part { parameter, first, len });
+            first += len;
+            if self.bucket.values.len() == BUCKET {
+                self.flush(ranks);
+            }
+        }
+    }
+
+    fn flush(&mut self, ranks: &Courier) {
+        let Bucket { mut values, parts } = std::mem::take(&mut self.bucket);
+        let precision = self.precision;
+        if !values.is_empty() {
+            let summed = ranks.begin(move |ranks| sum(ranks, &mut values, precision).map(|()| values));
+            self.under_way.push_back((parts, summed));
+        }
+    }
+
+    fn put(&mut self, gradients: &mut [Vec<f32>], parts: &[Part], summed: Result<Vec<f32>>) {
+        let summed = match summed {
+            Ok(summed) => summed,
+            Err(error) => {
+                if self.result.is_ok() {
+                    self.result = Err(error);
+                }
+                return;
+            }
+        };
+        let mut rest = &summed[..];
+        for &Part { parameter, first, len } in parts {
+            let (own, after) = rest.split_at(len);
+            gradients[parameter][first..first + len].copy_from_slice(own);
+            rest = after;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rwkv_core::ModelConfig;
+    use rwkv_core::model::Network;
+    use rwkv_core::store::Parameters;
+
+    use super::*;
+
+    /// Rank 0 of two, the other of which has the same values.
+    #[derive(Debug, Default)]
+    struct Twin {
+        /// The other one's part of the sum.
+        others: Vec<u8>,
+        most: usize,
+    }
+
+    impl Ranks for Twin {
+        fn rank(&self) -> usize {
+            0
+        }
+
+        fn count(&self) -> usize {
+            2
+        }
+
+        fn exchange(&mut self, sent: &[u8], received: &mut [u8]) -> Result<()> {
+            let (own, others) = sent.split_at(sent.len() / 2);
+            received.copy_from_slice(&own.repeat(2));
+            self.others = others.to_vec();
+            self.most = self.most.max(sent.len());
+            Ok(())
+        }
+
+        fn collect(&mut self, own: &[u8], all: &mut [u8]) -> Result<()> {
+            all[..own.len()].copy_from_slice(own);
+            let (others, _) = self.others.as_chunks::<4>();
+            for (sum, x) in all[own.len()..].as_chunks_mut::<4>().0.iter_mut().zip(others) {
+                *sum = (2.0 * f32::from_le_bytes(*x)).to_le_bytes();
+            }
+            Ok(())
+        }
+
+        fn take_from_first(&mut self, _: &mut [u8]) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn gradients_are_summed_in_buckets_wherever_they_are_cut() {
+        let (network, layout, _) = Network::new(&ModelConfig::v4(7, 8, 1));
+        drop(network);
+        let index = layout.find("blocks.0.ffn.key.weight").expect("declared");
+        let matrix = Parameters::of_shapes(layout.clone()).matrix_at(index).expect("a matrix");
+        let count = layout.specs().len();
+        let ranks = Courier::start(Box::new(Twin::default())).expect("a thread");
+        // One that is larger than two buckets, and small ones whose bytes share what is left.
+        let values =
+            |index: usize, len: usize| (0..len).map(|at| (index + at % 1000) as f32).collect::<Vec<_>>();
+        let lengths: Vec<_> =
+            (0..count).map(|at| if at == index { 2 * BUCKET + 77 } else { 3 * at + 1 }).collect();
+        let mut gradients: Vec<_> = lengths.iter().enumerate().map(|(at, &len)| values(at, len)).collect();
+        let mut sums = Sums::new(SumPrecision::F32, count);
+        sums.add(&ranks, &mut gradients, &[matrix]);
+        // Those that are not trained stay.
+        sums.finish(&ranks, &mut gradients, (0..count).filter(|at| at % 3 != 1)).expect("sums");
+        for (at, (gradient, &len)) in gradients.iter().zip(&lengths).enumerate() {
+            let factor = if at % 3 == 1 && at != index { 1.0 } else { 2.0 };
+            let expected: Vec<_> = values(at, len).into_iter().map(|x| factor * x).collect();
+            assert!(*gradient == expected, "{at}");
+        }
+    }
+
+    #[test]
+    fn what_is_sent_in_bf16_is_rounded_and_its_sum_is_not_before_it_is_sent() {
+        #[derive(Debug)]
+        struct Two;
+        impl Ranks for Two {
+            fn rank(&self) -> usize {
+                0
+            }
+
+            fn count(&self) -> usize {
+                1
+            }
+
+            fn exchange(&mut self, sent: &[u8], received: &mut [u8]) -> Result<()> {
+                assert_eq!(sent.len(), 2 * 3);
+                received.copy_from_slice(sent);
+                Ok(())
+            }
+
+            fn collect(&mut self, own: &[u8], all: &mut [u8]) -> Result<()> {
+                all.copy_from_slice(own);
+                Ok(())
+            }
+
+            fn take_from_first(&mut self, _: &mut [u8]) -> Result<()> {
+                Ok(())
+            }
+        }
+        let mut values = [1.0 + 1.0 / 512.0, -3.0, 1e30];
+        sum(&mut Two, &mut values, SumPrecision::Bf16).expect("a sum");
+        assert_eq!(values[..2], [1.0, -3.0]);
+        assert!((values[2] / 1e30 - 1.0).abs() < 1.0 / 256.0);
+    }
+}
