@@ -13,7 +13,7 @@ use std::fmt::Debug;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use courier::Courier;
-pub(crate) use sums::Sums;
+pub(crate) use sums::{Rows, Sums};
 
 use crate::error::{Error, Result};
 use crate::options::SumPrecision;

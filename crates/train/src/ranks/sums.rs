@@ -1,12 +1,14 @@
 //! Sums over ranks, in the order of the ranks, whatever the order in which messages arrive.
 
 use std::collections::VecDeque;
+use std::num::FpCategory;
+use std::ops::Range;
 
 use half::bf16;
 use rwkv_core::params::Matrix;
 
 use super::courier::{Awaited, Courier};
-use super::{Ranks, SumPrecision};
+use super::{Ranks, SumPrecision, gather};
 use crate::error::Result;
 
 /// Floats that are summed at a time: 4 MB.
@@ -64,6 +66,13 @@ pub(crate) struct Sums {
     result: Result<()>,
 }
 
+/// A matrix that is read by rows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rows {
+    pub(crate) parameter: usize,
+    pub(crate) width: usize,
+}
+
 type UnderWay = (Vec<Part>, Awaited<Result<Vec<f32>>>);
 
 #[derive(Debug, Default)]
@@ -102,7 +111,8 @@ impl Sums {
         }
     }
 
-    /// Sums all that was not sent yet of the `trained` parameters, and waits for all sums.
+    /// Sums all that was not sent yet of the `trained` parameters, and waits for all sums. Of the `embedding` only rows go
+    /// that are not 0 on all ranks: those of tokens that are in the batch.
     ///
     /// # Errors
     /// Those of [`Ranks::exchange`]: the gradients mean nothing then.
@@ -111,16 +121,24 @@ impl Sums {
         ranks: &Courier,
         gradients: &mut [Vec<f32>],
         trained: impl Iterator<Item = usize>,
+        embedding: Option<Rows>,
     ) -> Result<()> {
         if ranks.count() == 1 {
             return Ok(());
         }
         for parameter in trained {
-            if !self.is_sent[parameter] {
+            if !self.is_sent[parameter] && embedding.is_none_or(|rows| rows.parameter != parameter) {
                 self.send(ranks, gradients, parameter);
             }
         }
         self.flush(ranks);
+        if let Some(Rows { parameter, width }) = embedding {
+            let used = used_rows(ranks, &gradients[parameter], width)?;
+            for row in used {
+                self.send_part(ranks, gradients, parameter, row * width..(row + 1) * width);
+            }
+            self.flush(ranks);
+        }
         while let Some((parts, summed)) = self.under_way.pop_front() {
             self.put(gradients, &parts, summed.wait());
         }
@@ -128,11 +146,15 @@ impl Sums {
     }
 
     fn send(&mut self, ranks: &Courier, gradients: &[Vec<f32>], parameter: usize) {
-        let gradient = &gradients[parameter];
         self.is_sent[parameter] = true;
-        let mut first = 0;
-        while first < gradient.len() {
-            let len = (gradient.len() - first).min(BUCKET - self.bucket.values.len());
+        self.send_part(ranks, gradients, parameter, 0..gradients[parameter].len());
+    }
+
+    fn send_part(&mut self, ranks: &Courier, gradients: &[Vec<f32>], parameter: usize, part: Range<usize>) {
+        let gradient = &gradients[parameter];
+        let mut first = part.start;
+        while first < part.end {
+            let len = (part.end - first).min(BUCKET - self.bucket.values.len());
             self.bucket.values.extend_from_slice(&gradient[first..first + len]);
             self.bucket.parts.push(Part { parameter, first, len });
             first += len;
@@ -170,6 +192,22 @@ impl Sums {
     }
 }
 
+/// Rows of `width` elements that are not all 0 on some rank, in order.
+fn used_rows(ranks: &Courier, gradient: &[f32], width: usize) -> Result<Vec<usize>> {
+    let n_rows = gradient.len() / width;
+    let mut own = vec![0_u8; n_rows.div_ceil(8)];
+    for (row, values) in gradient.chunks_exact(width).enumerate() {
+        // What is not a number is none of 0.
+        if values.iter().any(|x| !matches!(x.classify(), FpCategory::Zero)) {
+            own[row / 8] |= 1 << (row % 8);
+        }
+    }
+    let all = ranks.call(move |ranks| gather(ranks, &own))?;
+    let is_used =
+        |row: usize| all.iter().any(|bits| bits.get(row / 8).is_some_and(|bits| bits >> (row % 8) & 1 == 1));
+    Ok((0..n_rows).filter(|&row| is_used(row)).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use rwkv_core::ModelConfig;
@@ -204,8 +242,10 @@ mod tests {
         }
 
         fn collect(&mut self, own: &[u8], all: &mut [u8]) -> Result<()> {
-            all[..own.len()].copy_from_slice(own);
-            let (others, _) = self.others.as_chunks::<4>();
+            all.copy_from_slice(&own.repeat(2));
+            // After an exchange it is the sum of a part.
+            let others = std::mem::take(&mut self.others);
+            let (others, _) = others.as_chunks::<4>();
             for (sum, x) in all[own.len()..].as_chunks_mut::<4>().0.iter_mut().zip(others) {
                 *sum = (2.0 * f32::from_le_bytes(*x)).to_le_bytes();
             }
@@ -233,8 +273,14 @@ mod tests {
         let mut gradients: Vec<_> = lengths.iter().enumerate().map(|(at, &len)| values(at, len)).collect();
         let mut sums = Sums::new(SumPrecision::F32, count);
         sums.add(&ranks, &mut gradients, &[matrix]);
-        // Those that are not trained stay.
-        sums.finish(&ranks, &mut gradients, (0..count).filter(|at| at % 3 != 1)).expect("sums");
+        // Those that are not trained stay. Of the third some rows are 0.
+        let embedding = Rows { parameter: 2, width: 3 };
+        gradients[2] = [0.0, 0.0, 0.0, 1.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0, 0.0, f32::MIN_POSITIVE].repeat(5);
+        let third = gradients[2].clone();
+        let trained = (0..count).filter(|at| at % 3 != 1);
+        sums.finish(&ranks, &mut gradients, trained, Some(embedding)).expect("sums");
+        assert!(gradients[2].iter().zip(&third).all(|(sum, x)| sum.to_bits() == (2.0 * x).to_bits()));
+        gradients[2] = values(2, lengths[2]).into_iter().map(|x| 2.0 * x).collect();
         for (at, (gradient, &len)) in gradients.iter().zip(&lengths).enumerate() {
             let factor = if at % 3 == 1 && at != index { 1.0 } else { 2.0 };
             let expected: Vec<_> = values(at, len).into_iter().map(|x| factor * x).collect();

@@ -11,7 +11,7 @@ use super::outer::Outer;
 use super::{Best, Passes, StepReport, Trainer};
 use crate::error::{Error, Result};
 use crate::profile::{Cost, Pass};
-use crate::ranks::{Common, Courier, Ranks, Sums, gather};
+use crate::ranks::{Common, Courier, Ranks, Rows, Sums, gather};
 use crate::run::LogLine;
 
 /// Floats that are sent at a time: 64 MB.
@@ -183,7 +183,10 @@ impl Trainer {
         }
         let start = self.tape.profile().start();
         let (params, gradients) = self.tape.gradients_mut();
-        sums.finish(&self.ranks, gradients, params.trained())?;
+        let embedding = params.layout().find("emb.weight").filter(|&index| params.is_trained(index));
+        let embedding =
+            embedding.map(|parameter| Rows { parameter, width: params.layout().specs()[parameter].cols });
+        sums.finish(&self.ranks, gradients, params.trained(), embedding)?;
         let threads = self.tape.cpu().threads();
         let bytes = 4 * self.n_trained() as u64;
         self.tape.profile().stop(start, (Pass::Update, "waiting for other ranks"), threads, || Cost {
