@@ -1,6 +1,6 @@
 // A longer proof: a run whose ranks are killed again and again is the run that nobody killed, to rounding.
 //
-//     node mpi/kill.mjs [kills=30] [seed=1]
+//     node proofs/ranks.mjs [kills=30] [seed=1]
 //
 // A random rank is killed at a random moment, and the run goes on from its newest checkpoint with another number of ranks.
 // It ends in an error if a run is lost, if mpirun goes on without the one that was killed, or if a loss differs by 1e-4.
