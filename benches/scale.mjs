@@ -22,6 +22,9 @@ const links = {
   '100 Mbit/s, 10 ms': { bandwidth: 12.5e6, latency: 0.01 },
 }
 
+/** Between ranks of one machine: far more than they need. */
+const memory = { bandwidth: 5e9, latency: 0 }
+
 /** Floats of a bucket (`BUCKET` in crates/train/src/ranks/sums.rs). */
 const BUCKET = 2 ** 20
 /** Rows that go through the model together (`ROWS` in crates/train/src/tape/run.rs): only with the last of them are sums whole. */
@@ -72,10 +75,17 @@ const ways = {
 // What was measured: two ranks of one thread each on those two cores, Open MPI over a link that is held to this.
 const threads = { 'L6 D384, 11 M': { seconds: 1.46, rows: 2048 }, 'L12 D768, 169 M': { seconds: 8.4, rows: 1024 } }
 const measured = [
-  // MEASURED
+  ['L6 D384, 11 M', 'shared memory', 'sums in f32', 1.55],
+  ['L6 D384, 11 M', '1 Gbit/s, 0.1 ms', 'sums in f32', 1.73],
+  ['L6 D384, 11 M', '1 Gbit/s, 0.1 ms', 'sums in bf16', 1.63],
+  ['L6 D384, 11 M', '100 Mbit/s, 10 ms', 'sums in f32', 5.81],
+  ['L6 D384, 11 M', '100 Mbit/s, 10 ms', 'sums in bf16', 3.82],
+  ['L12 D768, 169 M', 'shared memory', 'sums in f32', 8.78],
+  ['L12 D768, 169 M', '1 Gbit/s, 0.1 ms', 'sums in f32', 10.42],
+  ['L12 D768, 169 M', '1 Gbit/s, 0.1 ms', 'sums in bf16', 9.56],
 ]
 for (const [name, link, way, seconds] of measured) {
-  const model = secondsOf({ ...shapes[name], ...threads[name] }, links[link], 2, ways[way])
+  const model = secondsOf({ ...shapes[name], ...threads[name] }, links[link] ?? memory, 2, ways[way])
   const percent = of => `${Math.round((100 * threads[name].seconds) / of)} %`
   console.log(`| ${name} | ${link} | ${way} | ${seconds.toFixed(2)} s, ${percent(seconds)} | ${model.toFixed(2)} s, ${percent(model)} |`)
 }
