@@ -216,14 +216,14 @@ export interface TrainOptions {
    */
   sumPrecision?: 'f32' | 'bf16' | undefined
   /**
-   * DiLoCo, for slow links: steps that each process (rwkv-mpi) takes by itself before all of them go on from
-   * the mean of where they went. Validations and checkpoints come after such a meeting. Default: none,
-   * gradients are summed every step. Range: a whole number from 1 to 4294967296.
+   * DiLoCo, for slow links: steps that each process (rwkv-mpi) takes by itself before all synchronize.
+   * Validations and checkpoints come after that. Default: none, gradients are summed every step. Range: a
+   * whole number from 1 to 4294967296.
    */
   localSteps?: number | undefined
   /**
-   * DiLoCo's outer learning rate: how far a meeting goes towards the mean. Default: 0.7 with `localSteps`.
-   * Range: more than 0 and at most 10.
+   * DiLoCo's outer learning rate: how far a synchronization goes towards the mean of the processes. Default:
+   * 0.7 with `localSteps`. Range: more than 0 and at most 10.
    */
   outerLearningRate?: number | undefined
   /**
@@ -493,12 +493,12 @@ export const trainOptionTable = {
   },
   localSteps: {
     kind: 'count',
-    help: 'DiLoCo, for slow links: steps that each process (rwkv-mpi) takes by itself before all of them go on from the mean of where they went',
+    help: 'DiLoCo, for slow links: steps that each process (rwkv-mpi) takes by itself before all synchronize',
     auto: 'none, gradients are summed every step',
   },
   outerLearningRate: {
     kind: 'number',
-    help: "DiLoCo's outer learning rate: how far a meeting goes towards the mean",
+    help: "DiLoCo's outer learning rate: how far a synchronization goes towards the mean of the processes",
     auto: '0.7 with localSteps',
   },
   outerMomentum: {

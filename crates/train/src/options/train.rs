@@ -261,13 +261,12 @@ described! {
         #[serde(default)]
         pub sum_precision: SumPrecision,
 
-        /// DiLoCo, for slow links: steps that each process (rwkv-mpi) takes by itself before all of them go on from the
-        /// mean of where they went. Validations and checkpoints come after such a meeting. Default: none, gradients are
-        /// summed every step.
+        /// DiLoCo, for slow links: steps that each process (rwkv-mpi) takes by itself before all synchronize. Validations
+        /// and checkpoints come after that. Default: none, gradients are summed every step.
         #[serde(default)]
         pub local_steps: Option<u64>,
 
-        /// DiLoCo's outer learning rate: how far a meeting goes towards the mean. Default: 0.7 with `local_steps`.
+        /// DiLoCo's outer learning rate: how far a synchronization goes towards the mean of the processes. Default: 0.7 with `local_steps`.
         #[serde(default)]
         pub outer_learning_rate: Option<f64>,
 

@@ -42,7 +42,7 @@ pub(crate) fn packed_weights(parameters: f64) -> f64 {
     4.0 * (2.0 * parameters).min(WEIGHTS as f64)
 }
 
-/// Is told of gradients, and those of which matrices are whole.
+/// Is called with all gradients, and the matrices whose gradients are complete.
 pub(crate) type Whole<'a> = &'a mut dyn FnMut(&mut [Vec<f32>], &[Matrix]);
 
 impl Tape {

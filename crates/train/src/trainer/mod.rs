@@ -62,7 +62,7 @@ pub struct Trainer {
     optimizer: Box<dyn Optimizer>,
     /// Those that learn with this one, and itself.
     ranks: Courier,
-    /// What ranks that take steps by themselves have beside the optimizer.
+    /// Of ranks that take steps by themselves.
     outer: Option<Outer>,
     schedule: Schedule,
     run: RunDirectory,
@@ -150,7 +150,7 @@ impl Trainer {
         self.states = states;
         self.step += 1;
         (self.val_loss, self.soundness, self.pending) = (None, None, None);
-        self.meet()?;
+        self.synchronize()?;
         let seconds = start.elapsed().as_secs_f64();
         self.seconds += seconds;
         self.log(&LogLine {
@@ -280,7 +280,7 @@ impl Trainer {
         }
     }
 
-    /// What the optimizer and the meetings of ranks remember: what a checkpoint holds beside the parameters.
+    /// What the optimizer, and the outer one if there is one, remember: what a checkpoint holds beside the parameters.
     fn moments(&self) -> impl Iterator<Item = &Moment> {
         self.optimizer.moments().iter().chain(self.outer.iter().flat_map(Outer::moments))
     }

@@ -135,17 +135,17 @@ impl Trainer {
         Sums::new(self.options.sum_precision, self.tape.params().layout().specs().len())
     }
 
-    /// Whether ranks that take steps by themselves meet after this one.
-    fn meet_after(&self, step: u64) -> bool {
+    /// Whether ranks that take steps by themselves synchronize after this one.
+    fn synchronizes_after(&self, step: u64) -> bool {
         let is_last = step >= self.options.max_steps;
         self.outer.as_ref().is_some_and(|outer| is_last || outer.is_due(step))
     }
 
     /// What the passes gave on all ranks together, or the error that one of them met. Ranks that take a step by
-    /// themselves ask no other, but tell an error, which the others hear of when they meet.
+    /// themselves ask no other, but tell an error, which the others hear of when they synchronize.
     pub(super) fn of_all_ranks(&mut self, own: Result<Passes>) -> Result<Passes> {
         let count = self.ranks.count();
-        let is_by_itself = self.outer.is_some() && !self.meet_after(self.step + 1);
+        let is_by_itself = self.outer.is_some() && !self.synchronizes_after(self.step + 1);
         if count == 1 || is_by_itself && own.is_ok() {
             // The others have as many.
             return own.map(|own| Passes { tokens: own.tokens * count, ..own });
@@ -196,22 +196,22 @@ impl Trainer {
         Ok(())
     }
 
-    /// Brings ranks together that have taken steps by themselves, if it is time. The gradients are gone after it.
+    /// Synchronizes ranks that have taken steps by themselves, if it is due. The gradients are gone after it.
     ///
     /// # Errors
     /// Those of [`Ranks::exchange`], after which this trainer can only be given up.
-    pub(super) fn meet(&mut self) -> Result<()> {
-        if !self.meet_after(self.step) {
+    pub(super) fn synchronize(&mut self) -> Result<()> {
+        if !self.synchronizes_after(self.step) {
             return Ok(());
         }
         if let Some(outer) = &self.outer {
             let (params, gradients) = self.tape.gradients_mut();
-            outer.way(params, 1.0 / self.ranks.count() as f32, gradients);
+            outer.gradient(params, 1.0 / self.ranks.count() as f32, gradients);
         }
         self.finish(self.sums())?;
         if let Some(outer) = &mut self.outer {
-            let (params, ways) = self.tape.params_and_gradients();
-            outer.step(params, ways);
+            let (params, gradients) = self.tape.params_and_gradients();
+            outer.step(params, gradients);
         }
         self.clamp_state();
         Ok(())

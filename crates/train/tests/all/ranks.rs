@@ -298,10 +298,9 @@ fn sums_in_bf16_lead_to_nearly_the_same_losses() {
     assert!(largest > 0.0 && largest < 2e-2, "{largest}");
 }
 
-/// With a rate of 1 and no momentum, to meet after every step means to go where the mean of all goes; a rank alone
-/// goes where it would have gone.
+/// With an outer rate of 1 and no momentum, one rank that synchronizes with itself alone learns as without.
 #[test]
-fn one_that_meets_itself_learns_what_it_would_have_learned() {
+fn one_rank_with_a_plain_outer_step_learns_as_without() {
     let place = Place::new(&prose(200));
     let meeting = |out: &str, every| TrainOptions {
         local_steps: Some(every),
@@ -342,7 +341,7 @@ fn ranks_that_take_steps_by_themselves_end_with_one_model() {
         })
         .unzip();
     let length = |name: &str| lengths[names.iter().position(|other| other == name).expect(name)];
-    assert_eq!(length("meeting.f32"), length("parameters.f32"));
+    assert_eq!(length("outer-parameters.f32"), length("parameters.f32"));
     assert_eq!(length("outer-momentum.f32"), length("parameters.f32"));
     let options = TrainOptions { out: place.path("parts-2"), ..resumed().options().clone() };
     together(&place, &options, resumed(), 2, |_, mut trainer, joined| {
@@ -352,9 +351,9 @@ fn ranks_that_take_steps_by_themselves_end_with_one_model() {
     });
 }
 
-/// Rank 1 gives up between two meetings: the others hear of it when they meet.
+/// Rank 1 gives up between two synchronizations: the others hear of it at the next.
 #[test]
-fn a_rank_that_stops_between_meetings_is_told_at_the_next() {
+fn a_rank_that_stops_by_itself_is_told_when_the_others_synchronize() {
     let place = Place::new(&prose(200));
     let options = TrainOptions {
         local_steps: Some(4),
@@ -381,7 +380,7 @@ fn a_rank_that_stops_between_meetings_is_told_at_the_next() {
 }
 
 #[test]
-fn intervals_that_are_between_meetings_are_refused() {
+fn intervals_between_synchronizations_are_refused() {
     let place = Place::new(&prose(200));
     let options = TrainOptions { local_steps: Some(5), ..options(&place, "run") };
     let said = Trainer::create(&options, go_on).expect_err("refused").to_string();
