@@ -92,6 +92,18 @@ step=$(ls -d "$place"/killed/checkpoint-* | sed 's/.*-//' | sort -n | tail -n 1)
 run 1 resumed --resume "$place/killed" --max-steps $((step + 20)) && grep -q "going on after step $step" "$place/resumed.log"
 result 'another number of ranks goes on' $?
 
+# mpirun passes this signal on, and the ranks end together.
+run 2 ended "${options[@]}" --out "$place/ended" --max-steps 100000 --json &
+for _ in $(seq 300); do
+  [ -e "$place/ended/checkpoint-20" ] && break
+  sleep 0.2
+done
+pkill -USR1 --full "^mpirun .* $place/ended "
+wait $!
+step=$(sed -n 's/^{"event":"interrupted","steps":\([0-9]*\),.*/\1/p' "$place/ended.log")
+[ -n "$step" ] && [ "$(ls -d "$place"/ended/checkpoint-* | sed 's/.*-//' | sort -n | tail -n 1)" = "$step" ]
+result 'ranks that are told to end save what they have' $?
+
 run 2 diloco "${short[@]}" --out "$place/diloco" --local-steps 10 --sum-precision bf16
 result 'ranks take steps by themselves' $?
 exit $status

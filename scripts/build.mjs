@@ -2,6 +2,9 @@
 //
 // `npm start`, `npm test` and `npm run check` call it first, so a fresh clone needs no other step. It imports
 // nothing that an install would bring, and each part of it does little when there is nothing to do.
+//
+// The binding is compiled as it is released; with RWKV_PROFILE=dev as the Rust tests are, which check every sum of
+// integers, and share with it what they have compiled.
 
 import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
@@ -9,6 +12,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSy
 import { createRequire } from 'node:module'
 import { fileURLToPath } from 'node:url'
 
+const profile = process.env.RWKV_PROFILE ?? 'release'
 const root = fileURLToPath(new URL('..', import.meta.url))
 process.chdir(root)
 
@@ -20,7 +24,7 @@ install()
 // What is built is marked with what it was built from: nothing is compiled a second time.
 step(
   'native',
-  [process.env.RUSTFLAGS, ...process.argv.slice(2)],
+  [profile, process.env.RUSTFLAGS, ...process.argv.slice(2)],
   ['Cargo.toml', 'Cargo.lock', 'crates'],
   () => {
     checkRust()
@@ -93,7 +97,15 @@ function install() {
 function bindNative() {
   const output = ['--output-dir', 'dist', '--no-js', '--dts', 'native.d.cts']
   const crate = ['--manifest-path', 'crates/node/Cargo.toml']
-  tool('@napi-rs/cli', ['build', '--platform', '--release', ...crate, ...output, ...process.argv.slice(2)])
+  tool('@napi-rs/cli', [
+    'build',
+    '--platform',
+    '--profile',
+    profile,
+    ...crate,
+    ...output,
+    ...process.argv.slice(2),
+  ])
 }
 
 /**

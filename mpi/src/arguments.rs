@@ -9,6 +9,7 @@ use serde_json::{Map, Number, Value};
 pub fn command() -> Command {
     let resume =
         Arg::new("resume").long("resume").value_name("DIR").help("go on with a run from its last checkpoint");
+    let json = Arg::new("json").long("json").action(ArgAction::SetTrue).help("print JSON for programs");
     let options = TrainOptions::table().iter().map(argument);
     let train = Command::new("train")
         .about("Train a model on a text, or fine-tune one, on all processes that mpirun started")
@@ -18,7 +19,8 @@ pub fn command() -> Command {
              mpirun -n 4 rwkv-mpi train --data book.txt --out runs/book --batch-size 16",
         )
         .arg(resume)
-        .args(options);
+        .args(options)
+        .arg(json);
     Command::new("rwkv-mpi")
         .about("Trains RWKV language models on several machines, by MPI")
         .version(env!("CARGO_PKG_VERSION"))

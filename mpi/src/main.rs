@@ -1,19 +1,25 @@
 //! `rwkv-mpi train`: what `rwkv train` does, by all processes that `mpirun` started. `docs/scale.md` is its guide.
 
 mod arguments;
+mod progress;
 mod ranks;
 
+use std::ops::ControlFlow;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use clap::ArgMatches;
 use mpi::Threading;
 use mpi::traits::{Communicator, CommunicatorCollectives};
 use rwkv_core::go_on;
 use rwkv_train::ranks::{Common, Ranks, gather};
-use rwkv_train::{Advance, Error, Result, ResumeOptions, TrainOptions, Trainer};
+use rwkv_train::{Error, Result, ResumeOptions, TrainOptions, Trainer};
 use serde_json::{Map, Value};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::flag;
 
+use crate::progress::Progress;
 use crate::ranks::Mpi;
 
 fn main() -> ExitCode {
@@ -60,8 +66,13 @@ fn main() -> ExitCode {
         world.barrier();
         return ExitCode::FAILURE;
     }
-    match learn(trainer, world.size()) {
-        Ok(()) => ExitCode::SUCCESS,
+    let progress = Progress::new(&trainer, world.size().max(1) as usize, matches.get_flag("json"));
+    match learn(trainer, progress) {
+        Ok(code) => {
+            // None ends before rank 0 has saved: mpirun would end that one.
+            world.barrier();
+            code
+        }
         Err(error) => {
             // What another rank met is told by that one, or by rank 0, which all have heard of it.
             if rank == 0 || !matches!(error, Error::Ranks { .. }) {
@@ -158,43 +169,48 @@ fn agree<T>(ranks: &mut Mpi, own: std::result::Result<T, String>) -> std::result
     }
 }
 
-/// The run to its end.
-fn learn(mut trainer: Trainer, count: i32) -> Result<()> {
-    if trainer.leads() {
-        println!(
-            "{} parameters, {} tokens to learn · {count} ranks, {}, {} threads each · {}",
-            trainer.n_params(),
-            trainer.data().train().len(),
-            trainer.isa(),
-            trainer.threads(),
-            trainer.out().display()
-        );
-        if trainer.steps() > 0 {
-            println!("going on after step {}", trainer.steps());
+/// The run to its end, or until this process or another one is told to end: then what the last step came to is saved.
+/// Returns the code to exit with.
+fn learn(mut trainer: Trainer, mut progress: Progress) -> Result<ExitCode> {
+    let signal = end_by_signal().map_err(|source| Error::Ranks { problem: format!("signals: {source}") })?;
+    progress.start(&trainer);
+    let result = loop {
+        // What nobody hears is no reason to compute on.
+        let is_asked = || signal.load(Ordering::Relaxed) != 0 || !progress.is_heard();
+        let control = |_, _| if is_asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+        match trainer.advance(control) {
+            Ok(Some(advance)) => progress.after(&trainer, &advance)?,
+            Ok(None) => break Ok(()),
+            Err(error) => break Err(error),
         }
-    }
-    let max_steps = trainer.options().max_steps;
-    let (mut tokens, mut told, every) = (0, Instant::now(), (max_steps / 40).max(1));
-    let seconds_before = trainer.seconds();
-    trainer.run(go_on, |trainer, Advance { step, val_loss, saved }| {
-        tokens += step.tokens;
-        let is_due = step.step.is_multiple_of(every) || told.elapsed().as_secs() >= 10;
-        if !trainer.leads() || !(is_due || val_loss.is_some() || saved.is_some()) {
-            return;
+    };
+    match result {
+        Ok(()) => {
+            progress.end(&trainer);
+            Ok(ExitCode::SUCCESS)
         }
-        told = Instant::now();
-        let speed = tokens as f64 / (trainer.seconds() - seconds_before);
-        let validation = val_loss.map_or(String::new(), |loss| format!("  validation {loss:.3}"));
-        let saved = if saved.is_some() { "  saved" } else { "" };
-        println!(
-            "step {}/{max_steps}  loss {:.3}{validation}  {speed:.0} tokens/s{saved}",
-            step.step, step.loss
-        );
-    })?;
-    if trainer.leads() {
-        println!("{}", trainer.result().display());
+        Err(Error::Rwkv(rwkv_core::Error::Aborted)) => {
+            // Who asked may end the process soon: no time for a sample.
+            if trainer.leads() {
+                let saved = trainer.save_without_sample(go_on)?;
+                progress.interrupted(&trainer, saved.soundness);
+            }
+            let signal = signal.load(Ordering::Relaxed);
+            Ok(if signal == 0 { ExitCode::FAILURE } else { ExitCode::from(128 + signal as u8) })
+        }
+        Err(error) => Err(error),
     }
-    Ok(())
+}
+
+/// Where the signal that asks this process to end is put, 0 until then. More of them do nothing: whoever started the
+/// processes ends them by force when it has waited long enough.
+fn end_by_signal() -> std::io::Result<Arc<AtomicUsize>> {
+    let signal = Arc::new(AtomicUsize::new(0));
+    // SIGUSR1 is what mpirun passes on without ending anything itself.
+    for number in [SIGINT, SIGTERM, SIGHUP, SIGUSR1] {
+        flag::register_usize(number, Arc::clone(&signal), number as usize)?;
+    }
+    Ok(signal)
 }
 
 /// Lets Open MPI send large messages over TCP in fragments. It would send each whole, once the other side has asked for

@@ -214,6 +214,8 @@ impl Trainer {
             tape,
             optimizer,
             ranks: Courier::alone(),
+            is_asked: false,
+            is_to_end: false,
             outer,
             run,
             step,

@@ -7,6 +7,7 @@ mod outer;
 mod ranks;
 mod save;
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -42,7 +43,9 @@ pub use save::{Best, Saved, Soundness};
 /// between; [`step`](Self::step), [`validate`](Self::validate) and [`save`](Self::save) are its parts.
 ///
 /// What takes long takes a [`Control`], which may end it: the call then ends soon with
-/// [`rwkv_core::Error::Aborted`], and the trainer is as it was before the call.
+/// [`rwkv_core::Error::Aborted`], and the trainer is as it was before the call. Of several ranks none can leave the
+/// others in the middle of a step: once one of them is asked, each finishes the step that it is in (with `local_steps`,
+/// all up to the next synchronization), and the next call ends so on all of them.
 #[derive(Debug)]
 pub struct Trainer {
     options: TrainOptions,
@@ -64,6 +67,10 @@ pub struct Trainer {
     ranks: Courier,
     /// Of ranks that take steps by themselves.
     outer: Option<Outer>,
+    /// Of several ranks: whether the control of this one has asked for an end since the ranks last told each other, and
+    /// whether all know by now that one of them is to end.
+    is_asked: bool,
+    is_to_end: bool,
     schedule: Schedule,
     run: RunDirectory,
     step: u64,
@@ -139,9 +146,12 @@ impl Trainer {
     /// nothing more is saved. [`rwkv_core::Error::Io`] if the log cannot be written.
     /// [`rwkv_core::Error::Aborted`] if `control` says so: parameters, moments, log and the number of steps are as
     /// before, and the next step is the one that this would have been. From where it begins to change the
-    /// parameters, a step is finished instead.
+    /// parameters, a step is finished instead; of several ranks always.
     pub fn step(&mut self, mut control: impl Control + Send) -> Result<StepReport> {
         self.check_not_diverged()?;
+        if std::mem::take(&mut self.is_to_end) {
+            return Err(rwkv_core::Error::Aborted.into());
+        }
         let start = Instant::now();
         let Gradients { loss, norm: grad_norm, tokens, states } = self.gradients(&mut control)?;
         // From here on there is no way back.
@@ -186,7 +196,16 @@ impl Trainer {
     /// their mean. Changes nothing that a step would leave.
     fn gradients(&mut self, control: &mut (impl Control + Send)) -> Result<Gradients> {
         let mut sums = self.sums();
-        let mut own = self.passes(control, &mut sums);
+        let (is_alone, mut is_asked) = (self.ranks.count() == 1, false);
+        let mut control = |done, total| match control(done, total) {
+            ControlFlow::Break(()) if !is_alone => {
+                is_asked = true;
+                ControlFlow::Continue(())
+            }
+            wish => wish,
+        };
+        let mut own = self.passes(&mut control, &mut sums);
+        self.is_asked |= is_asked;
         if self.outer.is_none() {
             // After an error too: others wait for it.
             let summed = self.finish(sums);

@@ -150,30 +150,40 @@ impl Trainer {
             // The others have as many.
             return own.map(|own| Passes { tokens: own.tokens * count, ..own });
         }
-        let (mut sum, all) = self.exchange(own, |passes| (passes.loss.to_bits(), passes.tokens as u64))?;
-        let losses = all.iter().map(|&(loss, _)| f64::from_bits(loss));
+        let is_asked = std::mem::take(&mut self.is_asked);
+        let (mut sum, all) =
+            self.exchange(own, |passes| (passes.loss.to_bits(), passes.tokens as u64, is_asked))?;
+        self.is_to_end = all.iter().any(|&(_, _, is_asked)| is_asked);
+        let losses = all.iter().map(|&(loss, ..)| f64::from_bits(loss));
         sum.loss = losses.sum::<f64>() * self.ranks_of_step() as f64 / count as f64;
-        sum.tokens = all.iter().map(|&(_, tokens)| tokens as usize).sum();
+        sum.tokens = all.iter().map(|&(_, tokens, _)| tokens as usize).sum();
         Ok(sum)
     }
 
-    /// What this rank has, and what every rank says of its own; or the error that one of them met.
+    /// What this rank has, and what every rank says of its own; or the error that one of them met, or
+    /// [`rwkv_core::Error::Aborted`] if one was asked to end and none met another error.
     fn exchange<T, S: Serialize + DeserializeOwned>(
         &mut self,
         own: Result<T>,
         say: impl FnOnce(&T) -> S,
     ) -> Result<(T, Vec<S>)> {
-        let said = own.as_ref().map(say).map_err(ToString::to_string);
-        let said = serde_json::to_vec(&said).map_err(unwritten)?;
+        // An end that was asked for is no error to tell of.
+        let of_error = |error: &Error| (!is_end(error)).then(|| error.to_string());
+        let said = serde_json::to_vec(&own.as_ref().map(say).map_err(of_error)).map_err(unwritten)?;
         let all = self.ranks.call(move |ranks| gather(ranks, &said))?;
-        let own = own?;
-        let read = |(rank, said): (usize, &Vec<u8>)| match serde_json::from_slice(said) {
-            Ok(Ok(said)) => Ok(said),
-            Ok(Err::<_, String>(error)) => Err(Error::Ranks { problem: format!("rank {rank}: {error}") }),
-            Err(error) => Err(unwritten(error)),
-        };
-        let all: Result<_> = all.iter().enumerate().map(read).collect();
-        Ok((own, all?))
+        let read = |said: &Vec<u8>| serde_json::from_slice(said).map_err(unwritten);
+        let all: Vec<std::result::Result<S, Option<String>>> = all.iter().map(read).collect::<Result<_>>()?;
+        let told =
+            all.iter().enumerate().find_map(|(rank, said)| Some((rank, said.as_ref().err()?.as_ref()?)));
+        match (own, told) {
+            (Err(error), _) if !is_end(&error) => Err(error),
+            (_, Some((rank, error))) => Err(Error::Ranks { problem: format!("rank {rank}: {error}") }),
+            (Err(end), None) => Err(end),
+            (Ok(own), None) => {
+                let all: Option<_> = all.into_iter().map(std::result::Result::ok).collect();
+                Ok((own, all.ok_or(rwkv_core::Error::Aborted)?))
+            }
+        }
     }
 
     /// Adds up the gradients of all ranks, those that `sums` has not seen yet, and waits for all of them.
@@ -220,7 +230,10 @@ impl Trainer {
     /// The mean loss over what all ranks have looked at, or the error that one of them met.
     pub(super) fn mean_of_all(&mut self, own: Result<LossOf>) -> Result<f32> {
         // As bits, because JSON has no NaN.
-        let (_, all) = self.exchange(own, |loss| (loss.sum.to_bits(), loss.tokens))?;
+        let told = self.exchange(own, |loss| (loss.sum.to_bits(), loss.tokens));
+        // One call that ends for it is enough.
+        self.is_to_end &= told.is_ok();
+        let (_, all) = told?;
         let sum: f64 = all.iter().map(|&(sum, _)| f64::from_bits(sum)).sum();
         let tokens: u64 = all.iter().map(|&(_, tokens)| tokens).sum();
         Ok((sum / tokens as f64) as f32)
@@ -230,6 +243,11 @@ impl Trainer {
     pub(super) fn log(&mut self, line: &LogLine) -> Result<()> {
         if self.leads() { self.run.log(line) } else { Ok(()) }
     }
+}
+
+/// Whether an error says that a control has ended the work.
+fn is_end(error: &Error) -> bool {
+    matches!(error, Error::Rwkv(rwkv_core::Error::Aborted))
 }
 
 /// Replaces `values`, as many on every rank, by those of rank 0.

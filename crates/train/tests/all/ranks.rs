@@ -232,22 +232,93 @@ fn a_batch_that_does_not_divide_is_refused() {
     );
 }
 
-/// Rank 1 gives up in the middle of a step: nobody waits for it, and the others say who it was.
+/// Rank 1 cannot read its base any more: nobody waits for it, and the others say who it was.
 #[test]
-fn a_rank_that_stops_is_told_by_the_others() {
+fn an_error_of_one_rank_is_told_by_the_others() {
     let place = Place::new(&prose(200));
-    let options = options(&place, "run");
+    let base = TrainOptions { max_steps: 4, ..options(&place, "base") };
+    Trainer::create(&base, go_on).expect("a run").run(go_on, |_, _| ()).expect("a base");
+    let own = place.path("own.bin");
+    fs::copy(place.path("base/model.bin"), &own).expect("a copy");
+    fs::copy(place.path("base/tokenizer.json"), place.path("tokenizer.json")).expect("a copy");
+    let tune = |options: &mut TrainOptions, from| {
+        (options.from, options.optimizer, options.lora_rank) =
+            (Some(from), Some(OptimizerKind::AdamW), Some(2));
+    };
+    let mut options = options(&place, "run");
+    tune(&mut options, place.path("base"));
     let first = Trainer::create(&options, go_on).expect("a run");
+    tune(&mut options, own.clone());
     let said = together(&place, &options, first, 2, |rank, mut trainer, joined| {
         joined.expect("alike");
         trainer.step(go_on).expect("a step");
-        let stop = |_, _| if rank == 1 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
-        let error = trainer.step(stop).expect_err("stopped");
+        if rank == 1 {
+            let len = fs::metadata(&own).expect("a file").len();
+            fs::OpenOptions::new()
+                .write(true)
+                .open(&own)
+                .and_then(|file| file.set_len(len - 4))
+                .expect("shorter");
+        }
+        let error = trainer.step(go_on).expect_err("a file that changed");
         assert_eq!(trainer.steps(), 1);
-        error
+        error.to_string()
     });
-    assert!(matches!(&said[1], Error::Rwkv(rwkv_core::Error::Aborted)), "{:?}", said[1]);
-    assert!(said[0].to_string().starts_with("rank 1: "), "{}", said[0]);
+    assert!(said[1].contains("own.bin"), "{}", said[1]);
+    assert_eq!(said[0], format!("rank 1: {}", said[1]));
+}
+
+/// Whether a control asks to end, by the steps that are done and what it is told.
+type Asked = fn(u64, u64) -> bool;
+
+/// Rank 1 is asked to end in the middle of a step, of a validation, or between two synchronizations: all ranks end after
+/// the same step, and go on from what rank 0 saves as if nothing had been.
+#[test]
+fn ranks_end_together_when_one_is_asked() {
+    let place = Place::new(&prose(200));
+    let diloco =
+        |out: &str| TrainOptions { local_steps: Some(4), checkpoint_interval: 0, ..options(&place, out) };
+    // A step tells its control two passes, a validation many tokens.
+    let cases: [(&str, TrainOptions, Asked, u64); 3] = [
+        ("step", options(&place, "step"), |steps, total| steps == 2 && total == 2, 3),
+        ("validation", options(&place, "validation"), |steps, total| steps == 3 && total > 2, 4),
+        ("diloco", diloco("diloco"), |steps, total| steps == 1 && total == 2, 4),
+    ];
+    for (name, options, is_asked, ends_after) in cases {
+        let whole = TrainOptions { out: place.path(&format!("{name}-whole")), ..options.clone() };
+        let expected = learn_with(&place, &whole, 2);
+        let first = Trainer::create(&options, go_on).expect("a run");
+        together(&place, &options, first, 2, |rank, mut trainer, joined| {
+            joined.expect("alike");
+            let error = loop {
+                let steps = trainer.steps();
+                let control = |_, total| {
+                    let is_asked = rank == 1 && is_asked(steps, total);
+                    if is_asked { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                };
+                if let Err(error) = trainer.advance(control) {
+                    break error;
+                }
+            };
+            assert!(matches!(error, Error::Rwkv(rwkv_core::Error::Aborted)), "{name}: {error}");
+            assert_eq!(trainer.steps(), ends_after, "{name}");
+            if trainer.leads() {
+                trainer.save_without_sample(go_on).expect("a checkpoint");
+            }
+        });
+        let resumed = Trainer::resume(place.path(name), &ResumeOptions::default(), go_on).expect("the run");
+        let options = TrainOptions { out: place.path(&format!("{name}-2")), ..resumed.options().clone() };
+        let all = together(&place, &options, resumed, 2, |_, mut trainer, joined| {
+            joined.expect("alike");
+            trainer.run(go_on, |_, _| ()).expect("the rest");
+            bits(&trainer)
+        });
+        // Rank 1 has lost its own optimizer of DiLoCo.
+        if name != "diloco" {
+            assert!(all.iter().all(|bits| *bits == expected), "{name}");
+            assert_eq!(losses(&place, name), losses(&place, &format!("{name}-whole")), "{name}");
+        }
+    }
 }
 
 /// What is trained beside a frozen model: a state, adapters, some of the parameters.
@@ -349,34 +420,6 @@ fn ranks_that_take_steps_by_themselves_end_with_one_model() {
         trainer.run(go_on, |_, _| ()).expect("six more steps");
         assert_eq!(trainer.steps(), 12);
     });
-}
-
-/// Rank 1 gives up between two synchronizations: the others hear of it at the next.
-#[test]
-fn a_rank_that_stops_by_itself_is_told_when_the_others_synchronize() {
-    let place = Place::new(&prose(200));
-    let options = TrainOptions {
-        local_steps: Some(4),
-        eval_interval: 0,
-        checkpoint_interval: 0,
-        ..options(&place, "run")
-    };
-    let first = Trainer::create(&options, go_on).expect("a run");
-    let said = together(&place, &options, first, 2, |rank, mut trainer, joined| {
-        joined.expect("alike");
-        let mut steps = 0;
-        let error = loop {
-            let stop = rank == 1 && steps == 1;
-            let control = move |_, _| if stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
-            match trainer.step(control) {
-                Ok(_) => steps += 1,
-                Err(error) => break error,
-            }
-        };
-        (steps, error.to_string())
-    });
-    assert_eq!((said[0].0, said[1].0), (3, 1));
-    assert!(said[0].1.starts_with("rank 1: "), "{}", said[0].1);
 }
 
 #[test]
