@@ -28,7 +28,7 @@ fi
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}"
 # What is trained here is small: less care in compiling saves a minute.
 cargo rustc --locked --manifest-path mpi/Cargo.toml --config 'profile.dev.opt-level=1' --bin rwkv-mpi -- -D warnings || exit 1
-program=$CARGO_TARGET_DIR/debug/rwkv-mpi
+program=$CARGO_TARGET_DIR/${CARGO_BUILD_TARGET-}/debug/rwkv-mpi
 
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
