@@ -12,7 +12,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSy
 import { createRequire } from 'node:module'
 import { fileURLToPath } from 'node:url'
 
-const profile = process.env.RWKV_PROFILE ?? 'release'
+const mode = process.env.RWKV_PROFILE === 'dev' ? [] : ['--release']
 const root = fileURLToPath(new URL('..', import.meta.url))
 process.chdir(root)
 
@@ -24,7 +24,7 @@ install()
 // What is built is marked with what it was built from: nothing is compiled a second time.
 step(
   'native',
-  [profile, process.env.RUSTFLAGS, ...process.argv.slice(2)],
+  [mode, process.env.RUSTFLAGS, ...process.argv.slice(2)],
   ['Cargo.toml', 'Cargo.lock', 'crates'],
   () => {
     checkRust()

@@ -103,46 +103,9 @@ pub fn default_out(data: &Value) -> Option<String> {
     Some(format!("runs/{}", std::path::Path::new(path).file_stem()?.to_str()?))
 }
 
-/// A message with its options as flags: they are named as fields in it.
-pub fn with_flags(message: &str) -> String {
-    let options = TrainOptions::table();
-    let is_of_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
-    let (mut out, mut rest) = (String::new(), message);
-    while !rest.is_empty() {
-        let end = rest.find(|letter| !is_of_name(letter)).unwrap_or(rest.len());
-        let (word, after) = rest.split_at(end);
-        // A word of one syllable could be any; at the beginning it is what the message is about.
-        let is_option = options.iter().any(|option| option.field == word)
-            && (word.contains('_') || out.is_empty() && after.starts_with(" is "));
-        if is_option {
-            out += "--";
-            out += &word.replace('_', "-");
-        } else {
-            out += word;
-        }
-        let next = after.find(is_of_name).unwrap_or(after.len());
-        out += &after[..next];
-        rest = &after[next..];
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn options_in_messages_are_flags() {
-        for (message, expected) in [
-            ("batch_size is 3; it must be a multiple of 2", "--batch-size is 3; it must be a multiple of 2"),
-            ("dropout is 2; it must be at least 0", "--dropout is 2; it must be at least 0"),
-            ("the data of rank 1 is not that of rank 0", "the data of rank 1 is not that of rank 0"),
-            ("a.txt: left out with local_steps", "a.txt: left out with --local-steps"),
-            ("", ""),
-        ] {
-            assert_eq!(with_flags(message), expected);
-        }
-    }
 
     #[test]
     fn every_option_of_a_run_is_a_flag() {

@@ -1,6 +1,7 @@
 //! `rwkv-mpi train`: what `rwkv train` does, by all processes that `mpirun` started. `docs/scale.md` is its guide.
 
 mod arguments;
+mod message;
 mod progress;
 mod ranks;
 
@@ -19,6 +20,7 @@ use serde_json::{Map, Value};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::flag;
 
+use crate::message::complain;
 use crate::progress::Progress;
 use crate::ranks::Mpi;
 
@@ -46,13 +48,16 @@ fn main() -> ExitCode {
         );
         return ExitCode::FAILURE;
     }
+    let name = mpi::environment::processor_name().unwrap_or_default();
+    let machines = gather(&mut ranks, name.as_bytes()).unwrap_or_default();
+    let machines: Vec<_> = machines.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
     let threads = threads_of_a_rank(world.split_shared(0).size().max(1) as usize);
     let mut trainer = match begin(matches, &mut ranks, threads) {
         Ok(trainer) => trainer,
         // All of them know it.
         Err(message) => {
             if rank == 0 {
-                eprintln!("rwkv-mpi: {}", arguments::with_flags(&message));
+                complain(&message, &machines);
             }
             world.barrier();
             return ExitCode::FAILURE;
@@ -61,7 +66,7 @@ fn main() -> ExitCode {
     if let Err(error) = trainer.join(Box::new(ranks)) {
         // All of them have it.
         if rank == 0 {
-            eprintln!("rwkv-mpi: {}", arguments::with_flags(&error.to_string()));
+            complain(&error.to_string(), &machines);
         }
         world.barrier();
         return ExitCode::FAILURE;
@@ -76,7 +81,7 @@ fn main() -> ExitCode {
         Err(error) => {
             // What another rank met is told by that one, or by rank 0, which all have heard of it.
             if rank == 0 || !matches!(error, Error::Ranks { .. }) {
-                eprintln!("rwkv-mpi: rank {rank}: {}", arguments::with_flags(&error.to_string()));
+                complain(&format!("rank {rank}: {error}"), &machines);
                 // Others may wait for this one, in the middle of a step.
                 world.abort(1);
             }

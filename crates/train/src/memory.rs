@@ -32,6 +32,16 @@ const SEQUENCE: f64 = 128.0;
 impl Memory {
     /// Of training a new model of this shape, or one from a file of `file_len` bytes.
     pub(crate) fn of(options: &TrainOptions, model: &ModelConfig, file_len: Option<u64>) -> Self {
+        Self::of_early(options, model, file_len, None)
+    }
+
+    /// As [`of`](Self::of), where gradients are told early and `early` rows go through the model at a time.
+    pub(crate) fn of_early(
+        options: &TrainOptions,
+        model: &ModelConfig,
+        file_len: Option<u64>,
+        early: Option<usize>,
+    ) -> Self {
         let model = *model;
         // Every block is like the second: nonsense in the number of blocks costs nothing here.
         let [one, two] = [1, 2].map(|n_layer| Floats::of(options, &ModelConfig { n_layer, ..model }));
@@ -58,8 +68,11 @@ impl Memory {
         let batch = ROW * rows[0] + sequences * (SEQUENCE + 4.0 * 4.0 * state);
         let parameters = all(|floats| floats.parameters);
         // What stays in a file is decoded for all rows at once.
-        let rows =
-            if is_frozen || is_partly_frozen { rows[0] } else { rows_at_once(rows, threads, parameters) };
+        let rows = if is_frozen || is_partly_frozen {
+            rows[0]
+        } else {
+            rows_at_once(rows, threads, parameters, early)
+        };
         let logits = model.n_vocab as f64 * rows.min(rows_of_logits(model.n_vocab, threads) as f64);
         Self {
             parameters: 4.0 * (2.0 * trained + moments + outer) + file_len.unwrap_or(0) as f64,

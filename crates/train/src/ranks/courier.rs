@@ -1,6 +1,7 @@
 //! A thread that talks to other ranks while the others compute.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use super::{Alone, Ranks};
@@ -17,9 +18,9 @@ pub(crate) struct Courier {
     thread: Option<(Sender<Task>, JoinHandle<()>)>,
 }
 
-/// What a task will have done.
+/// What a task will have done. Only who may change it asks for it; the mutex makes it one that threads can share.
 #[derive(Debug)]
-pub(crate) struct Awaited<T>(Receiver<T>);
+pub(crate) struct Awaited<T>(Mutex<Receiver<T>>);
 
 impl Courier {
     /// Of a rank alone.
@@ -63,7 +64,7 @@ impl Courier {
             Some((tasks, _)) => drop(tasks.send(Box::new(move |ranks| drop(done.send(task(ranks)))))),
             None => drop(done.send(task(&mut Alone))),
         }
-        Awaited(awaited)
+        Awaited(Mutex::new(awaited))
     }
 
     /// Does a task.
@@ -80,8 +81,8 @@ impl Courier {
 
 impl<T> Awaited<Result<T>> {
     /// What the task has done, if it is done.
-    pub(crate) fn poll(&self) -> Option<Result<T>> {
-        self.0.try_recv().ok()
+    pub(crate) fn poll(&mut self) -> Option<Result<T>> {
+        self.0.get_mut().unwrap_or_else(PoisonError::into_inner).try_recv().ok()
     }
 
     /// Waits for it.
@@ -90,7 +91,7 @@ impl<T> Awaited<Result<T>> {
     /// Those of the task.
     pub(crate) fn wait(self) -> Result<T> {
         let gone = |_| Error::Ranks { problem: "the thread that talks to other ranks has ended".to_owned() };
-        self.0.recv().map_err(gone)?
+        self.0.into_inner().unwrap_or_else(PoisonError::into_inner).recv().map_err(gone)?
     }
 }
 

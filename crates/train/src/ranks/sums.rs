@@ -3,8 +3,10 @@
 use std::collections::VecDeque;
 use std::num::FpCategory;
 use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use half::bf16;
+use half::slice::HalfFloatSliceExt;
 use rwkv_core::params::Matrix;
 
 use super::courier::{Awaited, Courier};
@@ -14,6 +16,14 @@ use crate::error::Result;
 /// Floats that are summed at a time: 4 MB.
 const BUCKET: usize = 1 << 20;
 
+/// Memory that sums are taken in.
+#[derive(Debug, Default)]
+struct Room {
+    received: Vec<f32>,
+    /// What is sent and received in bf16.
+    halves: [Vec<bf16>; 2],
+}
+
 /// Replaces `values`, as many on every rank, by their sums over all ranks: every rank has the same bits. Each rank adds
 /// up a part of the values, which it gets from all others, and all get all parts: every value goes over a rank's link
 /// twice, as in a ring, but the order of the sum is that of the ranks. In bf16 what is sent is rounded, the parts of the
@@ -21,35 +31,45 @@ const BUCKET: usize = 1 << 20;
 ///
 /// # Errors
 /// Those of [`Ranks::exchange`].
-pub(crate) fn sum(ranks: &mut dyn Ranks, values: &mut [f32], precision: SumPrecision) -> Result<()> {
-    match precision {
-        SumPrecision::F32 => sum_in::<f32>(ranks, values, |x| x, |x| x),
-        SumPrecision::Bf16 => sum_in(ranks, values, bf16::from_f32, bf16::to_f32),
-    }
-}
-
-fn sum_in<T: bytemuck::Pod>(
-    ranks: &mut dyn Ranks,
-    values: &mut [f32],
-    to_sent: impl Fn(f32) -> T,
-    of_sent: impl Fn(T) -> f32,
-) -> Result<()> {
+fn sum(ranks: &mut dyn Ranks, values: &mut Vec<f32>, precision: SumPrecision, room: &mut Room) -> Result<()> {
     if values.is_empty() {
         return Ok(());
     }
-    let count = ranks.count();
-    let part = values.len().div_ceil(count);
-    let mut sent: Vec<T> = values.iter().map(|&x| to_sent(x)).collect();
-    sent.resize(part * count, T::zeroed());
-    let mut received = vec![T::zeroed(); part * count];
-    ranks.exchange(bytemuck::cast_slice(&sent), bytemuck::cast_slice_mut(&mut received))?;
-    let mut own = vec![0.0; part];
-    for of_rank in received.chunks_exact(part) {
-        own.iter_mut().zip(of_rank).for_each(|(sum, &x)| *sum += of_sent(x));
+    let (len, part) = (values.len(), values.len().div_ceil(ranks.count()));
+    values.resize(part * ranks.count(), 0.0);
+    match precision {
+        SumPrecision::F32 => sum_in_f32(ranks, values, part, room)?,
+        SumPrecision::Bf16 => sum_in_bf16(ranks, values, part, room)?,
     }
-    let own: Vec<T> = own.into_iter().map(to_sent).collect();
-    ranks.collect(bytemuck::cast_slice(&own), bytemuck::cast_slice_mut(&mut received))?;
-    values.iter_mut().zip(received).for_each(|(value, x)| *value = of_sent(x));
+    values.truncate(len);
+    Ok(())
+}
+
+fn sum_in_f32(ranks: &mut dyn Ranks, values: &mut [f32], part: usize, room: &mut Room) -> Result<()> {
+    let received = &mut room.received;
+    received.resize(values.len(), 0.0);
+    ranks.exchange(bytemuck::cast_slice(values), bytemuck::cast_slice_mut(received))?;
+    let (own, others) = received.split_at_mut(part);
+    for of_rank in others.chunks_exact(part) {
+        own.iter_mut().zip(of_rank).for_each(|(sum, x)| *sum += x);
+    }
+    ranks.collect(bytemuck::cast_slice(own), bytemuck::cast_slice_mut(values))
+}
+
+fn sum_in_bf16(ranks: &mut dyn Ranks, values: &mut [f32], part: usize, room: &mut Room) -> Result<()> {
+    let [sent, received] = &mut room.halves;
+    sent.resize(values.len(), bf16::ZERO);
+    received.resize(values.len(), bf16::ZERO);
+    sent.convert_from_f32_slice(values);
+    ranks.exchange(bytemuck::cast_slice(sent), bytemuck::cast_slice_mut(received))?;
+    let (own, sums) = (&mut sent[..part], &mut values[..part]);
+    sums.fill(0.0);
+    for of_rank in received.chunks_exact(part) {
+        sums.iter_mut().zip(of_rank).for_each(|(sum, x)| *sum += x.to_f32());
+    }
+    own.convert_from_f32_slice(sums);
+    ranks.collect(bytemuck::cast_slice(own), bytemuck::cast_slice_mut(received))?;
+    received.convert_to_f32_slice(values);
     Ok(())
 }
 
@@ -60,6 +80,10 @@ pub(crate) struct Sums {
     precision: SumPrecision,
     bucket: Bucket,
     under_way: VecDeque<UnderWay>,
+    /// Memory of buckets that are done, and of the sum that is taken, for the next ones: the system would give new pages
+    /// for each.
+    spare: Vec<Vec<f32>>,
+    room: Arc<Mutex<Room>>,
     /// Whether a parameter's gradient has been sent, by its index.
     is_sent: Vec<bool>,
     /// The first error.
@@ -92,8 +116,15 @@ struct Part {
 impl Sums {
     /// Of the gradients of `count` parameters.
     pub(crate) fn new(precision: SumPrecision, count: usize) -> Self {
-        let is_sent = vec![false; count];
-        Self { precision, bucket: Bucket::default(), under_way: VecDeque::new(), is_sent, result: Ok(()) }
+        Self {
+            precision,
+            bucket: Bucket::default(),
+            under_way: VecDeque::new(),
+            spare: Vec::new(),
+            room: Arc::default(),
+            is_sent: vec![false; count],
+            result: Ok(()),
+        }
     }
 
     /// Begins to sum the gradients of these matrices, which nothing is added to any more, and puts the sums that are
@@ -105,7 +136,7 @@ impl Sums {
         for matrix in whole {
             self.send(ranks, gradients, matrix.index());
         }
-        while let Some(summed) = self.under_way.front().and_then(|(_, sums)| sums.poll()) {
+        while let Some(summed) = self.under_way.front_mut().and_then(|(_, sums)| sums.poll()) {
             let parts = self.under_way.pop_front().map_or(Vec::new(), |(parts, _)| parts);
             self.put(gradients, &parts, summed);
         }
@@ -117,7 +148,7 @@ impl Sums {
     /// # Errors
     /// Those of [`Ranks::exchange`]: the gradients mean nothing then.
     pub(crate) fn finish(
-        mut self,
+        &mut self,
         ranks: &Courier,
         gradients: &mut [Vec<f32>],
         trained: impl Iterator<Item = usize>,
@@ -133,16 +164,19 @@ impl Sums {
         }
         self.flush(ranks);
         if let Some(Rows { parameter, width }) = embedding {
-            let used = used_rows(ranks, &gradients[parameter], width)?;
-            for row in used {
-                self.send_part(ranks, gradients, parameter, row * width..(row + 1) * width);
+            match used_rows(ranks, &gradients[parameter], width) {
+                Ok(used) => used.into_iter().for_each(|row| {
+                    self.send_part(ranks, gradients, parameter, row * width..(row + 1) * width);
+                }),
+                Err(error) => self.result = Err(error),
             }
             self.flush(ranks);
         }
         while let Some((parts, summed)) = self.under_way.pop_front() {
             self.put(gradients, &parts, summed.wait());
         }
-        self.result
+        self.is_sent.fill(false);
+        std::mem::replace(&mut self.result, Ok(()))
     }
 
     fn send(&mut self, ranks: &Courier, gradients: &[Vec<f32>], parameter: usize) {
@@ -166,15 +200,20 @@ impl Sums {
 
     fn flush(&mut self, ranks: &Courier) {
         let Bucket { mut values, parts } = std::mem::take(&mut self.bucket);
-        let precision = self.precision;
+        self.bucket.values = self.spare.pop().unwrap_or_default();
+        let (precision, room) = (self.precision, Arc::clone(&self.room));
         if !values.is_empty() {
-            let summed = ranks.begin(move |ranks| sum(ranks, &mut values, precision).map(|()| values));
+            let summed = ranks.begin(move |ranks| {
+                // Nobody else holds it: the courier takes one sum after the other.
+                let mut room = room.lock().unwrap_or_else(PoisonError::into_inner);
+                sum(ranks, &mut values, precision, &mut room).map(|()| values)
+            });
             self.under_way.push_back((parts, summed));
         }
     }
 
     fn put(&mut self, gradients: &mut [Vec<f32>], parts: &[Part], summed: Result<Vec<f32>>) {
-        let summed = match summed {
+        let mut summed = match summed {
             Ok(summed) => summed,
             Err(error) => {
                 if self.result.is_ok() {
@@ -189,6 +228,8 @@ impl Sums {
             gradients[parameter][first..first + len].copy_from_slice(own);
             rest = after;
         }
+        summed.clear();
+        self.spare.push(summed);
     }
 }
 
@@ -291,8 +332,8 @@ mod tests {
 
     #[test]
     fn what_is_sent_in_bf16_is_rounded() {
-        let mut values = [1.0 + 1.0 / 512.0, -3.0, 1e30];
-        sum(&mut Alone, &mut values, SumPrecision::Bf16).expect("a sum");
+        let mut values = vec![1.0 + 1.0 / 512.0, -3.0, 1e30];
+        sum(&mut Alone, &mut values, SumPrecision::Bf16, &mut Room::default()).expect("a sum");
         assert_eq!(values[..2], [1.0, -3.0]);
         assert!((values[2] / 1e30 - 1.0).abs() < 1.0 / 256.0);
     }

@@ -31,7 +31,7 @@ pub(crate) use gradients::{Gradient, Gradients, ParamGradients};
 use group::{Group, Work};
 pub(crate) use pending::Pending;
 use record::Record;
-pub(crate) use run::{Whole, packed_weights, rows_at_once};
+pub(crate) use run::{ROWS, Whole, packed_weights, rows_at_once};
 pub use until::Until;
 pub(crate) use values::{PACKING, Values, packing_of};
 pub(crate) use weights::Weights;
@@ -67,8 +67,8 @@ pub struct Tape {
     works: Vec<Work>,
     /// At least as many rows are in a group, if there are as many.
     rows_of_group: usize,
-    /// Words of packed weights that are kept for a whole step.
-    room_for_weights: usize,
+    /// Rows that go through the model at a time, if gradients are told early.
+    early: Option<usize>,
     /// The parameter that is the initial state of all sequences.
     initial: Option<Vector>,
     /// The token before which sequences are cut, and the empty state.
@@ -195,7 +195,7 @@ impl Tape {
             wave: 0..0,
             works: Vec::new(),
             rows_of_group: if is_frozen { usize::MAX } else { ROWS_OF_GROUP },
-            room_for_weights: WEIGHTS,
+            early: None,
             initial: None,
             boundary: None,
             record: Record::default(),
@@ -480,10 +480,10 @@ impl Tape {
         self.rows_of_group = 1;
     }
 
-    /// Goes through the model block by block from now on, and keeps no weights for a whole step: gradients are whole one
-    /// block after the other.
-    pub(crate) fn go_by_blocks(&mut self) {
-        self.room_for_weights = 0;
+    /// Tells early which gradients are whole, for others to sum them while backward goes on: goes through the model block
+    /// by block, at least `rows` rows at a time, since gradients are whole only in the last time.
+    pub(crate) fn tell_early(&mut self, rows: usize) {
+        self.early = Some(rows);
     }
 
     /// A tensor whose values are given: an operator's input in tests.

@@ -21,17 +21,26 @@ use crate::profile::{Cost, Pass};
 const PENDING: usize = 1 << 22;
 
 /// Rows of the groups that go from block to block together, at least: weights are packed for them anew.
-const ROWS: usize = 1024;
+pub(crate) const ROWS: usize = 1024;
+
+/// Elements of gradients after which those who sum them are told: enough for all threads to be busy.
+const PART: usize = 1 << 20;
 
 /// Rows whose activations are in memory at the same time when a step learns from `rows` of them: an estimate,
-/// in floats, because nonsense values must not overflow. `parameters` are those of matrices that are packed.
-pub(crate) fn rows_at_once([rows, ctx_len]: [f64; 2], threads: usize, parameters: f64) -> f64 {
+/// in floats, because nonsense values must not overflow. `parameters` are those of matrices that are packed. Where others
+/// wait for gradients, at least `early` rows go from block to block.
+pub(crate) fn rows_at_once(
+    [rows, ctx_len]: [f64; 2],
+    threads: usize,
+    parameters: f64,
+    early: Option<usize>,
+) -> f64 {
     let group = (ROWS_OF_GROUP as f64 / ctx_len).ceil() * ctx_len;
     let threads = threads as f64;
-    let groups = if 2.0 * parameters <= WEIGHTS as f64 {
+    let groups = if early.is_none() && 2.0 * parameters <= WEIGHTS as f64 {
         threads
     } else {
-        (ROWS as f64 / group / threads).ceil() * threads
+        (early.unwrap_or(ROWS) as f64 / group / threads).ceil() * threads
     };
     rows.min(groups * group)
 }
@@ -77,7 +86,7 @@ impl Tape {
         self.begin_gradients(all.clone());
         let go_on: GoOn<'_> = &|| true;
         for stage in self.record.stages(&self.params).iter().rev() {
-            self.stage_backward(stage, go_on);
+            self.stage_backward(stage, go_on, None);
         }
         self.end_gradients(all);
         self.end();
@@ -100,7 +109,7 @@ impl Tape {
         let stages = self.record.stages(&self.params);
         let ask = Ask::new(go_on);
         let go_on: GoOn<'_> = &|| ask.go_on();
-        if self.packed_weights() <= self.room_for_weights {
+        if self.early.is_none() && self.packed_weights() <= WEIGHTS {
             self.learn_by_groups(&stages, go_on, whole);
         } else {
             self.learn_by_blocks(&stages, go_on, whole);
@@ -134,18 +143,19 @@ impl Tape {
                 spare_works().push(work);
             });
             *works = spare.into_inner().unwrap_or_else(PoisonError::into_inner);
-            self.add_pending(groups.clone());
+            self.add_pending(groups.clone(), usize::MAX, &mut |_, _| ());
             self.end_gradients(groups);
         }
         for stage in stages.iter().rev() {
-            self.tell_whole(stage, whole);
+            let matrices = self.whole_after(stage);
+            whole(self.param_gradients.all_mut(), &matrices);
         }
     }
 
     /// All threads go from block to block together, with some groups at a time.
     fn learn_by_blocks(&mut self, stages: &[Stage], go_on: GoOn<'_>, whole: Whole<'_>) {
         let of_group = self.groups.first().map_or(1, |group| group.batch.tokens.len().max(1));
-        let at_once = ROWS.div_ceil(of_group).next_multiple_of(self.cpu.threads());
+        let at_once = self.early.unwrap_or(ROWS).div_ceil(of_group).next_multiple_of(self.cpu.threads());
         for groups in self.waves(at_once) {
             self.begin_gradients(groups.clone());
             self.wave = groups.clone();
@@ -156,33 +166,39 @@ impl Tape {
             }
             let is_last = groups.end == self.n_groups;
             for stage in stages.iter().rev() {
-                self.stage_backward(stage, go_on);
-                if is_last {
-                    self.tell_whole(stage, whole);
-                }
+                self.stage_backward(stage, go_on, if is_last { Some(&mut *whole) } else { None });
             }
             self.end_gradients(groups);
         }
     }
 
-    /// Tells which matrices' gradients are whole now that backward has gone through `stage`: all that no operator before
-    /// it multiplies with.
-    fn tell_whole(&mut self, stage: &Stage, whole: Whole<'_>) {
-        let Self { record, param_gradients, .. } = self;
-        let (before, after) = record.ops.split_at(stage.ops.start);
-        let is_used_before = |&matrix: &Matrix| before.iter().any(|op| op.weight() == Some(matrix));
+    /// The matrices whose gradients are whole when backward has gone through `stage`: all that no operator before it
+    /// multiplies with.
+    fn whole_after(&self, stage: &Stage) -> Vec<Matrix> {
+        let (before, after) = self.record.ops.split_at(stage.ops.start);
+        let is_used_before = |matrix: &Matrix| before.iter().any(|op| op.weight() == Some(*matrix));
         let own = after[..stage.ops.len()].iter().filter_map(Op::weight);
-        let matrices: Vec<_> = own.filter(|matrix| !is_used_before(matrix)).collect();
-        whole(param_gradients.all_mut(), &matrices);
+        own.filter(|matrix| !is_used_before(matrix)).collect()
     }
 
-    fn stage_backward(&mut self, stage: &Stage, go_on: GoOn<'_>) {
+    /// Goes backward through `stage`, and tells `whole` which matrices' gradients are, each as soon as it is.
+    fn stage_backward(&mut self, stage: &Stage, go_on: GoOn<'_>, whole: Option<Whole<'_>>) {
         if stage.is_computed_again {
             self.pack_weights(stage, Packing::Forward);
         }
         self.pack_weights(stage, Packing::Backward);
         self.each_group(go_on, |cpu, group, work, shared| work.backward(cpu, group, shared, stage));
-        self.add_pending(self.wave.clone());
+        let Some(whole) = whole else {
+            self.add_pending(self.wave.clone(), usize::MAX, &mut |_, _| ());
+            return;
+        };
+        let mut left = self.whole_after(stage);
+        let part = if self.early.is_some() { PART } else { usize::MAX };
+        self.add_pending(self.wave.clone(), part, &mut |gradients, matrices| {
+            let are_whole: Vec<_> = left.extract_if(.., |matrix| matrices.contains(matrix)).collect();
+            whole(gradients, &are_whole);
+        });
+        whole(self.param_gradients.all_mut(), &left);
     }
 
     /// Gives the groups under way memory to work with.
@@ -222,12 +238,12 @@ impl Tape {
     }
 
     /// Adds what the operators of these groups have left to the gradients of the matrices, the groups in
-    /// order.
-    fn add_pending(&mut self, groups: Range<usize>) {
+    /// order, and tells `whole` of so many elements that are done.
+    fn add_pending(&mut self, groups: Range<usize>, part: usize, whole: Whole<'_>) {
         let Self { cpu, param_gradients, profile, .. } = self;
         let groups = &mut self.groups[groups];
         let start = profile.start();
-        let operations = pending::add(cpu, groups, param_gradients);
+        let operations = pending::add(cpu, groups, param_gradients, part, whole);
         for group in groups {
             group.pending.clear();
         }
@@ -343,7 +359,7 @@ mod tests {
                         cut(tape);
                         tape.recompute(recompute);
                         if by_blocks {
-                            tape.go_by_blocks();
+                            tape.tell_early(ROWS);
                         }
                     };
                     for in_parts in [false, true] {

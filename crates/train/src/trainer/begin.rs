@@ -19,7 +19,7 @@ use crate::data::{Dataset, Windows};
 use crate::error::{Error, Result};
 use crate::optimizer;
 use crate::options::{Inputs, Order, ResumeOptions, TokenizerKind, TrainOptions, Tune};
-use crate::ranks::Courier;
+use crate::ranks::{Courier, Sums};
 use crate::run::{Found, RunConfig, RunDirectory, fault};
 use crate::streams::Streams;
 use crate::tape::Tape;
@@ -199,6 +199,7 @@ impl Trainer {
             tape.reset_at(end, state_layout.initial());
         }
         let windows = Windows::new(options.seed, data.train().len(), options.ctx_len);
+        let sums = Sums::new(options.sum_precision, tape.params().layout().specs().len());
         Self {
             windows: if options.order == Order::Random { windows.at_random() } else { windows },
             streams,
@@ -214,6 +215,7 @@ impl Trainer {
             tape,
             optimizer,
             ranks: Courier::alone(),
+            sums,
             is_asked: false,
             is_to_end: false,
             outer,

@@ -65,6 +65,8 @@ pub struct Trainer {
     optimizer: Box<dyn Optimizer>,
     /// Those that learn with this one, and itself.
     ranks: Courier,
+    /// Their gradients.
+    sums: Sums,
     /// Of ranks that take steps by themselves.
     outer: Option<Outer>,
     /// Of several ranks: whether the control of this one has asked for an end since the ranks last told each other, and
@@ -195,7 +197,6 @@ impl Trainer {
     /// Forward and backward over all passes of the step after `self.step`: the tape holds the gradients of
     /// their mean. Changes nothing that a step would leave.
     fn gradients(&mut self, control: &mut (impl Control + Send)) -> Result<Gradients> {
-        let mut sums = self.sums();
         let (is_alone, mut is_asked) = (self.ranks.count() == 1, false);
         let mut control = |done, total| match control(done, total) {
             ControlFlow::Break(()) if !is_alone => {
@@ -204,11 +205,11 @@ impl Trainer {
             }
             wish => wish,
         };
-        let mut own = self.passes(&mut control, &mut sums);
+        let mut own = self.passes(&mut control);
         self.is_asked |= is_asked;
         if self.outer.is_none() {
             // After an error too: others wait for it.
-            let summed = self.finish(sums);
+            let summed = self.finish();
             own = own.and_then(|own| summed.map(|()| own));
         }
         let norm = self.norm();
@@ -247,7 +248,7 @@ impl Trainer {
     }
 
     /// The passes of a step over this rank's part of the batch. They end with the first loss that is not finite.
-    fn passes(&mut self, control: &mut (impl Control + Send), sums: &mut Sums) -> Result<Passes> {
+    fn passes(&mut self, control: &mut (impl Control + Send)) -> Result<Passes> {
         let passes = self.options.accumulate;
         let (ranks_of_step, sums_gradients) = (self.ranks_of_step(), self.outer.is_none());
         let mut all = Passes { loss: 0.0, tokens: 0, states: Vec::new() };
@@ -256,7 +257,7 @@ impl Trainer {
             all.tokens += self.inputs.len();
             self.begin_pass(pass);
             let mut stop = || control(pass as u64, passes as u64).is_break();
-            let Self { tape, ranks, network, targets, .. } = &mut *self;
+            let Self { tape, ranks, sums, network, targets, .. } = &mut *self;
             let mut whole = |gradients: &mut [Vec<f32>], matrices: &[Matrix]| {
                 if pass + 1 == passes && sums_gradients {
                     sums.add(ranks, gradients, matrices);

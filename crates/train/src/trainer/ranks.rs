@@ -10,12 +10,19 @@ use super::measure::LossOf;
 use super::outer::Outer;
 use super::{Best, Passes, StepReport, Trainer};
 use crate::error::{Error, Result};
+use crate::memory::Memory;
+use crate::options::TrainOptions;
 use crate::profile::{Cost, Pass};
-use crate::ranks::{Common, Courier, Ranks, Rows, Sums, gather};
+use crate::ranks::{Common, Courier, Ranks, Rows, gather};
 use crate::run::LogLine;
+use crate::tape::ROWS;
 
 /// Floats that are sent at a time: 64 MB.
 const PART: usize = 1 << 24;
+
+/// Rows that go through a rank's model at a time, if they take less than one part in `SHARE` of the memory.
+const ROWS_OF_RANK: usize = 4096;
+const SHARE: f64 = 4.0;
 
 /// Where a run stands, beside its parameters and moments.
 #[derive(Debug, Serialize, Deserialize)]
@@ -53,11 +60,19 @@ impl Trainer {
         self.take_over()?;
         let rows_of_rank = batch_size / count * self.options.ctx_len;
         self.tape.begin_after(self.ranks.rank() * rows_of_rank);
-        if count > 1 {
-            // For the gradients of one block to be summed while those of the next are computed.
-            self.tape.go_by_blocks();
+        if count > 1 && self.outer.is_none() {
+            self.tape.tell_early(self.rows_at_once(batch_size / count));
         }
         Ok(())
+    }
+
+    /// Rows that go through the model at a time, so that gradients can be summed while backward goes on: many, unless they
+    /// would take more than a part of the memory, which other ranks may share.
+    fn rows_at_once(&self, batch_size: usize) -> usize {
+        let threads = Some(self.tape.cpu().threads());
+        let options = TrainOptions { batch_size, threads, ..self.options.clone() };
+        let need = Memory::of_early(&options, &self.config, None, Some(ROWS_OF_RANK)).total();
+        if SHARE * need <= rwkv_core::machine::memory() { ROWS_OF_RANK } else { ROWS }
     }
 
     /// Whether this trainer is rank 0, or alone: it has the run's directory.
@@ -130,11 +145,6 @@ impl Trainer {
         if self.outer.is_some() { 1 } else { self.ranks.count() }
     }
 
-    /// For the gradients of a step.
-    pub(super) fn sums(&self) -> Sums {
-        Sums::new(self.options.sum_precision, self.tape.params().layout().specs().len())
-    }
-
     /// Whether ranks that take steps by themselves synchronize after this one.
     fn synchronizes_after(&self, step: u64) -> bool {
         let is_last = step >= self.options.max_steps;
@@ -186,8 +196,8 @@ impl Trainer {
         }
     }
 
-    /// Adds up the gradients of all ranks, those that `sums` has not seen yet, and waits for all of them.
-    pub(super) fn finish(&mut self, sums: Sums) -> Result<()> {
+    /// Adds up the gradients of all ranks, those that were not sent yet, and waits for all of them.
+    pub(super) fn finish(&mut self) -> Result<()> {
         if self.ranks.count() == 1 {
             return Ok(());
         }
@@ -196,7 +206,7 @@ impl Trainer {
         let embedding = params.layout().find("emb.weight").filter(|&index| params.is_trained(index));
         let embedding =
             embedding.map(|parameter| Rows { parameter, width: params.layout().specs()[parameter].cols });
-        sums.finish(&self.ranks, gradients, params.trained(), embedding)?;
+        self.sums.finish(&self.ranks, gradients, params.trained(), embedding)?;
         let threads = self.tape.cpu().threads();
         let bytes = 4 * self.n_trained() as u64;
         self.tape.profile().stop(start, (Pass::Update, "waiting for other ranks"), threads, || Cost {
@@ -218,7 +228,7 @@ impl Trainer {
             let (params, gradients) = self.tape.gradients_mut();
             outer.gradient(params, 1.0 / self.ranks.count() as f32, gradients);
         }
-        self.finish(self.sums())?;
+        self.finish()?;
         if let Some(outer) = &mut self.outer {
             let (params, gradients) = self.tape.params_and_gradients();
             outer.step(params, gradients);
