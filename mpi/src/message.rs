@@ -40,7 +40,8 @@ fn with_machines(message: &str, machines: &[String]) -> String {
     }
     for (rank, machine) in machines.iter().enumerate() {
         let name = format!("rank {rank}");
-        let is_whole = |at: &usize| !message[at + name.len()..].starts_with(|next: char| next.is_ascii_digit());
+        let is_whole =
+            |at: &usize| !message[at + name.len()..].starts_with(|next: char| next.is_ascii_digit());
         let first = message.match_indices(&name).map(|(at, _)| at).find(is_whole);
         if let Some(at) = first {
             message.insert_str(at + name.len(), &format!(" ({machine})"));

@@ -9,11 +9,15 @@ use mpi::traits::{Communicator, CommunicatorCollectives, Root};
 use rwkv_train::Result;
 use rwkv_train::ranks::Ranks;
 
-/// A message that is not there yet is looked for without a pause at first: on one machine it takes a few microseconds.
+/// A short message is looked for without a pause at first: on one machine it takes a few microseconds.
 const AT_ONCE: Duration = Duration::from_millis(1);
 
-/// Then there is a pause between two looks. MPI itself would look all the time, and keep a core from computing.
-const PAUSE: Duration = Duration::from_micros(100);
+/// Bytes of a message that takes longer than that over most links.
+const LONG: usize = 1 << 16;
+
+/// Between two looks there is a pause, which becomes longer: what comes meanwhile is kept by the system. MPI itself would
+/// look all the time, and keep a core from computing.
+const PAUSES: [Duration; 2] = [Duration::from_micros(50), Duration::from_micros(500)];
 
 /// Looks between two pauses: each moves a fragment of a message on, 128 KB over TCP.
 const LOOKS: usize = 16;
@@ -54,25 +58,28 @@ impl Ranks for Mpi {
     }
 
     fn exchange(&mut self, sent: &[u8], received: &mut [u8]) -> Result<()> {
-        request::scope(|scope| wait(self.world.immediate_all_to_all_into(scope, sent, received)));
+        let len = sent.len();
+        request::scope(|scope| wait(self.world.immediate_all_to_all_into(scope, sent, received), len));
         Ok(())
     }
 
     fn collect(&mut self, own: &[u8], all: &mut [u8]) -> Result<()> {
-        request::scope(|scope| wait(self.world.immediate_all_gather_into(scope, own, all)));
+        let len = all.len();
+        request::scope(|scope| wait(self.world.immediate_all_gather_into(scope, own, all), len));
         Ok(())
     }
 
     fn take_from_first(&mut self, bytes: &mut [u8]) -> Result<()> {
         let first = self.world.process_at_rank(0);
-        request::scope(|scope| wait(first.immediate_broadcast_into(scope, bytes)));
+        let len = bytes.len();
+        request::scope(|scope| wait(first.immediate_broadcast_into(scope, bytes), len));
         Ok(())
     }
 }
 
-/// Waits for a message, and lets MPI go on with it meanwhile.
-fn wait<'a, D: ?Sized, S: Scope<'a>>(mut request: Request<'a, D, S>) {
-    let start = Instant::now();
+/// Waits for a message of so many bytes, and lets MPI go on with it meanwhile.
+fn wait<'a, D: ?Sized, S: Scope<'a>>(mut request: Request<'a, D, S>, len: usize) {
+    let (start, mut pause) = (Instant::now(), PAUSES[0]);
     loop {
         for _ in 0..LOOKS {
             match request.test() {
@@ -80,10 +87,11 @@ fn wait<'a, D: ?Sized, S: Scope<'a>>(mut request: Request<'a, D, S>) {
                 Err(unfinished) => request = unfinished,
             }
         }
-        if start.elapsed() < AT_ONCE {
+        if len < LONG && start.elapsed() < AT_ONCE {
             std::thread::yield_now();
         } else {
-            std::thread::sleep(PAUSE);
+            std::thread::sleep(pause);
+            pause = PAUSES[1].min(2 * pause);
         }
     }
 }
