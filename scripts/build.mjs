@@ -97,15 +97,7 @@ function install() {
 function bindNative() {
   const output = ['--output-dir', 'dist', '--no-js', '--dts', 'native.d.cts']
   const crate = ['--manifest-path', 'crates/node/Cargo.toml']
-  tool('@napi-rs/cli', [
-    'build',
-    '--platform',
-    '--profile',
-    profile,
-    ...crate,
-    ...output,
-    ...process.argv.slice(2),
-  ])
+  tool('@napi-rs/cli', ['build', '--platform', ...mode, ...crate, ...output, ...process.argv.slice(2)])
 }
 
 /**
