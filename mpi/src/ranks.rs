@@ -59,32 +59,50 @@ impl Ranks for Mpi {
 
     fn exchange(&mut self, sent: &[u8], received: &mut [u8]) -> Result<()> {
         let len = sent.len();
-        request::scope(|scope| wait(self.world.immediate_all_to_all_into(scope, sent, received), len));
+        request::scope(|scope| {
+            wait(&mut [Some(self.world.immediate_all_to_all_into(scope, sent, received))], len);
+        });
         Ok(())
     }
 
     fn collect(&mut self, own: &[u8], all: &mut [u8]) -> Result<()> {
         let len = all.len();
-        request::scope(|scope| wait(self.world.immediate_all_gather_into(scope, own, all), len));
+        request::scope(|scope| wait(&mut [Some(self.world.immediate_all_gather_into(scope, own, all))], len));
+        Ok(())
+    }
+
+    fn collect_and_exchange(
+        &mut self,
+        [own, sent]: [&[u8]; 2],
+        [all, received]: [&mut [u8]; 2],
+    ) -> Result<()> {
+        let len = all.len().max(sent.len());
+        request::scope(|scope| {
+            // In the order in which others may begin them one after the other.
+            let collected = self.world.immediate_all_gather_into(scope, own, all);
+            let exchanged = self.world.immediate_all_to_all_into(scope, sent, received);
+            wait(&mut [Some(collected), Some(exchanged)], len);
+        });
         Ok(())
     }
 
     fn take_from_first(&mut self, bytes: &mut [u8]) -> Result<()> {
-        let first = self.world.process_at_rank(0);
-        let len = bytes.len();
-        request::scope(|scope| wait(first.immediate_broadcast_into(scope, bytes), len));
+        let (first, len) = (self.world.process_at_rank(0), bytes.len());
+        request::scope(|scope| wait(&mut [Some(first.immediate_broadcast_into(scope, bytes))], len));
         Ok(())
     }
 }
 
-/// Waits for a message of so many bytes, and lets MPI go on with it meanwhile.
-fn wait<'a, D: ?Sized, S: Scope<'a>>(mut request: Request<'a, D, S>, len: usize) {
+/// Waits for messages of so many bytes, and lets MPI go on with them meanwhile.
+fn wait<'a, D: ?Sized, S: Scope<'a>>(requests: &mut [Option<Request<'a, D, S>>], len: usize) {
     let (start, mut pause) = (Instant::now(), PAUSES[0]);
     loop {
         for _ in 0..LOOKS {
-            match request.test() {
-                Ok(_) => return,
-                Err(unfinished) => request = unfinished,
+            for request in &mut *requests {
+                *request = request.take().and_then(|request| request.test().err());
+            }
+            if requests.iter().all(Option::is_none) {
+                return;
             }
         }
         if len < LONG && start.elapsed() < AT_ONCE {

@@ -4,10 +4,23 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use super::{Alone, Ranks};
+use super::summing::{Room, Summing};
+use super::{Alone, Ranks, SumPrecision};
 use crate::error::{Error, Result};
 
-type Task = Box<dyn FnOnce(&mut dyn Ranks) + Send>;
+type Call = Box<dyn FnOnce(&mut dyn Ranks) + Send>;
+
+enum Task {
+    Call(Call),
+    Sum(Sum),
+}
+
+/// Values to be summed, and where the sums go.
+struct Sum {
+    values: Vec<f32>,
+    precision: SumPrecision,
+    done: Sender<Result<Vec<f32>>>,
+}
 
 /// Talks to other ranks, one task after the other, in the order in which they come.
 #[derive(Debug)]
@@ -38,7 +51,7 @@ impl Courier {
             return Ok(Self::alone());
         }
         let (tasks, from) = channel::<Task>();
-        let work = move || from.into_iter().for_each(|task| task(&mut *ranks));
+        let work = move || work(&mut *ranks, &from);
         let thread = std::thread::Builder::new().name("ranks".to_owned()).spawn(work);
         let thread =
             thread.map_err(|error| Error::Ranks { problem: format!("a thread to send: {error}") })?;
@@ -61,8 +74,21 @@ impl Courier {
         let (done, awaited) = channel();
         match &self.thread {
             // Who does not wait for it any more does not want it. If the thread is gone, the one who waits is told so.
-            Some((tasks, _)) => drop(tasks.send(Box::new(move |ranks| drop(done.send(task(ranks)))))),
+            Some((tasks, _)) => {
+                drop(tasks.send(Task::Call(Box::new(move |ranks| drop(done.send(task(ranks)))))));
+            }
             None => drop(done.send(task(&mut Alone))),
+        }
+        Awaited(Mutex::new(awaited))
+    }
+
+    /// Begins to replace `values`, as many on every rank and not none, by their sums over all ranks.
+    pub(crate) fn begin_sum(&self, values: Vec<f32>, precision: SumPrecision) -> Awaited<Result<Vec<f32>>> {
+        let (done, awaited) = channel();
+        let sum = Sum { values, precision, done };
+        match &self.thread {
+            Some((tasks, _)) => drop(tasks.send(Task::Sum(sum))),
+            None => drop(sum.done.send(Ok(sum.values))),
         }
         Awaited(Mutex::new(awaited))
     }
@@ -104,6 +130,57 @@ impl Drop for Courier {
             drop(thread.join());
         }
     }
+}
+
+/// Does all tasks.
+fn work(ranks: &mut dyn Ranks, tasks: &Receiver<Task>) {
+    let (mut rooms, mut next) = (Vec::new(), None);
+    while let Some(task) = next.take().or_else(|| tasks.recv().ok()) {
+        match task {
+            Task::Call(call) => call(ranks),
+            Task::Sum(sum) => next = sums(ranks, sum, tasks, &mut rooms),
+        }
+    }
+}
+
+/// Takes a sum, and those that are there already when its first round is done: the second round of one goes on together
+/// with the first of the next, so that the link does not wait. Returns the task that comes after them, if it is there.
+fn sums(ranks: &mut dyn Ranks, first: Sum, tasks: &Receiver<Task>, rooms: &mut Vec<Room>) -> Option<Task> {
+    let count = ranks.count();
+    let begin = |sum: &mut Sum, rooms: &mut Vec<Room>| {
+        let values = std::mem::take(&mut sum.values);
+        Summing::new(values, sum.precision, count, rooms.pop().unwrap_or_default())
+    };
+    let mut task = first;
+    let mut sum = begin(&mut task, rooms);
+    let (sent, received) = sum.first_round();
+    let mut result = ranks.exchange(sent, received);
+    // What nobody waits for any more nobody wants: it does not matter if what is told is not heard.
+    while result.is_ok() {
+        sum.add();
+        let (own, all) = sum.second_round();
+        let mut next = match tasks.try_recv() {
+            Ok(Task::Sum(next)) => next,
+            other => {
+                result = ranks.collect(own, all);
+                let (sums, room) = sum.finish();
+                rooms.push(room);
+                drop(task.done.send(result.map(|()| sums)));
+                return other.ok();
+            }
+        };
+        let mut following = begin(&mut next, rooms);
+        let (sent, received) = following.first_round();
+        result = ranks.collect_and_exchange([own, sent], [all, received]);
+        if result.is_ok() {
+            let (sums, room) = std::mem::replace(&mut sum, following).finish();
+            rooms.push(room);
+            drop(std::mem::replace(&mut task, next).done.send(Ok(sums)));
+        }
+    }
+    // The sum after it, if one was begun, has no answer: that it has none is an error too.
+    drop(task.done.send(result.map(|()| Vec::new())));
+    None
 }
 
 #[cfg(test)]

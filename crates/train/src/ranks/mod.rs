@@ -6,6 +6,7 @@
 //! `rwkv-mpi` does it with MPI.
 
 mod courier;
+mod summing;
 mod sums;
 
 use std::fmt::Debug;
@@ -38,6 +39,20 @@ pub trait Ranks: Debug + Send {
     /// # Errors
     /// Those of [`exchange`](Self::exchange).
     fn collect(&mut self, own: &[u8], all: &mut [u8]) -> Result<()>;
+
+    /// [`collect`](Self::collect) and [`exchange`](Self::exchange) at the same time: others may do them one after the
+    /// other, in this order.
+    ///
+    /// # Errors
+    /// Those of [`exchange`](Self::exchange).
+    fn collect_and_exchange(
+        &mut self,
+        [own, sent]: [&[u8]; 2],
+        [all, received]: [&mut [u8]; 2],
+    ) -> Result<()> {
+        self.collect(own, all)?;
+        self.exchange(sent, received)
+    }
 
     /// Replaces `bytes`, as many on every rank and not none, by those of rank 0.
     ///

@@ -1,77 +1,17 @@
-//! Sums over ranks, in the order of the ranks, whatever the order in which messages arrive.
+//! Gradients on their way to be summed over ranks.
 
 use std::collections::VecDeque;
 use std::num::FpCategory;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
 
-use half::bf16;
-use half::slice::HalfFloatSliceExt;
 use rwkv_core::params::Matrix;
 
 use super::courier::{Awaited, Courier};
-use super::{Ranks, SumPrecision, gather};
+use super::{SumPrecision, gather};
 use crate::error::Result;
 
-/// Floats that are summed at a time: 4 MB.
-const BUCKET: usize = 1 << 20;
-
-/// Memory that sums are taken in.
-#[derive(Debug, Default)]
-struct Room {
-    received: Vec<f32>,
-    /// What is sent and received in bf16.
-    halves: [Vec<bf16>; 2],
-}
-
-/// Replaces `values`, as many on every rank, by their sums over all ranks: every rank has the same bits. Each rank adds
-/// up a part of the values, which it gets from all others, and all get all parts: every value goes over a rank's link
-/// twice, as in a ring, but the order of the sum is that of the ranks. In bf16 what is sent is rounded, the parts of the
-/// sum and the sum; the sum itself is taken in f32.
-///
-/// # Errors
-/// Those of [`Ranks::exchange`].
-fn sum(ranks: &mut dyn Ranks, values: &mut Vec<f32>, precision: SumPrecision, room: &mut Room) -> Result<()> {
-    if values.is_empty() {
-        return Ok(());
-    }
-    let (len, part) = (values.len(), values.len().div_ceil(ranks.count()));
-    values.resize(part * ranks.count(), 0.0);
-    match precision {
-        SumPrecision::F32 => sum_in_f32(ranks, values, part, room)?,
-        SumPrecision::Bf16 => sum_in_bf16(ranks, values, part, room)?,
-    }
-    values.truncate(len);
-    Ok(())
-}
-
-fn sum_in_f32(ranks: &mut dyn Ranks, values: &mut [f32], part: usize, room: &mut Room) -> Result<()> {
-    let received = &mut room.received;
-    received.resize(values.len(), 0.0);
-    ranks.exchange(bytemuck::cast_slice(values), bytemuck::cast_slice_mut(received))?;
-    let (own, others) = received.split_at_mut(part);
-    for of_rank in others.chunks_exact(part) {
-        own.iter_mut().zip(of_rank).for_each(|(sum, x)| *sum += x);
-    }
-    ranks.collect(bytemuck::cast_slice(own), bytemuck::cast_slice_mut(values))
-}
-
-fn sum_in_bf16(ranks: &mut dyn Ranks, values: &mut [f32], part: usize, room: &mut Room) -> Result<()> {
-    let [sent, received] = &mut room.halves;
-    sent.resize(values.len(), bf16::ZERO);
-    received.resize(values.len(), bf16::ZERO);
-    sent.convert_from_f32_slice(values);
-    ranks.exchange(bytemuck::cast_slice(sent), bytemuck::cast_slice_mut(received))?;
-    let (own, sums) = (&mut sent[..part], &mut values[..part]);
-    sums.fill(0.0);
-    for of_rank in received.chunks_exact(part) {
-        sums.iter_mut().zip(of_rank).for_each(|(sum, x)| *sum += x.to_f32());
-    }
-    own.convert_from_f32_slice(sums);
-    ranks.collect(bytemuck::cast_slice(own), bytemuck::cast_slice_mut(received))?;
-    received.convert_to_f32_slice(values);
-    Ok(())
-}
+/// Floats that are summed at a time: 2 MB. The last ones are waited for when backward is done.
+const BUCKET: usize = 1 << 19;
 
 /// Gradients on their way to be summed, in buckets of one size: small ones go together, and large ones in parts. All
 /// ranks begin with the same parameters in the same order.
@@ -80,10 +20,8 @@ pub(crate) struct Sums {
     precision: SumPrecision,
     bucket: Bucket,
     under_way: VecDeque<UnderWay>,
-    /// Memory of buckets that are done, and of the sum that is taken, for the next ones: the system would give new pages
-    /// for each.
+    /// Memory of buckets that are done, for the next ones: the system would give new pages.
     spare: Vec<Vec<f32>>,
-    room: Arc<Mutex<Room>>,
     /// Whether a parameter's gradient has been sent, by its index.
     is_sent: Vec<bool>,
     /// The first error.
@@ -121,7 +59,6 @@ impl Sums {
             bucket: Bucket::default(),
             under_way: VecDeque::new(),
             spare: Vec::new(),
-            room: Arc::default(),
             is_sent: vec![false; count],
             result: Ok(()),
         }
@@ -199,16 +136,10 @@ impl Sums {
     }
 
     fn flush(&mut self, ranks: &Courier) {
-        let Bucket { mut values, parts } = std::mem::take(&mut self.bucket);
+        let Bucket { values, parts } = std::mem::take(&mut self.bucket);
         self.bucket.values = self.spare.pop().unwrap_or_default();
-        let (precision, room) = (self.precision, Arc::clone(&self.room));
         if !values.is_empty() {
-            let summed = ranks.begin(move |ranks| {
-                // Nobody else holds it: the courier takes one sum after the other.
-                let mut room = room.lock().unwrap_or_else(PoisonError::into_inner);
-                sum(ranks, &mut values, precision, &mut room).map(|()| values)
-            });
-            self.under_way.push_back((parts, summed));
+            self.under_way.push_back((parts, ranks.begin_sum(values, self.precision)));
         }
     }
 
@@ -256,7 +187,7 @@ mod tests {
     use rwkv_core::store::Parameters;
 
     use super::*;
-    use crate::ranks::Alone;
+    use crate::ranks::Ranks;
 
     /// Rank 0 of two, the other of which has the same values.
     #[derive(Debug, Default)]
@@ -328,13 +259,5 @@ mod tests {
             let expected: Vec<_> = values(at, len).into_iter().map(|x| factor * x).collect();
             assert!(*gradient == expected, "{at}");
         }
-    }
-
-    #[test]
-    fn what_is_sent_in_bf16_is_rounded() {
-        let mut values = vec![1.0 + 1.0 / 512.0, -3.0, 1e30];
-        sum(&mut Alone, &mut values, SumPrecision::Bf16, &mut Room::default()).expect("a sum");
-        assert_eq!(values[..2], [1.0, -3.0]);
-        assert!((values[2] / 1e30 - 1.0).abs() < 1.0 / 256.0);
     }
 }

@@ -24,7 +24,7 @@ const PENDING: usize = 1 << 22;
 pub(crate) const ROWS: usize = 1024;
 
 /// Elements of gradients after which those who sum them are told: enough for all threads to be busy.
-const PART: usize = 1 << 20;
+const PART: usize = 1 << 18;
 
 /// Rows whose activations are in memory at the same time when a step learns from `rows` of them: an estimate,
 /// in floats, because nonsense values must not overflow. `parameters` are those of matrices that are packed. Where others
