@@ -11,9 +11,9 @@ import { join } from 'node:path'
  * of parameters. Of an embedding only rows of tokens in the batch are sent, which is little.
  */
 const shapes = {
-  'L6 D384, 11 M': { layers: 6, block: 13 * 384 ** 2, head: 65 * 384, rows: 4096, seconds: 1.45 },
-  'L12 D768, 169 M': { layers: 12, block: 13 * 768 ** 2, head: 50_277 * 768, rows: 2048, seconds: 8.5 },
-  '0.4B': { layers: 24, block: 13 * 1024 ** 2, head: 50_277 * 1024, rows: 2048, seconds: 24.6 },
+  'L6 D384, 11 M': { layers: 6, block: 13 * 384 ** 2, head: 65 * 384, rows: 4096, seconds: 1.45, threads: 2 },
+  'L12 D768, 169 M': { layers: 12, block: 13 * 768 ** 2, head: 50_277 * 768, rows: 2048, seconds: 8.5, threads: 2 },
+  '0.4B': { layers: 24, block: 13 * 1024 ** 2, head: 50_277 * 1024, rows: 2048, seconds: 24.6, threads: 2 },
 }
 
 /** Links: bytes a second in each direction, and seconds from one machine to another. */
@@ -23,40 +23,46 @@ const links = {
 }
 
 /** Between ranks of one machine: far more than they need. */
-const memory = { bandwidth: 5e9, latency: 0 }
+const memory = { bandwidth: 5e9, latency: 0, isMemory: true }
 
 /** Floats of a bucket (`BUCKET` in crates/train/src/ranks/sums.rs). */
-const BUCKET = 2 ** 20
-/** Rows that go through the model together (`ROWS` in crates/train/src/tape/run.rs): only with the last of them are sums whole. */
-const ROWS = 1024
+const BUCKET = 2 ** 19
+/** Rows that go through the model together (`ROWS_OF_RANK` in crates/train/src/trainer/ranks.rs): only with the last of them are sums whole. */
+const ROWS = 4096
 /** What a message costs beside its bytes and the link's latency, in seconds: a guess. */
 const MESSAGE = 10e-6
 /** The part of a step that backward takes. */
 const BACKWARD = 0.6
-/** The part of a link's bytes that the two rounds of a bucket reach. */
-const REACHED = 0.7
-/** The part of its own speed that a rank loses to moving bytes, and to waiting for the slowest. */
-const LOST = 0.06
+/** The part of a link's bytes that sums reach. */
+const REACHED = 0.85
+/** Seconds of one core for each byte that is sent or received over a network: MPI, the system and the sum. */
+const HANDLING = 0.8e-9
+/** The part of its own speed that a rank loses to going block by block, and to waiting for the slowest. */
+const LOST = 0.033
 
 /**
  * Seconds of a step of one of `ranks`, with as many tokens each as one rank alone has.
  *
  * A bucket goes in two rounds, to be summed and to be told. Each sends to every other rank a part of `1 / ranks`, so
  * that nearly all of it goes over a rank's link twice, whatever their number. Buckets go one after the other, as soon as
- * backward has made them: the head's first, then block by block from the last one on.
+ * backward has made them: the head's first, then block by block from the last one on; the second round of one goes
+ * together with the first of the next. Of the last block half is under way when backward is done.
  */
 function secondsOf(shape, link, ranks, { bytes = 4, localSteps = 0 } = {}) {
-  const { layers, block, head, rows, seconds } = shape
+  const { layers, block, head, rows, seconds, threads } = shape
   if (ranks === 1) return seconds
+  const sent = parameters => (2 * bytes * parameters * (ranks - 1)) / ranks
   const sumOf = parameters =>
-    (2 * bytes * parameters * (ranks - 1)) / ranks / (REACHED * link.bandwidth) +
-    2 * Math.ceil(parameters / BUCKET) * (link.latency + (ranks - 1) * MESSAGE)
-  if (localSteps > 0) return seconds + sumOf(layers * block + head) / localSteps
-  const own = seconds / (1 - LOST)
+    sent(parameters) / (REACHED * link.bandwidth) +
+    Math.ceil(parameters / BUCKET) * (link.latency + 2 * (ranks - 1) * MESSAGE)
+  const handling = link.isMemory ? 0 : (2 * sent(layers * block + head) * HANDLING) / threads
+  if (localSteps > 0) return seconds + (sumOf(layers * block + head) + handling) / localSteps
+  const own = seconds / (1 - LOST) + handling
   const last = (BACKWARD * own) / Math.ceil(rows / ROWS)
   let done = own - last + sumOf(head)
   for (let layer = 1; layer <= layers; layer += 1) {
-    done = Math.max(done, own - last + (last * layer) / layers) + sumOf(block)
+    const begins = own - last + (last * (layer - 0.5)) / layers
+    done = Math.max(Math.max(done, begins) + sumOf(block), own - last + (last * layer) / layers + sumOf(block) / 2)
   }
   return done
 }
@@ -73,20 +79,23 @@ const ways = {
 }
 
 // What was measured: two ranks of one thread each on those two cores, Open MPI over a link that is held to this.
-const threads = { 'L6 D384, 11 M': { seconds: 1.46, rows: 2048 }, 'L12 D768, 169 M': { seconds: 8.4, rows: 1024 } }
+const ofOneThread = {
+  'L6 D384, 11 M': { seconds: 1.46, rows: 2048, threads: 1 },
+  'L12 D768, 169 M': { seconds: 8.33, rows: 1024, threads: 1 },
+}
 const measured = [
-  ['L6 D384, 11 M', 'shared memory', 'sums in f32', 1.55],
-  ['L6 D384, 11 M', '1 Gbit/s, 0.1 ms', 'sums in f32', 1.73],
-  ['L6 D384, 11 M', '1 Gbit/s, 0.1 ms', 'sums in bf16', 1.63],
-  ['L6 D384, 11 M', '100 Mbit/s, 10 ms', 'sums in f32', 5.81],
+  ['L6 D384, 11 M', 'shared memory', 'sums in f32', 1.51],
+  ['L6 D384, 11 M', '1 Gbit/s, 0.1 ms', 'sums in f32', 1.62],
+  ['L6 D384, 11 M', '1 Gbit/s, 0.1 ms', 'sums in bf16', 1.59],
+  ['L6 D384, 11 M', '100 Mbit/s, 10 ms', 'sums in f32', 5.34],
   ['L6 D384, 11 M', '100 Mbit/s, 10 ms', 'sums in bf16', 3.82],
   ['L12 D768, 169 M', 'shared memory', 'sums in f32', 8.78],
-  ['L12 D768, 169 M', '1 Gbit/s, 0.1 ms', 'sums in f32', 10.42],
-  ['L12 D768, 169 M', '1 Gbit/s, 0.1 ms', 'sums in bf16', 9.56],
+  ['L12 D768, 169 M', '1 Gbit/s, 0.1 ms', 'sums in f32', 9.69],
+  ['L12 D768, 169 M', '1 Gbit/s, 0.1 ms', 'sums in bf16', 9.08],
 ]
 for (const [name, link, way, seconds] of measured) {
-  const model = secondsOf({ ...shapes[name], ...threads[name] }, links[link] ?? memory, 2, ways[way])
-  const percent = of => `${Math.round((100 * threads[name].seconds) / of)} %`
+  const model = secondsOf({ ...shapes[name], ...ofOneThread[name] }, links[link] ?? memory, 2, ways[way])
+  const percent = of => `${Math.round((100 * ofOneThread[name].seconds) / of)} %`
   console.log(`| ${name} | ${link} | ${way} | ${seconds.toFixed(2)} s, ${percent(seconds)} | ${model.toFixed(2)} s, ${percent(model)} |`)
 }
 console.log()

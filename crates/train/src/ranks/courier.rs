@@ -241,4 +241,81 @@ mod tests {
         let said = Courier::alone().call(|ranks| super::super::gather(ranks, b"")).expect("what it says");
         assert_eq!(said, [b""]);
     }
+
+    /// One rank that records what it is called for, and cannot collect and exchange more often than that.
+    #[derive(Debug)]
+    struct Recording(Vec<&'static str>, usize);
+
+    impl Ranks for Recording {
+        fn rank(&self) -> usize {
+            0
+        }
+
+        fn count(&self) -> usize {
+            1
+        }
+
+        fn exchange(&mut self, sent: &[u8], received: &mut [u8]) -> Result<()> {
+            self.0.push("exchange");
+            Alone.exchange(sent, received)
+        }
+
+        fn collect(&mut self, own: &[u8], all: &mut [u8]) -> Result<()> {
+            self.0.push("collect");
+            Alone.collect(own, all)
+        }
+
+        fn collect_and_exchange(&mut self, sent: [&[u8]; 2], received: [&mut [u8]; 2]) -> Result<()> {
+            self.0.push("both");
+            self.1 = self.1.checked_sub(1).ok_or(Error::Ranks { problem: "the link is gone".to_owned() })?;
+            let ([own, sent], [all, received]) = (sent, received);
+            Alone.collect(own, all).and_then(|()| Alone.exchange(sent, received))
+        }
+
+        fn take_from_first(&mut self, _: &mut [u8]) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What becomes of three sums that are there at once and a call after them, and what is called for them.
+    fn sums_of_three(precision: SumPrecision, most: usize) -> (Vec<String>, Vec<&'static str>) {
+        let (tasks, from) = channel();
+        let begin = |value: u8| {
+            let (done, awaited) = channel();
+            let sum = Sum { values: vec![f32::from(value); 3], precision, done };
+            tasks.send(Task::Sum(sum)).expect("room for it");
+            awaited
+        };
+        let awaited = [1, 2, 3].map(begin);
+        let (done, called) = channel();
+        tasks
+            .send(Task::Call(Box::new(move |_| done.send(()).expect("somebody waits"))))
+            .expect("room for it");
+        drop(tasks);
+        let mut ranks = Recording(Vec::new(), most);
+        work(&mut ranks, &from);
+        called.try_recv().expect("the call after the sums");
+        let told = awaited.map(|awaited| match awaited.try_recv() {
+            Ok(Ok(sums)) => format!("{sums:?}"),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "nothing".to_owned(),
+        });
+        (told.to_vec(), ranks.0)
+    }
+
+    #[test]
+    fn the_second_round_of_a_sum_goes_with_the_first_of_the_next() {
+        for precision in [SumPrecision::F32, SumPrecision::Bf16] {
+            let (told, calls) = sums_of_three(precision, 3);
+            assert_eq!(told, ["[1.0, 1.0, 1.0]", "[2.0, 2.0, 2.0]", "[3.0, 3.0, 3.0]"]);
+            assert_eq!(calls, ["exchange", "both", "both", "collect"]);
+        }
+    }
+
+    #[test]
+    fn a_sum_that_failed_says_why() {
+        let (told, calls) = sums_of_three(SumPrecision::F32, 1);
+        assert_eq!(told, ["[1.0, 1.0, 1.0]", "the link is gone", "nothing"]);
+        assert_eq!(calls, ["exchange", "both", "both"]);
+    }
 }
