@@ -34,14 +34,14 @@ let stopLink = () => {}
 try {
   const efficiencies = []
   for (let round = 0; round < Number(values.rounds); round += 1) {
-    const [one] = secondsOf(program)
+    const one = secondsOf(program)
     stopLink = values.rate === undefined ? () => {} : await startLink()
     const before = sentBytes()
-    const [two, steps] = secondsOf([...overLink(), ...program])
-    const megabytes = (sentBytes() - before) / steps / 1e6
+    const two = secondsOf([...overLink(), ...program])
+    const megabytes = (sentBytes() - before) / 1e6
     stopLink()
     efficiencies.push(one / 2 / two)
-    const link = values.rate === undefined ? '' : `, ${megabytes.toFixed(2)} MB a step from each`
+    const link = values.rate === undefined ? '' : `, ${megabytes.toFixed(1)} MB from rank 0 in all`
     console.log(`one rank ${one.toFixed(3)} s, two ${two.toFixed(3)} s: ${percent(one / 2 / two)}${link}`)
   }
   console.log(`median efficiency: ${percent(median(efficiencies))}`)
@@ -50,7 +50,7 @@ try {
   rmSync(place, { recursive: true, force: true })
 }
 
-/** The median of a run's steps in seconds, and how many there were. */
+/** The median of a run's steps in seconds. */
 function secondsOf([command, ...args]) {
   const out = join(place, 'run')
   rmSync(out, { recursive: true, force: true })
@@ -59,7 +59,7 @@ function secondsOf([command, ...args]) {
   const lines = readFileSync(join(out, 'log.jsonl'), 'utf8').trim().split('\n')
   const times = lines.map(line => JSON.parse(line)).filter(({ loss }) => loss !== undefined)
   const steps = times.slice(2).map(({ seconds }, at) => seconds - times[at + 1].seconds)
-  return [median(steps), times.length]
+  return median(steps)
 }
 
 /** mpirun for two ranks, in the namespaces if there is a link. */
