@@ -27,7 +27,10 @@ const memory = { bandwidth: 5e9, latency: 0, isMemory: true }
 
 /** Floats of a bucket (`BUCKET` in crates/train/src/ranks/sums.rs). */
 const BUCKET = 2 ** 19
-/** Rows that go through the model together (`ROWS_OF_RANK` in crates/train/src/trainer/ranks.rs): only with the last of them are sums whole. */
+/**
+ * Rows that go through the model together (`ROWS_OF_RANK` in crates/train/src/trainer/ranks.rs): only with the last of
+ * them are gradients complete.
+ */
 const ROWS = 4096
 /** What a message costs beside its bytes and the link's latency, in seconds: a guess. */
 const MESSAGE = 10e-6

@@ -15,7 +15,8 @@ pub fn command() -> Command {
         .about("Train a model on a text, or fine-tune one, on all processes that mpirun started")
         .after_help(
             "Each process learns from its part of every batch: --batch-size is that of all together. Process 0 has the\n\
-             run's directory, which is that of `rwkv train`, and either goes on with what the other began.\n\n\
+             run's directory, which is that of `rwkv train`, and either goes on with what the other began. Ctrl-C saves a checkpoint of the\n\
+             last step, if mpirun waits for it (it waits a second); `pkill -USR1 mpirun` saves one in any case.\n\n\
              mpirun -n 4 rwkv-mpi train --data book.txt --out runs/book --batch-size 16",
         )
         .arg(resume)

@@ -198,12 +198,17 @@ fn learn(mut trainer: Trainer, mut progress: Progress) -> Result<ExitCode> {
             // Who asked may end the process soon: no time for a sample.
             if trainer.leads() {
                 let saved = trainer.save_without_sample(go_on)?;
-                progress.interrupted(&trainer, saved.soundness);
+                progress.interrupted(&trainer, saved);
             }
             let signal = signal.load(Ordering::Relaxed);
             Ok(if signal == 0 { ExitCode::FAILURE } else { ExitCode::from(128 + signal as u8) })
         }
-        Err(error) => Err(error),
+        Err(error) => {
+            if matches!(error, Error::Diverged { .. }) {
+                progress.diverged(&trainer);
+            }
+            Err(error)
+        }
     }
 }
 

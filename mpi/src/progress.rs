@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rwkv_core::machine::Bytes;
 use rwkv_core::{SamplerOptions, go_on};
-use rwkv_train::{Advance, Result, Soundness, StepReport, Trainer, Tune};
+use rwkv_train::{Advance, Result, Saved, StepReport, Trainer, Tune};
 use serde_json::{Value, json};
 
 /// After so long without a line there is one.
@@ -33,7 +33,7 @@ pub struct Progress {
     seconds: f64,
     smoothed: f64,
     validation: Option<(u64, f32)>,
-    soundness: Option<Soundness>,
+    saved: Option<Saved>,
 }
 
 impl Progress {
@@ -52,7 +52,7 @@ impl Progress {
             seconds: 0.0,
             smoothed: 0.0,
             validation: None,
-            soundness: None,
+            saved: None,
         }
     }
 
@@ -120,7 +120,7 @@ impl Progress {
         if !self.speaks {
             return Ok(());
         }
-        self.soundness = saved.map(|saved| saved.soundness);
+        self.saved = saved;
         let decay = DECAY.min(self.steps as f64 / (self.steps + 4) as f64);
         self.smoothed = decay * self.smoothed + (1.0 - decay) * f64::from(step.loss);
         self.steps += 1;
@@ -171,8 +171,8 @@ impl Progress {
     }
 
     /// Says that the run was ended, and how to go on.
-    pub fn interrupted(&mut self, trainer: &Trainer, soundness: Soundness) {
-        self.soundness = Some(soundness);
+    pub fn interrupted(&mut self, trainer: &Trainer, saved: Saved) {
+        self.saved = Some(saved);
         self.unsound(trainer);
         let (steps, out) = (trainer.steps(), trainer.out());
         self.object(&json!({"event": "interrupted", "steps": steps, "resume": out}));
@@ -189,8 +189,8 @@ impl Progress {
         let (seconds, result) = (self.start.elapsed().as_secs_f64(), trainer.result());
         let mut done = json!({
             "event": "done", "steps": steps, "trainLoss": (self.steps > 0).then_some(self.smoothed), "valLoss": val_loss,
-            "bitsPerByte": val_loss.and_then(|loss| trainer.bits_per_byte(loss)), "best": trainer.best(),
-            "kept": trainer.kept(), "tokensPerSecond": speed, "seconds": seconds,
+            "bitsPerByte": val_loss.and_then(|loss| trainer.bits_per_byte(loss)), "best": trainer.best().map(|best| json!({"step": best.step, "valLoss": best.val_loss})),
+            "kept": trainer.kept().map(|kept| json!({"step": kept.step, "valLoss": kept.val_loss})), "tokensPerSecond": speed, "seconds": seconds,
         });
         let kind = match (options.tune, options.lora_rank) {
             (Tune::State, _) => "state",
@@ -201,7 +201,9 @@ impl Progress {
         self.object(&done);
         if steps < options.max_steps {
             let patience = options.patience.unwrap_or_default();
-            self.line(&format!("the run ended with step {steps}: no better validation loss in {patience} validations; a larger --patience goes on"));
+            let why =
+                format!("no better validation loss in {patience} validations; a larger --patience goes on");
+            self.line(&format!("the run ended with step {steps}: {why}"));
         } else if self.steps == 0 {
             self.line(&format!("the run ended with step {steps}: all steps are done"));
         }
@@ -221,17 +223,31 @@ impl Progress {
         }
     }
 
+    /// Says how to go on after a run has diverged.
+    pub fn diverged(&mut self, trainer: &Trainer) {
+        let resume = lower_rate(trainer);
+        self.object(&json!({"event": "diverged", "resume": resume}));
+        self.line(&format!("to go on at half the learning rate:\n  {resume}"));
+    }
+
     /// Says so if the model that was saved last is worse than guessing: nothing else about it would tell.
     fn unsound(&mut self, trainer: &Trainer) {
-        let Some(Soundness { val_loss, .. }) = self.soundness.filter(|soundness| !soundness.is_sound) else {
+        let Some(Saved { soundness, wrote_result }) = self.saved.filter(|saved| !saved.soundness.is_sound)
+        else {
             return;
         };
+        let (val_loss, resume) = (soundness.val_loss, lower_rate(trainer));
         let chance = libm::log(trainer.tokenizer().n_vocab() as f64);
-        self.object(
-            &json!({"event": "unsound", "steps": trainer.steps(), "valLoss": val_loss, "chance": chance}),
+        self.object(&json!({
+            "event": "unsound", "steps": trainer.steps(), "valLoss": val_loss, "chance": chance,
+            "wroteModel": wrote_result, "resume": resume,
+        }));
+        let losses = format!("its validation loss is {val_loss:.3}, that of guessing {chance:.3}");
+        self.line(&format!("this model is worse than guessing: {losses}"));
+        self.line(
+            "to go on from the last checkpoint that was better, or from the beginning, with a lower rate:",
         );
-        self.line(&format!("this model is worse than guessing: its validation loss is {val_loss:.3}, that of guessing {chance:.3}"));
-        self.line("to go on from the last checkpoint that was better, or from the beginning: --resume with half the --learning-rate");
+        self.line(&format!("  {resume}"));
     }
 
     fn object(&mut self, object: &Value) {
@@ -252,6 +268,12 @@ impl Progress {
             self.is_heard = writeln!(out, "{text}").and_then(|()| out.flush()).is_ok();
         }
     }
+}
+
+/// What to type to go on at half the learning rate.
+fn lower_rate(trainer: &Trainer) -> String {
+    let half = trainer.options().learning_rate.unwrap_or_default() / 2.0;
+    format!("rwkv-mpi train --resume {} --learning-rate {half}", trainer.out().display())
 }
 
 /// `12345` as `12,345`.

@@ -35,7 +35,7 @@ impl Memory {
         Self::of_early(options, model, file_len, None)
     }
 
-    /// As [`of`](Self::of), where gradients are told early and `early` rows go through the model at a time.
+    /// As [`of`](Self::of); with `early`, of a tape that [tells early](Tape::tell_early), with so many rows.
     pub(crate) fn of_early(
         options: &TrainOptions,
         model: &ModelConfig,

@@ -266,7 +266,8 @@ described! {
         #[serde(default)]
         pub local_steps: Option<u64>,
 
-        /// DiLoCo's outer learning rate: how far a synchronization goes towards the mean of the processes. Default: 0.7 with `local_steps`.
+        /// DiLoCo's outer learning rate: how far a synchronization goes towards the mean of the processes. Default: 0.7
+        /// with `local_steps`.
         #[serde(default)]
         pub outer_learning_rate: Option<f64>,
 

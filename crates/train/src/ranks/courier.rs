@@ -4,7 +4,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use super::summing::{Room, Summing};
+use super::all_reduce::{AllReduce, Room};
 use super::{Alone, Ranks, SumPrecision};
 use crate::error::{Error, Result};
 
@@ -31,7 +31,7 @@ pub(crate) struct Courier {
     thread: Option<(Sender<Task>, JoinHandle<()>)>,
 }
 
-/// What a task will have done. Only who may change it asks for it; the mutex makes it one that threads can share.
+/// The result of a task, once it is done. The mutex is never locked: it makes a trainer `Sync`, which a receiver is not.
 #[derive(Debug)]
 pub(crate) struct Awaited<T>(Mutex<Receiver<T>>);
 
@@ -138,24 +138,29 @@ fn work(ranks: &mut dyn Ranks, tasks: &Receiver<Task>) {
     while let Some(task) = next.take().or_else(|| tasks.recv().ok()) {
         match task {
             Task::Call(call) => call(ranks),
-            Task::Sum(sum) => next = sums(ranks, sum, tasks, &mut rooms),
+            Task::Sum(sum) => next = all_reduce(ranks, sum, tasks, &mut rooms),
         }
     }
 }
 
-/// Takes a sum, and those that are there already when its first round is done: the second round of one goes on together
-/// with the first of the next, so that the link does not wait. Returns the task that comes after them, if it is there.
-fn sums(ranks: &mut dyn Ranks, first: Sum, tasks: &Receiver<Task>, rooms: &mut Vec<Room>) -> Option<Task> {
+/// Takes a sum, and those that are queued when its first round is done: the second round of one overlaps with the first
+/// of the next, so that the link is not idle. Returns the task that is queued after them, if there is one.
+fn all_reduce(
+    ranks: &mut dyn Ranks,
+    first: Sum,
+    tasks: &Receiver<Task>,
+    rooms: &mut Vec<Room>,
+) -> Option<Task> {
     let count = ranks.count();
     let begin = |sum: &mut Sum, rooms: &mut Vec<Room>| {
         let values = std::mem::take(&mut sum.values);
-        Summing::new(values, sum.precision, count, rooms.pop().unwrap_or_default())
+        AllReduce::new(values, sum.precision, count, rooms.pop().unwrap_or_default())
     };
     let mut task = first;
     let mut sum = begin(&mut task, rooms);
     let (sent, received) = sum.first_round();
     let mut result = ranks.exchange(sent, received);
-    // What nobody waits for any more nobody wants: it does not matter if what is told is not heard.
+    // A result that cannot be sent is one that nobody waits for.
     while result.is_ok() {
         sum.add();
         let (own, all) = sum.second_round();
@@ -178,7 +183,7 @@ fn sums(ranks: &mut dyn Ranks, first: Sum, tasks: &Receiver<Task>, rooms: &mut V
             drop(std::mem::replace(&mut task, next).done.send(Ok(sums)));
         }
     }
-    // The sum after it, if one was begun, has no answer: that it has none is an error too.
+    // If the next sum was begun too, its sender is dropped, which is an error for whoever waits for it.
     drop(task.done.send(result.map(|()| Vec::new())));
     None
 }
@@ -242,7 +247,7 @@ mod tests {
         assert_eq!(said, [b""]);
     }
 
-    /// One rank that records what it is called for, and cannot collect and exchange more often than that.
+    /// A rank that records which of its functions are called, and how often it can still collect and exchange at once.
     #[derive(Debug)]
     struct Recording(Vec<&'static str>, usize);
 
@@ -277,7 +282,7 @@ mod tests {
         }
     }
 
-    /// What becomes of three sums that are there at once and a call after them, and what is called for them.
+    /// The results of three sums that are queued, with a call after them, and which functions of the ranks were called.
     fn sums_of_three(precision: SumPrecision, most: usize) -> (Vec<String>, Vec<&'static str>) {
         let (tasks, from) = channel();
         let begin = |value: u8| {

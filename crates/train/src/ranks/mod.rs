@@ -5,8 +5,8 @@
 //! is shared out, and rank 0 has the run's directory. How bytes go from rank to rank is [`Ranks`]'s business:
 //! `rwkv-mpi` does it with MPI.
 
+mod all_reduce;
 mod courier;
-mod summing;
 mod sums;
 
 use std::fmt::Debug;

@@ -8,7 +8,7 @@ use rwkv_core::params::Matrix;
 
 use super::courier::{Awaited, Courier};
 use super::{SumPrecision, gather};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Floats that are summed at a time: 2 MB. The last ones are waited for when backward is done.
 const BUCKET: usize = 1 << 19;
@@ -20,7 +20,7 @@ pub(crate) struct Sums {
     precision: SumPrecision,
     bucket: Bucket,
     under_way: VecDeque<UnderWay>,
-    /// Memory of buckets that are done, for the next ones: the system would give new pages.
+    /// Buffers of buckets that are summed, to fill again: fresh memory would cost page faults.
     spare: Vec<Vec<f32>>,
     /// Whether a parameter's gradient has been sent, by its index.
     is_sent: Vec<bool>,
@@ -105,7 +105,7 @@ impl Sums {
                 Ok(used) => used.into_iter().for_each(|row| {
                     self.send_part(ranks, gradients, parameter, row * width..(row + 1) * width);
                 }),
-                Err(error) => self.result = Err(error),
+                Err(error) => self.fail(error),
             }
             self.flush(ranks);
         }
@@ -136,22 +136,25 @@ impl Sums {
     }
 
     fn flush(&mut self, ranks: &Courier) {
-        let Bucket { values, parts } = std::mem::take(&mut self.bucket);
-        self.bucket.values = self.spare.pop().unwrap_or_default();
-        if !values.is_empty() {
-            self.under_way.push_back((parts, ranks.begin_sum(values, self.precision)));
+        if self.bucket.values.is_empty() {
+            return;
+        }
+        let empty = Bucket { values: self.spare.pop().unwrap_or_default(), parts: Vec::new() };
+        let Bucket { values, parts } = std::mem::replace(&mut self.bucket, empty);
+        self.under_way.push_back((parts, ranks.begin_sum(values, self.precision)));
+    }
+
+    /// Keeps the first error.
+    fn fail(&mut self, error: Error) {
+        if self.result.is_ok() {
+            self.result = Err(error);
         }
     }
 
     fn put(&mut self, gradients: &mut [Vec<f32>], parts: &[Part], summed: Result<Vec<f32>>) {
         let mut summed = match summed {
             Ok(summed) => summed,
-            Err(error) => {
-                if self.result.is_ok() {
-                    self.result = Err(error);
-                }
-                return;
-            }
+            Err(error) => return self.fail(error),
         };
         let mut rest = &summed[..];
         for &Part { parameter, first, len } in parts {

@@ -67,7 +67,7 @@ pub struct Tape {
     works: Vec<Work>,
     /// At least as many rows are in a group, if there are as many.
     rows_of_group: usize,
-    /// Rows that go through the model at a time, if gradients are told early.
+    /// Rows that go through the model at a time, if gradients are told of as soon as they are complete.
     early: Option<usize>,
     /// The parameter that is the initial state of all sequences.
     initial: Option<Vector>,
@@ -480,8 +480,8 @@ impl Tape {
         self.rows_of_group = 1;
     }
 
-    /// Tells early which gradients are whole, for others to sum them while backward goes on: goes through the model block
-    /// by block, at least `rows` rows at a time, since gradients are whole only in the last time.
+    /// From now on tells of each gradient as soon as it is complete, for others to sum it while backward goes on. For that
+    /// the tape goes block by block, with at least `rows` rows at a time: only the last rows complete a gradient.
     pub(crate) fn tell_early(&mut self, rows: usize) {
         self.early = Some(rows);
     }

@@ -66,8 +66,8 @@ impl Trainer {
         Ok(())
     }
 
-    /// Rows that go through the model at a time, so that gradients can be summed while backward goes on: many, unless they
-    /// would take more than a part of the memory, which other ranks may share.
+    /// Rows that go through the model at a time. Gradients are complete only with the last rows, so the more rows, the longer
+    /// the part of backward in which they can be summed; but activations of all of them must fit into a part of the memory.
     fn rows_at_once(&self, batch_size: usize) -> usize {
         let threads = Some(self.tape.cpu().threads());
         let options = TrainOptions { batch_size, threads, ..self.options.clone() };

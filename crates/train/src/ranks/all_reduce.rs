@@ -1,26 +1,28 @@
-//! One sum over ranks, in two rounds of messages.
+//! One sum over all ranks, in two rounds of messages.
 
 use half::bf16;
 use half::slice::HalfFloatSliceExt;
 
 use super::SumPrecision;
 
-/// Values, as many on every rank, that are replaced by their sums over all ranks: every rank has the same bits. In a
-/// first round each rank gets its part of the values from all others, and adds them up in the order of the ranks, whatever
-/// the order in which they arrive; in a second one all get all parts. Every value goes over a rank's link twice, as in a
-/// ring. In bf16 what is sent is rounded, the parts of the sum and the sum; the sum itself is taken in f32.
+/// An all-reduce: values, as many on every rank, are replaced by their sums over all ranks, the same bits on every rank.
+///
+/// In the first round (reduce-scatter) each rank gets its part of the values from all others, and adds them up in the order
+/// of the ranks, whatever the order in which they arrive. In the second (all-gather) all ranks get all parts. Every value
+/// goes over a rank's link twice, as in a ring. In bf16 what is sent is rounded, first the values and then the sums; the
+/// sums themselves are taken in f32.
 #[derive(Debug)]
-pub(crate) struct Summing {
+pub(crate) struct AllReduce {
     precision: SumPrecision,
     /// Values of this rank, then the sums; with zeros at the end, for all parts to have the same length.
     values: Vec<f32>,
     len: usize,
-    /// Values of a part.
+    /// Length of a part.
     part: usize,
     room: Room,
 }
 
-/// Memory for a sum, which the next one can have: the system would give new pages.
+/// Buffers of an all-reduce, for the next one to use again.
 #[derive(Debug, Default)]
 pub(crate) struct Room {
     received: Vec<f32>,
@@ -28,7 +30,7 @@ pub(crate) struct Room {
     halves: [Vec<bf16>; 2],
 }
 
-impl Summing {
+impl AllReduce {
     /// Of `values`, on `count` ranks.
     pub(crate) fn new(mut values: Vec<f32>, precision: SumPrecision, count: usize, mut room: Room) -> Self {
         let (len, part) = (values.len(), values.len().div_ceil(count));
@@ -101,7 +103,7 @@ mod tests {
     /// What `count` ranks make of their values, all of them.
     fn sums(all: &[Vec<f32>], precision: SumPrecision) -> Vec<Vec<f32>> {
         let count = all.len();
-        let begin = |values: &Vec<f32>| Summing::new(values.clone(), precision, count, Room::default());
+        let begin = |values: &Vec<f32>| AllReduce::new(values.clone(), precision, count, Room::default());
         let mut ranks: Vec<_> = all.iter().map(begin).collect();
         let sent: Vec<_> = ranks.iter_mut().map(|rank| rank.first_round().0.to_vec()).collect();
         let part = sent[0].len() / count;
@@ -111,7 +113,7 @@ mod tests {
             rank.add();
         }
         let all: Vec<_> = ranks.iter_mut().flat_map(|rank| rank.second_round().0.to_vec()).collect();
-        let end = |mut rank: Summing| {
+        let end = |mut rank: AllReduce| {
             rank.second_round().1.copy_from_slice(&all);
             rank.finish().0
         };
